@@ -1,0 +1,366 @@
+"""A model as files: `model.safetensors` (the weights) and `model.json` (all else that prediction depends on).
+
+The one thing to know: `model_id` is a digest of architecture, labels, normalisation and weights. Two bundles
+with the same id predict the same; provenance and scores are notes about a model and do not change it. Loading
+verifies everything, and nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fcn_core.errors import BundleError, FcnError
+from fcn_core.fcn import FCN, Architecture, build
+from fcn_core.labels import LabelSet
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+
+_REMEDY = "copy the bundle again or use another"
+
+
+class Normalization(BaseModel):
+    """How pixels become network input: (pixel * scale - mean) / std, channels in `channel_order`.
+
+    Pixels are RGB in 0..255; mean and std are given in `channel_order`, in units of pixel * scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    scale: float = Field(default=1 / 255, gt=0, allow_inf_nan=False)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        if not all(abs(value) < float("inf") for value in self.mean):
+            raise ValueError(f"mean must be finite, not {self.mean}")
+        if not all(0 < value < float("inf") for value in self.std):
+            raise ValueError(f"std must be positive and finite, not {self.std}")
+        return self
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Network input, float32 [..., 3, H, W], from RGB pixels in 0..255 (uint8 or float), same shape."""
+        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
+        std = torch.tensor(self.std, device=pixels.device)[:, None, None]
+        if self.channel_order == "bgr":
+            pixels = pixels.flip(-3)
+        return pixels.to(torch.float32, copy=True).mul_(self.scale).sub_(mean).div_(std)
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""torchvision's ImageNet models."""
+
+CAFFE = Normalization(channel_order="bgr", scale=1.0, mean=(104.00699, 116.66877, 122.67892))
+"""The authors' nets: BGR, 0..255, less the mean of ImageNet."""
+
+
+class _ModelFile(BaseModel):
+    """What model.json holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1]
+    model_id: str
+    weights_sha256: str
+    architecture: Architecture
+    labels: LabelSet
+    normalization: Normalization
+    provenance: dict[str, Any]
+    scores: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A network with its weights, and all that is needed to use it right.
+
+    `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
+    model came from) and `scores` (how good it was) are JSON-able notes.
+    """
+
+    architecture: Architecture
+    labels: LabelSet
+    normalization: Normalization
+    state: Mapping[str, Tensor]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.architecture.num_classes != self.labels.num_classes:
+            raise BundleError(
+                f"the network scores {self.architecture.num_classes} classes but label set"
+                f" {self.labels.name!r} names {self.labels.num_classes}; use the label set it was"
+                " trained with"
+            )
+        _check_state(self.architecture, self.state)
+
+    @classmethod
+    def new(
+        cls,
+        architecture: Architecture,
+        labels: LabelSet,
+        normalization: Normalization = IMAGENET,
+        seed: int = 0,
+    ) -> "ModelBundle":
+        """An untrained model. The same arguments give the same weights; the caller's random state is kept."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build(architecture)
+        return cls.from_model(model, labels, normalization)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: FCN,
+        labels: LabelSet,
+        normalization: Normalization = IMAGENET,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
+    ) -> "ModelBundle":
+        """A snapshot of a network's weights, copied to the CPU: training may go on."""
+        state = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in model.state_dict().items()
+        }
+        return cls(
+            model.architecture, labels, normalization, state, dict(provenance or {}), dict(scores or {})
+        )
+
+    @property
+    def model_id(self) -> str:
+        """16 hexadecimal digits that stand for everything prediction depends on."""
+        return _model_id(self.architecture, self.labels, self.normalization, self.weights_sha256)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of model.safetensors."""
+        return hashlib.sha256(self._weights_bytes()).hexdigest()
+
+    def build(self) -> FCN:
+        """The network with a copy of these weights: float32, on the CPU, in evaluation mode."""
+        with torch.device("meta"):  # skips a random initialisation that would only be overwritten
+            model = build(self.architecture)
+        state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in self.state.items()}
+        model.load_state_dict(state, assign=True)
+        return model.eval()
+
+    def to_files(self) -> dict[str, bytes]:
+        """File name to content. The same model (and notes) gives the same bytes."""
+        weights = self._weights_bytes()
+        digest = hashlib.sha256(weights).hexdigest()
+        description = _ModelFile(
+            format_version=FORMAT_VERSION,
+            model_id=_model_id(self.architecture, self.labels, self.normalization, digest),
+            weights_sha256=digest,
+            architecture=self.architecture,
+            labels=self.labels,
+            normalization=self.normalization,
+            provenance=dict(self.provenance),
+            scores=dict(self.scores),
+        )
+        try:
+            text = json.dumps(
+                description.model_dump(mode="json"),
+                indent=2,
+                sort_keys=True,
+                ensure_ascii=False,
+                allow_nan=False,
+            )
+        except ValueError as error:
+            raise BundleError(
+                f"provenance and scores must be plain JSON values ({error}); leave the others out"
+            ) from error
+        return {WEIGHTS_FILE: weights, MODEL_FILE: text.encode() + b"\n"}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], source: str = "model bundle") -> "ModelBundle":
+        """The bundle with these files, fully verified. `source` is what error messages call it.
+
+        Raises BundleError for a missing or damaged file, or one from another version of the format.
+        """
+        for name in (MODEL_FILE, WEIGHTS_FILE):
+            if name not in files:
+                raise BundleError(f"{source}: {name} is missing; a bundle is {MODEL_FILE} and {WEIGHTS_FILE}")
+        description = _parse_description(files[MODEL_FILE], source)
+        weights = files[WEIGHTS_FILE]
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != description.weights_sha256:
+            raise BundleError(
+                f"{source}: {WEIGHTS_FILE} ({len(weights)} bytes) has SHA-256 {digest[:12]}..., but"
+                f" {MODEL_FILE} says {description.weights_sha256[:12]}...; {_REMEDY}"
+            )
+        found = _model_id(description.architecture, description.labels, description.normalization, digest)
+        if found != description.model_id:
+            raise BundleError(
+                f"{source}: {MODEL_FILE} says model_id {description.model_id}, but its content has {found}:"
+                f" it was edited after it was written; {_REMEDY}"
+            )
+        try:
+            state = safetensors.torch.load(weights)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise BundleError(
+                f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {_REMEDY}"
+            ) from error
+        try:
+            bundle = cls(
+                architecture=description.architecture,
+                labels=description.labels,
+                normalization=description.normalization,
+                state=state,
+                provenance=description.provenance,
+                scores=description.scores,
+            )
+        except BundleError as error:
+            raise BundleError(f"{source}: {error}") from error
+        bundle.__dict__["weights_sha256"] = digest  # known: spare serialising the weights again
+        return bundle
+
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the bundle's files; a reader never sees half a bundle as a whole one.
+
+        A new directory appears complete, by a rename. In an existing one the weights are replaced first and
+        model.json last, each by a rename, so that an interrupted overwrite is caught by the digest; other
+        files are left alone. Raises BundleError if another model is there and overwrite is False.
+        """
+        target = Path(directory)
+        files = self.to_files()
+        existing = [name for name in files if (target / name).exists()]
+        if existing and not overwrite and _stored_model_id(target) != self.model_id:
+            raise BundleError(
+                f"{target} already holds another model; choose another folder or pass overwrite=True"
+            )
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+                staged = Path(aside) / target.name
+                staged.mkdir()
+                for name, content in files.items():
+                    _write_durably(staged / name, content)
+                if not target.exists():
+                    staged.rename(target)
+                else:
+                    for name in files:  # the weights come first
+                        (staged / name).replace(target / name)
+        except OSError as error:
+            raise BundleError(
+                f"cannot write the model bundle {target} ({error}); check the path and its rights"
+            ) from error
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "ModelBundle":
+        """The bundle in a directory, fully verified. Raises BundleError as `from_files` does."""
+        source = Path(directory)
+        if not source.is_dir():
+            raise BundleError(
+                f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}"
+            )
+        files = {}
+        for name in (MODEL_FILE, WEIGHTS_FILE):
+            try:
+                files[name] = (source / name).read_bytes()
+            except FileNotFoundError:
+                continue  # from_files says what is missing
+            except OSError as error:
+                raise BundleError(f"cannot read {source / name} ({error}); check its rights") from error
+        return cls.from_files(files, source=str(source))
+
+    def _weights_bytes(self) -> bytes:
+        # No metadata: safetensors writes it in no fixed order, and model.json holds it anyway.
+        return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state.items()})
+
+
+def _model_id(
+    architecture: Architecture, labels: LabelSet, normalization: Normalization, weights_sha256: str
+) -> str:
+    identity = json.dumps(
+        {
+            "architecture": architecture.model_dump(mode="json"),
+            "labels": labels.model_dump(mode="json"),
+            "normalization": normalization.model_dump(mode="json"),
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
+    return hashlib.sha256(f"{identity}\n{weights_sha256}".encode()).hexdigest()[:16]
+
+
+def _parse_description(data: bytes, source: str) -> _ModelFile:
+    try:
+        values = json.loads(data)
+    except ValueError as error:
+        raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {_REMEDY}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{source}: {MODEL_FILE} has format version {version!r}, this program reads {FORMAT_VERSION};"
+            " use the program version that wrote it, or save the model anew"
+        )
+    try:
+        return _ModelFile.model_validate(values)
+    except (ValidationError, FcnError) as error:
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        else:
+            reason = str(error)
+        raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {_REMEDY}") from error
+
+
+def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> None:
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in build(architecture).state_dict().items()}
+    missing = sorted(expected.keys() - state.keys())
+    extra = sorted(state.keys() - expected.keys())
+    wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing (first: {missing[0]})")
+    if extra:
+        problems.append(f"{len(extra)} unknown (first: {extra[0]})")
+    if wrong:
+        name = wrong[0]
+        problems.append(
+            f"{len(wrong)} of wrong shape (first: {name} is {list(state[name].shape)}, not"
+            f" {list(expected[name])})"
+        )
+    problems += [
+        f"{name} is {tensor.dtype}, not floating point"
+        for name, tensor in state.items()
+        if not tensor.is_floating_point()
+    ][:1]
+    if problems:
+        raise BundleError(
+            f"the weights do not fit the architecture {architecture.arch}/{architecture.backbone}: tensors"
+            f" {'; '.join(problems)}; save the network that belongs to these weights"
+        )
+
+
+def _stored_model_id(directory: Path) -> str | None:
+    try:
+        values = json.loads((directory / MODEL_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return values.get("model_id") if isinstance(values, dict) else None
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

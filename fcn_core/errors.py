@@ -1,0 +1,28 @@
+"""Everything that fcn_core raises on purpose: one family, so that a caller can catch `FcnError` and show the message.
+
+A message is one sentence for a person: it names the thing, says what was found, and what to do.
+"""
+
+
+class FcnError(Exception):
+    """Base of the errors that fcn_core raises on purpose."""
+
+
+class LabelError(FcnError, ValueError):
+    """A label set, palette or mask that cannot be right."""
+
+
+class BundleError(FcnError):
+    """A model bundle that is missing, damaged or made for something else."""
+
+
+class WeightsError(FcnError):
+    """A weight file that cannot be read, or holds nothing that fits the network."""
+
+
+class DataError(FcnError):
+    """A training or evaluation example that cannot be used."""
+
+
+class DeviceError(FcnError):
+    """A device or precision that was asked for and is not there."""

@@ -1,0 +1,285 @@
+"""Label sets, and masks on disk: palette PNGs whose pixel values are class indices.
+
+The one thing to know: a mask is always uint8 class indices, never colours. The palette is only how the file
+looks. This module does not import torch, so that processes which only read or write masks stay small.
+"""
+
+import io
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fcn_core.errors import LabelError
+
+Mask = npt.NDArray[np.uint8]
+RGB = tuple[int, int, int]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH_AT = 24  # the byte of the IHDR chunk that holds bits per sample
+
+
+def _color_map(count: int) -> tuple[RGB, ...]:
+    """The first `count` colours of the PASCAL VOC kit: the index's bits dealt to R, G, B in turn."""
+
+    def color(index: int) -> RGB:
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= ((index >> bit) & 1) << (7 - bit // 3)
+        return channels[0], channels[1], channels[2]
+
+    return tuple(color(index) for index in range(count))
+
+
+class LabelSet(BaseModel):
+    """What the class indices of a mask mean, and how a mask file is coloured.
+
+    `names[i]` and `palette[i]` (RGB, 0..255) belong to class i. Pixels of value `ignore_index` have no label:
+    they are left out of losses and scores, and are drawn in `ignore_color`.
+
+    Raises LabelError when built from values that cannot be right.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    names: tuple[str, ...]
+    palette: tuple[RGB, ...]
+    ignore_index: int = 255
+    ignore_color: RGB = (224, 224, 192)
+
+    def __init__(self, **values: object) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            raise LabelError(
+                f"label set {values.get('name', '(unnamed)')!r}: {where + ': ' if where else ''}{reason}"
+            ) from error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LabelSet":
+        count = len(self.names)
+        if not 1 <= count <= 255:
+            raise ValueError(f"it has {count} classes; a mask of bytes holds 1 to 255 and the ignore index")
+        if any(not name.strip() for name in self.names):
+            raise ValueError(
+                f"class {next(i for i, n in enumerate(self.names) if not n.strip())} has an empty name"
+            )
+        if len(set(self.names)) != count:
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"the class name {twice!r} occurs more than once; names must be unique")
+        if len(self.palette) != count:
+            raise ValueError(
+                f"it has {count} names but {len(self.palette)} colours; give one colour per name"
+            )
+        for color in (*self.palette, self.ignore_color):
+            if not all(0 <= value <= 255 for value in color):
+                raise ValueError(f"the colour {color} is not in 0..255")
+        if not 0 <= self.ignore_index <= 255:
+            raise ValueError(f"the ignore index {self.ignore_index} does not fit a byte")
+        if self.ignore_index < count:
+            raise ValueError(
+                f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r};"
+                " use 255"
+            )
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; the ignore index is not one."""
+        return len(self.names)
+
+    def flat_palette(self) -> bytes:
+        """All 256 palette entries as 768 bytes, R G B each; indices that mean nothing are black."""
+        entries = bytearray(768)
+        for index, color in enumerate(self.palette):
+            entries[3 * index : 3 * index + 3] = bytes(color)
+        entries[3 * self.ignore_index : 3 * self.ignore_index + 3] = bytes(self.ignore_color)
+        return bytes(entries)
+
+
+_VOC_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+
+_CAMVID: Mapping[str, RGB] = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "sidewalk": (0, 0, 192),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "cyclist": (0, 128, 192),
+}
+
+_CITYSCAPES: Mapping[str, RGB] = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+
+_BLACK = (0, 0, 0)
+
+_PRESETS: Mapping[str, LabelSet] = MappingProxyType(
+    {
+        "voc": LabelSet(name="voc", names=_VOC_NAMES, palette=_color_map(len(_VOC_NAMES))),
+        "camvid": LabelSet(
+            name="camvid", names=tuple(_CAMVID), palette=tuple(_CAMVID.values()), ignore_color=_BLACK
+        ),
+        "cityscapes": LabelSet(
+            name="cityscapes",
+            names=tuple(_CITYSCAPES),
+            palette=tuple(_CITYSCAPES.values()),
+            ignore_color=_BLACK,
+        ),
+    }
+)
+
+PRESETS: tuple[str, ...] = tuple(_PRESETS)
+"""Names that `preset` knows."""
+
+
+def preset(name: str) -> LabelSet:
+    """A well-known label set: PASCAL VOC (21 classes), CamVid (11) or Cityscapes train ids (19).
+
+    Raises LabelError for a name not in PRESETS.
+    """
+    if name not in _PRESETS:
+        raise LabelError(f"there is no label set {name!r}; choose one of {', '.join(PRESETS)}")
+    return _PRESETS[name]
+
+
+def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:
+    """A mask as a palette PNG with all 256 palette entries; the same mask and labels give the same bytes.
+
+    mask: uint8 [H, W] of class indices or `labels.ignore_index`, at least 1x1. compress_level: 0 (none) to 9.
+    Raises LabelError for any other array, or for a value that is neither a class nor the ignore index.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+        raise LabelError(
+            "a mask must be a non-empty uint8 array [H, W] of class indices,"
+            f" not {mask.dtype} {list(mask.shape)}"
+        )
+    if int(mask.max()) >= labels.num_classes:  # cheap test first: a predicted mask never holds anything above
+        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+        unknown = [int(v) for v in present if v >= labels.num_classes and v != labels.ignore_index]
+        if unknown:
+            raise LabelError(
+                f"the mask holds {unknown[:5]}, but label set {labels.name!r} has classes"
+                f" 0..{labels.num_classes - 1} and ignore index {labels.ignore_index};"
+                " use the label set the mask was made with"
+            )
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    image.putpalette(labels.flat_palette())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def decode_mask(data: bytes) -> Mask:
+    """The class indices of a palette or 8-bit grey PNG, uint8 [H, W].
+
+    Values are returned as they are stored: whether they fit a label set is for the caller to check.
+    Raises LabelError for anything that is not a readable PNG of that kind.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            mode, indices = image.mode, np.array(image)
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
+        kind = "a damaged PNG" if data.startswith(_PNG_SIGNATURE) else "not a PNG"
+        raise LabelError(f"the mask is {kind} ({error}); masks are palette PNGs of class indices") from error
+    if mode == "P":
+        return np.ascontiguousarray(indices, dtype=np.uint8)
+    if mode == "L":
+        # Grey samples of fewer bits are stretched to 0..255 on reading, so class 1 of 4 bits would come back
+        # as 17.
+        if data[_PNG_BIT_DEPTH_AT] != 8:
+            raise LabelError(
+                f"the mask is a grey PNG of {data[_PNG_BIT_DEPTH_AT]} bits, whose values a reader rescales;"
+                " save it as an 8-bit palette or grey PNG"
+            )
+        return np.ascontiguousarray(indices, dtype=np.uint8)
+    if mode.startswith("RGB"):
+        raise LabelError(
+            f"the mask holds colours (PNG mode {mode}), not class indices; convert it with indices_from_rgb"
+        )
+    raise LabelError(
+        f"the mask is a PNG of mode {mode}; save it as an 8-bit palette or grey PNG of class indices"
+    )
+
+
+def indices_from_rgb(rgb: npt.NDArray[np.uint8], labels: LabelSet) -> Mask:
+    """Class indices, uint8 [H, W], of a colour-coded mask, uint8 [H, W, 3]; `ignore_color` becomes
+    `ignore_index`.
+
+    Raises LabelError if a colour belongs to no class (naming the commonest), or to two.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise LabelError(f"a colour-coded mask must be uint8 [H, W, 3], not {rgb.dtype} {list(rgb.shape)}")
+    meanings: dict[int, int] = {}
+    for index, color in [*enumerate(labels.palette), (labels.ignore_index, labels.ignore_color)]:
+        if meanings.setdefault(_pack(color), index) != index:
+            raise LabelError(
+                f"label set {labels.name!r} gives the colour {color} to both {meanings[_pack(color)]}"
+                f" and {index}, so colours cannot be told apart; give each class its own"
+            )
+    known = np.array(sorted(meanings), dtype=np.uint32)
+    indices = np.array([meanings[int(code)] for code in known], dtype=np.uint8)
+
+    codes = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    positions = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    strange = codes[known[positions] != codes]
+    if strange.size:
+        colors, counts = np.unique(strange, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:3]
+        listed = ", ".join(f"{_unpack(int(colors[i]))} in {counts[i]} pixels" for i in order)
+        more = f" and {len(colors) - 3} more colours" if len(colors) > 3 else ""
+        raise LabelError(
+            f"the mask has colours that label set {labels.name!r} does not: {listed}{more};"
+            " check the label set, and that the mask was not resized smoothly or saved as JPEG"
+        )
+    return indices[positions]
+
+
+def _pack(color: RGB) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def _unpack(code: int) -> RGB:
+    return code >> 16, code >> 8 & 255, code & 255

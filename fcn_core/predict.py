@@ -1,0 +1,243 @@
+"""Prediction: images in, masks out. Everybody who wants a model's opinion of an image asks a Predictor.
+
+The one thing to know: settings are resolved once (`resolve_settings`, on the machine that decides) and then
+obeyed. A Predictor that cannot have the device or precision it was told to use raises, rather than give other
+masks.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fcn_core.bundle import ModelBundle
+from fcn_core.errors import DataError, DeviceError
+from fcn_core.labels import LabelSet, Mask
+from fcn_core.tiling import tiled_scores
+from fcn_core.upsample import label_pixels
+
+Image = npt.NDArray[np.uint8]
+Precision = Literal["float32", "bfloat16"]
+
+TILE_PIXELS = 1 << 22
+"""Default for the largest number of pixels in one pass: 2048 x 2048, about 2.2 GiB of activations in float32."""
+
+_SMALLEST_TILE = 1 << 16
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Linux names for instructions that multiply bfloat16 (x86, x86, Arm). Without them PyTorch emulates it,
+# slowly.
+_BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the network says about one image.
+
+    mask: class indices, uint8 [H, W], the image's size. areas: pixels per class, int64 [num_classes], summing
+    to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels) of the
+    largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling, where the
+    network's own opinions are.
+    """
+
+    mask: Mask
+    areas: npt.NDArray[np.int64]
+    confidence: float
+
+
+class PredictorSettings(BaseModel):
+    """How to predict; every field can change a mask in its last near-ties, and nothing is left to "auto".
+
+    batch_size: images of equal size predicted together. tile_pixels: the most pixels in one pass; larger
+    images are tiled, and batches are kept within it too. threads: of the CPU. deterministic: predict every
+    image alone and with repeatable algorithms, so that its mask does not depend on which others happened to
+    be in the batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
+    precision: Precision
+    batch_size: int = Field(ge=1)
+    tile_pixels: int = Field(ge=_SMALLEST_TILE)
+    threads: int = Field(ge=1)
+    deterministic: bool
+
+
+def resolve_settings(
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    batch_size: int | None = None,
+    tile_pixels: int = TILE_PIXELS,
+    threads: int | None = None,
+    deterministic: bool = False,
+) -> PredictorSettings:
+    """Settings with each "auto" or None decided for this machine.
+
+    device: a CUDA device if there is one. precision: bfloat16 where the hardware computes in it. threads: all
+    the cores this process may use. batch_size: see the source, by measurement. Raises DeviceError if a device
+    or precision asked for is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _require_device(device)
+    if precision == "auto":
+        precision = "bfloat16" if _has_bfloat16(device) else "float32"
+    settings = PredictorSettings(
+        device=device,
+        precision=precision,
+        batch_size=batch_size or _default_batch_size(device, precision),
+        tile_pixels=tile_pixels,
+        threads=threads or len(os.sched_getaffinity(0)),
+        deterministic=deterministic,
+    )
+    _require_precision(settings)
+    return settings
+
+
+class Predictor:
+    """A bundle's network on a device, ready to segment images. Use it from one thread at a time.
+
+    Building one sets PyTorch's number of CPU threads for the whole process, and predicts a small image once,
+    so that what cannot work fails here and the first real image is not slow. Raises DeviceError if this
+    machine cannot comply with the settings.
+    """
+
+    def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
+        self.settings = settings or resolve_settings()
+        _require_device(self.settings.device)
+        _require_precision(self.settings)
+        torch.set_num_threads(self.settings.threads)
+        self._device = torch.device(self.settings.device)
+        self._dtype = _DTYPES[self.settings.precision]
+        self._normalization = bundle.normalization
+        self.labels: LabelSet = bundle.labels
+        self._model = bundle.build().to(self._device, self._dtype, memory_format=torch.channels_last)
+        self.predict([np.zeros((64, 64, 3), np.uint8)])
+
+    def predict(self, images: Sequence[Image]) -> list[Segmentation]:
+        """Segment RGB images, each uint8 [H, W, 3] of any size from 1x1, in their order.
+
+        Raises DataError, before any work, if one is something else.
+        """
+        for index, image in enumerate(images):
+            _check_image(index, image)
+        results: dict[int, Segmentation] = {}
+        with torch.inference_mode(), self._algorithms():
+            for indices in self._batches(images):
+                batch = [images[index] for index in indices]
+                results.update(zip(indices, self._predict_batch(batch), strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
+        """Indices of images to predict together: of one size, and within the limits of the settings."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(index)
+        for (height, width, _), indices in by_size.items():
+            limit = 1 if self.settings.deterministic else self.settings.batch_size
+            limit = max(1, min(limit, self.settings.tile_pixels // (height * width)))
+            for start in range(0, len(indices), limit):
+                yield indices[start : start + limit]
+
+    def _predict_batch(self, images: list[Image]) -> list[Segmentation]:
+        height, width = images[0].shape[:2]
+        if height * width > self.settings.tile_pixels:
+            scores = tiled_scores(
+                self._model, images[0], lambda part: self._prepare([part]), self.settings.tile_pixels
+            )
+        else:
+            scores = self._model.scores(self._prepare(images))
+        scores = scores.float()
+        masks, areas = label_pixels(scores, self._model.stride, (height, width))
+        confidences = scores.softmax(1).amax(1).double().mean((1, 2))
+        return [
+            Segmentation(mask, area, confidence)
+            for mask, area, confidence in zip(
+                masks.cpu().numpy(), areas.cpu().numpy(), confidences.tolist(), strict=True
+            )
+        ]
+
+    def _prepare(self, images: list[Image]) -> Tensor:
+        """Network input [N, 3, H, W], channels last, of images of one size. Pixels travel to the device as bytes."""
+        pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
+        return self._normalization.apply(pixels).to(self._dtype, memory_format=torch.channels_last)
+
+    def _algorithms(self) -> AbstractContextManager[None]:
+        """cuDNN's choices: never by timing, which varies from run to run, and float32 means float32, not TF32."""
+        if self._device.type == "cpu":
+            return nullcontext()
+        return torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=self.settings.deterministic, allow_tf32=False
+        )
+
+
+def _check_image(index: int, image: object) -> None:
+    if not isinstance(image, np.ndarray):
+        found = type(image).__name__
+    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        found = f"{image.dtype} {list(image.shape)}"
+    else:
+        return
+    raise DataError(f"image {index} must be an RGB array, uint8 [H, W, 3] of at least one pixel, not {found}")
+
+
+def _default_batch_size(device: str, precision: str) -> int:
+    """By device and precision.
+
+    On a CPU, bfloat16 gains about a fifth from batches of 4 (fc6's 200 MB of weights are repacked once a
+    batch); float32 gains nothing, so it keeps the memory of one image.
+    """
+    if device != "cpu":
+        return 8
+    return 4 if precision == "bfloat16" else 1
+
+
+def _require_device(device: str) -> None:
+    if device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        raise DeviceError(f"there is no device {device!r}; use 'cpu', 'cuda' or 'cuda:N'")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"device {device!r} was asked for, but PyTorch sees no CUDA device here; use 'cpu'")
+    if number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {device!r} was asked for, but there are {torch.cuda.device_count()}; they count from 0"
+        )
+
+
+def _require_precision(settings: PredictorSettings) -> None:
+    if settings.precision == "bfloat16" and not _has_bfloat16(settings.device):
+        raise DeviceError(
+            f"precision bfloat16 was asked for, but the {settings.device} here does not compute in it; use float32"
+        )
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Whether the hardware has bfloat16 arithmetic of its own; PyTorch would otherwise emulate it."""
+    if device != "cpu":
+        with torch.cuda.device(torch.device(device)):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    """The instruction set extensions that Linux lists; empty where there is no such list."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return set()
+    for line in text.splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(values.split())
+    return set()

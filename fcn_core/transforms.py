@@ -1,0 +1,99 @@
+"""Joint transforms of an image and its mask for training: scale, crop, flip, colour.
+
+A mask only ever moves by whole pixels of its own: it is resized by nearest neighbour, so no class is ever mixed from two
+others, and what a crop adds outside the picture is `ignore_index`. torchvision's v2 transforms do the work; its
+tv_tensors tell them which of the two they hold.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Augmentation(BaseModel):
+    """How training examples are varied. Sizes in pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop_height: int = Field(384, ge=1, description="height of a training crop, pixels")
+    crop_width: int = Field(384, ge=1, description="width of a training crop, pixels")
+    scale_min: float = Field(0.75, gt=0, description="smallest random enlargement before the crop")
+    scale_max: float = Field(1.5, gt=0, description="largest random enlargement before the crop")
+    flip: float = Field(0.5, ge=0, le=1, description="how often an example is mirrored left to right")
+    brightness: float = Field(0.2, ge=0, description="largest relative change of brightness; 0 for none")
+    contrast: float = Field(0.2, ge=0, description="largest relative change of contrast; 0 for none")
+    saturation: float = Field(0.2, ge=0, description="largest relative change of saturation; 0 for none")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}: swap them")
+        return self
+
+
+def as_tensors(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """uint8 arrays [H, W, 3] and [H, W] -> uint8 tensors [3, H, W] and [H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(np.array(mask))
+
+
+class TrainTransform:
+    """Random scale, crop, mirror and colour, after `Augmentation`; every example comes out at the crop's size.
+
+    Called with uint8 tensors image [3, H, W] and mask [H, W], gives new ones [3, h, w] and [h, w]. Randomness comes from
+    torch's global generator, which the trainer seeds example by example.
+    """
+
+    def __init__(self, augmentation: Augmentation, ignore_index: int = 255) -> None:
+        self.augmentation = augmentation
+        self.ignore_index = ignore_index
+        self._flip = v2.RandomHorizontalFlip(augmentation.flip)
+        self._color = v2.ColorJitter(
+            brightness=augmentation.brightness,
+            contrast=augmentation.contrast,
+            saturation=augmentation.saturation,
+        )
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        setting = self.augmentation
+        scale = float(torch.empty(()).uniform_(setting.scale_min, setting.scale_max))
+        image, mask = resize(image, mask, scale)
+        image, mask = random_crop(image, mask, setting.crop_height, setting.crop_width, self.ignore_index)
+        flipped: tuple[Tensor, Tensor] = self._flip(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        colored: Tensor = self._color(flipped[0])
+        return colored.as_subclass(Tensor), flipped[1].as_subclass(Tensor)
+
+
+def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Both enlarged by `scale`: the image bilinearly with antialiasing, the mask by nearest neighbour."""
+    if scale == 1:
+        return image, mask
+    size = [max(1, round(side * scale)) for side in mask.shape[-2:]]
+    resized: Tensor = tvf.resize(image, size, interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    # "exact" puts pixel centres where the bilinear resize of the image puts them.
+    labels: Tensor = tvf.resize(mask[None], size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+    return resized, labels
+
+
+def random_crop(
+    image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """One window of height x width from both; what is too small is padded right and bottom, black and ignored."""
+    missing_rows, missing_columns = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])
+    if missing_rows or missing_columns:
+        padding = [0, 0, missing_columns, missing_rows]
+        image = tvf.pad(image, padding, fill=0)
+        mask = tvf.pad(mask[None], padding, fill=ignore_index)[0]
+    top = int(torch.randint(mask.shape[0] - height + 1, ()))
+    left = int(torch.randint(mask.shape[1] - width + 1, ()))
+    window = (..., slice(top, top + height), slice(left, left + width))
+    return image[window].contiguous(), mask[window].contiguous()

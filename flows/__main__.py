@@ -1,0 +1,41 @@
+"""Run a flow from a terminal: `python -m flows segment SOURCE OUTPUT --model MODEL`.
+
+Uses the Prefect server that PREFECT_API_URL or the active profile names, else an ephemeral one inside the process.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from pipeline.errors import PipelineError
+from pipeline.job_options import SegmentJob, SegmentOptions
+
+app = App(name="python -m flows", help="Run a flow here and now.")
+
+
+@app.command
+def segment(
+    source: str, output: str, *, options: Annotated[SegmentOptions, Parameter(name="*", negative="")]
+) -> None:
+    """Label what is new under SOURCE, as a Prefect flow run. The options are those of `fcn segment`."""
+    from flows.segment import segment as flow
+
+    summary = flow(SegmentJob(source=source, output=output, **options.model_dump()))
+    print(summary.model_dump_json(indent=2))
+
+
+def main() -> None:
+    # Before Prefect is imported: it reads these once. Its own server needs 10 to 16 s to start on a small machine.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        app()
+    except PipelineError as error:
+        sys.exit(f"flow failed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The `fcn` command. Thin: options in, a call of the library, a few lines out.
+
+Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 finished with too many errors, 130 interrupted. What is
+slow to import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import pydantic
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
+
+from pipeline.job_options import SegmentJob, SegmentOptions
+
+DONE, FAILED, BAD_INPUT, TOO_MANY_ERRORS, INTERRUPTED = 0, 1, 2, 3, 130
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+    """Take what `--config FILE` says for every option that the command line does not give."""
+    for argument in arguments:
+        if argument.name == "--config" and argument.tokens:
+            path = argument.tokens[0].value
+            if not os.path.isfile(path):
+                raise CycloptsError(msg=f"--config {path}: there is no such file.")
+            Yaml(path, use_commands_as_keys=False)(app, commands, arguments)
+
+
+app = App(
+    name="fcn", help="Label a bucket: segment images with fully convolutional networks.", config=_config_file
+)
+model_app = App(name="model", help="Model bundles: make, show.")
+masks_app = App(name="masks", help="Masks of an output: export.")
+app.command(model_app)
+app.command(masks_app)
+
+
+@app.command
+def segment(
+    source: str,
+    output: str,
+    *,
+    options: Annotated[SegmentOptions, Parameter(name="*", negative="")],
+    config: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Segment every image under SOURCE and write masks and tables under OUTPUT.
+
+    What is done already is left out, so the same command resumes what was stopped and adds what is new.
+
+    Parameters
+    ----------
+    source
+        Where the images are: a folder, s3://, gs:// or az://.
+    output
+        Where masks and tables go. Not inside the source.
+    config
+        A YAML file with any of these options; the command line wins.
+    json
+        Print the outcome as JSON on standard output.
+    """
+    from pipeline import console
+    from pipeline.job import segment as run_job
+
+    job = SegmentJob(source=source, output=output, **options.model_dump())
+    screen = console.stderr_console()
+    with _stop_signals() as stop, console.observe(screen) as observer:
+        report = run_job(job, observer, stop.is_set)
+    console.print_report(screen, report, output)
+    if json:
+        console.print_json(console.report_json(report, output))
+    if report.state == "interrupted":
+        return INTERRUPTED
+    return TOO_MANY_ERRORS if report.too_many_errors else DONE
+
+
+@app.command
+def preview(
+    image: str,
+    *,
+    model: str,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> int:
+    """Segment one image and draw the result beside it.
+
+    Parameters
+    ----------
+    image
+        A file, or an object by URI.
+    model
+        The model bundle: a folder or URI.
+    output
+        The picture to write. Default: the image's name with .preview.png, in this folder.
+    """
+    from pipeline import console, preview as previews
+
+    target = output or Path(f"{Path(image).stem}.preview.png")
+    totals, confidence = previews.write_preview(image, model, target, device=device, precision=precision)
+    screen = console.stderr_console()
+    screen.print(console.class_table(totals))
+    screen.print(f"confidence {confidence:.3f}; picture in {target}", markup=False)
+    return DONE
+
+
+@app.command
+def runs(output: str, *, json: Flag = False) -> int:
+    """List the runs of an output, newest first.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    json
+        Print the run records as JSON.
+    """
+    from pipeline import console
+    from pipeline.runs import records
+    from pipeline.storage import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    found = list(records(store))
+    if json:
+        console.print_json([record.model_dump(mode="json") for record in found])
+    elif found:
+        console.stderr_console().print(console.runs_table(found))
+    else:
+        console.stderr_console().print(f"no runs under {output}", markup=False)
+    return DONE
+
+
+@model_app.command
+def new(
+    *,
+    directory: Annotated[Path, Parameter(name=["--output", "-o"])],
+    labels: str = "voc",
+    arch: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s",
+    backbone: Literal["vgg16"] = "vgg16",
+    width: float = 1.0,
+    head_width: int = 4096,
+    upsampling: Literal["transposed", "interpolate"] = "transposed",
+    seed: int = 0,
+    overwrite: Flag = False,
+) -> int:
+    """Make an untrained model bundle.
+
+    Parameters
+    ----------
+    directory
+        The folder to write.
+    labels
+        A label set: voc, camvid or cityscapes.
+    arch
+        The network: how fine its scores are before the last upsampling.
+    backbone
+        What it stands on.
+    width
+        Multiplies the backbone's channels.
+    head_width
+        Channels of fc6 and fc7.
+    upsampling
+        How coarse scores are doubled: learned, or fixed bilinear.
+    seed
+        For the random weights.
+    overwrite
+        Replace another model in that folder.
+    """
+    from fcn_core import Architecture, ModelBundle, preset
+
+    label_set = preset(labels)
+    architecture = Architecture(
+        arch=arch,
+        backbone=backbone,
+        num_classes=label_set.num_classes,
+        width=width,
+        head_width=head_width,
+        upsampling=upsampling,
+    )
+    bundle = ModelBundle.new(architecture, label_set, seed=seed)
+    bundle.save(directory, overwrite=overwrite)
+    print(
+        f"{directory}: untrained {arch} on {backbone}, {label_set.num_classes} classes, model_id {bundle.model_id}"
+    )
+    return DONE
+
+
+@model_app.command
+def show(model: str, *, json: Flag = False) -> int:
+    """Show what a model bundle is.
+
+    Parameters
+    ----------
+    model
+        The model bundle: a folder or URI.
+    json
+        Print it as JSON.
+    """
+    from pipeline import console
+    from pipeline.prepare import load_bundle
+
+    bundle = load_bundle(model)
+    description = {
+        "model_id": bundle.model_id,
+        "architecture": bundle.architecture.model_dump(mode="json"),
+        "parameters": sum(tensor.numel() for tensor in bundle.state.values()),
+        "labels": bundle.labels.model_dump(mode="json"),
+        "normalization": bundle.normalization.model_dump(mode="json"),
+        "provenance": dict(bundle.provenance),
+        "scores": dict(bundle.scores),
+    }
+    if json:
+        console.print_json(description)
+        return DONE
+    for name, value in description.items():
+        if name == "labels":
+            value = f"{bundle.labels.name}: {', '.join(bundle.labels.names)}"
+        elif isinstance(value, dict):
+            value = ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
+        print(f"{name:15}{value:,}" if isinstance(value, int) else f"{name:15}{value}")
+    return DONE
+
+
+@masks_app.command
+def export(output: str, destination: str, *, recipe: str | None = None) -> int:
+    """Copy masks to plain names: photos/a.jpg's mask becomes DESTINATION/photos/a.png.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    destination
+        A folder or URI.
+    recipe
+        Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
+    """
+    from pipeline.export import export_masks
+
+    copied, chosen = export_masks(output, destination, recipe)
+    print(f"{copied} masks of recipe {chosen} are under {destination}")
+    return DONE
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `fcn`: runs the command and exits with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors meant for people are one line on standard error."""
+    from fcn_core.errors import FcnError
+    from pipeline.errors import InputError, PipelineError, StorageError
+
+    try:
+        return int(app(arguments, exit_on_error=False, print_error=False) or 0)
+    except CycloptsError as error:
+        return _fail(_usage_message(error) + " (--help shows the options)", BAD_INPUT)
+    except pydantic.ValidationError as error:
+        return _fail(_validation_message(error), BAD_INPUT)
+    except (InputError, FcnError) as error:
+        return _fail(str(error), BAD_INPUT)
+    except StorageError as error:
+        return _fail(str(error), FAILED)
+    except PipelineError as error:
+        return _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command resumes", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fcn: {message}", file=sys.stderr)
+    return code
+
+
+def _usage_message(error: CycloptsError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, pydantic.ValidationError):
+        return _validation_message(cause)
+    return " ".join(str(error).split())
+
+
+def _validation_message(error: pydantic.ValidationError) -> str:
+    return "; ".join(
+        f"--{'.'.join(str(part) for part in item['loc']).replace('_', '-')}: {item['msg']}, not {item['input']!r}"
+        for item in error.errors()
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nfcn: stopping; press Ctrl-C again to quit at once", file=sys.stderr)
+
+    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

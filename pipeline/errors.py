@@ -1,0 +1,52 @@
+"""Everything that the pipeline raises on purpose: one family, messages fit to show a person.
+
+Which class is raised decides what happens next: an `ImageError` becomes that image's row, a `StorageUnavailable` is
+tried again, an `InputError` ends the command with exit code 2 before any work starts.
+"""
+
+
+class PipelineError(Exception):
+    """Base of the errors that the pipeline raises on purpose."""
+
+
+class InputError(PipelineError):
+    """What was asked for cannot be done as asked: a bad option, source, output or model."""
+
+
+class StorageError(PipelineError):
+    """A storage call failed."""
+
+
+class ObjectMissing(StorageError):
+    """There is no such object (any more)."""
+
+
+class ObjectChanged(StorageError):
+    """The object's bytes are not the ones that were listed."""
+
+
+class ObjectExists(StorageError):
+    """A create-only write found an object of that name."""
+
+
+class AccessDenied(StorageError):
+    """Credentials are missing, wrong, or not allowed to do this."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage did not answer, or not properly; worth another try later."""
+
+
+class ImageError(PipelineError):
+    """An image that cannot be segmented.
+
+    `reason` is a stable snake_case code to group by; `message` is the sentence for a person.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"

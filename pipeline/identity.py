@@ -1,0 +1,80 @@
+"""What makes two pieces of work the same, and the names that follow from it.
+
+The identity of a piece of work is (key, etag, model_id, params_id). A mask's name is a function of it, so a mask is
+never overwritten by another model, by other settings, or by a newer photo under the same key.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_SEGMENT_BYTES = 200
+"""Longest path segment in a mask's name: local file systems stop at 255 bytes, and the writer's suffix needs room."""
+
+MAX_NAME_BYTES = 900
+"""Longest mask name: S3 stops at 1,024 bytes, OUTPUT's own prefix included."""
+
+
+def digest(value: object, length: int = 16) -> str:
+    """First `length` hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def params_id(params: Mapping[str, object]) -> str:
+    """Digest of the settings that can change a mask: engine, precision, tiling, threads, batching."""
+    return digest(dict(params))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How masks are made: which model, with which settings."""
+
+    model_id: str
+    params_id: str
+
+    @property
+    def name(self) -> str:
+        """Eight hex digits that stand for both, as the folder under OUTPUT/masks."""
+        return digest([self.model_id, self.params_id], 8)
+
+    def mask_key(self, key: str, etag: str) -> str:
+        """Where under OUTPUT the mask of the image `key` with `etag` lives.
+
+        Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`, empty,
+        control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
+        """
+        name = f"{_safe_path(key)}.{digest(etag, 8)}.png"
+        folder = f"masks/{self.name}/"
+        return folder + _shorten(name, MAX_NAME_BYTES - len(folder))
+
+
+def _safe_path(key: str) -> str:
+    return "/".join(_safe_segment(segment) for segment in key.split("/"))
+
+
+def _safe_segment(segment: str) -> str:
+    if segment in ("", ".", ".."):
+        return "%" + (segment.encode().hex() or "00")
+    return "".join(
+        f"%{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 or char in "%\\" else char
+        for char in segment
+    )
+
+
+def _shorten(name: str, limit: int) -> str:
+    """`name` with long segments, and then a long whole, replaced by their beginnings and a hash; the last suffixes stay."""
+    segments = [_cut(segment, MAX_SEGMENT_BYTES) for segment in name.split("/")]
+    short = "/".join(segments)
+    return short if len(short.encode()) <= limit else _cut(name.replace("/", "_"), MAX_SEGMENT_BYTES)
+
+
+def _cut(segment: str, limit: int) -> str:
+    raw = segment.encode()
+    if len(raw) <= limit:
+        return segment
+    suffix = segment[-13:] if segment.endswith(".png") else ""  # ".<etag8>.png"
+    mark = "~" + hashlib.sha256(raw).hexdigest()[:32]
+    head = raw[: limit - len(mark) - len(suffix)].decode(errors="ignore")
+    return head + mark + suffix

@@ -1,0 +1,305 @@
+"""A labelling job from its options to its report: prepare, finish what was left, plan what is new, run, derive, judge.
+
+`SegmentJob` is the only definition of a job's options: the command line, `--config` files and the Prefect form are made
+from it. `segment` does the whole job and can be called from anywhere; it is what makes "the same command again" safe.
+"""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import ray
+
+from pipeline import cluster, runs
+from pipeline.errors import InputError, PipelineError
+from pipeline.identity import Recipe
+from pipeline.job_options import SegmentJob
+from pipeline.lease import Lease
+from pipeline.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.pool import PoolProgress, ShardPool
+from pipeline.prepare import Inputs, Resolved, check_inputs, resolve
+from pipeline.results import committed_shards, finish_tables
+from pipeline.runs import Counts, Progress, ProgressWriter, RunRecord
+from pipeline.segmenter import Segmenter, SegmenterSpec, ShardOutcome
+from pipeline.selection import DoneIndex, SelectionCounts, select
+from pipeline.storage import ObjectInfo
+
+
+RATE_WINDOW_SECONDS = 60.0
+
+
+class Observer:
+    """What a job tells while it runs. Override what is of interest; methods are called from the calling thread."""
+
+    def phase(self, name: str) -> None:
+        """The job enters a phase, named for a person: "checking inputs", "listing", ..."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know: what "auto" chose, what is resumed."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called several times a second while shards run."""
+
+    def shard(self, run_id: str, outcome: ShardOutcome) -> None:
+        """A shard was committed."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a call of `segment` did. `runs` is empty when there was nothing to do; a resumed run comes first."""
+
+    state: runs.RunState
+    runs: tuple[RunRecord, ...]
+    selection: SelectionCounts
+    counts: Counts
+    max_error_rate: float
+
+    @property
+    def too_many_errors(self) -> bool:
+        """The gate: more of the images failed than the job allows."""
+        return self.counts.error_rate > self.max_error_rate
+
+
+def segment(
+    job: SegmentJob, observer: Observer | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> RunReport:
+    """Do a labelling job, whole: what an unfinished run of the same job left over, then all that is new.
+
+    Stops early, resumably, when `should_stop` turns true. Raises InputError before any work for what cannot be done as
+    asked, and PipelineError when a run fails on its way; the same call again then goes on where it ended.
+    """
+    observer = observer or Observer()
+    observer.phase("checking inputs")
+    inputs = check_inputs(job)
+    with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
+        return _Driver(job, inputs, observer, lambda: should_stop() or lease.lost).work()
+
+
+class _Stopped(Exception):
+    """`should_stop` turned true while a plan was being made; nothing of that plan counts."""
+
+
+class _Driver:
+    """One call of `segment`, with what its steps share."""
+
+    def __init__(
+        self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool]
+    ) -> None:
+        self._job = job
+        self._inputs = inputs
+        self._output = inputs.output
+        self._observer = observer
+        self._should_stop = should_stop
+        self._selection = SelectionCounts()
+        self._finished: list[RunRecord] = []
+
+    def work(self) -> RunReport:
+        if not cluster.is_remote(self._job.ray_address):
+            return self._work(resolve(self._job, self._inputs))
+        # What the actors' machines can do is asked there, so Ray comes first.
+        self._observer.phase("connecting to Ray")
+        with cluster.connect(self._job.ray_address):
+            return self._work(resolve(self._job, self._inputs))
+
+    def _work(self, resolved: Resolved) -> RunReport:
+        for note in resolved.notes:
+            self._observer.note(note)
+        leftover = None if self._job.fresh else self._unfinished(resolved)
+        if leftover is not None:
+            record, manifest = leftover
+            self._observer.note(f"resuming run {record.run_id}")
+            if not self._run(record, manifest, resolved):
+                return self._report("interrupted")
+        try:
+            planned = self._plan(resolved)
+        except _Stopped:
+            return self._report("interrupted")
+        if planned is not None and not self._run(*planned, resolved):
+            return self._report("interrupted")
+        return self._report("finished")
+
+    def _unfinished(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+        for record in runs.records(self._output):
+            if record.job_digest == resolved.job_digest:
+                if record.state == "finished":
+                    return None
+                manifest = read_manifest(self._output, record.run_id)
+                return (record, manifest) if manifest else None
+        return None
+
+    def _plan(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+        """List, leave out what is done, write the plan of a new run; None when nothing is left to do."""
+        job = self._job
+        self._observer.phase("listing")
+        done = DoneIndex.of(self._output, resolved.recipe, retry_errors=job.retry_errors)
+        chosen = select(
+            self._inputs.source.list(),
+            include=job.include,
+            exclude=job.exclude,
+            done=done,
+            counts=self._selection,
+        )
+        chosen = itertools.islice(chosen, job.limit)
+        # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
+        ahead = list(
+            itertools.islice(self._watched(chosen), resolved.largest_shard * resolved.pool.actors * 8)
+        )
+        if not ahead:
+            return None
+        size = job.shard_size or choose_shard_size(len(ahead), resolved.pool.actors, resolved.largest_shard)
+        run_id = runs.new_run_id()
+        manifest = write_plan(self._output, run_id, itertools.chain(ahead, self._watched(chosen)), size)
+        record = RunRecord(
+            run_id=run_id,
+            state="running",
+            job=job.model_dump(mode="json"),
+            job_digest=resolved.job_digest,
+            model_id=resolved.recipe.model_id,
+            params_id=resolved.recipe.params_id,
+            recipe=resolved.recipe.name,
+            settings=resolved.settings,
+            images=manifest.images,
+            shards=manifest.shards,
+            started=datetime.now(UTC),
+            version=version("fcn-pipeline"),
+        )
+        runs.write_record(self._output, record)
+        return record, manifest
+
+    def _watched(self, chosen: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        for info in chosen:
+            if self._should_stop():
+                raise _Stopped
+            yield info
+
+    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> bool:
+        """Work through a plan and close its record; False when it was stopped."""
+        started = time.monotonic()
+        state: runs.RunState = "failed"
+        reason: str | None = "the driver ended unexpectedly"
+        counts = record.counts
+        if record.state != "running":
+            runs.write_record(self._output, record.model_copy(update={"state": "running", "reason": None}))
+        try:
+            complete = self._run_shards(record, manifest, resolved)
+            state, reason = ("finished", None) if complete else ("interrupted", "stopped on request")
+            if complete:
+                self._observer.phase("writing tables")
+                labels = self._inputs.bundle.labels
+                totals = finish_tables(
+                    self._output, record.run_id, labels.names, record.model_id, record.params_id
+                )
+                counts = Counts(images=manifest.images, ok=totals.ok, errors=totals.errors)
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted"
+            raise
+        except Exception as error:
+            reason = str(error)
+            raise
+        finally:
+            closed = record.model_copy(
+                update={
+                    "state": state,
+                    "reason": reason,
+                    "counts": counts,
+                    "seconds": record.seconds + time.monotonic() - started,
+                    "finished": datetime.now(UTC),
+                }
+            )
+            runs.write_record(self._output, closed)
+            self._finished.append(closed)
+        return complete
+
+    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> bool:
+        committed = committed_shards(self._output, record.run_id)
+        shards = (
+            shard
+            for shard in read_shards(self._output, record.run_id, manifest)
+            if shard.number not in committed
+        )
+        first = next(shards, None)
+        if first is None:
+            return True
+        self._observer.phase("starting Ray")
+        with cluster.connect(self._job.ray_address):
+            spec = SegmenterSpec(
+                source=self._inputs.source.uri,
+                output=self._output.uri,
+                run_id=record.run_id,
+                recipe=Recipe(record.model_id, record.params_id),
+                settings=resolved.settings,
+                max_pixels=self._job.max_pixels,
+                codec_workers=resolved.codec_workers,
+                image_timeout=self._job.image_timeout,
+                image_memory=self._job.image_memory,
+            )
+            files = ray.put(self._inputs.bundle.to_files())
+            pool = ShardPool(resolved.pool, Segmenter, spec, files)
+            meter = _Meter(record, manifest, len(committed), self._observer)
+            writer = ProgressWriter(self._output)
+            self._observer.phase("segmenting")
+            try:
+                return pool.run(
+                    itertools.chain([first], shards),
+                    on_done=meter.shard_done,
+                    on_progress=lambda state: writer.update(meter.update(state)),
+                    should_stop=self._should_stop,
+                )
+            finally:
+                writer.close()
+
+    def _report(self, state: runs.RunState) -> RunReport:
+        counts = sum((record.counts for record in self._finished), Counts())
+        return RunReport(
+            state, tuple(self._finished), replace(self._selection), counts, self._job.max_error_rate
+        )
+
+
+class _Meter:
+    """Turns committed shards and the pool's reports into a run's progress."""
+
+    def __init__(self, record: RunRecord, manifest: PlanManifest, committed: int, observer: Observer) -> None:
+        self._record = record
+        self._manifest = manifest
+        self._observer = observer
+        self._shards_done = committed
+        # Shards committed by an earlier attempt count as done, but not towards the speed of this one.
+        self._before = min(manifest.images, -(-manifest.images * committed // manifest.shards))
+        self._counts = Counts()
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def shard_done(self, outcome: ShardOutcome) -> None:
+        self._shards_done += 1
+        self._counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
+        self._observer.shard(self._record.run_id, outcome)
+
+    def update(self, pool: PoolProgress) -> Progress:
+        now = time.monotonic()
+        here = self._counts.images + pool.images_in_flight
+        done = min(self._manifest.images, self._before + here)
+        if now - self._marks[-1][0] >= 1.0:
+            self._marks.append((now, here))
+        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_WINDOW_SECONDS:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        rate = max(0.0, here - before) / (now - since) if now > since else 0.0
+        progress = Progress(
+            run_id=self._record.run_id,
+            images=self._manifest.images,
+            done=done,
+            counts=self._counts,
+            shards=self._manifest.shards,
+            shards_done=self._shards_done,
+            actors=pool.ready,
+            images_per_second=rate,
+            eta_seconds=(self._manifest.images - done) / rate if rate else None,
+            restarts=pool.restarts,
+            retries=pool.retries,
+            updated=datetime.now(UTC),
+        )
+        self._observer.progress(progress)
+        return progress

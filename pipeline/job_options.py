@@ -1,0 +1,87 @@
+"""The options of a labelling job, defined once: for the command line, for config files, for the Prefect form."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Places(BaseModel):
+    """Where a job reads and writes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
+    output: str = Field(
+        description="Where masks and tables go: a folder, s3://, gs:// or az://. Not inside the source."
+    )
+
+
+class SegmentOptions(BaseModel):
+    """Everything about a labelling job but its places, which the command line takes by position."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="The model bundle: a folder or URI holding model.json and model.safetensors."
+    )
+
+    include: tuple[str, ...] = Field(
+        default=(), description="Only keys that match one of these globs. Default: files named like images."
+    )
+    exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
+    retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
+    max_error_rate: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Finish with exit code 3 when more than this share of the images fails.",
+    )
+    fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
+    takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="What the model computes in. auto: bfloat16 where the hardware has it."
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Images of one shape per model call. Default: by device."
+    )
+    deterministic: bool = Field(
+        default=False, description="Make each mask independent of the images that share its batch."
+    )
+    max_pixels: int = Field(
+        default=178_956_970,
+        ge=1,
+        description="Images with more pixels become error rows, before they are decoded.",
+    )
+    image_timeout: float = Field(default=60.0, gt=0, description="Seconds that decoding one image may take.")
+    image_memory: int = Field(
+        default=2 << 30, ge=1 << 26, description="Bytes of memory that decoding one image may take."
+    )
+
+    actors: int | None = Field(
+        default=None, ge=1, description="Ray actors at most. Default: as many as the cluster fits."
+    )
+    cpus_per_actor: int | None = Field(
+        default=None, ge=1, description="CPUs, and model threads, an actor. Default: a node's, up to 8."
+    )
+    gpus_per_actor: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs an actor, fractions allowed. Default: 1 where there are GPUs, else 0.",
+    )
+    codec_workers: int | None = Field(
+        default=None, ge=1, description="Image decoding processes an actor. Default: by device."
+    )
+    shard_size: int | None = Field(
+        default=None, ge=1, description="Images a shard. Default: by number of images and device."
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process.",
+    )
+
+
+class SegmentJob(SegmentOptions, Places):
+    """Segment every image under `source` with `model`, and write masks and tables under `output`."""

@@ -1,0 +1,352 @@
+"""Segment one shard: fetch -> decode -> predict -> encode -> put -> commit, with the stages overlapped.
+
+Knows nothing of Ray: the pool puts a `Segmenter` into an actor and calls `process` from two threads, so that one shard's
+loading overlaps the other's end. I/O runs in threads, codecs in their own processes, the model in one place at a time.
+
+Batches depend on the shard alone, never on timing: images are taken in plan order and grouped by shape. So the same
+shard gives the same bytes however fast the storage answered.
+"""
+
+import hashlib
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
+from fcn_core.labels import decode_mask
+from pipeline.codec import CodecPool
+from pipeline.errors import (
+    AccessDenied,
+    ImageError,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    StorageUnavailable,
+)
+from pipeline.identity import Recipe
+from pipeline.images import Decoded
+from pipeline.plan import Shard
+from pipeline.results import ClassArea, ResultRow, commit_shard
+from pipeline.storage import ObjectInfo, open_store
+
+EXPANSION = 16
+"""Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
+
+MAX_EXAMPLES = 3
+"""Error rows quoted in a shard's outcome; all of them are in its results file."""
+
+
+@dataclass(frozen=True)
+class SegmenterSpec:
+    """All that an actor needs to know, small enough to send anywhere. Holds no secret: nodes resolve their own."""
+
+    source: str
+    output: str
+    run_id: str
+    recipe: Recipe
+    settings: PredictorSettings
+    max_pixels: int
+    codec_workers: int
+    image_timeout: float
+    image_memory: int
+    io_threads: int = 32
+    buffer_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """One image that failed, to show a person."""
+
+    key: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What the driver hears of a committed shard."""
+
+    shard: int
+    images: int
+    ok: int
+    errors: Mapping[str, int]
+    examples: tuple[ErrorExample, ...]
+    pixels: int
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    index: int
+    entry: ObjectInfo
+    image: Decoded
+
+
+class Segmenter:
+    """One model on one device, with its codecs and its connections to storage."""
+
+    def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes]) -> None:
+        """`files` are the bundle's, as `ModelBundle.to_files` gives them. Raises DeviceError when this machine cannot
+        do what `spec.settings` says, BundleError when the files are not the model of `spec.recipe`."""
+        bundle = ModelBundle.from_files(files)
+        self.spec = spec
+        self.labels: LabelSet = bundle.labels
+        self.source = open_store(spec.source)
+        self.output = open_store(spec.output)
+        self._predictor = Predictor(bundle, spec.settings)
+        self._model_lock = threading.Lock()
+        self._codecs = CodecPool(
+            workers=spec.codec_workers,
+            memory_limit_bytes=spec.image_memory,
+            timeout_seconds=spec.image_timeout,
+            max_pixels=spec.max_pixels,
+        )
+        self._loaders = ThreadPoolExecutor(spec.io_threads, "load")
+        self._savers = ThreadPoolExecutor(spec.io_threads, "save")
+        self._buffer = _ByteBudget(spec.buffer_bytes)
+        self._clock = _StageClock()
+        self._progress: dict[int, int] = {}
+
+    def process(self, shard: Shard) -> ShardOutcome:
+        """Segment every image of `shard` and commit it.
+
+        An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does not
+        answer, in which case nothing is committed and the shard can be tried again, anywhere.
+        """
+        rows: dict[int, ResultRow] = {}
+        saves: deque[tuple[int, Future[ResultRow]]] = deque()
+        self._progress[shard.number] = 0
+
+        def finish(index: int, row: ResultRow) -> None:
+            rows[index] = row
+            self._progress[shard.number] += 1
+
+        try:
+            images = self._load_in_order(shard, finish)
+            for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
+                with self._model_lock, self._clock("predict"):
+                    results = self._predictor.predict([item.image.pixels for item in batch])
+                for item, result in zip(batch, results, strict=True):
+                    self._buffer.release(item.image.pixels.nbytes)
+                    saves.append((item.index, self._savers.submit(self._save, item, result)))
+                while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
+                    index, save = saves.popleft()
+                    finish(index, save.result())
+            while saves:
+                index, save = saves.popleft()
+                finish(index, save.result())
+            with self._clock("commit"):
+                table = commit_shard(
+                    self.output,
+                    self.spec.run_id,
+                    shard.number,
+                    [rows[index] for index in range(len(shard.entries))],
+                )
+        finally:
+            self._progress.pop(shard.number, None)
+        return summarize(shard.number, table.to_pylist(), self._clock.take())
+
+    def progress(self) -> dict[int, int]:
+        """Images finished so far in each shard at work."""
+        return dict(self._progress)
+
+    def close(self) -> None:
+        """End the codec processes and the threads."""
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._savers.shutdown(wait=False, cancel_futures=True)
+        self._codecs.close()
+
+    def _load_in_order(self, shard: Shard, finish: Callable[[int, ResultRow], None]) -> Iterator[_Loaded]:
+        """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
+        window: deque[tuple[int, ObjectInfo, int, Future[Decoded]]] = deque()
+        pending = deque(enumerate(shard.entries))
+        try:
+            while pending or window:
+                while pending and len(window) < self.spec.io_threads:
+                    index, entry = pending[0]
+                    guess = max(1 << 20, entry.size * EXPANSION)
+                    # With nothing in flight the image is taken whatever it costs, else a large one would wait for ever.
+                    if not self._buffer.acquire(guess, force=not window):
+                        break
+                    pending.popleft()
+                    window.append((index, entry, guess, self._loaders.submit(self._load, entry)))
+                index, entry, guess, load = window.popleft()
+                try:
+                    image = load.result()
+                except (ImageError, StorageError) as error:
+                    self._buffer.release(guess)
+                    if isinstance(error, StorageUnavailable):
+                        raise
+                    finish(index, self._error_row(entry, error))
+                    continue
+                self._buffer.release(guess)
+                self._buffer.acquire(image.pixels.nbytes, force=True)
+                yield _Loaded(index, entry, image)
+        finally:
+            for _, _, guess, load in window:
+                load.cancel()
+                self._buffer.release(guess)
+
+    def _load(self, entry: ObjectInfo) -> Decoded:
+        with self._clock("fetch"):
+            data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
+        with self._clock("decode"):
+            return self._codecs.decode(data).result()
+
+    def _save(self, item: _Loaded, result: Segmentation) -> ResultRow:
+        with self._clock("encode"):
+            png = self._codecs.encode(result.mask, self.labels).result()
+        mask_key = self.spec.recipe.mask_key(item.entry.key, item.entry.etag)
+        areas = result.areas
+        try:
+            with self._clock("put"):
+                self.output.create(mask_key, png)
+        except ObjectExists:
+            # The mask that is there is the mask: it may be a rival's, or ours from a PUT that worked and was retried.
+            png = self.output.get(mask_key)
+            areas = count_areas(decode_mask(png), self.labels)
+        height, width = result.mask.shape
+        return ResultRow(
+            **_identity(item.entry, self.spec.recipe),
+            status="ok",
+            width=width,
+            height=height,
+            orientation=item.image.orientation,
+            mask_key=mask_key,
+            mask_sha256=hashlib.sha256(png).hexdigest(),
+            areas=class_areas(areas, self.labels),
+            confidence=result.confidence,
+        )
+
+    def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
+        reason = (
+            error.reason if isinstance(error, ImageError) else _STORAGE_REASONS.get(type(error), "storage")
+        )
+        message = error.message if isinstance(error, ImageError) else str(error)
+        return ResultRow(**_identity(entry, self.spec.recipe), status="error", error=reason, message=message)
+
+
+_STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
+
+
+def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int) -> Iterator[list[_Loaded]]:
+    """Batches of images of one shape, at most `batch_size` each, from a stream in plan order.
+
+    When more than `limit_bytes` are held back waiting for company, the group whose first image came first goes out
+    unfilled. Depends only on the order and shapes of the images, so equal shards are batched alike.
+    """
+    groups: dict[tuple[int, ...], list[_Loaded]] = {}
+    held = 0
+    for item in images:
+        group = groups.setdefault(item.image.pixels.shape, [])
+        group.append(item)
+        held += item.image.pixels.nbytes
+        while groups and (len(group) == batch_size or held > limit_bytes):
+            ready = group if len(group) == batch_size else next(iter(groups.values()))
+            del groups[ready[0].image.pixels.shape]
+            held -= sum(member.image.pixels.nbytes for member in ready)
+            yield ready
+            if ready is group:
+                break
+    yield from groups.values()
+
+
+def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet) -> tuple[ClassArea, ...]:
+    """The classes present in an image, from its pixel counts [n_classes]."""
+    total = int(areas.sum())
+    return tuple(
+        ClassArea(int(class_id), labels.names[class_id], int(areas[class_id]), int(areas[class_id]) / total)
+        for class_id in np.flatnonzero(areas)
+    )
+
+
+def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np.int64]:
+    """Pixels of each class in a mask [H, W], as int64 [n_classes]."""
+    return np.bincount(mask.ravel(), minlength=labels.num_classes)[: labels.num_classes].astype(np.int64)
+
+
+def summarize(shard: int, rows: list[dict[str, object]], stage_seconds: Mapping[str, float]) -> ShardOutcome:
+    """The outcome of a committed shard, from the rows that were committed (which may be a rival's)."""
+    failed = [row for row in rows if row["status"] != "ok"]
+    return ShardOutcome(
+        shard=shard,
+        images=len(rows),
+        ok=len(rows) - len(failed),
+        errors=Counter(str(row["error"]) for row in failed),
+        examples=tuple(
+            ErrorExample(str(row["key"]), str(row["error"]), str(row["message"]))
+            for row in failed[:MAX_EXAMPLES]
+        ),
+        pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),  # type: ignore[call-overload]
+        stage_seconds=stage_seconds,
+    )
+
+
+def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, object]:
+    return {
+        "key": entry.key,
+        "etag": entry.etag,
+        "size": entry.size,
+        "last_modified": entry.last_modified,
+        "model_id": recipe.model_id,
+        "params_id": recipe.params_id,
+    }
+
+
+class _ByteBudget:
+    """Counts the bytes of images in memory, over all shards at work in this process."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def acquire(self, amount: int, *, force: bool) -> bool:
+        with self._lock:
+            if not force and self._used + amount > self._limit:
+                return False
+            self._used += amount
+            return True
+
+    def release(self, amount: int) -> None:
+        with self._lock:
+            self._used -= amount
+
+
+class _StageClock:
+    """Seconds spent in each stage, summed over threads."""
+
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, stage: str) -> "_Span":
+        return _Span(self, stage)
+
+    def add(self, stage: str, seconds: float) -> None:
+        with self._lock:
+            self._seconds[stage] += seconds  # type: ignore[assignment]
+
+    def take(self) -> dict[str, float]:
+        with self._lock:
+            seconds = dict(self._seconds)
+            self._seconds.clear()
+        return seconds
+
+
+class _Span:
+    def __init__(self, clock: _StageClock, stage: str) -> None:
+        self._clock, self._stage = clock, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        self._clock.add(self._stage, time.perf_counter() - self._start)

@@ -1,0 +1,167 @@
+"""What boto3 and obstore raise, turned into one `StorageError` with one sentence.
+
+Their own messages are long and quote requests, where a session token can stand; none of their text is passed on.
+"""
+
+import re
+from typing import NoReturn
+
+from botocore import exceptions as aws
+from obstore import exceptions as rust
+
+from pipeline.errors import AccessDenied, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+
+_BAD_CREDENTIALS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "NotSignedUp",
+    "UnauthenticatedAccess",
+    "InvalidAuthenticationInfo",
+    "401",
+}
+_FORBIDDEN = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AccountProblem",
+    "Forbidden",
+    "AuthorizationFailure",
+    "403",
+}
+_TRANSIENT = {
+    "SlowDown",
+    "InternalError",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "OperationAborted",
+    "ConditionalRequestConflict",
+    "ServerBusy",
+}
+_NO_CREDENTIALS = (
+    aws.NoCredentialsError,
+    aws.PartialCredentialsError,
+    aws.CredentialRetrievalError,
+    aws.ProfileNotFound,
+    aws.SSOError,
+    aws.TokenRetrievalError,
+    aws.MetadataRetrievalError,
+    aws.RefreshWithMFAUnsupportedError,
+    aws.UnauthorizedSSOTokenError,
+    aws.ConfigNotFound,
+    aws.ConfigParseError,
+)
+_CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>")
+_STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})|status: (\d{3})")
+
+
+def raise_fault(error: Exception, name: str, where: str) -> NoReturn:
+    """Raise what `error` means for the object or folder `name` on the service `where`.
+
+    The original is not chained: its text may hold a session token, and tracebacks end up in logs.
+    """
+    raise fault(error, name, where) from None
+
+
+def fault(error: Exception, name: str, where: str) -> StorageError:
+    """The StorageError that says what `error`, from boto3 or obstore, means."""
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, _NO_CREDENTIALS):
+        return AccessDenied(
+            f"{name}: no usable credentials ({_plain(type(error).__name__)}); set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, log in, or give this machine a role."
+        )
+    if isinstance(error, rust.AlreadyExistsError):
+        return ObjectExists(f"{name} exists already.")
+    code, status = _code_and_status(error)
+    if code is None and status is None:
+        return _without_answer(error, name, where)
+    told = code or str(status)
+    if code in ("NoSuchBucket", "ContainerNotFound"):
+        return StorageError(f"{name}: there is no such bucket at {where}; create it or correct the URI.")
+    if code in ("NoSuchKey", "BlobNotFound", "NoSuchVersion") or status == 404 or code == "404":
+        return ObjectMissing(f"{name} does not exist.")
+    if code == "PreconditionFailed" or status == 412:
+        return ObjectExists(f"{name} exists already.")
+    if code == "RequestTimeTooSkewed":
+        return AccessDenied(
+            f"{name}: {where} refused the request because this machine's clock is wrong; set the clock."
+        )
+    if code in _BAD_CREDENTIALS or status == 401:
+        return AccessDenied(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
+    if code in _FORBIDDEN or (status == 403 and code is None):
+        return AccessDenied(
+            f"{name}: the credentials are not allowed to do this ({told}); widen their policy."
+        )
+    if code in (
+        "PermanentRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "301",
+    ):
+        return StorageError(
+            f"{name}: the bucket is in another region than the one asked; give ?region= or AWS_REGION."
+        )
+    if code in _TRANSIENT or (status is not None and (status >= 500 or status == 429)):
+        return StorageUnavailable(f"{name}: {where} keeps answering {told}; try again later.")
+    if status == 403:
+        return AccessDenied(f"{name}: {where} refused ({told}); check the credentials and their policy.")
+    return StorageError(f"{name}: {where} refused the request ({told}).")
+
+
+def _without_answer(error: Exception, name: str, where: str) -> StorageError:
+    """An error that no server's answer stands behind."""
+    text = str(error)
+    if isinstance(error, rust.PermissionDeniedError | rust.UnauthenticatedError):
+        return AccessDenied(f"{name}: {where} refused; check the credentials and their policy.")
+    if isinstance(error, FileNotFoundError):
+        return ObjectMissing(f"{name} does not exist.")
+    if isinstance(error, rust.PreconditionError):
+        return StorageUnavailable(f"{name} changed while it was read.")
+    if isinstance(error, aws.SSLError) or "certificate" in text:
+        return StorageUnavailable(
+            f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE."
+        )
+    if isinstance(error, rust.GenericError | aws.HTTPClientError | OSError) or "timed out" in text:
+        return StorageUnavailable(f"{name}: {where} {_network_trouble(error, text)}.")
+    if isinstance(error, aws.BotoCoreError | rust.BaseError | ValueError | TypeError):
+        return StorageError(f"{name}: cannot be asked for at {where} ({_plain(type(error).__name__)}).")
+    return StorageError(f"{name}: {_plain(type(error).__name__)} from the client of {where}.")
+
+
+def _network_trouble(error: Exception, text: str) -> str:
+    if "dns error" in text or "resolve" in text or "Name or service not known" in text:
+        return "is not known to the name service; check the endpoint's spelling and the network"
+    if "tcp connect error" in text or isinstance(
+        error, aws.EndpointConnectionError | aws.ConnectTimeoutError
+    ):
+        return "cannot be reached; check the endpoint and the network"
+    if "TimedOut" in text or "timed out" in text or isinstance(error, aws.ReadTimeoutError):
+        return "did not answer in time"
+    return "broke off the connection or its answer"
+
+
+def _code_and_status(error: Exception) -> tuple[str | None, int | None]:
+    """The service's error code and the HTTP status, as far as the error has them."""
+    if isinstance(error, aws.ClientError):
+        code = error.response.get("Error", {}).get("Code")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return code, status
+    text = str(error)
+    code_found, status_found = _CODE.search(text), _STATUS.search(text)
+    return (
+        code_found.group(1) if code_found else None,
+        int(status_found.group(1) or status_found.group(2)) if status_found else None,
+    )
+
+
+def _plain(name: str) -> str:
+    """`NoCredentialsError` -> `no credentials error`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

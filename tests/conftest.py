@@ -1,0 +1,52 @@
+"""A real S3 endpoint for the whole session: moto's server on a free port, or the one FCN_TEST_S3_ENDPOINT names."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import boto3
+import pytest
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The endpoint's URL. AWS_* point there for as long as the session lasts, for child processes too.
+
+    With FCN_TEST_S3_ENDPOINT (a Ceph, a MinIO) the credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are kept.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            if "KEY" not in name or "FCN_TEST_S3_ENDPOINT" not in os.environ:
+                patch.delenv(name)
+        # Nothing of the developer's own account may leak into the tests, nor the other way round.
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        if "AWS_ACCESS_KEY_ID" not in os.environ:
+            patch.setenv("AWS_ACCESS_KEY_ID", "testkey")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "testsecret")
+        given = os.environ.get("FCN_TEST_S3_ENDPOINT")
+        if given:
+            patch.setenv("AWS_ENDPOINT_URL", given)
+            yield given
+            return
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        try:
+            host, port = server.get_host_and_port()
+            endpoint = f"http://{host}:{port}"
+            patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            yield endpoint
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """The name of a fresh, empty bucket there."""
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name

@@ -1,0 +1,123 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn_core.datasets import Example, InMemory, VOCSegmentation, folder, split_names
+from fcn_core.errors import DataError
+from fcn_core.labels import LabelSet, encode_mask
+
+LABELS = LabelSet(name="pair", names=("left", "right"), palette=((255, 0, 0), (0, 0, 255)))
+
+
+def picture(height: int = 6, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, width // 2 :] = 1
+    mask[0] = 255
+    return np.where(mask[..., None] == 1, 200, 40).astype(np.uint8).repeat(3, axis=2), mask
+
+
+def jpeg(image: np.ndarray, exif: Image.Exif | None = None) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95, exif=exif or Image.Exif())
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def files() -> dict[str, bytes]:
+    image, mask = picture()
+    return {
+        "JPEGImages/a.jpg": jpeg(image),
+        "SegmentationClass/a.png": encode_mask(mask, LABELS),
+        "ImageSets/Segmentation/train.txt": b"a\n",
+    }
+
+
+def test_an_example_is_its_image_and_its_mask(files):
+    dataset = VOCSegmentation(files.__getitem__, split_names(files.__getitem__, "train"), LABELS)
+    image, mask = picture()
+    assert len(dataset) == 1
+    assert dataset[0].name == "a"
+    assert (dataset[0].mask == mask).all()
+    assert np.abs(dataset[0].image.astype(int) - image).mean() < 12
+
+
+def test_a_folder_reads_as_a_dict_does(files, tmp_path):
+    for key, data in files.items():
+        path = tmp_path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    from_folder = VOCSegmentation(folder(tmp_path), split_names(folder(tmp_path), "train"), LABELS)
+    assert (from_folder[0].image == VOCSegmentation(files.__getitem__, ["a"], LABELS)[0].image).all()
+
+
+def test_nothing_is_read_before_it_is_asked_for(files):
+    asked = []
+
+    def read(key: str) -> bytes:
+        asked.append(key)
+        return files[key]
+
+    dataset = VOCSegmentation(read, ["a", "missing"], LABELS)
+    assert asked == []
+    dataset[0]
+    assert sorted(asked) == ["JPEGImages/a.jpg", "SegmentationClass/a.png"]
+
+
+def test_a_turned_photo_is_trained_on_as_it_is_displayed(files):
+    image, mask = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files["JPEGImages/a.jpg"] = jpeg(np.ascontiguousarray(np.rot90(image)), exif)
+    example = VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+    assert example.image.shape[:2] == mask.shape
+    assert np.abs(example.image.astype(int) - image).mean() < 12
+
+
+@pytest.mark.parametrize("key", ["JPEGImages/a.jpg", "SegmentationClass/a.png"])
+def test_a_missing_file_is_named(files, key):
+    del files[key]
+    with pytest.raises(DataError, match=key):
+        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+
+
+@pytest.mark.parametrize("key", ["JPEGImages/a.jpg", "SegmentationClass/a.png"])
+@pytest.mark.parametrize("cut", [0, 20, 100])
+def test_a_damaged_file_is_named(files, key, cut):
+    files[key] = files[key][:cut]
+    with pytest.raises(DataError, match=key):
+        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+
+
+def test_a_class_that_the_label_set_lacks_is_named(files):
+    more = LabelSet(name="more", names=("a", "b", "c"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    files["SegmentationClass/a.png"] = encode_mask(np.full((6, 8), 2, np.uint8), more)
+    with pytest.raises(DataError, match=r"a: its mask holds \[2\].*classes 0..1 and ignores 255"):
+        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+
+
+def test_a_mask_of_another_size_is_refused(files):
+    files["SegmentationClass/a.png"] = encode_mask(np.zeros((6, 9), np.uint8), LABELS)
+    with pytest.raises(DataError, match="one height and width"):
+        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"), [(b"", "names no image"), (b"a\nb\na\n", "'a' more than once"), (b"\xff", "cannot be read")]
+)
+def test_a_useless_split_is_refused(listing, message):
+    with pytest.raises(DataError, match=message):
+        split_names({"ImageSets/Segmentation/train.txt": listing}.__getitem__, "train")
+
+
+def test_a_missing_split_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"ImageSets/Segmentation/val.txt cannot be read"):
+        split_names(folder(tmp_path), "val")
+
+
+def test_examples_in_memory_are_checked_when_they_are_handed_over():
+    image, mask = picture()
+    assert len(InMemory([Example("a", image, mask)], LABELS)) == 1
+    with pytest.raises(DataError, match="a: its mask holds"):
+        InMemory([Example("a", image, mask + 2)], LABELS)

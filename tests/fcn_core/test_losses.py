@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from fcn_core.losses import pixel_cross_entropy
+
+
+def test_equals_the_sum_over_labelled_pixels_written_out():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 5, 6, generator=generator)
+    target = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    target[0, :2] = 255
+    total, valid = pixel_cross_entropy(logits, target)
+
+    probabilities = np.exp(logits.numpy().astype(np.float64))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    expected = sum(
+        -np.log(probabilities[n, target[n, y, x], y, x])
+        for n in range(2)
+        for y in range(5)
+        for x in range(6)
+        if target[n, y, x] != 255
+    )
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert int(valid) == 2 * 30 - 12
+
+
+def test_a_batch_with_only_ignored_pixels_is_zero_and_has_a_zero_gradient():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    total, valid = pixel_cross_entropy(logits, torch.full((1, 4, 4), 255, dtype=torch.uint8))
+    total.backward()
+    assert float(total) == 0
+    assert int(valid) == 0
+    assert torch.count_nonzero(logits.grad) == 0
+
+
+def test_batches_joined_give_the_loss_of_the_whole():
+    logits = torch.randn(3, 5, 4, 4)
+    target = torch.randint(0, 5, (3, 4, 4), dtype=torch.uint8)
+    whole, count = pixel_cross_entropy(logits, target)
+    parts = [pixel_cross_entropy(logits[i : i + 1], target[i : i + 1]) for i in range(3)]
+    assert float(sum(total for total, _ in parts)) == pytest.approx(float(whole), rel=1e-5)
+    assert int(sum(n for _, n in parts)) == int(count)
+
+
+def test_another_ignore_index_is_respected():
+    target = torch.tensor([[[0, 11]]])
+    assert int(pixel_cross_entropy(torch.zeros(1, 3, 1, 2), target, ignore_index=11)[1]) == 1
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    total, _ = pixel_cross_entropy(torch.zeros(1, 2, 300, 300, dtype=torch.bfloat16), torch.zeros(1, 300, 300).long())
+    assert total.dtype == torch.float32
+    assert float(total) == pytest.approx(90_000 * np.log(2), rel=1e-4)
+
+
+def test_shapes_of_different_batches_are_refused():
+    with pytest.raises(ValueError, match="not of one batch"):
+        pixel_cross_entropy(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5).long())
