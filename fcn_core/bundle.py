@@ -170,18 +170,17 @@ class ModelBundle:
             architecture=self.architecture,
             labels=self.labels,
             normalization=self.normalization,
-            provenance=dict(self.provenance),
-            scores=dict(self.scores),
+            provenance={},
+            scores={},
         )
+        # The notes go in as they are: pydantic would make null of NaN, where the caller should hear of it.
+        values = description.model_dump(mode="json") | {
+            "provenance": dict(self.provenance),
+            "scores": dict(self.scores),
+        }
         try:
-            text = json.dumps(
-                description.model_dump(mode="json"),
-                indent=2,
-                sort_keys=True,
-                ensure_ascii=False,
-                allow_nan=False,
-            )
-        except ValueError as error:
+            text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError) as error:
             raise BundleError(
                 f"provenance and scores must be plain JSON values ({error}); leave the others out"
             ) from error

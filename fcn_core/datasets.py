@@ -1,7 +1,7 @@
 """Labelled images for training and evaluation, read through a callable.
 
-A data set never opens a file itself: it is given `read(key) -> bytes`, so the same class serves a folder, a bucket or a
-dict in a test. Examples are decoded only when they are asked for.
+A data set never opens a file itself: it is given `read(key) -> bytes`, so the same class serves a folder, a
+bucket or a dict in a test. Examples are decoded only when they are asked for.
 """
 
 import io
@@ -22,7 +22,8 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W], class indices or the ignore index."""
+    """One labelled image. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W], class indices or the ignore
+    index."""
 
     name: str
     image: npt.NDArray[np.uint8]
@@ -56,10 +57,12 @@ class InMemory:
 
 
 class VOCSegmentation:
-    """The layout of PASCAL VOC: JPEGImages/<name>.jpg and SegmentationClass/<name>.png, names listed in a split.
+    """The layout of PASCAL VOC: JPEGImages/<name>.jpg and SegmentationClass/<name>.png, names listed in a
+    split.
 
-    `names` come from a list such as ImageSets/Segmentation/train.txt; see `split_names`. A mask is a palette or grey PNG
-    of class indices. Raises DataError, with the name of the file, when an example is asked for that cannot be used.
+    `names` come from a list such as ImageSets/Segmentation/train.txt; see `split_names`. A mask is a palette
+    or grey PNG of class indices. Raises DataError, with the name of the file, when an example is asked for
+    that cannot be used.
     """
 
     def __init__(self, read: Read, names: Sequence[str], labels: LabelSet) -> None:
@@ -86,11 +89,14 @@ class VOCSegmentation:
         try:
             return self._read(key)
         except (OSError, KeyError) as error:
-            raise DataError(f"{key} cannot be read ({error}): check the split's list against the files") from error
+            raise DataError(
+                f"{key} cannot be read ({error}): check the split's list against the files"
+            ) from error
 
 
 def split_names(read: Read, split: str) -> list[str]:
-    """The names in ImageSets/Segmentation/<split>.txt, one a line; DataError if there are none or one comes twice."""
+    """The names in ImageSets/Segmentation/<split>.txt, one a line; DataError if there are none or one comes
+    twice."""
     key = f"ImageSets/Segmentation/{split}.txt"
     try:
         names = read(key).decode("utf-8").split()
@@ -111,13 +117,23 @@ def folder(root: str | Path) -> Read:
 
 
 def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """Image bytes -> uint8 [H, W, 3] RGB in displayed (EXIF) orientation, for files one trusts enough to train on."""
+    """Image bytes -> uint8 [H, W, 3] RGB in displayed (EXIF) orientation, for files one trusts enough to
+    train on."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     # Pillow raises all of these for damaged files.
-    except (OSError, ValueError, SyntaxError, TypeError, NotImplementedError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out") from error
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        NotImplementedError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise DataError(
+            f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out"
+        ) from error
 
 
 def check_example(example: Example, labels: LabelSet) -> None:
@@ -132,5 +148,6 @@ def check_example(example: Example, labels: LabelSet) -> None:
     if strange:
         raise DataError(
             f"{example.name}: its mask holds {strange[:5]}, but label set {labels.name!r} has classes "
-            f"0..{labels.num_classes - 1} and ignores {labels.ignore_index}: recode the mask or choose its label set"
+            f"0..{labels.num_classes - 1} and ignores {labels.ignore_index}: "
+            "recode the mask or choose its label set"
         )

@@ -1,7 +1,8 @@
 """Segmentation scores from a confusion matrix: the four of the FCN paper (section 5), and IU per class.
 
-Counts are int64 and exact, so matrices of parts of a data set add up to the matrix of the whole, in any order. A class
-that occurs neither in the truth nor in the prediction has no score (None) and is left out of the means.
+Counts are int64 and exact, so matrices of parts of a data set add up to the matrix of the whole, in any
+order. A class that occurs neither in the truth nor in the prediction has no score (None) and is left out of
+the means.
 """
 
 from typing import Any
@@ -19,7 +20,9 @@ class Scores(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pixel_accuracy: float | None = Field(description="share of the labelled pixels that are right")
-    mean_accuracy: float | None = Field(description="share of a class's pixels that are right, mean over classes")
+    mean_accuracy: float | None = Field(
+        description="share of a class's pixels that are right, mean over classes"
+    )
     mean_iu: float | None = Field(description="intersection over union, mean over classes")
     frequency_weighted_iu: float | None = Field(description="IU weighted by how many pixels a class has")
     per_class_iu: tuple[float | None, ...] = Field(description="IU of each class, in the label set's order")
@@ -37,17 +40,18 @@ class ConfusionMatrix:
     def update(self, target: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
         """Count one image or batch: true classes and predicted classes, integer arrays of one shape.
 
-        Pixels whose target is `ignore_index` do not count. Raises LabelError for other values outside 0..C-1 and for
-        unequal shapes; nothing is counted then.
+        Pixels whose target is `ignore_index` do not count. Raises LabelError for other values outside 0..C-1
+        and for unequal shapes; nothing is counted then.
         """
         if target.shape != mask.shape:
             raise LabelError(
-                f"the truth is {target.shape} and the prediction {mask.shape}: predict at the size of the ground truth"
+                f"the truth is {target.shape} and the prediction {mask.shape}: "
+                "predict at the size of the ground truth"
             )
         valid = target != self.ignore_index
         truth, predicted = target[valid].astype(np.int64), mask[valid].astype(np.int64)
         for what, values in (("truth", truth), ("prediction", predicted)):
-            if values.size and not (0 <= values.min() and values.max() < self.num_classes):
+            if values.size and not (values.min() >= 0 and values.max() < self.num_classes):
                 raise LabelError(
                     f"the {what} holds class {int(values.max() if values.min() >= 0 else values.min())}, "
                     f"but there are only classes 0..{self.num_classes - 1}: "
@@ -59,7 +63,9 @@ class ConfusionMatrix:
     def add(self, other: "ConfusionMatrix") -> None:
         """Add what another matrix of the same classes has counted."""
         if other.num_classes != self.num_classes:
-            raise LabelError(f"cannot add a matrix of {other.num_classes} classes to one of {self.num_classes}")
+            raise LabelError(
+                f"cannot add a matrix of {other.num_classes} classes to one of {self.num_classes}"
+            )
         self.counts += other.counts
 
     def scores(self) -> Scores:

@@ -28,9 +28,9 @@ Image = npt.NDArray[np.uint8]
 Precision = Literal["float32", "bfloat16"]
 
 TILE_PIXELS = 1 << 22
-"""Default for the largest number of pixels in one pass: 2048 x 2048, about 2.2 GiB of activations in float32."""
+"""Default for the largest number of pixels in one pass: 2048 x 2048, or 2 GiB of activations in float32."""
 
-_SMALLEST_TILE = 1 << 16
+_SMALLEST_TILE = 1 << 17  # below this, margins are most of a tile
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Linux names for instructions that multiply bfloat16 (x86, x86, Arm). Without them PyTorch emulates it,
@@ -42,10 +42,10 @@ _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 class Segmentation:
     """What the network says about one image.
 
-    mask: class indices, uint8 [H, W], the image's size. areas: pixels per class, int64 [num_classes], summing
-    to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels) of the
-    largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling, where the
-    network's own opinions are.
+    mask: class indices, uint8 [H, W], of the image's size. areas: pixels per class, int64 [num_classes],
+    summing to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels)
+    of the largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling,
+    where the network's own opinions are.
     """
 
     mask: Mask
@@ -120,7 +120,7 @@ class Predictor:
         self._dtype = _DTYPES[self.settings.precision]
         self._normalization = bundle.normalization
         self.labels: LabelSet = bundle.labels
-        self._model = bundle.build().to(self._device, self._dtype, memory_format=torch.channels_last)
+        self._model = bundle.build().to(self._device, self._dtype).to(memory_format=torch.channels_last)
         self.predict([np.zeros((64, 64, 3), np.uint8)])
 
     def predict(self, images: Sequence[Image]) -> list[Segmentation]:
@@ -167,12 +167,12 @@ class Predictor:
         ]
 
     def _prepare(self, images: list[Image]) -> Tensor:
-        """Network input [N, 3, H, W], channels last, of images of one size. Pixels travel to the device as bytes."""
+        """Network input [N, 3, H, W], of images of one size; pixels travel to the device as bytes."""
         pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
         return self._normalization.apply(pixels).to(self._dtype, memory_format=torch.channels_last)
 
     def _algorithms(self) -> AbstractContextManager[None]:
-        """cuDNN's choices: never by timing, which varies from run to run, and float32 means float32, not TF32."""
+        """cuDNN's choices: never by timing, which varies; and float32 means float32, not TF32."""
         if self._device.type == "cpu":
             return nullcontext()
         return torch.backends.cudnn.flags(
@@ -218,7 +218,8 @@ def _require_device(device: str) -> None:
 def _require_precision(settings: PredictorSettings) -> None:
     if settings.precision == "bfloat16" and not _has_bfloat16(settings.device):
         raise DeviceError(
-            f"precision bfloat16 was asked for, but the {settings.device} here does not compute in it; use float32"
+            f"precision bfloat16 was asked for, but the {settings.device} here does not compute in it;"
+            " use float32"
         )
 
 
@@ -226,8 +227,8 @@ def _has_bfloat16(device: str) -> bool:
     """Whether the hardware has bfloat16 arithmetic of its own; PyTorch would otherwise emulate it."""
     if device != "cpu":
         with torch.cuda.device(torch.device(device)):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())
 
 
 def _cpu_flags() -> set[str]:

@@ -1,7 +1,7 @@
-"""Pictures for people: a mask laid over its photo, the legend of a label set, and contact sheets of many results.
+"""Pictures for people: a mask laid over its photo, the legend of a label set, contact sheets of results.
 
-Colours come from the label set alone. Everything is drawn with Pillow and the font inside it, so a sheet looks the same on
-every machine.
+Colours come from the label set alone. Everything is drawn with Pillow and the font inside it, so a sheet
+looks the same on every machine.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ _INK, _FAINT_INK, _PAPER, _LINE = (32, 36, 42), (116, 122, 130), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """One result on a contact sheet. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W]; `note` is a fainter second line."""
+    """One result on a contact sheet. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W]; `note` is a fainter
+    second line."""
 
     caption: str
     image: npt.NDArray[np.uint8]
@@ -41,11 +42,14 @@ def overlay(
 ) -> npt.NDArray[np.uint8]:
     """The image uint8 [H, W, 3] tinted with its mask's colours, uint8 [H, W, 3].
 
-    `alpha` 0..1 is the share of the colour; ignored pixels keep the photo. `outline` draws the borders between classes in
-    their own colour at full strength, so that small things stay visible. Raises LabelError if the sizes differ.
+    `alpha` 0..1 is the share of the colour; ignored pixels keep the photo. `outline` draws the borders
+    between classes in their own colour at full strength, so that small things stay visible. Raises LabelError
+    if the sizes differ.
     """
     if image.shape != (*mask.shape, 3):
-        raise LabelError(f"the image is {image.shape}, its mask {mask.shape}: render a mask with its own image")
+        raise LabelError(
+            f"the image is {image.shape}, its mask {mask.shape}: render a mask with its own image"
+        )
     share = np.full(mask.shape, alpha, dtype=np.float32)
     if outline:
         share[_borders(mask)] = min(1.0, alpha + 0.35)
@@ -74,7 +78,9 @@ def legend(labels: LabelSet, width: int = 640, font_size: int = 15) -> Image.Ima
     for k, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
         left, top = (k % columns) * cell, (k // columns) * row_height + (row_height - swatch) // 2
         box = (left, top, left + swatch, top + swatch)
-        draw.rounded_rectangle(box, radius=swatch // 4, fill=color, outline=_LINE if min(color) > 200 else None)
+        draw.rounded_rectangle(
+            box, radius=swatch // 4, fill=color, outline=_LINE if min(color) > 200 else None
+        )
         draw.text((left + swatch + gap, top + swatch / 2), name, fill=_INK, font=font, anchor="lm")
     return picture
 
@@ -90,8 +96,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Pairs of image and overlay in a grid, each with its caption, and the legend of the classes below; RGB.
 
-    A picture is fitted into `tile_width` x 3/4 `tile_width` pixels and never distorted; a pair is twice as wide. Raises
-    ValueError without a tile or a column.
+    A picture is fitted into `tile_width` x 3/4 `tile_width` pixels and never distorted; a pair is twice as
+    wide. Raises ValueError without a tile or a column.
     """
     if not tiles or columns < 1:
         raise ValueError(f"a contact sheet needs a tile and a column, not {len(tiles)} and {columns}")
@@ -114,7 +120,8 @@ def contact_sheet(
         left = margin + (k % columns) * (pair_width + gutter)
         upper = top + (k // columns) * cell_height
         draw.rectangle((left, upper, left + pair_width - 1, upper + box[1] - 1), fill=(240, 242, 244))
-        # At most twice the shown size before the overlay is made: a 50-megapixel photo costs no more than a small one.
+        # At most twice the shown size before the overlay is made: a 50-megapixel photo costs no more than a
+        # small one.
         image, mask = _shrunk(tile, 2 * box[0])
         for place, picture in enumerate((image, overlay(image, mask, labels, alpha))):
             _place(sheet, picture, left + place * (box[0] + 2), upper, box)
@@ -137,7 +144,9 @@ def _shrunk(tile: Tile, side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
     return np.asarray(image), np.asarray(mask)
 
 
-def _place(sheet: Image.Image, picture: npt.NDArray[np.uint8], left: int, top: int, box: tuple[int, int]) -> None:
+def _place(
+    sheet: Image.Image, picture: npt.NDArray[np.uint8], left: int, top: int, box: tuple[int, int]
+) -> None:
     """Paste a picture into the middle of a box, as large as fits."""
     height, width = picture.shape[:2]
     factor = min(box[0] / width, box[1] / height)

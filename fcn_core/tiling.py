@@ -7,6 +7,7 @@ at strides 8, 16 and 32, and what looks further than a tile (fc6 and up) sees th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,14 @@ from torch import Tensor
 from fcn_core.errors import DataError
 from fcn_core.fcn import FCN, FusionInputs
 
-_GRID = 32  # tiles start at multiples of the coarsest stride, so that cells of all strides fall as in a whole pass
+# Tiles start at multiples of the coarsest stride, so that cells of all strides fall as in a whole pass.
+_GRID = 32
 _FUSION_STRIDES = (32, 16, 8)  # of the fields of FusionInputs
 
 
 @dataclass(frozen=True)
 class Span:
-    """Pixels [start, stop) of one axis that a tile is kept for, and [outer_start, outer_stop) that it is read with."""
+    """Of one axis, the pixels [start, stop) a tile is kept for and [outer_start, outer_stop) it reads."""
 
     start: int
     stop: int
@@ -49,22 +51,21 @@ def plan_tiles(height: int, width: int, reach: int, max_pixels: int) -> list[Til
     pixels in all. Raises DataError if not even the smallest tile fits.
     """
     best: tuple[int, list[Span], list[Span]] | None = None
-    for rows in _splits(height, reach):
-        fitting = max_pixels // _largest(rows)
-        columns = next((spans for spans in _splits(width, reach) if _largest(spans) <= fitting), None)
+    for row_count in range(1, _steps(height) + 1):
+        rows = _split(height, row_count, reach)
+        rows_read = sum(span.outer_size for span in rows)
+        if best is not None and rows_read * width >= best[0]:
+            break  # more rows read only more
+        columns = _fewest(width, max_pixels // _largest(rows), reach)
         if columns is None:
             continue
-        cost = sum(span.outer_size for span in rows) * sum(span.outer_size for span in columns)
-        if best is not None and cost >= best[0]:
-            # More rows only read more, once a single column suffices.
-            if len(columns) == 1:
-                break
-            continue
-        best = (cost, rows, columns)
+        cost = rows_read * sum(span.outer_size for span in columns)
+        if best is None or cost < best[0]:
+            best = (cost, rows, columns)
     if best is None:
-        smallest = _GRID + 2 * _margin(reach)
         raise DataError(
-            f"no tile of {max_pixels} pixels is large enough for this network; tile_pixels must be at least {smallest**2}"
+            f"no tile of {max_pixels} pixels is large enough for this network;"
+            f" tile_pixels must be at least {(_GRID + 2 * _margin(reach)) ** 2}"
         )
     return [Tile(row, column) for row in best[1] for column in best[2]]
 
@@ -108,20 +109,29 @@ def _margin(reach: int) -> int:
     return -(-reach // _GRID) * _GRID
 
 
-def _splits(size: int, reach: int) -> list[list[Span]]:
-    """An axis cut into 1, 2, 3, ... even spans, until they are one grid step each."""
-    cells = -(-size // _GRID)
-    margin = _margin(reach)
-    splits = []
-    for parts in range(1, cells + 1):
-        cuts = [min(_GRID * (cells * part // parts), size) for part in range(parts + 1)]
-        splits.append(
-            [
-                Span(start, stop, max(start - margin, 0), min(stop + margin, size))
-                for start, stop in zip(cuts, cuts[1:], strict=False)
-            ]
-        )
-    return splits
+def _steps(size: int) -> int:
+    """The axis in grid steps, the last perhaps not full."""
+    return -(-size // _GRID)
+
+
+def _split(size: int, parts: int, reach: int) -> list[Span]:
+    """An axis cut into spans as even as the grid allows."""
+    steps, margin = _steps(size), _margin(reach)
+    cuts = [min(_GRID * (steps * part // parts), size) for part in range(parts + 1)]
+    return [
+        Span(start, stop, max(start - margin, 0), min(stop + margin, size)) for start, stop in pairwise(cuts)
+    ]
+
+
+def _fewest(size: int, limit: int, reach: int) -> list[Span] | None:
+    """An axis cut into the fewest spans of at most `limit` pixels, margins included; None if none fit."""
+    if limit < min(size, _GRID + _margin(reach)):
+        return None  # no span of an axis that is cut is smaller
+    for parts in range(-(-size // limit), _steps(size) + 1):
+        spans = _split(size, parts, reach)
+        if _largest(spans) <= limit:
+            return spans
+    return None
 
 
 def _largest(spans: list[Span]) -> int:

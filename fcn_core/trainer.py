@@ -1,8 +1,8 @@
 """Trains an FCN on a data set of labelled images, step by step, on one device.
 
-The one thing to know: all randomness of step s - which examples, how they are varied, which units drop out - follows from
-the seed and s alone. So model, optimiser and step number are the whole state of a run (`state_dict`), and a run that goes
-on from them takes the same steps as one that never stopped.
+The one thing to know: all randomness of step s - which examples, how they are varied, which units drop out -
+follows from the seed and s alone. So model, optimiser and step number are the whole state of a run
+(`state_dict`), and a run that goes on from them takes the same steps as one that never stopped.
 """
 
 import math
@@ -38,19 +38,31 @@ class TrainConfig(BaseModel):
 
     steps: int = Field(2000, ge=1, description="optimiser steps at most")
     max_seconds: float | None = Field(
-        None, gt=0, description="time budget of the training steps; the schedule then follows whichever runs out first"
+        None,
+        gt=0,
+        description="time budget of the training steps; the schedule then follows whichever runs out first",
     )
     batch_size: int = Field(4, ge=1, description="examples a step")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="AdamW, or SGD with momentum as in the paper"
+    )
     learning_rate: float = Field(3e-4, gt=0, description="largest learning rate, reached after the warm-up")
-    backbone_rate_factor: float = Field(1.0, ge=0, description="times this for the backbone; below 1 spares a pretrained one")
+    backbone_rate_factor: float = Field(
+        1.0, ge=0, description="times this for the backbone; below 1 spares a pretrained one"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD; AdamW uses its usual betas")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay; biases have none")
     warmup_steps: int = Field(50, ge=0, description="steps over which the learning rate rises from zero")
-    poly_power: float = Field(0.9, ge=0, description="the rate falls as (1 - progress) to this power; 0 keeps it constant")
-    clip_norm: float | None = Field(5.0, gt=0, description="largest norm of the whole gradient; none: not clipped")
+    poly_power: float = Field(
+        0.9, ge=0, description="the rate falls as (1 - progress) to this power; 0 keeps it constant"
+    )
+    clip_norm: float | None = Field(
+        5.0, gt=0, description="largest norm of the whole gradient; none: not clipped"
+    )
     device: str = Field("cpu", description="where to train: cpu, cuda, cuda:1, ...")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights stay float32")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: autocast; weights stay float32"
+    )
     workers: int = Field(0, ge=0, description="processes that read and vary examples; 0: this process does")
     seed: int = Field(0, ge=0, description="seed of order, augmentation and dropout")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="how examples are varied")
@@ -60,8 +72,9 @@ class TrainConfig(BaseModel):
 class StepReport:
     """One step done.
 
-    `step` of at most `steps`, 1 is the first; `loss` is the mean a labelled pixel; `seconds` of training so far, over all
-    of the run's parts; `progress` 0..1, which reaches 1 before the last step if time runs out first.
+    `step` of at most `steps`, 1 is the first; `loss` is the mean a labelled pixel; `seconds` of training so
+    far, over all of the run's parts; `progress` 0..1, which reaches 1 before the last step if time runs out
+    first.
     """
 
     step: int
@@ -75,7 +88,8 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Batch:
-    """Varied examples, stacked. `images`: uint8 [N, 3, H, W] RGB; `masks`: uint8 [N, H, W]; `names`: where they are from."""
+    """Varied examples, stacked. `images`: uint8 [N, 3, H, W] RGB; `masks`: uint8 [N, H, W]; `names`: where
+    they are from."""
 
     images: Tensor
     masks: Tensor
@@ -85,8 +99,8 @@ class Batch:
 class Trainer:
     """Owns model, optimiser and schedule; `fit` runs the steps that are left.
 
-    The model is trained in place, on `config.device`. Raises DataError for examples that cannot be used, DivergedError when
-    the loss is not finite.
+    The model is trained in place, on `config.device`. Raises DataError for examples that cannot be used,
+    DivergedError when the loss is not finite.
     """
 
     def __init__(
@@ -125,8 +139,8 @@ class Trainer:
     def fit(self, on_step: Callable[[StepReport], None] | None = None) -> ModelBundle:
         """Train until steps or time run out; returns the model as `bundle` does.
 
-        A time budget makes a run end well on any machine, its learning rate decayed to zero, but the number of steps is
-        then that machine's. `on_step` is called after every step; what it raises ends the run.
+        A time budget makes a run end well on any machine, its learning rate decayed to zero, but the number
+        of steps is then that machine's. `on_step` is called after every step; what it raises ends the run.
         """
         self.model.train()
         seconds_before, steps_before, started = self.seconds, self.step, time.perf_counter()
@@ -140,7 +154,9 @@ class Trainer:
             self.seconds = seconds_before + elapsed
             if on_step is not None:
                 speed = (self.step - steps_before) * self.config.batch_size / elapsed
-                on_step(StepReport(self.step, self.config.steps, loss, rate, speed, self.seconds, self.progress))
+                on_step(
+                    StepReport(self.step, self.config.steps, loss, rate, speed, self.seconds, self.progress)
+                )
         return self.bundle()
 
     def bundle(self, scores: Scores | None = None) -> ModelBundle:
@@ -179,7 +195,8 @@ class Trainer:
     def learning_rate(self) -> float:
         """The rate of the next step: warm-up, times the poly decay (DeepLab) over the run's progress."""
         warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        return self.config.learning_rate * warmup * (1 - self.progress) ** self.config.poly_power
+        decay = float((1 - self.progress) ** self.config.poly_power)
+        return self.config.learning_rate * warmup * decay
 
     def _set_learning_rate(self) -> float:
         rate = self.learning_rate()
@@ -194,7 +211,9 @@ class Trainer:
         target = batch.masks.to(self.device)
         with torch.random.fork_rng(devices=_rng_devices(self.device)):
             torch.manual_seed(_seed(self.config.seed, self.step, 1))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
+            ):
                 logits = self.model(inputs)
             total, valid = pixel_cross_entropy(logits, target, self.dataset.labels.ignore_index)
             loss = total / valid.clamp(min=1)
@@ -221,6 +240,7 @@ class Trainer:
             sampler=range(first, last),
             num_workers=self.config.workers,
             collate_fn=_stack,
+            generator=torch.Generator(),  # else it draws a seed from the caller's
         )
         return iter(loader)
 

@@ -1,8 +1,8 @@
 """Joint transforms of an image and its mask for training: scale, crop, flip, colour.
 
-A mask only ever moves by whole pixels of its own: it is resized by nearest neighbour, so no class is ever mixed from two
-others, and what a crop adds outside the picture is `ignore_index`. torchvision's v2 transforms do the work; its
-tv_tensors tell them which of the two they hold.
+A mask only ever moves by whole pixels of its own: it is resized by nearest neighbour, so no class is ever
+mixed from two others, and what a crop adds outside the picture is `ignore_index`. torchvision's v2 transforms
+do the work; its tv_tensors tell them which of the two they hold.
 """
 
 from collections.abc import Callable
@@ -47,10 +47,11 @@ def as_tensors(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tup
 
 
 class TrainTransform:
-    """Random scale, crop, mirror and colour, after `Augmentation`; every example comes out at the crop's size.
+    """Random scale, crop, mirror and colour, after `Augmentation`; every example comes out at the crop's
+    size.
 
-    Called with uint8 tensors image [3, H, W] and mask [H, W], gives new ones [3, h, w] and [h, w]. Randomness comes from
-    torch's global generator, which the trainer seeds example by example.
+    Called with uint8 tensors image [3, H, W] and mask [H, W], gives new ones [3, h, w] and [h, w]. Randomness
+    comes from torch's global generator, which the trainer seeds example by example.
     """
 
     def __init__(self, augmentation: Augmentation, ignore_index: int = 255) -> None:
@@ -87,7 +88,8 @@ def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 def random_crop(
     image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """One window of height x width from both; what is too small is padded right and bottom, black and ignored."""
+    """One window of height x width from both; what is too small is padded right and bottom, black and
+    ignored."""
     missing_rows, missing_columns = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])
     if missing_rows or missing_columns:
         padding = [0, 0, missing_columns, missing_rows]

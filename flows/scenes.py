@@ -1,7 +1,8 @@
-"""Street scenes with known ground truth, made from a seed: what the demo trains on and labels, with nothing to download.
+"""Street scenes with known ground truth, made from a seed: what the demo trains on and labels.
 
-A seed decides everything (light, street, houses, traffic), so a scene can be made again anywhere, pixel for pixel, to
-judge a mask that came back from a bucket. `special_files` adds the awkward files that every real bucket has.
+A seed decides everything (light, street, houses, traffic), so a scene can be made again anywhere, pixel for
+pixel, to judge a mask that came back from a bucket. `special_files` adds the awkward files that every real
+bucket has.
 """
 
 import io
@@ -30,15 +31,15 @@ SCENE_LABELS = LabelSet(
 )
 
 # Sizes of ordinary cameras, made small: landscape 4:3, 3:2, 16:9, square, portrait.
-SIZES = ((320, 240), (288, 192), (320, 180), (240, 240), (192, 256), (256, 192))
+SIZES = ((384, 288), (360, 240), (400, 225), (288, 288), (240, 320), (320, 240))
 
 _FACADES: tuple[Color, ...] = (
     (178, 120, 96), (196, 168, 132), (206, 198, 182), (150, 92, 76), (168, 172, 176),
     (214, 186, 140), (134, 122, 112), (186, 146, 138), (120, 132, 138), (222, 212, 196),
 )  # fmt: skip
 _CAR_COLORS: tuple[Color, ...] = (
-    (188, 30, 34), (232, 234, 236), (34, 36, 42), (42, 78, 150), (150, 154, 160), (88, 92, 98), (226, 178, 40),
-    (30, 96, 84), (120, 34, 44),
+    (188, 30, 34), (232, 234, 236), (34, 36, 42), (42, 78, 150), (150, 154, 160), (88, 92, 98),
+    (226, 178, 40), (30, 96, 84), (120, 34, 44),
 )  # fmt: skip
 _GREENS: tuple[Color, ...] = ((86, 128, 58), (70, 112, 52), (106, 138, 62), (60, 100, 64), (150, 136, 58))
 
@@ -51,7 +52,8 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its ground truth. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W], classes of SCENE_LABELS."""
+    """A picture and its ground truth. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W], classes of
+    SCENE_LABELS."""
 
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
@@ -89,7 +91,13 @@ def _weather(
     kind = rng.choice(3, p=(0.55, 0.2, 0.25))
     sun = float(rng.uniform(-1, 1))
     if kind == 0:
-        zenith, horizon, glow, dusk, warmth = (86, 144, 212), (190, 216, 236), (255, 250, 232), 0.0, rng.uniform(0, 0.6)
+        zenith, horizon, glow, dusk, warmth = (
+            (86, 144, 212),
+            (190, 216, 236),
+            (255, 250, 232),
+            0.0,
+            rng.uniform(0, 0.6),
+        )
     elif kind == 1:
         zenith, horizon, glow, dusk, warmth = (146, 154, 164), (206, 210, 212), (228, 230, 230), 0.12, -0.3
         sun *= 0.2
@@ -103,7 +111,9 @@ def _weather(
 
     cover = _cloud_field(rng, width, height)
     amount = np.clip((cover - rng.uniform(0.45, 0.75)) * 3.0, 0, 1) * (0.75 if kind != 1 else 0.4)
-    white = np.array((250, 250, 250) if kind == 0 else (188, 192, 198) if kind == 1 else (232, 150, 140), np.float32)
+    white = np.array(
+        (250, 250, 250) if kind == 0 else (188, 192, 198) if kind == 1 else (232, 150, 140), np.float32
+    )
     shaded = white * (1 - 0.22 * cover[..., None])
     sky = sky * (1 - amount[..., None]) + shaded * amount[..., None]
 
@@ -145,11 +155,22 @@ def _paint_street(painter: Painter) -> None:
     things: list[tuple[float, int, float]] = []  # depth, kind, side or x
     for side in (-1, 1):
         if rng.random() < 0.75:
-            things += [(z, 0, side) for z in np.arange(rng.uniform(6, 14), 70, rng.uniform(7, 15)) if rng.random() < 0.8]
+            things += [
+                (z, 0, side)
+                for z in np.arange(rng.uniform(6, 14), 70, rng.uniform(7, 15))
+                if rng.random() < 0.8
+            ]
         things += [(z, 1, side) for z in np.arange(rng.uniform(5, 14), 42, rng.uniform(11, 20))]
-        things += [(float(z), 2, side * rng.uniform(road + 0.6, facade - 0.4)) for z in rng.uniform(4.5, 24, rng.poisson(2.0))]
+        things += [
+            (float(z), 2, side * rng.uniform(road + 0.6, facade - 0.4))
+            for z in rng.uniform(4.5, 20, rng.poisson(2.2))
+        ]
         if road > 4.2:
-            things += [(z, 3, side * (road - 1.1)) for z in np.arange(rng.uniform(4, 10), 50, 5.6) if rng.random() < 0.5]
+            things += [
+                (z, 3, side * (road - 1.1))
+                for z in np.arange(rng.uniform(4, 10), 50, 5.6)
+                if rng.random() < 0.5
+            ]
     lane = 1.55 if road < 4.8 else 2.0
     things += [(float(z), 3, lane) for z in _spaced(rng, 6, 60, 11)]
     things += [(float(z), 4, -lane) for z in _spaced(rng, 7, 60, 11)]
@@ -175,7 +196,8 @@ def _spaced(rng: np.random.Generator, first: float, last: float, gap: float) -> 
 
 
 def _paint_markings(painter: Painter, road: float, paving: Color) -> None:
-    """Kerbs, the dashed middle line, edge lines, and sometimes a zebra crossing. All of it is road or sidewalk."""
+    """Kerbs, the dashed middle line, edge lines, and sometimes a zebra crossing. All of it is road or
+    sidewalk."""
     rng = painter.rng
     stone: Color = (paving[0] * 1.12, paving[1] * 1.12, paving[2] * 1.12)
     for side in (-1, 1):
@@ -195,7 +217,8 @@ def _paint_markings(painter: Painter, road: float, paving: Color) -> None:
 
 
 def _paint_buildings(painter: Painter, facade: float) -> None:
-    """Two rows of houses of varied height and colour, now and then a gap, painted from the far end to the near."""
+    """Two rows of houses of varied height and colour, now and then a gap, painted from the far end to the
+    near."""
     rng = painter.rng
     houses: list[tuple[float, float, int]] = []
     for side in (-1, 1):
@@ -232,7 +255,8 @@ def _develop(
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file for the demo's bucket. `mask`: uint8 [H, W] as the image is displayed, None where there is nothing to label."""
+    """A file for the demo's bucket. `mask`: uint8 [H, W] as the image is displayed, None where there is
+    nothing to label."""
 
     name: str
     data: bytes
@@ -248,10 +272,13 @@ def encode_jpeg(image: npt.NDArray[np.uint8], quality: int = 88, exif: Image.Exi
 
 
 def special_files(seed: int) -> list[NamedFile]:
-    """Files such as every real bucket holds: a turned phone photo, odd pixel formats, and two that cannot be read."""
+    """Files such as every real bucket holds: a turned phone photo, odd pixel formats, and two that cannot be
+    read."""
     portrait = generate_scene(seed, 192, 256)
     exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = 6  # "to display, turn a quarter clockwise"; so it is stored turned counterclockwise
+    exif[_EXIF_ORIENTATION] = (
+        6  # "to display, turn a quarter clockwise"; so it is stored turned counterclockwise
+    )
     turned = encode_jpeg(np.rot90(portrait.image), exif=exif)
 
     whole = encode_jpeg(generate_scene(seed + 1).image)

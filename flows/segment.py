@@ -133,14 +133,16 @@ class _FlowObserver(Observer):
                 100.0 * progress.done / progress.images, f"{progress.done} of {progress.images} images"
             )
 
-    def shard(self, run_id: str, outcome: ShardOutcome) -> None:
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         self._log.info(
-            "run=%s shard=%d images=%d ok=%d errors=%s",
+            "run=%s shard=%d images=%d ok=%d errors=%s done=%d/%d",
             run_id,
             outcome.shard,
             outcome.images,
             outcome.ok,
             dict(outcome.errors),
+            done,
+            images,
         )
 
     def _publish(self, percent: float, text: str) -> None:

@@ -1,15 +1,17 @@
-"""Paints the parts of a street - sky, houses, trees, cars, poles, people - into a picture and its label mask at once.
+"""Paints the parts of a street - houses, trees, cars, poles, people - into a picture and its mask at once.
 
-Everything stands in one world: metres, X to the right, Y up, Z away from the camera, which looks along the street from
-`Camera.height` above the ground. A part is painted by projecting its corners, first what is far, last what is near, so
-what hides what is right in the picture and in the mask alike. The picture is painted `SUPERSAMPLING` times too large
-and reduced; the mask is painted at its own size, without smoothing, so every pixel is exactly one class.
+Everything stands in one world: metres, X to the right, Y up, Z away from the camera, which looks along the
+street from `Camera.height` above the ground. A part is painted by projecting its corners, first what is far,
+last what is near, so what hides what is right in the picture and in the mask alike. The picture is painted
+`SUPERSAMPLING` times too large and reduced; the mask is painted at its own size, without smoothing, so every
+pixel is exactly one class.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,8 @@ from PIL import Image, ImageDraw
 SUPERSAMPLING = 2
 NEAR = 1.2  # metres: what is nearer than this is cut off
 
-# A car from the side: (metres from the tail, metres above the ground), from the tail's foot over the roof to the nose's.
+# A car from the side: (metres from the tail, metres above the ground), from the tail's foot over the roof to
+# the nose's.
 CAR_PROFILE = ((0.0, 0.26), (0.05, 0.94), (0.62, 1.43), (2.15, 1.46), (3.0, 0.98), (4.1, 0.80), (4.2, 0.26))
 TAIL, REAR_WINDOW, ROOF, WINDSCREEN, BONNET, NOSE = range(len(CAR_PROFILE) - 1)
 SIDE_WINDOWS = (
@@ -28,6 +31,8 @@ SIDE_WINDOWS = (
 
 Color = tuple[float, float, float]
 Points = npt.NDArray[np.float64]
+Values = npt.NDArray[np.floating[Any]]
+Point = tuple[float, float] | Points  # one point [2]
 
 
 class Part(IntEnum):
@@ -66,7 +71,8 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """How the scene is lit. `sun` is -1 (from the left) to 1 (from the right); `dusk` 0 (day) to 1 (night falls)."""
+    """How the scene is lit. `sun` is -1 (from the left) to 1 (from the right); `dusk` 0 (day) to 1 (night
+    falls)."""
 
     sun: float
     dusk: float
@@ -74,7 +80,8 @@ class Light:
     haze: Color
 
     def shade(self, color: Color, brightness: float, distance: float) -> tuple[int, int, int]:
-        """The colour as the camera sees it: brightness of its face, then the haze of `distance` metres of air."""
+        """The colour as the camera sees it: brightness of its face, then the haze of `distance` metres of
+        air."""
         exposure = brightness * (1.08 - 0.5 * self.dusk)
         air = 1 - math.exp(-distance / 130)
         tint = (1 + 0.10 * self.warmth, 1.0, 1 - 0.14 * self.warmth)
@@ -90,7 +97,8 @@ class Light:
 
 
 class Canvas:
-    """A picture and its mask, painted together; coordinates are the mask's pixels, (0, 0) the top left corner."""
+    """A picture and its mask, painted together; coordinates are the mask's pixels, (0, 0) the top left
+    corner."""
 
     def __init__(self, background: npt.NDArray[np.uint8]) -> None:
         """`background`: uint8 [H, W, 3], the sky; the mask starts as sky everywhere."""
@@ -103,15 +111,14 @@ class Canvas:
         self._labels = ImageDraw.Draw(self._mask)
 
     def polygon(self, points: Points, color: tuple[int, int, int], part: Part | None) -> None:
-        """Fill a polygon (pixel coordinates [n, 2]). `part` None paints the picture only: detail, shadow, light."""
+        """Fill a polygon (pixel coordinates [n, 2]). `part` None paints the picture only: detail, shadow,
+        light."""
         # Pillow puts pixel centres at whole numbers, we put them at halves.
         self._brush.polygon((points * SUPERSAMPLING - 0.5).ravel().tolist(), fill=color)
         if part is not None:
             self._labels.polygon((points - 0.5).ravel().tolist(), fill=int(part))
 
-    def ellipse(
-        self, center: Sequence[float], radius: Sequence[float], color: tuple[int, int, int], part: Part | None
-    ) -> None:
+    def ellipse(self, center: Point, radius: Point, color: tuple[int, int, int], part: Part | None) -> None:
         """Fill an ellipse with the given centre and radii in pixels."""
         (x, y), (rx, ry) = center, radius
         box = np.array([x - rx, y - ry, x + rx, y + ry])
@@ -119,14 +126,16 @@ class Canvas:
         if part is not None:
             self._labels.ellipse((box - 0.5).tolist(), fill=int(part))
 
-    def glow(self, center: Sequence[float], radius: float, color: tuple[int, int, int], strength: float) -> None:
+    def glow(self, center: Point, radius: float, color: tuple[int, int, int], strength: float) -> None:
         """Lay a soft round light (or, in a dark colour, a soft shadow) over the picture."""
         size = max(2, int(radius * SUPERSAMPLING * 2))
         ramp = np.linspace(-1, 1, size)
         distance = np.hypot(ramp[:, None], ramp[None, :])
         alpha = np.clip(1 - distance, 0, 1) ** 2 * 255 * strength
         corner = (int(center[0] * SUPERSAMPLING - size / 2), int(center[1] * SUPERSAMPLING - size / 2))
-        self._image.paste(color, (*corner, corner[0] + size, corner[1] + size), Image.fromarray(alpha.astype(np.uint8)))
+        self._image.paste(
+            color, (*corner, corner[0] + size, corner[1] + size), Image.fromarray(alpha.astype(np.uint8))
+        )
 
     def shadow(self, points: Points, strength: float) -> None:
         """Darken a polygon of the picture."""
@@ -163,20 +172,23 @@ class Painter:
 
     def ground(self, x0: float, x1: float, z0: float, z1: float, color: Color, part: Part | None) -> None:
         """A rectangle on the ground, cut into pieces in depth so that the haze can grow with distance."""
-        cuts = np.geomspace(z0, z1, 2 + int(4 * np.log(z1 / z0) / np.log(60)))
+        cuts = np.geomspace(z0, z1, 2 + int(4 * np.log(z1 / z0)))
         for near, far in zip(cuts[-2::-1], cuts[:0:-1], strict=True):
             corners = np.array([[x0, 0, near], [x1, 0, near], [x1, 0, far], [x0, 0, far]], dtype=float)
             shade = self.light.shade(color, 1.0, float(near + far) / 2)
             self.canvas.polygon(self.camera.project(corners), shade, part)
 
-    def box_face(self, corners: Sequence[Sequence[float]], color: Color, brightness: float, part: Part | None) -> None:
+    def box_face(
+        self, corners: Sequence[Sequence[float]], color: Color, brightness: float, part: Part | None
+    ) -> None:
         """A flat face given by its world corners."""
         points = np.array(corners, dtype=float)
         shade = self.light.shade(color, brightness, float(points[:, 2].mean()))
         self.canvas.polygon(self.camera.project(points), shade, part)
 
     def building(self, side: int, x: float, z0: float, z1: float, height: float, color: Color) -> None:
-        """A house along the street: its facade at `side * x` from z0 to z1, and the wall it turns to the camera."""
+        """A house along the street: its facade at `side * x` from z0 to z1, and the wall it turns to the
+        camera."""
         rng, light = self.rng, self.light
         outer = x + 14.0
         facing_camera = light.side(0) * 0.92
@@ -201,8 +213,15 @@ class Painter:
             low, high = 0.4, storey - 0.5
             end = z1 - 0.4
             self.box_face(
-                [[side * x, low, z0 + 0.4], [side * x, low, end], [side * x, high, end], [side * x, high, z0 + 0.4]],
-                (48, 52, 60), facing_street, None,
+                [
+                    [side * x, low, z0 + 0.4],
+                    [side * x, low, end],
+                    [side * x, high, end],
+                    [side * x, high, z0 + 0.4],
+                ],
+                (48, 52, 60),
+                facing_street,
+                None,
             )
             self.box_face(
                 [[side * x, high, z0 + 0.3], [side * x, high, end], [side * x, high + 0.5, end],
@@ -213,10 +232,19 @@ class Painter:
         along_facade = np.arange(z0 + 0.8, z1 - 1.4, pitch)
         self._windows(bottoms, along_facade, "z", side * x, frame, glass, facing_street)
         if z0 > NEAR + 3:
-            self._windows(bottoms, side * np.arange(x + 0.9, outer - 1.4, pitch), "x", z0, frame, glass, facing_camera)
+            self._windows(
+                bottoms, side * np.arange(x + 0.9, outer - 1.4, pitch), "x", z0, frame, glass, facing_camera
+            )
 
     def _windows(
-        self, bottoms: Points, starts: Points, axis: str, fixed: float, frame: Color, glass: Color, brightness: float
+        self,
+        bottoms: Values,
+        starts: Values,
+        axis: str,
+        fixed: float,
+        frame: Color,
+        glass: Color,
+        brightness: float,
     ) -> None:
         """A grid of windows on a wall that runs along `axis`, the other ground coordinate being `fixed`."""
         if not len(bottoms) or not len(starts):
@@ -284,19 +312,24 @@ class Painter:
         self._upright(top[0], top[1], foot[1], half, shade)
         bright = self.light.shade(grey, 1.25, z)
         edge = half * 0.35 * (1 if self.light.sun > 0 else -1)
-        lit = np.array([[top[0], top[1]], [top[0] + edge, top[1]], [top[0] + edge, foot[1]], [top[0], foot[1]]])
+        lit = np.array(
+            [[top[0], top[1]], [top[0] + edge, top[1]], [top[0] + edge, foot[1]], [top[0], foot[1]]]
+        )
         self.canvas.polygon(lit, bright, None)
         if kind == "lamp":
             arm = 1.5 * scale * -side
             tip = np.array([top[0] + arm, top[1] - 0.15 * scale])
-            bar = np.array([top, top + [0, half * 1.6], tip + [0, half * 1.4], tip])
+            thick = np.array([0.0, half * 1.5])
+            bar = np.array([top, top + thick, tip + thick, tip])
             self.canvas.polygon(bar, shade, Part.POLE)
             self.canvas.ellipse(tip, (max(0.34 * scale, 1.0), max(0.12 * scale, 0.8)), shade, Part.POLE)
             if self.light.dusk > 0.4:
                 self.canvas.glow(tip, 1.5 * scale + 4, (255, 226, 160), 0.85)
         else:
             plate = max(0.42 * scale, 1.5)
-            border, face = (((200, 40, 36), (236, 234, 230)), ((30, 84, 170), (60, 120, 200)))[int(self.rng.integers(2))]
+            border, face = (((200, 40, 36), (236, 234, 230)), ((30, 84, 170), (60, 120, 200)))[
+                int(self.rng.integers(2))
+            ]
             self.canvas.ellipse(top, (plate, plate), self.light.shade(border, 1.05, z), Part.POLE)
             self.canvas.ellipse(top, (plate * 0.7, plate * 0.7), self.light.shade(face, 1.05, z), None)
 
@@ -311,10 +344,14 @@ class Painter:
         foot = self.camera.project(np.array([x, 0.0, z]))
         self._ground_shadow(x, z, 0.34, 0.35)
         coat, trousers, pale = _any_color(rng, 30, 215), _any_color(rng, 25, 95), rng.uniform(0.45, 1.0)
-        tones = [self.light.shade(tone, 0.95, z) for tone in (coat, trousers, (226 * pale, 182 * pale, 150 * pale))]
+        tones = [
+            self.light.shade(tone, 0.95, z) for tone in (coat, trousers, (226 * pale, 182 * pale, 150 * pale))
+        ]
         stride, lean = rng.uniform(0.04, 0.14), rng.uniform(-0.02, 0.02)
 
-        def limb(x0: float, y0: float, x1: float, y1: float, width: float, tone: tuple[int, int, int]) -> None:
+        def limb(
+            x0: float, y0: float, x1: float, y1: float, width: float, tone: tuple[int, int, int]
+        ) -> None:
             start, end = np.array([x0, -y0]), np.array([x1, -y1])
             across = np.array([-(end - start)[1], (end - start)[0]])
             across *= width / 2 / np.hypot(*across)
@@ -339,7 +376,8 @@ class Painter:
         half = 0.88
 
         def at(along: float, up: float, across: float) -> list[float]:
-            """A point of the car, `along` from its tail, as a world point; `across` -1 (left) to 1 (right)."""
+            """A point of the car, `along` from its tail, as a world point; `across` -1 (left) to 1
+            (right)."""
             return [x + across * half, up, z + (length - along if oncoming else along)]
 
         def strip(i: int, tone: Color, brightness: float, part: Part | None, inset: float = 0.0) -> None:
@@ -352,7 +390,12 @@ class Painter:
 
         def patch(along: float, low: float, high: float, left: float, right: float, tone: Color) -> None:
             """A plate, lamp or grille on the near end."""
-            corners = [at(along, low, left), at(along, low, right), at(along, high, right), at(along, high, left)]
+            corners = [
+                at(along, low, left),
+                at(along, low, right),
+                at(along, high, right),
+                at(along, high, left),
+            ]
             self.box_face(corners, tone, 1.0, None)
 
         shade, facing = self.light.shade, self.light.side
@@ -394,7 +437,9 @@ class Painter:
         turn = np.linspace(0, 2 * np.pi, 18, endpoint=False)
         for axle in (0.82, length - 0.86):
             for radius, tone, part in ((0.40, (20, 20, 22), Part.CAR), (0.20, (150, 152, 156), None)):
-                rim = [at(axle + radius * np.cos(t), 0.34 + min(radius, 0.34) * np.sin(t), across) for t in turn]
+                rim = [
+                    at(axle + radius * np.cos(t), 0.34 + min(radius, 0.34) * np.sin(t), across) for t in turn
+                ]
                 self.canvas.polygon(self.camera.project(np.array(rim)), shade(tone, 0.9, middle), part)
         if oncoming and self.light.dusk > 0.4:
             for end in (-0.7, 0.7):
@@ -404,7 +449,12 @@ class Painter:
     def _car_shadow(self, x: float, z: float, length: float, half: float) -> None:
         lean = -0.5 * self.light.sun
         low, high = x - half - 0.12 + min(lean, 0), x + half + 0.12 + max(lean, 0)
-        corners = [[low, 0, z - 0.15], [high, 0, z - 0.15], [high, 0, z + length + 0.15], [low, 0, z + length + 0.15]]
+        corners = [
+            [low, 0, z - 0.15],
+            [high, 0, z - 0.15],
+            [high, 0, z + length + 0.15],
+            [low, 0, z + length + 0.15],
+        ]
         self.canvas.shadow(self.camera.project(np.array(corners, dtype=float)), 0.62)
 
     def _ground_shadow(self, x: float, z: float, radius: float, strength: float) -> None:
@@ -412,6 +462,11 @@ class Painter:
         turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         stretch = 1.0 + 0.8 * abs(self.light.sun)
         ring = np.stack(
-            [x - self.light.sun * radius + radius * stretch * np.cos(turn), 0 * turn, z + radius * np.sin(turn)], -1
+            [
+                x - self.light.sun * radius + radius * stretch * np.cos(turn),
+                0 * turn,
+                z + radius * np.sin(turn),
+            ],
+            -1,
         )
         self.canvas.shadow(self.camera.project(ring), strength * (1 - 0.6 * self.light.dusk))

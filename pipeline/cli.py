@@ -36,7 +36,10 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
 
 
 app = App(
-    name="fcn", help="Label a bucket: segment images with fully convolutional networks.", config=_config_file
+    name="fcn",
+    help="Label a bucket: segment images with fully convolutional networks.",
+    config=_config_file,
+    result_action="return_value",
 )
 model_app = App(name="model", help="Model bundles: make, show.")
 masks_app = App(name="masks", help="Masks of an output: export.")

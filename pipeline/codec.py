@@ -1,12 +1,13 @@
 """Decoding and encoding in worker processes: nothing that an image does to its decoder reaches anything else.
 
-A worker holds one image at a time, with a limit on its memory and its time. What goes wrong in there, a segfault or a
-stall included, is that image's ImageError; the worker is replaced and no other image notices. So that being killed for
-somebody else's memory, or a machine that stood still, is never blamed on an image, a fault is blamed only when it
-happens again in a fresh worker.
+A worker holds one image at a time, with a limit on its memory and its time. What goes wrong in there, a
+segfault or a stall included, is that image's ImageError; the worker is replaced and no other image notices.
+So that being killed for somebody else's memory, or a machine that stood still, is never blamed on an image, a
+fault is blamed only when it happens again in a fresh worker.
 
-Workers are plain subprocesses of this interpreter, not `multiprocessing` (inside a Ray actor that would import the
-driver's main module again), and the bytes go through an anonymous file shared with each (`memfd`): one copy in, one out.
+Workers are plain subprocesses of this interpreter, not `multiprocessing` (inside a Ray actor that would
+import the driver's main module again), and the bytes go through an anonymous file shared with each (`memfd`):
+one copy in, one out.
 """
 
 import contextlib
@@ -36,10 +37,12 @@ from pipeline.images import Decoded, Pixels
 
 # Faults that may not be the image's own doing, see above.
 _TRIES = 2
-# A machine short of memory kills workers while they start, too; that is tried this often before it counts as broken.
+# A machine short of memory kills workers while they start, too; that is tried this often before it counts as
+# broken.
 _START_TRIES = 5
 _START_SECONDS = 120.0
-# All that a worker gets of our environment. Above all no credentials: it handles bytes that anybody may have made.
+# All that a worker gets of our environment. Above all no credentials: it handles bytes that anybody may have
+# made.
 _ENVIRONMENT = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -61,11 +64,12 @@ Result = TypeVar("Result")
 class CodecPool:
     """`workers` processes, each decoding or encoding one image at a time.
 
-    memory_limit_bytes: what a worker may map beyond its own code and libraries; about 12 bytes a pixel are needed for
-    ordinary images. timeout_seconds: wall-clock for one image. max_pixels: larger images are refused from their header.
+    memory_limit_bytes: what a worker may map beyond its own code and libraries; about 12 bytes a pixel are
+    needed for ordinary images. timeout_seconds: wall-clock for one image. max_pixels: larger images are
+    refused from their header.
 
-    Futures hold the result, an ImageError, or, when the workers themselves cannot be had, a PipelineError. Nothing
-    bounds the queue: whoever submits should wait for results now and then. Thread-safe.
+    Futures hold the result, an ImageError, or, when the workers themselves cannot be had, a PipelineError.
+    Nothing bounds the queue: whoever submits should wait for results now and then. Thread-safe.
     """
 
     def __init__(
@@ -78,8 +82,8 @@ class CodecPool:
         if workers < 1:
             raise ValueError(f"a codec pool needs at least one worker, not {workers}")
         self._limits = _Limits(memory_limit_bytes, timeout_seconds, max_pixels)
-        # Workers start in these threads, which live as long as the pool: the kernel counts the thread that forked as
-        # the parent whose death a worker follows.
+        # Workers start in these threads, which live as long as the pool: the kernel counts the thread that
+        # forked as the parent whose death a worker follows.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="codec")
         self._closing = threading.Event()
         self._slots = [_Slot(self._limits, self._closing) for _ in range(workers)]
@@ -96,7 +100,7 @@ class CodecPool:
         def job(slot: _Slot) -> Decoded:
             reply = slot.ask(DECODE, data)
             pixels = np.empty((reply.height, reply.width, 3), np.uint8)
-            slot.take(reply, memoryview(pixels.reshape(-1)))
+            slot.take(reply, pixels.reshape(-1).data)
             return Decoded(pixels, reply.orientation)
 
         return self._submit(job)
@@ -111,7 +115,7 @@ class CodecPool:
         text = labels.model_dump_json().encode()
 
         def job(slot: _Slot) -> bytes:
-            reply = slot.ask(ENCODE, np.ascontiguousarray(mask).reshape(-1), mask.shape, text)
+            reply = slot.ask(ENCODE, np.ascontiguousarray(mask).reshape(-1).data, mask.shape, text)
             png = bytearray(reply.length)
             slot.take(reply, memoryview(png))
             return bytes(png)
@@ -124,6 +128,8 @@ class CodecPool:
 
     def close(self) -> None:
         """End the workers at once. What was submitted and is not done is cancelled or fails."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         for slot in self._slots:
             slot.kill()
@@ -149,7 +155,7 @@ class CodecPool:
                 for attempt in range(_TRIES):
                     try:
                         return job(slot)
-                    except _Fault as fault:
+                    except _FaultError as fault:
                         slot.discard()
                         if self._closing.is_set():
                             raise PipelineError("The codec pool was closed.") from None
@@ -179,7 +185,7 @@ class _Reply:
     orientation: int
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     """The worker is unusable. `blame` is what its image gets if this happens to it again."""
 
     def __init__(self, blame: ImageError) -> None:
@@ -187,12 +193,14 @@ class _Fault(Exception):
         self.blame = blame
 
 
-class _Died(Exception):
+class _DiedError(Exception):
     """The worker's end of the pipe is closed."""
 
 
 class _Slot:
-    """Room for one worker, started when first needed and again after each fault. Used by one thread at a time."""
+    """Room for one worker, started when first needed and again after each fault. Used by one thread at a
+    time.
+    """
 
     def __init__(self, limits: _Limits, closing: threading.Event) -> None:
         self._limits = limits
@@ -210,9 +218,11 @@ class _Slot:
         return process.pid if process is not None and self._ready else None
 
     def ask(
-        self, operation: int, content: bytes | Pixels, shape: tuple[int, ...] = (0, 0), text: bytes = b""
+        self, operation: int, content: bytes | memoryview, shape: tuple[int, ...] = (0, 0), text: bytes = b""
     ) -> _Reply:
-        """Send a request and wait for its answer. Raises _Fault, or the ImageError or PipelineError in the answer."""
+        """Send a request and wait for its answer. Raises _FaultError, or the ImageError or PipelineError in
+        the answer.
+        """
         process = self._running()
         doing = "Decoding" if operation == DECODE else "Encoding"
         view = memoryview(content)
@@ -228,22 +238,22 @@ class _Slot:
             told = json.loads(self._receive(process, text_length, deadline)) if text_length else {}
         except TimeoutError:
             blame = ImageError("timed_out", f"{doing} took longer than {self._limits.seconds:g} seconds.")
-            raise _Fault(blame) from None
-        except (_Died, BrokenPipeError, ValueError):
+            raise _FaultError(blame) from None
+        except (_DiedError, BrokenPipeError, ValueError):
             blame = ImageError(
                 "decoder_crashed", f"{doing} made its process die ({self._cause_of_death(process)})."
             )
-            raise _Fault(blame) from None
+            raise _FaultError(blame) from None
         if status == OK:
             if operation == DECODE and (
                 length != height * width * 3 or height * width > self._limits.max_pixels
             ):
-                raise _Fault(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
+                raise _FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
             return _Reply(length, height, width, orientation)
         if "reason" not in told:
             raise PipelineError(f"{doing} failed: {told.get('error')}.")
         error = ImageError(str(told["reason"]), str(told["message"]))
-        raise _Fault(error) if status == WORN_OUT else error
+        raise _FaultError(error) if status == WORN_OUT else error
 
     def take(self, reply: _Reply, buffer: memoryview) -> None:
         """Fill `buffer` with the content that `reply` announced."""
@@ -251,12 +261,12 @@ class _Slot:
         while done < reply.length:
             count = os.preadv(self._arena, [buffer[done:]], done)
             if count == 0:
-                raise _Fault(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
+                raise _FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
             done += count
         self._trim()
 
     def kill(self) -> None:
-        """End the worker from any thread; whoever waits for it gets a _Fault."""
+        """End the worker from any thread; whoever waits for it gets a _FaultError."""
         process = self._process
         if process is not None:
             process.kill()
@@ -295,7 +305,7 @@ class _Slot:
                 cause = "it speaks another version of the protocol"
             except TimeoutError:
                 cause = f"no sign of life for {_START_SECONDS:g} s"
-            except _Died:
+            except _DiedError:
                 cause = self._cause_of_death(process)
                 if process.returncode is not None and process.returncode >= 0:
                     break  # it ended by itself and would do so again
@@ -322,7 +332,9 @@ class _Slot:
         )
 
     def _receive(self, process: subprocess.Popen[bytes], length: int, deadline: float) -> bytes:
-        """Exactly `length` bytes. Raises TimeoutError at the deadline (of time.monotonic), _Died at the pipe's end."""
+        """Exactly `length` bytes. Raises TimeoutError at the deadline (of time.monotonic), _DiedError at the
+        pipe's end.
+        """
         pipe = _fd(process.stdout)
         waiter = select.poll()
         waiter.register(pipe, select.POLLIN)
@@ -332,7 +344,7 @@ class _Slot:
                 raise TimeoutError
             part = os.read(pipe, length - len(data))
             if not part:
-                raise _Died
+                raise _DiedError
             data += part
         return data
 

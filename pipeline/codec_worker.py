@@ -1,8 +1,8 @@
 """The process that decodes or encodes one image at a time for `pipeline.codec`; not for use by hand.
 
-Run as `python -m pipeline.codec_worker ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS`. Fixed headers and small JSON come
-and go through stdin and stdout; images lie in the arena, an anonymous file shared with the parent. Nothing is pickled:
-should a hostile image take this process over, it can only answer with a wrong picture.
+Run as `python -m pipeline.codec_worker ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS`. Fixed headers and small
+JSON come and go through stdin and stdout; images lie in the arena, an anonymous file shared with the parent.
+Nothing is pickled: should a hostile image take this process over, it can only answer with a wrong picture.
 """
 
 import contextlib
@@ -26,9 +26,11 @@ from pipeline.images import decode
 
 DECODE, ENCODE = 1, 2
 OK, FAILED, WORN_OUT = 0, 1, 2
-# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and width.
+# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and
+# width.
 REQUEST = struct.Struct("<BIQII")
-# status; length of the JSON that follows (reason and message); length of the arena's content; height, width, orientation.
+# status; length of the JSON that follows (reason and message); length of the arena's content; height, width,
+# orientation.
 REPLY = struct.Struct("<BIQIIB")
 READY = b"codec-worker-1\n"
 
@@ -40,7 +42,8 @@ _STDERR_KEEP_BYTES = 64 << 10
 
 def main() -> None:
     arena, parent, memory, max_pixels = (int(argument) for argument in sys.argv[1:])
-    # A library that prints must not garble the answers: stdout is ours alone, everybody else's goes to stderr.
+    # A library that prints must not garble the answers: stdout is ours alone, everybody else's goes to
+    # stderr.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _settle(parent, memory)
@@ -49,7 +52,9 @@ def main() -> None:
 
 
 def _settle(parent: int, memory: int) -> None:
-    """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory, and keep to the limit."""
+    """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory, and keep to the
+    limit.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone already")
@@ -92,7 +97,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -
 def _decode(arena: int, length: int, max_pixels: int) -> bytes:
     decoded = decode(_read(arena, length), max_pixels)
     height, width, _ = decoded.pixels.shape
-    _write(arena, memoryview(decoded.pixels.reshape(-1)))
+    _write(arena, decoded.pixels.reshape(-1).data)
     return REPLY.pack(OK, 0, decoded.pixels.nbytes, height, width, decoded.orientation)
 
 
@@ -123,14 +128,15 @@ def _failure(error: Exception) -> bytes:
 
 
 def _read(arena: int, length: int) -> bytes:
-    parts = []
-    while length > 0:
-        part = os.pread(arena, length, sum(map(len, parts)))
+    parts: list[bytes] = []
+    done = 0
+    while done < length:
+        part = os.pread(arena, length - done, done)
         if not part:
             raise EOFError("the arena is shorter than announced")
         parts.append(part)
-        length -= len(part)
-    return b"".join(parts) if len(parts) != 1 else parts[0]
+        done += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _write(arena: int, data: memoryview) -> None:

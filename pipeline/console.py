@@ -51,17 +51,12 @@ class _LineObserver(Observer):
     def progress(self, progress: Progress) -> None:
         self._latest = progress
 
-    def shard(self, run_id: str, outcome: ShardOutcome) -> None:
-        # The last report may be older than this shard, so its numbers can trail by one.
-        latest = self._latest
-        position = (
-            f" done={latest.done}/{latest.images} images_per_s={latest.images_per_second:.1f}"
-            if latest
-            else ""
-        )
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        rate = self._latest.images_per_second if self._latest else 0.0
         failed = outcome.images - outcome.ok
         self._line(
-            f"run={run_id} shard={outcome.shard} images={outcome.images} ok={outcome.ok} errors={failed}{position}"
+            f"run={run_id} shard={outcome.shard} images={outcome.images} ok={outcome.ok} errors={failed}"
+            f" done={done}/{images} images_per_s={rate:.1f}"
         )
         for example in outcome.examples:
             self._line(
@@ -116,7 +111,7 @@ class _BarObserver(Observer):
             numbers=f"{progress.images_per_second:.1f} images/s{eta}{errors}  {progress.actors} actor(s)",
         )
 
-    def shard(self, run_id: str, outcome: ShardOutcome) -> None:
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         for example in outcome.examples:
             self._console.print(
                 f"[yellow]{escape(example.reason)}[/] {escape(printable(example.key))}: {escape(printable(example.message))}"

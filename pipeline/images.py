@@ -1,9 +1,11 @@
-"""Image bytes to RGB pixels, whatever the bytes are: `decode` returns pixels or raises ImageError, nothing else.
+"""Image bytes to RGB pixels, whatever the bytes are: `decode` returns pixels or raises ImageError, nothing
+else.
 
-The bytes are not to be trusted. Only the formats listed here are tried (Pillow's EPS reader would start Ghostscript),
-the size is checked before any pixel is decoded, and every exception of Pillow's becomes an ImageError with a stable
-reason: empty_file, not_an_image, unsupported_format, truncated, damaged, too_many_pixels, out_of_memory. What no
-`except` can catch (a crash, a stall) is for `pipeline.codec`, which runs this in processes of their own.
+The bytes are not to be trusted. Only the formats listed here are tried (Pillow's EPS reader would start
+Ghostscript), the size is checked before any pixel is decoded, and every exception of Pillow's becomes an
+ImageError with a stable reason: empty_file, not_an_image, unsupported_format, truncated, damaged,
+too_many_pixels, out_of_memory. What no `except` can catch (a crash, a stall) is for `pipeline.codec`, which
+runs this in processes of their own.
 """
 
 import io
@@ -79,11 +81,12 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
     """The first frame of an image file as RGB.
 
     - Transparent pixels are laid over white.
-    - 16-bit grey is divided by 257. 32-bit integers likewise when all lie in 0..65535; floats are multiplied by 255
-      when all lie in 0..1, and taken as they are in 0..255. Any other range is stretched from its smallest and
-      largest value to 0..255. NaN counts as the smallest, infinities as the ends of the finite range.
-    - 16-bit colour keeps its upper 8 bits (Pillow reads it so). CMYK and LAB are converted without regard to profiles
-      inside the file.
+    - 16-bit grey is divided by 257. 32-bit integers likewise when all lie in 0..65535; floats are multiplied
+      by 255 when all lie in 0..1, and taken as they are in 0..255. Any other range is stretched from its
+      smallest and largest value to 0..255. NaN counts as the smallest, infinities as the ends of the finite
+      range.
+    - 16-bit colour keeps its upper 8 bits (Pillow reads it so). CMYK and LAB are converted without regard to
+      profiles inside the file.
 
     Raises ImageError; `too_many_pixels` when width times height is over `max_pixels`.
     """

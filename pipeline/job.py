@@ -44,8 +44,8 @@ class Observer:
     def progress(self, progress: Progress) -> None:
         """Called several times a second while shards run."""
 
-    def shard(self, run_id: str, outcome: ShardOutcome) -> None:
-        """A shard was committed."""
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        """A shard was committed; `done` of the run's `images` are in committed shards now."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,8 @@ class _Meter:
     def shard_done(self, outcome: ShardOutcome) -> None:
         self._shards_done += 1
         self._counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
-        self._observer.shard(self._record.run_id, outcome)
+        done = min(self._manifest.images, self._before + self._counts.images)
+        self._observer.shard(self._record.run_id, outcome, done, self._manifest.images)
 
     def update(self, pool: PoolProgress) -> Progress:
         now = time.monotonic()

@@ -93,13 +93,18 @@ class Segmenter:
     """One model on one device, with its codecs and its connections to storage."""
 
     def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes]) -> None:
-        """`files` are the bundle's, as `ModelBundle.to_files` gives them. Raises DeviceError when this machine cannot
-        do what `spec.settings` says, BundleError when the files are not the model of `spec.recipe`."""
+        """`files` are the bundle's, as `ModelBundle.to_files` gives them.
+
+        Raises DeviceError when this machine cannot do what `spec.settings` says, StorageError when it cannot reach
+        source or output: better here, once, than as an error row for every image.
+        """
         bundle = ModelBundle.from_files(files)
         self.spec = spec
         self.labels: LabelSet = bundle.labels
         self.source = open_store(spec.source)
         self.output = open_store(spec.output)
+        self.source.check_readable()
+        self.output.check_readable()
         self._predictor = Predictor(bundle, spec.settings)
         self._model_lock = threading.Lock()
         self._codecs = CodecPool(

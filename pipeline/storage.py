@@ -1,8 +1,9 @@
-"""Object storage by URI: `open_store("s3://bucket/photos")`, a local folder, `gs://` or `az://`, behind one small protocol.
+"""Object storage by URI: `open_store("s3://bucket/photos")`, a local folder, `gs://` or `az://`, behind one
+small protocol.
 
-A store is rooted at its URI and keys are relative to it, always with `/`. Stores are safe to share between threads,
-and a pickled store carries its URI, never credentials: each node finds its own (see `storage_s3`, `storage_local`,
-`storage_cloud` for what each kind promises).
+A store is rooted at its URI and keys are relative to it, always with `/`. Stores are safe to share between
+threads, and a pickled store carries its URI, never credentials: each node finds its own (see `storage_s3`,
+`storage_local`, `storage_cloud` for what each kind promises).
 """
 
 import re
@@ -20,8 +21,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 class ObjectInfo:
     """One object as a listing tells of it.
 
-    `key` is relative to the store's URI; `etag` (without quotes) changes whenever the bytes do; `size` is in bytes;
-    `last_modified` is timezone-aware, UTC.
+    `key` is relative to the store's URI; `etag` (without quotes) changes whenever the bytes do; `size` is in
+    bytes; `last_modified` is timezone-aware, UTC.
     """
 
     key: str
@@ -45,14 +46,15 @@ class StorageOptions:
 
 
 class Store(Protocol):
-    """What the pipeline asks of storage. Every error is a `pipeline.errors.StorageError`, one sentence long."""
+    """What the pipeline asks of storage. Every error is a `pipeline.errors.StorageError`, one sentence."""
 
     @property
     def uri(self) -> str:
         """What `open_store` takes to open this store again, on any node. Holds no secret."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object whose key starts with `prefix` (a plain string, not a folder), sorted by the key's UTF-8 bytes.
+        """Every object whose key starts with `prefix` (a plain string, not a folder), sorted by the key's
+        UTF-8 bytes.
 
         Streams: memory does not grow with the number of objects (local folders: with the largest folder).
         """
@@ -60,8 +62,8 @@ class Store(Protocol):
     def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
         """The object's bytes, proven whole.
 
-        Raises ObjectChanged when it has another size or etag than the listed ones given here, ObjectMissing when it
-        is gone.
+        Raises ObjectChanged when it has another size or etag than the listed ones given here, ObjectMissing
+        when it is gone.
         """
 
     def head(self, key: str) -> ObjectInfo:
@@ -73,8 +75,8 @@ class Store(Protocol):
     def create(self, key: str, data: bytes) -> None:
         """Write if no object has this key, else raise ObjectExists.
 
-        After a retry behind the scenes ObjectExists may also reach the very caller whose write made the object: read
-        it back and compare before concluding that somebody else won.
+        After a retry behind the scenes ObjectExists may also reach the very caller whose write made the
+        object: read it back and compare before concluding that somebody else won.
         """
 
     def delete(self, key: str) -> None:
@@ -84,7 +86,9 @@ class Store(Protocol):
         """The store rooted at the folder `path` inside this one."""
 
     def check_readable(self) -> None:
-        """Raise one clear StorageError if listing here could not work: no such folder or bucket, not allowed, no answer."""
+        """Raise one clear StorageError if listing here could not work: no such folder or bucket, not allowed,
+        no answer.
+        """
 
     def check_writable(self) -> None:
         """Raise one clear StorageError if writing here could not work. Leaves nothing behind."""
@@ -98,7 +102,8 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
 
     Raises InputError when the URI makes no sense.
     """
-    # Imported where they are needed: a laptop that reads a folder need not load boto3, nor a cluster Azure's client.
+    # Imported where they are needed: a laptop that reads a folder need not load boto3, nor a cluster Azure's
+    # client.
     options = options or StorageOptions()
     if not uri or "\0" in uri:
         raise InputError(f"{uri!r} names no storage; give a path, file://, s3://, gs:// or az://.")

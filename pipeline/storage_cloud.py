@@ -1,7 +1,8 @@
 """Google Cloud Storage and Azure Blob Storage as stores, through obstore alone.
 
-Credentials come from the environment, as obstore finds them (GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME
-and so on, or the machine's own identity). Nobody has run this against the real services yet; S3 is the trodden path.
+Credentials come from the environment, as obstore finds them (GOOGLE_APPLICATION_CREDENTIALS,
+AZURE_STORAGE_ACCOUNT_NAME and so on, or the machine's own identity). Nobody has run this against the real
+services yet; S3 is the trodden path.
 """
 
 import threading
@@ -21,7 +22,9 @@ _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 
 
 class CloudStore:
-    """See `pipeline.storage.Store`. Keys that obstore cannot spell (`a//b`, `a/`, `..`, control characters) are errors."""
+    """See `pipeline.storage.Store`. Keys that obstore cannot spell (`a//b`, `a/`, `..`, control characters)
+    are errors.
+    """
 
     def __init__(self, scheme: str, bucket: str, prefix: str, options: StorageOptions) -> None:
         self._scheme, self._bucket, self._prefix, self._options = scheme, bucket, prefix, options
@@ -34,7 +37,7 @@ class CloudStore:
         bucket, _, prefix = rest.partition("/")
         if not bucket or "@" in bucket or ":" in bucket or "?" in rest:
             raise InputError(
-                f"{scheme}:// URIs look like {scheme}://bucket/prefix, with no credentials or options in them."
+                f"{scheme}:// URIs look like {scheme}://bucket/prefix, without credentials or options."
             )
         return cls(scheme.lower(), bucket, folder(prefix, f"{scheme}://{bucket}"), options)
 
@@ -52,7 +55,8 @@ class CloudStore:
         return CloudStore(self._scheme, self._bucket, self._prefix + folder(path, self.uri), self._options)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        # obstore's prefixes are whole folders; the rest of ours is compared here. Both services list in order.
+        # obstore's prefixes are whole folders; the rest of ours is compared here. Both services list in
+        # order.
         wanted = self._prefix + prefix
         try:
             for chunk in obstore.list(self._client(), wanted.rpartition("/")[0] or None):

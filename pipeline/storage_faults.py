@@ -1,12 +1,14 @@
 """What boto3 and obstore raise, turned into one `StorageError` with one sentence.
 
-Their own messages are long and quote requests, where a session token can stand; none of their text is passed on.
+Their own messages are long and quote requests, where a session token can stand; none of their text is passed
+on.
 """
 
 import re
 from typing import NoReturn
 
 from botocore import exceptions as aws
+from botocore.parsers import ResponseParserError
 from obstore import exceptions as rust
 
 from pipeline.errors import AccessDenied, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
@@ -48,7 +50,6 @@ _NO_CREDENTIALS = (
     aws.NoCredentialsError,
     aws.PartialCredentialsError,
     aws.CredentialRetrievalError,
-    aws.ProfileNotFound,
     aws.SSOError,
     aws.TokenRetrievalError,
     aws.MetadataRetrievalError,
@@ -57,6 +58,7 @@ _NO_CREDENTIALS = (
     aws.ConfigNotFound,
     aws.ConfigParseError,
 )
+_BROKEN = (rust.GenericError, aws.HTTPClientError, aws.ConnectionError, ResponseParserError, OSError)
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>")
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})|status: (\d{3})")
 
@@ -73,10 +75,12 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
     """The StorageError that says what `error`, from boto3 or obstore, means."""
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, aws.ProfileNotFound):
+        return AccessDenied(f"{name}: {error}; correct ?profile= or AWS_PROFILE, or configure it.")
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(
-            f"{name}: no usable credentials ({_plain(type(error).__name__)}); set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, log in, or give this machine a role."
+            f"{name}: no usable credentials ({_plain(type(error).__name__)}); set AWS_PROFILE or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or give this machine a role."
         )
     if isinstance(error, rust.AlreadyExistsError):
         return ObjectExists(f"{name} exists already.")
@@ -129,7 +133,7 @@ def _without_answer(error: Exception, name: str, where: str) -> StorageError:
         return StorageUnavailable(
             f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE."
         )
-    if isinstance(error, rust.GenericError | aws.HTTPClientError | OSError) or "timed out" in text:
+    if isinstance(error, _BROKEN) or "timed out" in text:
         return StorageUnavailable(f"{name}: {where} {_network_trouble(error, text)}.")
     if isinstance(error, aws.BotoCoreError | rust.BaseError | ValueError | TypeError):
         return StorageError(f"{name}: cannot be asked for at {where} ({_plain(type(error).__name__)}).")

@@ -1,9 +1,9 @@
 """A local folder as a store. A key is a path inside the folder; it can never lead out of it.
 
-Names that are not UTF-8 are listed with their odd bytes written `\\xe9` (and their backslashes `\\x5c`), and can be
-read by that key; a file that bears the escaped name literally goes first. Links are followed as the user laid them,
-except into a folder that they are in. What cannot be an object (a loop, a dangling link, a socket) is logged, not
-listed.
+Names that are not UTF-8 are listed with their odd bytes written `\\xe9` (and their backslashes `\\x5c`), and
+can be read by that key; a file that bears the escaped name literally goes first. Links are followed as the
+user laid them, except into a folder that they are in. What cannot be an object (a loop, a dangling link, a
+socket) is logged, not listed.
 """
 
 import contextlib
@@ -37,7 +37,9 @@ class LocalStore:
 
     @classmethod
     def from_uri(cls, uri: str) -> "LocalStore":
-        """From a path (relative to the working directory of now, `~` understood) or `file:///percent-encoded`."""
+        """From a path (relative to the working directory of now, `~` understood) or
+        `file:///percent-encoded`.
+        """
         if not uri.lower().startswith("file://"):
             return cls(os.path.abspath(os.path.expanduser(uri)))
         parts = urlsplit(uri)
@@ -109,8 +111,8 @@ class LocalStore:
         for key, path, status in found:
             if key == last:
                 raise StorageError(
-                    f"{self._root}: two files would have the key {key!r}, one spelling it, the other by bytes that "
-                    "are not UTF-8; rename one."
+                    f"{self._root}: two files would have the key {key!r}, one spelling it, the other by "
+                    "bytes that are not UTF-8; rename one."
                 )
             last = key
             if not key.endswith("/"):
@@ -168,6 +170,8 @@ class LocalStore:
     def check_readable(self) -> None:
         if not os.path.lexists(self._root_bytes):
             raise StorageError(f"{self._root} does not exist; create the folder or correct the path.")
+        if not os.path.isdir(self._root_bytes):
+            raise StorageError(f"{self._root} is not a folder; correct the path.")
         try:
             with os.scandir(self._root_bytes) as entries:
                 next(entries, None)
@@ -210,8 +214,8 @@ class LocalStore:
         """Where a key is written. Raises StorageError for a key that no file inside the root can have."""
         if "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
             raise StorageError(
-                f"{self._root}: {key!r} cannot name a file in this folder (an absolute path, or an empty, '.', '..' or "
-                "NUL part)."
+                f"{self._root}: {key!r} cannot name a file in this folder (an absolute path, or an empty, "
+                "'.', '..' or NUL part)."
             )
         try:
             return os.path.join(self._root_bytes, key.encode())
@@ -219,7 +223,9 @@ class LocalStore:
             raise StorageError(f"{self._root}: {key!r} is not valid Unicode.") from None
 
     def _existing(self, key: str) -> bytes:
-        """Where a key is read: as spelled, else, part by part, as the escaped form of a name that is not UTF-8."""
+        """Where a key is read: as spelled, else, part by part, as the escaped form of a name that is not
+        UTF-8.
+        """
         path = self._path(key)
         if "\\x" not in key or os.path.lexists(path):
             return path
@@ -237,7 +243,9 @@ class LocalStore:
 
 
 def _escape(name: bytes) -> str:
-    """A file name as (part of) a key: itself where it is UTF-8, else with backslash escapes; no two names share one."""
+    """A file name as (part of) a key: itself where it is UTF-8, else with backslash escapes; no two names
+    share one.
+    """
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -1,8 +1,11 @@
-"""A real S3 endpoint for the whole session: moto's server on a free port, or the one FCN_TEST_S3_ENDPOINT names."""
+"""A real S3 endpoint for the whole session: moto's server on a free port, or the one FCN_TEST_S3_ENDPOINT
+names.
+"""
 
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -12,7 +15,8 @@ import pytest
 def s3_endpoint() -> Iterator[str]:
     """The endpoint's URL. AWS_* point there for as long as the session lasts, for child processes too.
 
-    With FCN_TEST_S3_ENDPOINT (a Ceph, a MinIO) the credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are kept.
+    With FCN_TEST_S3_ENDPOINT (a Ceph, a MinIO) the credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    are kept.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -50,3 +54,35 @@ def bucket(s3_endpoint: str) -> str:
     name = f"test-{uuid.uuid4().hex[:20]}"
     boto3.client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_endpoint: str) -> Iterator[None]:
+    """A Ray for the session, with more logical CPUs than this machine may have and two GPUs that exist in name only.
+
+    Its actors see the same S3 endpoint as the tests.
+    """
+    root = str(Path(__file__).parent.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PYTHONPATH", root, prepend=os.pathsep)  # actors import what the tests define
+        import ray
+        from ray._raylet import Config
+
+        Config.initialize("")
+        ray.init(
+            num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning"
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model bundle on disk."""
+    from tests.samples import model
+
+    directory = tmp_path_factory.mktemp("models") / "small"
+    model().save(directory)
+    return directory

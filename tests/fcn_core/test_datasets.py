@@ -104,7 +104,8 @@ def test_a_mask_of_another_size_is_refused(files):
 
 
 @pytest.mark.parametrize(
-    ("listing", "message"), [(b"", "names no image"), (b"a\nb\na\n", "'a' more than once"), (b"\xff", "cannot be read")]
+    ("listing", "message"),
+    [(b"", "names no image"), (b"a\nb\na\n", "'a' more than once"), (b"\xff", "cannot be read")],
 )
 def test_a_useless_split_is_refused(listing, message):
     with pytest.raises(DataError, match=message):

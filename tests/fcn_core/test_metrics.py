@@ -53,7 +53,12 @@ def test_matrices_of_parts_add_up_to_the_whole(target_a, mask_a, target_b, mask_
 def test_the_right_mask_scores_one():
     mask = np.arange(4, dtype=np.uint8).repeat(3).reshape(4, 3)
     scores = matrix_of(mask, mask).scores()
-    assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu, scores.frequency_weighted_iu) == (1, 1, 1, 1)
+    assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu, scores.frequency_weighted_iu) == (
+        1,
+        1,
+        1,
+        1,
+    )
 
 
 def test_an_absent_class_has_no_score_and_does_not_pull_the_mean_down():
@@ -75,7 +80,9 @@ def test_counts_stay_exact_beyond_what_float32_can_count():
     assert matrix.counts.sum() == 2**40 + 1
 
 
-@pytest.mark.parametrize(("target", "mask", "what"), [(7, 0, "truth holds class 7"), (0, 9, "prediction holds class 9")])
+@pytest.mark.parametrize(
+    ("target", "mask", "what"), [(7, 0, "truth holds class 7"), (0, 9, "prediction holds class 9")]
+)
 def test_an_unknown_class_is_refused_and_nothing_is_counted(target, mask, what):
     matrix = ConfusionMatrix(CLASSES)
     with pytest.raises(LabelError, match=what):

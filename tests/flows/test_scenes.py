@@ -17,7 +17,7 @@ def test_a_seed_decides_every_pixel():
     assert (generate_scene(6, 160, 120).mask != first.mask).any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**9), st.integers(16, 200), st.integers(16, 200))
 def test_any_size_gives_an_image_and_a_mask_of_known_classes(seed, width, height):
     scene = generate_scene(seed, width, height)
@@ -32,15 +32,20 @@ def test_a_scene_too_small_to_show_anything_is_refused():
         generate_scene(0, 15, 40)
 
 
-def test_forty_scenes_show_every_class_and_sizes_differ():
-    masks = [generate_scene(seed, *scene_size(seed)).mask for seed in range(40)]
+def test_a_few_scenes_show_every_class():
+    masks = [generate_scene(seed, 160, 120).mask for seed in range(20)]
     counts = sum(np.bincount(mask.ravel(), minlength=len(Part)) for mask in masks)
     assert (counts / counts.sum() > 0.003).all()
-    assert {mask.shape[::-1] for mask in masks} == set(SIZES)
+
+
+def test_scenes_come_in_every_size_and_a_seed_keeps_its_own():
+    assert {scene_size(seed) for seed in range(60)} == set(SIZES)
+    assert scene_size(3) == scene_size(3)
 
 
 def test_the_mask_lies_where_the_picture_shows_it():
-    """Sky is painted first and stays smooth; where the mask says sky the picture must be nearly free of edges."""
+    """Sky is painted first and stays smooth; where the mask says sky the picture must be nearly free of
+    edges."""
     scene = generate_scene(100)
     steps = np.abs(np.diff(scene.image.astype(int), axis=1)).sum(axis=2)
     both_sky = (scene.mask[:, 1:] == Part.SKY) & (scene.mask[:, :-1] == Part.SKY)

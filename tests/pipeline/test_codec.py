@@ -1,6 +1,7 @@
 """Codec workers: the same results as in this process, and no image can hurt anything but itself."""
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -32,6 +33,7 @@ def png(height: int, width: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
 def slow_image() -> bytes:
     """Small as a file, a second or so to decode: flat, and large."""
     buffer = io.BytesIO()
@@ -135,7 +137,7 @@ def test_an_image_whose_decoder_dies_every_time_is_that_images_error_only() -> N
     with CodecPool(1, timeout_seconds=60) as pool:
         pool.decode(png(2, 2)).result(timeout=60)
         fatal = pool.decode(slow_image())
-        killed = set()
+        killed: set[int] = set()
         while not fatal.done():
             for pid in set(pool.worker_pids()) - killed:
                 time.sleep(0.02)  # let it take the image up
@@ -150,10 +152,14 @@ def test_an_image_whose_decoder_dies_every_time_is_that_images_error_only() -> N
 
 
 def test_a_worker_killed_once_costs_no_image() -> None:
-    """The kernel kills for memory, an operator by mistake: the image was not at fault, and the run must not show it."""
+    """The kernel kills for memory, an operator by mistake: the image was not at fault, and the run must not
+    show it.
+    """
     with CodecPool(2, timeout_seconds=60) as pool:
-        wait_until(lambda: [pool.decode(png(2, 2)).result(timeout=60) for _ in range(4)] and pool.worker_pids())
-        futures = [pool.decode(png(300, 300, seed)) for seed in range(60)]
+        wait_until(
+            lambda: [pool.decode(png(2, 2)).result(timeout=60) for _ in range(4)] and pool.worker_pids()
+        )
+        futures = [pool.decode(png(300, 300, seed)) for seed in range(24)]
         for pid in pool.worker_pids():
             os.kill(pid, signal.SIGKILL)
         for seed, future in enumerate(futures):

@@ -16,16 +16,29 @@ from PIL import Image, ImageCms, ImageOps
 from pipeline.errors import ImageError
 from pipeline.images import FORMATS, decode
 
+# What Pillow remarks about damaged files is not for us to hear.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 LIMIT = 1_000_000
+REASONS = {
+    *("empty_file", "not_an_image", "unsupported_format", "truncated", "damaged", "too_many_pixels"),
+    "out_of_memory",
+}
 KINDS = [*FORMATS, "MPO"]
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF"]
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "MPO": {"save_all": True}, "JPEG2000": {}}
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "WEBP": {"lossless": True},
+    "MPO": {"save_all": True},
+    "JPEG2000": {},
+}
 
 
 def photo(height: int = 23, width: int = 31) -> npt.NDArray[np.uint8]:
     """Smooth, with no symmetry: every turn and mirror image of it looks different."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 200 // width, y * 200 // height, (x + 2 * y) * 60 // (width + height)], 2).astype(np.uint8)
+    return np.stack([x * 200 // width, y * 200 // height, (x + 2 * y) * 60 // (width + height)], 2).astype(
+        np.uint8
+    )
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -131,7 +144,9 @@ def test_cmyk_jpegs_keep_their_colours() -> None:
 
 
 def test_lab_and_ycbcr_become_rgb() -> None:
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
     lab = ImageCms.applyTransform(Image.fromarray(photo()), to_lab)
     assert lab is not None
     assert np.abs(decode(encoded(lab, "TIFF"), LIMIT).pixels.astype(int) - photo()).mean() < 3
@@ -264,19 +279,21 @@ def test_any_damage_is_an_image_or_an_image_error(kind: str, edits: list[tuple[f
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"II*\0\x08\0\0\0", b"P6 ", b"GIF89a", b"BM", b"\0\0\0\x0cjP  "]))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"II*\0\x08\0\0\0", b"P6 ", b"GIF89a", b"BM", b"\0\0\0\x0cjP  "]),
+)
 def test_any_bytes_are_an_image_or_an_image_error(noise: bytes, magic: bytes) -> None:
     _decodes_or_says_why(magic + noise)
 
 
 def _decodes_or_says_why(data: bytes) -> None:
+    reason = None
     try:
-        decoded = decode(data, LIMIT)
+        height, width, _ = decode(data, LIMIT).pixels.shape
     except ImageError as error:
-        assert error.reason in {
-            *("empty_file", "not_an_image", "unsupported_format", "truncated", "damaged", "too_many_pixels"),
-            "out_of_memory",
-        }
-    else:
-        height, width, _ = decoded.pixels.shape
+        reason = error.reason
+    if reason is None:
         assert 1 <= height * width <= LIMIT
+    else:
+        assert reason in REASONS

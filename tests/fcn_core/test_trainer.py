@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fcn_core.bundle import ModelBundle
+from fcn_core.datasets import Example, InMemory
+from fcn_core.errors import DataError
+from fcn_core.fcn import FCN, Architecture, build
+from fcn_core.labels import LabelSet
+from fcn_core.predict import resolve_settings
+from fcn_core.trainer import DivergedError, StepReport, TrainConfig, Trainer, evaluate
+from fcn_core.transforms import Augmentation
+
+LABELS = LabelSet(name="sides", names=("dark", "bright"), palette=((0, 0, 0), (255, 255, 255)))
+TINY = Architecture(arch="fcn8s", num_classes=2, width=0.125, head_width=16, dropout=0.2)
+AUGMENTATION = Augmentation(crop_height=32, crop_width=40, scale_min=0.9, scale_max=1.1)
+
+
+def halves(count: int = 6) -> InMemory:
+    """Pictures with one dark and one bright half, at varying places."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for k in range(count):
+        mask = np.zeros((48, 56), np.uint8)
+        mask[:, int(rng.integers(12, 44)) :] = 1
+        image = np.where(mask == 1, 190, 60)[..., None] + rng.normal(0, 12, (48, 56, 3))
+        examples.append(Example(f"example-{k}", np.clip(image, 0, 255).astype(np.uint8), mask))
+    return InMemory(examples, LABELS)
+
+
+def config(**changes: object) -> TrainConfig:
+    base = {
+        "steps": 4,
+        "batch_size": 2,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "augmentation": AUGMENTATION,
+    }
+    return TrainConfig.model_validate(base | changes)
+
+
+def fresh_model(architecture: Architecture = TINY) -> FCN:
+    return ModelBundle.new(architecture, LABELS, seed=3).build()
+
+
+def losses_of(trainer: Trainer) -> list[float]:
+    reports: list[StepReport] = []
+    trainer.fit(reports.append)
+    return [report.loss for report in reports]
+
+
+def test_training_learns_what_can_be_learnt():
+    trainer = Trainer(fresh_model(), halves(), config(steps=60))
+    losses = losses_of(trainer)
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-3)  # zero score layers: all classes equal at first
+    assert np.mean(losses[-5:]) < 0.2
+    scores = evaluate(trainer.bundle(), halves(), resolve_settings(device="cpu", precision="float32"))
+    assert scores.mean_iu is not None
+    assert scores.mean_iu > 0.8
+    assert scores.pixels == 6 * 48 * 56
+
+
+def test_sgd_learns_too():
+    setting = config(steps=20, optimizer="sgd", learning_rate=0.05)
+    losses = losses_of(Trainer(fresh_model(), halves(), setting))
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+def test_bfloat16_trains_and_keeps_weights_in_float32():
+    trainer = Trainer(fresh_model(), halves(), config(steps=10, precision="bfloat16"))
+    losses = losses_of(trainer)
+    assert losses[-1] < losses[0]
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_equal_seeds_train_equally_and_others_otherwise():
+    runs = [losses_of(Trainer(fresh_model(), halves(), config(seed=seed))) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_a_run_that_goes_on_from_its_state_takes_the_same_steps():
+    undisturbed = losses_of(Trainer(fresh_model(), halves(), config()))
+
+    class StopError(Exception):
+        pass
+
+    first, seen = Trainer(fresh_model(), halves(), config()), []
+
+    def stop_after_three(report: StepReport) -> None:
+        seen.append(report.loss)
+        if report.step == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        first.fit(stop_after_three)
+    second = Trainer(fresh_model(), halves(), config())
+    second.load_state_dict(first.state_dict())
+    assert second.step == 3
+    assert seen + losses_of(second) == undisturbed
+
+
+def test_training_leaves_the_callers_random_state_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    Trainer(fresh_model(), halves(), config(steps=2)).fit()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_worker_processes_change_nothing_but_speed():
+    assert losses_of(Trainer(fresh_model(), halves(), config(workers=2))) == losses_of(
+        Trainer(fresh_model(), halves(), config())
+    )
+
+
+def test_every_example_occurs_once_a_pass():
+    dataset, asked = halves(5), []
+
+    class Watched:
+        labels = LABELS
+
+        def __len__(self) -> int:
+            return len(dataset)
+
+        def __getitem__(self, index: int) -> Example:
+            asked.append(index)
+            return dataset[index]
+
+    Trainer(fresh_model(), Watched(), config(steps=5, batch_size=2)).fit()
+    assert sorted(asked[:5]) == sorted(asked[5:10]) == [0, 1, 2, 3, 4]
+    assert asked[:5] != asked[5:10]
+
+
+def test_a_batch_without_labels_has_zero_loss_and_spoils_nothing():
+    image = np.zeros((48, 48, 3), np.uint8)
+    unlabelled = InMemory([Example("blank", image, np.full((48, 48), 255, np.uint8))], LABELS)
+    trainer = Trainer(fresh_model(), unlabelled, config(steps=2, weight_decay=0))
+    assert losses_of(trainer) == [0.0, 0.0]
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_examples():
+    trainer = Trainer(fresh_model(), halves(1), config())
+    with torch.no_grad():
+        trainer.model.score_fr.bias.fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"loss of step 1 is nan.*example-0, example-0"):
+        trainer.fit()
+
+
+def test_the_learning_rate_warms_up_and_then_falls_towards_zero():
+    reports: list[StepReport] = []
+    Trainer(fresh_model(), halves(), config(steps=10, warmup_steps=3)).fit(reports.append)
+    rates = [report.learning_rate for report in reports]
+    assert rates[0] == pytest.approx(2e-3 / 3)
+    assert rates[2] == pytest.approx(2e-3 * 0.8**0.9)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(2e-3 * 0.1**0.9)
+    assert [report.step for report in reports] == list(range(1, 11))
+    assert reports[-1].progress == 1
+
+
+def test_a_spent_time_budget_ends_the_run_and_its_schedule():
+    trainer = Trainer(fresh_model(), halves(), config(steps=10_000, max_seconds=0.5, warmup_steps=0))
+    reports: list[StepReport] = []
+    bundle = trainer.fit(reports.append)
+    assert 1 <= len(reports) < 10_000
+    assert reports[-1].progress == 1
+    assert trainer.learning_rate() == 0
+    assert bundle.provenance["steps"] == len(reports)
+
+
+def test_a_factor_of_zero_freezes_the_backbone():
+    model = fresh_model()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    Trainer(model, halves(), config(steps=3, backbone_rate_factor=0.0)).fit()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert not any(name.startswith("backbone.") for name in changed)
+
+
+def test_a_bundle_says_how_it_was_made_and_survives_the_disk(tmp_path):
+    trainer = Trainer(fresh_model(), halves(), config())
+    bundle = trainer.fit()
+    scores = evaluate(bundle, halves())
+    noted = trainer.bundle(scores)
+    noted.save(tmp_path / "model")
+    loaded = ModelBundle.load(tmp_path / "model")
+    assert loaded.model_id == bundle.model_id
+    assert loaded.scores["mean_iu"] == scores.mean_iu
+    assert loaded.provenance["train_config"]["seed"] == 0
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(DataError, match="scores 3 classes"):
+        Trainer(build(TINY.model_copy(update={"num_classes": 3})), halves(), config())
+
+
+def test_an_empty_training_set_is_refused():
+    with pytest.raises(DataError, match="empty"):
+        Trainer(fresh_model(), InMemory([], LABELS), config())
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(ValidationError, match="learning_rat"):
+        TrainConfig(learning_rat=1)  # type: ignore[call-arg]
