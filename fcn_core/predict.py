@@ -83,7 +83,7 @@ def resolve_settings(
     """Settings with each "auto" or None decided for this machine.
 
     device: a CUDA device if there is one. precision: bfloat16 where the hardware computes in it. threads: all
-    the cores this process may use. batch_size: see the source, by measurement. Raises DeviceError if a device
+    the cores this process may use. batch_size: what was measured fastest. Raises DeviceError if a device
     or precision asked for is not there.
     """
     if device == "auto":
@@ -94,9 +94,9 @@ def resolve_settings(
     settings = PredictorSettings(
         device=device,
         precision=precision,
-        batch_size=batch_size or _default_batch_size(device, precision),
+        batch_size=_default_batch_size(device, precision) if batch_size is None else batch_size,
         tile_pixels=tile_pixels,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=len(os.sched_getaffinity(0)) if threads is None else threads,
         deterministic=deterministic,
     )
     _require_precision(settings)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcn_core.labels import LabelSet
-from flows.street import Camera, Canvas, Color, Light, Painter, Part
+from flows.canvas import Camera, Canvas, Color, Light, Part
+from flows.street import Painter
 
 SCENE_LABELS = LabelSet(
     name="street-scenes",

@@ -71,7 +71,10 @@ def prepare(job: SegmentJob) -> None:
 @task(cache_policy=NO_CACHE)
 def run(job: SegmentJob) -> RunReport:
     """Do the job, from plan to tables, with its progress as an artifact."""
-    return run_job(job, _FlowObserver())
+    observer = _FlowObserver()
+    report = run_job(job, observer)
+    observer.finish()
+    return report
 
 
 @task(cache_policy=NO_CACHE)
@@ -144,6 +147,9 @@ class _FlowObserver(Observer):
             done,
             images,
         )
+
+    def finish(self) -> None:
+        self._publish(100.0, "all images done")
 
     def _publish(self, percent: float, text: str) -> None:
         update_progress_artifact(self._artifact, percent, description=text)

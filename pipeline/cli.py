@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 finished with to
 slow to import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -15,8 +14,9 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import pydantic
+import yaml
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 
 from pipeline.job_options import SegmentJob, SegmentOptions
 
@@ -30,9 +30,13 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
     for argument in arguments:
         if argument.name == "--config" and argument.tokens:
             path = argument.tokens[0].value
-            if not os.path.isfile(path):
-                raise CycloptsError(msg=f"--config {path}: there is no such file.")
-            Yaml(path, use_commands_as_keys=False)(app, commands, arguments)
+            try:
+                options = yaml.safe_load(Path(path).read_text()) or {}
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise CycloptsError(msg=f"--config {path} cannot be read: {error}") from error
+            for command in reversed(commands):
+                options = {command: options}
+            Dict(options, source=path)(app, commands, arguments)
 
 
 app = App(

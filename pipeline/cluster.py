@@ -8,6 +8,8 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,6 +49,7 @@ def connect(address: str | None = None) -> Iterator[None]:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # Ray reads its authentication mode when it is imported; this is how ray.init() makes itself read it again.
         Config.initialize("")
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address, logging_level=logging.WARNING, log_to_driver=False)
@@ -56,6 +59,9 @@ def connect(address: str | None = None) -> Iterator[None]:
         raise InputError(
             f"no Ray cluster answers at {address} ({_first_line(error)}); check the address and the token"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        # ray.init() installs a handler that exits on the spot; who called us may have a better one.
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:

@@ -141,6 +141,7 @@ class ShardPool:
                     return False
                 exhausted = self._assign(shards, exhausted)
                 if exhausted and not self._retries and not any(actor.shards for actor in self._actors):
+                    on_progress(self._state())
                     return True
                 self._keep_up_actors(idle_tail=exhausted and not self._retries)
                 for result in self._collect():

@@ -84,6 +84,9 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         )
     if isinstance(error, rust.AlreadyExistsError):
         return ObjectExists(f"{name} exists already.")
+    if isinstance(error, rust.PreconditionError):
+        # obstore resumes an answer that broke off with If-Match: begin again.
+        return StorageUnavailable(f"{name} changed while it was read.")
     code, status = _code_and_status(error)
     if code is None and status is None:
         return _without_answer(error, name, where)
@@ -127,8 +130,6 @@ def _without_answer(error: Exception, name: str, where: str) -> StorageError:
         return AccessDenied(f"{name}: {where} refused; check the credentials and their policy.")
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{name} does not exist.")
-    if isinstance(error, rust.PreconditionError):
-        return StorageUnavailable(f"{name} changed while it was read.")
     if isinstance(error, aws.SSLError) or "certificate" in text:
         return StorageUnavailable(
             f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE."

@@ -1,7 +1,7 @@
 """How the S3 store reaches its bucket: what an s3:// URI says, and the two clients made from it.
 
-boto3 finds profile, role, region and endpoint as the AWS CLI does; obstore is told what boto3 found. Neither reads a
-secret from the URI: one that holds a secret is refused.
+boto3 finds profile, role, region and endpoint as the AWS CLI does; obstore is told what boto3 found. Neither
+reads a secret from the URI: one that holds a secret is refused.
 """
 
 import re

@@ -252,7 +252,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": -1}, {"threads": -1}, {"tile_pixels": 100}, {"precision": "int8"}]
+    "wrong", [{"batch_size": 0}, {"threads": 0}, {"tile_pixels": 100}, {"precision": "int8"}]
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

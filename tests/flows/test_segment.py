@@ -1,0 +1,83 @@
+"""The labelling flow on a real Prefect server and a real S3 server: it labels, reports, and fails with a reason."""
+
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.exceptions import ParameterTypeError
+
+from flows.segment import SegmentSummary, TooManyErrors, segment
+from pipeline.errors import InputError
+from pipeline.job_options import SegmentJob
+from pipeline.storage import open_store
+from tests.samples import jpeg
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+
+
+@pytest.fixture
+def job(bucket: str, model_dir: Path) -> SegmentJob:
+    photos = open_store(f"s3://{bucket}/photos")
+    for index in range(6):
+        photos.put(f"{index}.jpg", jpeg(80, 60, seed=index))
+    return SegmentJob(
+        source=f"s3://{bucket}/photos", output=f"s3://{bucket}/labels", model=str(model_dir), device="cpu", actors=1,
+        cpus_per_actor=1,
+    )  # fmt: skip
+
+
+def last_run() -> tuple[FlowRun, dict[str, Artifact]]:
+    """The newest flow run and its artifacts by key, read back through the API."""
+    with get_client(sync_client=True) as client:
+        run = max(client.read_flow_runs(), key=lambda run: run.created or run.expected_start_time)
+        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        return run, {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+
+
+def test_the_flow_labels_what_is_new_and_shows_it(job: SegmentJob) -> None:
+    first = segment(job)
+    assert isinstance(first, SegmentSummary)
+    assert (first.counts.ok, first.already_done, len(first.run_ids)) == (6, 0, 1)
+    assert len(list(open_store(job.output).list("masks/"))) == 6
+    _, artifacts = last_run()
+    assert {"progress", "class-areas", "summary"} <= artifacts.keys()
+    assert artifacts["progress"].data == 100.0
+    assert first.run_ids[0] in str(artifacts["summary"].data)
+    assert "sky" in str(artifacts["class-areas"].data)
+
+    open_store(job.source).put("new.jpg", jpeg(80, 60, seed=77))
+    second = segment(job)
+    assert (second.counts.ok, second.already_done) == (1, 6)
+    third = segment(job)
+    assert (third.counts.images, third.already_done, third.run_ids) == (0, 7, ())
+
+
+def test_too_many_errors_fail_the_flow_with_the_reason_first(job: SegmentJob) -> None:
+    for index in range(4):
+        open_store(job.source).put(f"bad{index}.jpg", b"no image")
+    with pytest.raises(TooManyErrors, match=r"40\.0% of 10 images failed"):
+        segment(job.model_copy(update={"max_error_rate": 0.1}))
+    run, artifacts = last_run()
+    assert run.state
+    assert run.state.is_failed()
+    assert "40.0% of 10 images failed" in (run.state.message or "").splitlines()[0]
+    assert "not_an_image" in str(artifacts["errors"].data)
+
+
+def test_bad_input_fails_before_any_work(job: SegmentJob) -> None:
+    with pytest.raises(InputError, match="there is no model at .*/no-model"):
+        segment(job.model_copy(update={"model": f"{job.source}/no-model"}))
+    assert list(open_store(job.output).list()) == []
+
+
+def test_parameters_are_checked_before_a_run_starts(job: SegmentJob) -> None:
+    with pytest.raises(ParameterTypeError, match="max_error_rate"):
+        segment({**job.model_dump(), "max_error_rate": 7})  # type: ignore[arg-type]
+
+
+def test_the_parameter_form_describes_every_option() -> None:
+    definition = segment.parameters.definitions["SegmentJob"]["properties"]
+    assert list(definition)[:3] == ["source", "output", "model"]
+    assert all(option.get("description") for option in definition.values())
