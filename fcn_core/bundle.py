@@ -133,13 +133,8 @@ class ModelBundle:
         scores: Mapping[str, Any] | None = None,
     ) -> "ModelBundle":
         """A snapshot of a network's weights, copied to the CPU: training may go on."""
-        state = {
-            name: tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in model.state_dict().items()
-        }
-        return cls(
-            model.architecture, labels, normalization, state, dict(provenance or {}), dict(scores or {})
-        )
+        state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+        return cls(model.architecture, labels, normalization, state, dict(provenance or {}), dict(scores or {}))
 
     @property
     def model_id(self) -> str:
@@ -212,9 +207,7 @@ class ModelBundle:
         try:
             state = safetensors.torch.load(weights)
         except (SafetensorError, ValueError, KeyError) as error:
-            raise BundleError(
-                f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {_REMEDY}"
-            ) from error
+            raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {_REMEDY}") from error
         try:
             bundle = cls(
                 architecture=description.architecture,
@@ -240,9 +233,7 @@ class ModelBundle:
         files = self.to_files()
         existing = [name for name in files if (target / name).exists()]
         if existing and not overwrite and _stored_model_id(target) != self.model_id:
-            raise BundleError(
-                f"{target} already holds another model; choose another folder or pass overwrite=True"
-            )
+            raise BundleError(f"{target} already holds another model; choose another folder or pass overwrite=True")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
@@ -265,9 +256,7 @@ class ModelBundle:
         """The bundle in a directory, fully verified. Raises BundleError as `from_files` does."""
         source = Path(directory)
         if not source.is_dir():
-            raise BundleError(
-                f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}"
-            )
+            raise BundleError(f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}")
         files = {}
         for name in (MODEL_FILE, WEIGHTS_FILE):
             try:
@@ -283,9 +272,7 @@ class ModelBundle:
         return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state.items()})
 
 
-def _model_id(
-    architecture: Architecture, labels: LabelSet, normalization: Normalization, weights_sha256: str
-) -> str:
+def _model_id(architecture: Architecture, labels: LabelSet, normalization: Normalization, weights_sha256: str) -> str:
     identity = json.dumps(
         {
             "architecture": architecture.model_dump(mode="json"),
@@ -335,8 +322,7 @@ def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> Non
     if wrong:
         name = wrong[0]
         problems.append(
-            f"{len(wrong)} of wrong shape (first: {name} is {list(state[name].shape)}, not"
-            f" {list(expected[name])})"
+            f"{len(wrong)} of wrong shape (first: {name} is {list(state[name].shape)}, not {list(expected[name])})"
         )
     problems += [
         f"{name} is {tensor.dtype}, not floating point"

@@ -89,9 +89,7 @@ class VOCSegmentation:
         try:
             return self._read(key)
         except (OSError, KeyError) as error:
-            raise DataError(
-                f"{key} cannot be read ({error}): check the split's list against the files"
-            ) from error
+            raise DataError(f"{key} cannot be read ({error}): check the split's list against the files") from error
 
 
 def split_names(read: Read, split: str) -> list[str]:
@@ -131,9 +129,7 @@ def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
         NotImplementedError,
         Image.DecompressionBombError,
     ) as error:
-        raise DataError(
-            f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out"
-        ) from error
+        raise DataError(f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out") from error
 
 
 def check_example(example: Example, labels: LabelSet) -> None:

@@ -145,9 +145,7 @@ def _double(architecture: Architecture) -> nn.Module:
     classes = architecture.num_classes
     layer = nn.ConvTranspose2d(classes, classes, 4, stride=2, padding=1, bias=False)
     taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    kernel = torch.outer(
-        taps, taps
-    )  # bilinear: the weights of the nearest two cells, for both of the new pixels
+    kernel = torch.outer(taps, taps)  # bilinear: the weights of the nearest two cells, for both of the new pixels
     with torch.no_grad():
         layer.weight.copy_(torch.eye(classes)[:, :, None, None] * kernel)
     return layer

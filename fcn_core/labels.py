@@ -68,16 +68,12 @@ class LabelSet(BaseModel):
         if not 1 <= count <= 255:
             raise ValueError(f"it has {count} classes; a mask of bytes holds 1 to 255 and the ignore index")
         if any(not name.strip() for name in self.names):
-            raise ValueError(
-                f"class {next(i for i, n in enumerate(self.names) if not n.strip())} has an empty name"
-            )
+            raise ValueError(f"class {next(i for i, n in enumerate(self.names) if not n.strip())} has an empty name")
         if len(set(self.names)) != count:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise ValueError(f"the class name {twice!r} occurs more than once; names must be unique")
         if len(self.palette) != count:
-            raise ValueError(
-                f"it has {count} names but {len(self.palette)} colours; give one colour per name"
-            )
+            raise ValueError(f"it has {count} names but {len(self.palette)} colours; give one colour per name")
         for color in (*self.palette, self.ignore_color):
             if not all(0 <= value <= 255 for value in color):
                 raise ValueError(f"the colour {color} is not in 0..255")
@@ -85,8 +81,7 @@ class LabelSet(BaseModel):
             raise ValueError(f"the ignore index {self.ignore_index} does not fit a byte")
         if self.ignore_index < count:
             raise ValueError(
-                f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r};"
-                " use 255"
+                f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; use 255"
             )
         return self
 
@@ -151,9 +146,7 @@ _BLACK = (0, 0, 0)
 _PRESETS: Mapping[str, LabelSet] = MappingProxyType(
     {
         "voc": LabelSet(name="voc", names=_VOC_NAMES, palette=_color_map(len(_VOC_NAMES))),
-        "camvid": LabelSet(
-            name="camvid", names=tuple(_CAMVID), palette=tuple(_CAMVID.values()), ignore_color=_BLACK
-        ),
+        "camvid": LabelSet(name="camvid", names=tuple(_CAMVID), palette=tuple(_CAMVID.values()), ignore_color=_BLACK),
         "cityscapes": LabelSet(
             name="cityscapes",
             names=tuple(_CITYSCAPES),
@@ -185,8 +178,7 @@ def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:
     """
     if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
         raise LabelError(
-            "a mask must be a non-empty uint8 array [H, W] of class indices,"
-            f" not {mask.dtype} {list(mask.shape)}"
+            f"a mask must be a non-empty uint8 array [H, W] of class indices, not {mask.dtype} {list(mask.shape)}"
         )
     if int(mask.max()) >= labels.num_classes:  # cheap test first: a predicted mask never holds anything above
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -239,9 +231,7 @@ def decode_mask(data: bytes) -> Mask:
         raise LabelError(
             f"the mask holds colours (PNG mode {mode}), not class indices; convert it with indices_from_rgb"
         )
-    raise LabelError(
-        f"the mask is a PNG of mode {mode}; save it as an 8-bit palette or grey PNG of class indices"
-    )
+    raise LabelError(f"the mask is a PNG of mode {mode}; save it as an 8-bit palette or grey PNG of class indices")
 
 
 def indices_from_rgb(rgb: npt.NDArray[np.uint8], labels: LabelSet) -> Mask:

@@ -20,9 +20,7 @@ class Scores(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pixel_accuracy: float | None = Field(description="share of the labelled pixels that are right")
-    mean_accuracy: float | None = Field(
-        description="share of a class's pixels that are right, mean over classes"
-    )
+    mean_accuracy: float | None = Field(description="share of a class's pixels that are right, mean over classes")
     mean_iu: float | None = Field(description="intersection over union, mean over classes")
     frequency_weighted_iu: float | None = Field(description="IU weighted by how many pixels a class has")
     per_class_iu: tuple[float | None, ...] = Field(description="IU of each class, in the label set's order")
@@ -45,8 +43,7 @@ class ConfusionMatrix:
         """
         if target.shape != mask.shape:
             raise LabelError(
-                f"the truth is {target.shape} and the prediction {mask.shape}: "
-                "predict at the size of the ground truth"
+                f"the truth is {target.shape} and the prediction {mask.shape}: predict at the size of the ground truth"
             )
         valid = target != self.ignore_index
         truth, predicted = target[valid].astype(np.int64), mask[valid].astype(np.int64)
@@ -63,9 +60,7 @@ class ConfusionMatrix:
     def add(self, other: "ConfusionMatrix") -> None:
         """Add what another matrix of the same classes has counted."""
         if other.num_classes != self.num_classes:
-            raise LabelError(
-                f"cannot add a matrix of {other.num_classes} classes to one of {self.num_classes}"
-            )
+            raise LabelError(f"cannot add a matrix of {other.num_classes} classes to one of {self.num_classes}")
         self.counts += other.counts
 
     def scores(self) -> Scores:

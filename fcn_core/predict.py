@@ -151,9 +151,7 @@ class Predictor:
     def _predict_batch(self, images: list[Image]) -> list[Segmentation]:
         height, width = images[0].shape[:2]
         if height * width > self.settings.tile_pixels:
-            scores = tiled_scores(
-                self._model, images[0], lambda part: self._prepare([part]), self.settings.tile_pixels
-            )
+            scores = tiled_scores(self._model, images[0], lambda part: self._prepare([part]), self.settings.tile_pixels)
         else:
             scores = self._model.scores(self._prepare(images))
         scores = scores.float()
@@ -218,8 +216,7 @@ def _require_device(device: str) -> None:
 def _require_precision(settings: PredictorSettings) -> None:
     if settings.precision == "bfloat16" and not _has_bfloat16(settings.device):
         raise DeviceError(
-            f"precision bfloat16 was asked for, but the {settings.device} here does not compute in it;"
-            " use float32"
+            f"precision bfloat16 was asked for, but the {settings.device} here does not compute in it; use float32"
         )
 
 

@@ -47,9 +47,7 @@ def overlay(
     if the sizes differ.
     """
     if image.shape != (*mask.shape, 3):
-        raise LabelError(
-            f"the image is {image.shape}, its mask {mask.shape}: render a mask with its own image"
-        )
+        raise LabelError(f"the image is {image.shape}, its mask {mask.shape}: render a mask with its own image")
     share = np.full(mask.shape, alpha, dtype=np.float32)
     if outline:
         share[_borders(mask)] = min(1.0, alpha + 0.35)
@@ -78,9 +76,7 @@ def legend(labels: LabelSet, width: int = 640, font_size: int = 15) -> Image.Ima
     for k, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
         left, top = (k % columns) * cell, (k // columns) * row_height + (row_height - swatch) // 2
         box = (left, top, left + swatch, top + swatch)
-        draw.rounded_rectangle(
-            box, radius=swatch // 4, fill=color, outline=_LINE if min(color) > 200 else None
-        )
+        draw.rounded_rectangle(box, radius=swatch // 4, fill=color, outline=_LINE if min(color) > 200 else None)
         draw.text((left + swatch + gap, top + swatch / 2), name, fill=_INK, font=font, anchor="lm")
     return picture
 
@@ -144,9 +140,7 @@ def _shrunk(tile: Tile, side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
     return np.asarray(image), np.asarray(mask)
 
 
-def _place(
-    sheet: Image.Image, picture: npt.NDArray[np.uint8], left: int, top: int, box: tuple[int, int]
-) -> None:
+def _place(sheet: Image.Image, picture: npt.NDArray[np.uint8], left: int, top: int, box: tuple[int, int]) -> None:
     """Paste a picture into the middle of a box, as large as fits."""
     height, width = picture.shape[:2]
     factor = min(box[0] / width, box[1] / height)

@@ -92,9 +92,7 @@ def tiled_scores(
             target = assembled[field]
             if target is None:
                 shape = (1, source.shape[1], -(-height // stride), -(-width // stride))
-                target = torch.empty(
-                    shape, dtype=source.dtype, device=source.device, memory_format=torch.channels_last
-                )
+                target = torch.empty(shape, dtype=source.dtype, device=source.device, memory_format=torch.channels_last)
                 assembled[field] = target
             target_rows, source_rows = _cells(rows, stride)
             target_columns, source_columns = _cells(columns, stride)
@@ -118,9 +116,7 @@ def _split(size: int, parts: int, reach: int) -> list[Span]:
     """An axis cut into spans as even as the grid allows."""
     steps, margin = _steps(size), _margin(reach)
     cuts = [min(_GRID * (steps * part // parts), size) for part in range(parts + 1)]
-    return [
-        Span(start, stop, max(start - margin, 0), min(stop + margin, size)) for start, stop in pairwise(cuts)
-    ]
+    return [Span(start, stop, max(start - margin, 0), min(stop + margin, size)) for start, stop in pairwise(cuts)]
 
 
 def _fewest(size: int, limit: int, reach: int) -> list[Span] | None:

@@ -43,9 +43,7 @@ class TrainConfig(BaseModel):
         description="time budget of the training steps; the schedule then follows whichever runs out first",
     )
     batch_size: int = Field(4, ge=1, description="examples a step")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="AdamW, or SGD with momentum as in the paper"
-    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper")
     learning_rate: float = Field(3e-4, gt=0, description="largest learning rate, reached after the warm-up")
     backbone_rate_factor: float = Field(
         1.0, ge=0, description="times this for the backbone; below 1 spares a pretrained one"
@@ -56,13 +54,9 @@ class TrainConfig(BaseModel):
     poly_power: float = Field(
         0.9, ge=0, description="the rate falls as (1 - progress) to this power; 0 keeps it constant"
     )
-    clip_norm: float | None = Field(
-        5.0, gt=0, description="largest norm of the whole gradient; none: not clipped"
-    )
+    clip_norm: float | None = Field(5.0, gt=0, description="largest norm of the whole gradient; none: not clipped")
     device: str = Field("cpu", description="where to train: cpu, cuda, cuda:1, ...")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: autocast; weights stay float32"
-    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast; weights stay float32")
     workers: int = Field(0, ge=0, description="processes that read and vary examples; 0: this process does")
     seed: int = Field(0, ge=0, description="seed of order, augmentation and dropout")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="how examples are varied")
@@ -154,9 +148,7 @@ class Trainer:
             self.seconds = seconds_before + elapsed
             if on_step is not None:
                 speed = (self.step - steps_before) * self.config.batch_size / elapsed
-                on_step(
-                    StepReport(self.step, self.config.steps, loss, rate, speed, self.seconds, self.progress)
-                )
+                on_step(StepReport(self.step, self.config.steps, loss, rate, speed, self.seconds, self.progress))
         return self.bundle()
 
     def bundle(self, scores: Scores | None = None) -> ModelBundle:
@@ -211,9 +203,7 @@ class Trainer:
         target = batch.masks.to(self.device)
         with torch.random.fork_rng(devices=_rng_devices(self.device)):
             torch.manual_seed(_seed(self.config.seed, self.step, 1))
-            with torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-            ):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
                 logits = self.model(inputs)
             total, valid = pixel_cross_entropy(logits, target, self.dataset.labels.ignore_index)
             loss = total / valid.clamp(min=1)

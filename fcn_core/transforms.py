@@ -85,9 +85,7 @@ def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return resized, labels
 
 
-def random_crop(
-    image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def random_crop(image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     """One window of height x width from both; what is too small is padded right and bottom, black and
     ignored."""
     missing_rows, missing_columns = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])

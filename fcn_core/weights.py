@@ -33,9 +33,7 @@ class TransplantReport:
     missing: Mapping[str, Shape]
 
     def __str__(self) -> str:
-        lines = [
-            f"matched {len(self.matched)}, skipped {len(self.skipped)}, missing {len(self.missing)} tensors"
-        ]
+        lines = [f"matched {len(self.matched)}, skipped {len(self.skipped)}, missing {len(self.missing)} tensors"]
         lines += [f"  skipped {name} {list(shape)}: {why}" for name, (shape, why) in self.skipped.items()]
         lines += [f"  missing {name} {list(shape)}: kept as it was" for name, shape in self.missing.items()]
         return "\n".join(lines)
@@ -112,22 +110,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             " save the state_dict alone (torch.save(model.state_dict(), ...)) or as .safetensors"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path} is not a readable weight file ({error}); copy or download it again"
-        ) from error
+        raise WeightsError(f"{path} is not a readable weight file ({error}); copy or download it again") from error
     for key in ("model_state_dict", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not named tensors; save a state_dict")
-    tensors = {
-        str(name).removeprefix("module."): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(
-            f"{path} holds no tensors (its first keys are {list(content)[:3]}); save a state_dict"
-        )
+        raise WeightsError(f"{path} holds no tensors (its first keys are {list(content)[:3]}); save a state_dict")
     return tensors

@@ -16,9 +16,7 @@ app = App(name="python -m flows", help="Run a flow here and now.")
 
 
 @app.command
-def segment(
-    source: str, output: str, *, options: Annotated[SegmentOptions, Parameter(name="*", negative="")]
-) -> None:
+def segment(source: str, output: str, *, options: Annotated[SegmentOptions, Parameter(name="*", negative="")]) -> None:
     """Label what is new under SOURCE, as a Prefect flow run. The options are those of `fcn segment`."""
     from flows.segment import segment as flow
 

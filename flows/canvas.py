@@ -119,9 +119,7 @@ class Canvas:
         distance = np.hypot(ramp[:, None], ramp[None, :])
         alpha = np.clip(1 - distance, 0, 1) ** 2 * 255 * strength
         corner = (int(center[0] * SUPERSAMPLING - size / 2), int(center[1] * SUPERSAMPLING - size / 2))
-        self._image.paste(
-            color, (*corner, corner[0] + size, corner[1] + size), Image.fromarray(alpha.astype(np.uint8))
-        )
+        self._image.paste(color, (*corner, corner[0] + size, corner[1] + size), Image.fromarray(alpha.astype(np.uint8)))
 
     def shadow(self, points: Points, strength: float) -> None:
         """Darken a polygon of the picture."""
@@ -132,9 +130,7 @@ class Canvas:
         if (high <= low).any():
             return
         stencil = Image.new("L", (int(high[0] - low[0]), int(high[1] - low[1])), 0)
-        ImageDraw.Draw(stencil).polygon(
-            (points * SUPERSAMPLING - 0.5 - low).ravel().tolist(), fill=int(255 * strength)
-        )
+        ImageDraw.Draw(stencil).polygon((points * SUPERSAMPLING - 0.5 - low).ravel().tolist(), fill=int(255 * strength))
         self._image.paste((16, 18, 28), (int(low[0]), int(low[1]), int(high[0]), int(high[1])), stencil)
 
     def finish(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

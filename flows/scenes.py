@@ -85,9 +85,7 @@ def scene_size(seed: int) -> tuple[int, int]:
     return SIZES[int(np.random.default_rng([seed, 1]).integers(len(SIZES)))]
 
 
-def _weather(
-    rng: np.random.Generator, width: int, height: int, camera: Camera
-) -> tuple[Light, npt.NDArray[np.uint8]]:
+def _weather(rng: np.random.Generator, width: int, height: int, camera: Camera) -> tuple[Light, npt.NDArray[np.uint8]]:
     """The light and the sky uint8 [H, W, 3]: clear, overcast or dusk, with clouds and the sun's glow."""
     kind = rng.choice(3, p=(0.55, 0.2, 0.25))
     sun = float(rng.uniform(-1, 1))
@@ -112,9 +110,7 @@ def _weather(
 
     cover = _cloud_field(rng, width, height)
     amount = np.clip((cover - rng.uniform(0.45, 0.75)) * 3.0, 0, 1) * (0.75 if kind != 1 else 0.4)
-    white = np.array(
-        (250, 250, 250) if kind == 0 else (188, 192, 198) if kind == 1 else (232, 150, 140), np.float32
-    )
+    white = np.array((250, 250, 250) if kind == 0 else (188, 192, 198) if kind == 1 else (232, 150, 140), np.float32)
     shaded = white * (1 - 0.22 * cover[..., None])
     sky = sky * (1 - amount[..., None]) + shaded * amount[..., None]
 
@@ -157,20 +153,15 @@ def _paint_street(painter: Painter) -> None:
     for side in (-1, 1):
         if rng.random() < 0.75:
             things += [
-                (z, 0, side)
-                for z in np.arange(rng.uniform(6, 14), 70, rng.uniform(7, 15))
-                if rng.random() < 0.8
+                (z, 0, side) for z in np.arange(rng.uniform(6, 14), 70, rng.uniform(7, 15)) if rng.random() < 0.8
             ]
         things += [(z, 1, side) for z in np.arange(rng.uniform(5, 14), 42, rng.uniform(11, 20))]
         things += [
-            (float(z), 2, side * rng.uniform(road + 0.6, facade - 0.4))
-            for z in rng.uniform(4.5, 20, rng.poisson(2.2))
+            (float(z), 2, side * rng.uniform(road + 0.6, facade - 0.4)) for z in rng.uniform(4.5, 20, rng.poisson(2.2))
         ]
         if road > 4.2:
             things += [
-                (z, 3, side * (road - 1.1))
-                for z in np.arange(rng.uniform(4, 10), 50, 5.6)
-                if rng.random() < 0.5
+                (z, 3, side * (road - 1.1)) for z in np.arange(rng.uniform(4, 10), 50, 5.6) if rng.random() < 0.5
             ]
     lane = 1.55 if road < 4.8 else 2.0
     things += [(float(z), 3, lane) for z in _spaced(rng, 6, 60, 11)]
@@ -277,9 +268,7 @@ def special_files(seed: int) -> list[NamedFile]:
     read."""
     portrait = generate_scene(seed, 192, 256)
     exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = (
-        6  # "to display, turn a quarter clockwise"; so it is stored turned counterclockwise
-    )
+    exif[_EXIF_ORIENTATION] = 6  # "to display, turn a quarter clockwise"; so it is stored turned counterclockwise
     turned = encode_jpeg(np.rot90(portrait.image), exif=exif)
 
     whole = encode_jpeg(generate_scene(seed + 1).image)

@@ -5,6 +5,7 @@ the storage says. There is one task for the whole run, never one an image or sha
 """
 
 import time
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
@@ -107,9 +108,7 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
             key="errors",
             description="Images that could not be labelled, by reason",
         )
-    create_markdown_artifact(
-        _summary_text(summary, report), key="summary", description=f"Labelling {job.output}"
-    )
+    create_markdown_artifact(_summary_text(summary, report), key="summary", description=f"Labelling {job.output}")
     return summary
 
 
@@ -118,7 +117,7 @@ class _FlowObserver(Observer):
 
     def __init__(self) -> None:
         self._log = get_run_logger()
-        self._artifact = create_progress_artifact(0.0, key="progress", description="Images segmented")
+        self._artifact: Any = create_progress_artifact(0.0, key="progress", description="Images segmented")
         self._updated = time.monotonic()
 
     def phase(self, name: str) -> None:
@@ -132,9 +131,7 @@ class _FlowObserver(Observer):
         now = time.monotonic()
         if now - self._updated >= ARTIFACT_SECONDS:
             self._updated = now
-            self._publish(
-                100.0 * progress.done / progress.images, f"{progress.done} of {progress.images} images"
-            )
+            self._publish(100.0 * progress.done / progress.images, f"{progress.done} of {progress.images} images")
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         self._log.info(

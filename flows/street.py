@@ -48,9 +48,7 @@ class Painter:
             shade = self.light.shade(color, 1.0, float(near + far) / 2)
             self.canvas.polygon(self.camera.project(corners), shade, part)
 
-    def box_face(
-        self, corners: Sequence[Sequence[float]], color: Color, brightness: float, part: Part | None
-    ) -> None:
+    def box_face(self, corners: Sequence[Sequence[float]], color: Color, brightness: float, part: Part | None) -> None:
         """A flat face given by its world corners."""
         points = np.array(corners, dtype=float)
         shade = self.light.shade(color, brightness, float(points[:, 2].mean()))
@@ -102,9 +100,7 @@ class Painter:
         along_facade = np.arange(z0 + 0.8, z1 - 1.4, pitch)
         self._windows(bottoms, along_facade, "z", side * x, frame, glass, facing_street)
         if z0 > NEAR + 3:
-            self._windows(
-                bottoms, side * np.arange(x + 0.9, outer - 1.4, pitch), "x", z0, frame, glass, facing_camera
-            )
+            self._windows(bottoms, side * np.arange(x + 0.9, outer - 1.4, pitch), "x", z0, frame, glass, facing_camera)
 
     def _windows(
         self,
@@ -182,9 +178,7 @@ class Painter:
         self._upright(top[0], top[1], foot[1], half, shade)
         bright = self.light.shade(grey, 1.25, z)
         edge = half * 0.35 * (1 if self.light.sun > 0 else -1)
-        lit = np.array(
-            [[top[0], top[1]], [top[0] + edge, top[1]], [top[0] + edge, foot[1]], [top[0], foot[1]]]
-        )
+        lit = np.array([[top[0], top[1]], [top[0] + edge, top[1]], [top[0] + edge, foot[1]], [top[0], foot[1]]])
         self.canvas.polygon(lit, bright, None)
         if kind == "lamp":
             arm = 1.5 * scale * -side
@@ -214,14 +208,10 @@ class Painter:
         foot = self.camera.project(np.array([x, 0.0, z]))
         self._ground_shadow(x, z, 0.34, 0.35)
         coat, trousers, pale = _any_color(rng, 30, 215), _any_color(rng, 25, 95), rng.uniform(0.45, 1.0)
-        tones = [
-            self.light.shade(tone, 0.95, z) for tone in (coat, trousers, (226 * pale, 182 * pale, 150 * pale))
-        ]
+        tones = [self.light.shade(tone, 0.95, z) for tone in (coat, trousers, (226 * pale, 182 * pale, 150 * pale))]
         stride, lean = rng.uniform(0.04, 0.14), rng.uniform(-0.02, 0.02)
 
-        def limb(
-            x0: float, y0: float, x1: float, y1: float, width: float, tone: tuple[int, int, int]
-        ) -> None:
+        def limb(x0: float, y0: float, x1: float, y1: float, width: float, tone: tuple[int, int, int]) -> None:
             start, end = np.array([x0, -y0]), np.array([x1, -y1])
             across = np.array([-(end - start)[1], (end - start)[0]])
             across *= width / 2 / np.hypot(*across)
@@ -307,9 +297,7 @@ class Painter:
         turn = np.linspace(0, 2 * np.pi, 18, endpoint=False)
         for axle in (0.82, length - 0.86):
             for radius, tone, part in ((0.40, (20, 20, 22), Part.CAR), (0.20, (150, 152, 156), None)):
-                rim = [
-                    at(axle + radius * np.cos(t), 0.34 + min(radius, 0.34) * np.sin(t), across) for t in turn
-                ]
+                rim = [at(axle + radius * np.cos(t), 0.34 + min(radius, 0.34) * np.sin(t), across) for t in turn]
                 self.canvas.polygon(self.camera.project(np.array(rim)), shade(tone, 0.9, middle), part)
         if oncoming and self.light.dusk > 0.4:
             for end in (-0.7, 0.7):

@@ -110,7 +110,8 @@ def preview(
     output
         The picture to write. Default: the image's name with .preview.png, in this folder.
     """
-    from pipeline import console, preview as previews
+    from pipeline import console
+    from pipeline import preview as previews
 
     target = output or Path(f"{Path(image).stem}.preview.png")
     totals, confidence = previews.write_preview(image, model, target, device=device, precision=precision)
@@ -196,9 +197,7 @@ def new(
     )
     bundle = ModelBundle.new(architecture, label_set, seed=seed)
     bundle.save(directory, overwrite=overwrite)
-    print(
-        f"{directory}: untrained {arch} on {backbone}, {label_set.num_classes} classes, model_id {bundle.model_id}"
-    )
+    print(f"{directory}: untrained {arch} on {backbone}, {label_set.num_classes} classes, model_id {bundle.model_id}")
     return DONE
 
 

@@ -1,7 +1,7 @@
 """Where Ray is, and what it has: connect to a cluster, or start one inside this process.
 
-A Ray started here is private: it is guarded by a token made for the occasion and kept in this process's environment, has
-no dashboard, reports no usage, and ends with the process.
+A Ray started here is private: it is guarded by a token made for the occasion and kept in this process's environment,
+has no dashboard, reports no usage, and ends with the process.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import ray
 import torch
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled module without stubs
 
 from pipeline.errors import InputError
 
@@ -33,7 +33,7 @@ class NodeResources:
 
 @contextlib.contextmanager
 def connect(address: str | None = None) -> Iterator[None]:
-    """Be connected to Ray: the one this process uses already, the one at `address` (or RAY_ADDRESS), or a new private one.
+    """Be connected to Ray: the one in use already, the one at `address` (or RAY_ADDRESS), or a new private one.
 
     Only what was started or joined here is left again at the end. Raises InputError when no Ray answers at `address`.
     """
@@ -69,7 +69,7 @@ def connect(address: str | None = None) -> Iterator[None]:
 
 
 def is_remote(address: str | None) -> bool:
-    """Whether a job with this `ray_address` runs on a Ray that is there already, so whose machines may be unlike this one."""
+    """Whether a job with this `ray_address` runs on a Ray that is there already, on machines maybe unlike this one."""
     if address or os.environ.get("RAY_ADDRESS"):
         return True
     return bool(ray.is_initialized())

@@ -240,14 +240,10 @@ class _Slot:
             blame = ImageError("timed_out", f"{doing} took longer than {self._limits.seconds:g} seconds.")
             raise _FaultError(blame) from None
         except (_DiedError, BrokenPipeError, ValueError):
-            blame = ImageError(
-                "decoder_crashed", f"{doing} made its process die ({self._cause_of_death(process)})."
-            )
+            blame = ImageError("decoder_crashed", f"{doing} made its process die ({self._cause_of_death(process)}).")
             raise _FaultError(blame) from None
         if status == OK:
-            if operation == DECODE and (
-                length != height * width * 3 or height * width > self._limits.max_pixels
-            ):
+            if operation == DECODE and (length != height * width * 3 or height * width > self._limits.max_pixels):
                 raise _FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
             return _Reply(length, height, width, orientation)
         if "reason" not in told:
@@ -356,9 +352,7 @@ class _Slot:
         if code < 0:
             return signal.Signals(-code).name
         size = os.fstat(self._stderr).st_size
-        lines = (
-            os.pread(self._stderr, 4096, max(0, size - 4096)).decode(errors="replace").strip().splitlines()
-        )
+        lines = os.pread(self._stderr, 4096, max(0, size - 4096)).decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"exit code {code}"
 
     def _trim(self) -> None:

@@ -67,9 +67,7 @@ def _settle(parent: int, memory: int) -> None:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = mapped + memory
-    resource.setrlimit(
-        resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
-    )
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
     Image.MAX_IMAGE_PIXELS = None
     gc.freeze()
@@ -121,10 +119,7 @@ def _failure(error: Exception) -> bytes:
     else:
         told = {"error": f"{type(error).__name__}: {error}"[:1000]}
     text = json.dumps(told).encode()
-    return (
-        REPLY.pack(WORN_OUT if told.get("reason") == "out_of_memory" else FAILED, len(text), 0, 0, 0, 0)
-        + text
-    )
+    return REPLY.pack(WORN_OUT if told.get("reason") == "out_of_memory" else FAILED, len(text), 0, 0, 0, 0) + text
 
 
 def _read(arena: int, length: int) -> bytes:

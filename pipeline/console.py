@@ -59,9 +59,8 @@ class _LineObserver(Observer):
             f" done={done}/{images} images_per_s={rate:.1f}"
         )
         for example in outcome.examples:
-            self._line(
-                f"run={run_id} key={json.dumps(example.key)} error={example.reason} message={json.dumps(example.message)}"
-            )
+            key, message = json.dumps(example.key), json.dumps(example.message)
+            self._line(f"run={run_id} key={key} error={example.reason} message={message}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -113,9 +112,8 @@ class _BarObserver(Observer):
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         for example in outcome.examples:
-            self._console.print(
-                f"[yellow]{escape(example.reason)}[/] {escape(printable(example.key))}: {escape(printable(example.message))}"
-            )
+            key, message = escape(printable(example.key)), escape(printable(example.message))
+            self._console.print(f"[yellow]{escape(example.reason)}[/] {key}: {message}")
 
 
 def print_report(console: Console, report: RunReport, output: str) -> None:
@@ -127,9 +125,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         )
     selection = report.selection
     if not report.runs and report.state == "finished":
-        console.print(
-            f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False
-        )
+        console.print(f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False)
     if selection.left_out:
         console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
     if report.runs and report.state == "finished":
@@ -166,9 +162,7 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
     for name, justify in (("class", "left"), ("pixels", "right"), ("share", "right"), ("images", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for total in sorted(totals, key=lambda total: -total.pixels):
-        table.add_row(
-            escape(total.class_name), f"{total.pixels:,}", f"{total.fraction:.1%}", f"{total.images:,}"
-        )
+        table.add_row(escape(total.class_name), f"{total.pixels:,}", f"{total.fraction:.1%}", f"{total.images:,}")
     return table
 
 

@@ -29,8 +29,7 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
     wanted = [
         (row["key"], row["mask_key"])
         for row in current.to_pylist()
-        if row["status"] == "ok"
-        and (row["model_id"], row["params_id"]) == (chosen.model_id, chosen.params_id)
+        if row["status"] == "ok" and (row["model_id"], row["params_id"]) == (chosen.model_id, chosen.params_id)
     ]
     names = plain_names([key for key, _ in wanted])
 
@@ -49,8 +48,7 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
 def plain_names(keys: list[str]) -> dict[str, str]:
     """The name of each key's mask: its suffix replaced by .png, or .png appended where that would not be unique."""
     short = {
-        key: str(PurePosixPath(key).with_suffix(".png")) if PurePosixPath(key).name else f"{key}.png"
-        for key in keys
+        key: str(PurePosixPath(key).with_suffix(".png")) if PurePosixPath(key).name else f"{key}.png" for key in keys
     }
     uses = Counter(short.values())
     return {key: name if uses[name] == 1 else f"{key}.png" for key, name in short.items()}

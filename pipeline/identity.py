@@ -42,8 +42,8 @@ class Recipe:
     def mask_key(self, key: str, etag: str) -> str:
         """Where under OUTPUT the mask of the image `key` with `etag` lives.
 
-        Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`, empty,
-        control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
+        Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`,
+        empty, control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
         """
         name = f"{_safe_path(key)}.{digest(etag, 8)}.png"
         folder = f"masks/{self.name}/"
@@ -58,13 +58,12 @@ def _safe_segment(segment: str) -> str:
     if segment in ("", ".", ".."):
         return "%" + (segment.encode().hex() or "00")
     return "".join(
-        f"%{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 or char in "%\\" else char
-        for char in segment
+        f"%{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 or char in "%\\" else char for char in segment
     )
 
 
 def _shorten(name: str, limit: int) -> str:
-    """`name` with long segments, and then a long whole, replaced by their beginnings and a hash; the last suffixes stay."""
+    """`name` with what is too long replaced by its beginning and a hash; the suffixes stay."""
     segments = [_cut(segment, MAX_SEGMENT_BYTES) for segment in name.split("/")]
     short = "/".join(segments)
     return short if len(short.encode()) <= limit else _cut(name.replace("/", "_"), MAX_SEGMENT_BYTES)

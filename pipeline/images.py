@@ -177,32 +177,22 @@ def _image_error(error: Exception, data: bytes) -> ImageError:
         case MemoryError():
             return _out_of_memory()
         case NotImplementedError():
-            return ImageError(
-                "unsupported_format", f"This variant of the format cannot be read ({_short(text)})."
-            )
+            return ImageError("unsupported_format", f"This variant of the format cannot be read ({_short(text)}).")
         case OSError() if "out of memory" in text:
             return _out_of_memory()
         case OSError() if "truncated" in text.lower() or "Unexpected end" in text:
-            return ImageError(
-                "truncated", "The file ends before the picture does; it was cut off on its way here."
-            )
+            return ImageError("truncated", "The file ends before the picture does; it was cut off on its way here.")
         case OSError() if "not available" in text or "unsupported" in text.lower():
-            return ImageError(
-                "unsupported_format", f"This variant of the format cannot be read ({_short(text)})."
-            )
+            return ImageError("unsupported_format", f"This variant of the format cannot be read ({_short(text)}).")
         case _:
             return ImageError("damaged", f"The file is damaged: {_short(text) or type(error).__name__}.")
 
 
 def _unidentified(data: bytes) -> ImageError:
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    name = _BRANDS.get(brand) or next(
-        (name for magic, name in _OTHERS.items() if data.startswith(magic)), None
-    )
+    name = _BRANDS.get(brand) or next((name for magic, name in _OTHERS.items() if data.startswith(magic)), None)
     if name is not None and name not in FORMATS:
-        return ImageError(
-            "unsupported_format", f"{name} files are not supported; convert them to JPEG or PNG."
-        )
+        return ImageError("unsupported_format", f"{name} files are not supported; convert them to JPEG or PNG.")
     if name is not None or data.startswith(_OURS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         return ImageError("damaged", "The file begins like an image but its header is damaged or cut off.")
     return ImageError("not_an_image", "The file is not an image of a supported format.")

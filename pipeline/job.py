@@ -15,7 +15,6 @@ from importlib.metadata import version
 import ray
 
 from pipeline import cluster, runs
-from pipeline.errors import InputError, PipelineError
 from pipeline.identity import Recipe
 from pipeline.job_options import SegmentJob
 from pipeline.lease import Lease
@@ -27,7 +26,6 @@ from pipeline.runs import Counts, Progress, ProgressWriter, RunRecord
 from pipeline.segmenter import Segmenter, SegmenterSpec, ShardOutcome
 from pipeline.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage import ObjectInfo
-
 
 RATE_WINDOW_SECONDS = 60.0
 
@@ -86,9 +84,7 @@ class _Stopped(Exception):
 class _Driver:
     """One call of `segment`, with what its steps share."""
 
-    def __init__(
-        self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool]) -> None:
         self._job = job
         self._inputs = inputs
         self._output = inputs.output
@@ -145,9 +141,7 @@ class _Driver:
         )
         chosen = itertools.islice(chosen, job.limit)
         # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
-        ahead = list(
-            itertools.islice(self._watched(chosen), resolved.largest_shard * resolved.pool.actors * 8)
-        )
+        ahead = list(itertools.islice(self._watched(chosen), resolved.largest_shard * resolved.pool.actors * 8))
         if not ahead:
             return None
         size = job.shard_size or choose_shard_size(len(ahead), resolved.pool.actors, resolved.largest_shard)
@@ -190,9 +184,7 @@ class _Driver:
             if complete:
                 self._observer.phase("writing tables")
                 labels = self._inputs.bundle.labels
-                totals = finish_tables(
-                    self._output, record.run_id, labels.names, record.model_id, record.params_id
-                )
+                totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
                 counts = Counts(images=manifest.images, ok=totals.ok, errors=totals.errors)
         except KeyboardInterrupt:
             state, reason = "interrupted", "interrupted"
@@ -217,9 +209,7 @@ class _Driver:
     def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> bool:
         committed = committed_shards(self._output, record.run_id)
         shards = (
-            shard
-            for shard in read_shards(self._output, record.run_id, manifest)
-            if shard.number not in committed
+            shard for shard in read_shards(self._output, record.run_id, manifest) if shard.number not in committed
         )
         first = next(shards, None)
         if first is None:
@@ -254,9 +244,7 @@ class _Driver:
 
     def _report(self, state: runs.RunState) -> RunReport:
         counts = sum((record.counts for record in self._finished), Counts())
-        return RunReport(
-            state, tuple(self._finished), replace(self._selection), counts, self._job.max_error_rate
-        )
+        return RunReport(state, tuple(self._finished), replace(self._selection), counts, self._job.max_error_rate)
 
 
 class _Meter:

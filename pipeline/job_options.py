@@ -21,9 +21,7 @@ class SegmentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(
-        description="The model bundle: a folder or URI holding model.json and model.safetensors."
-    )
+    model: str = Field(description="The model bundle: a folder or URI holding model.json and model.safetensors.")
 
     include: tuple[str, ...] = Field(
         default=(), description="Only keys that match one of these globs. Default: files named like images."

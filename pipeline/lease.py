@@ -1,7 +1,8 @@
 """One driver at a time on an output: a lease of create-only numbered files, with a heartbeat.
 
-Whoever creates the highest number owns the output. Numbers are never reused, so a superseded owner sees a higher one and
-stops. The lease keeps two drivers from wasting work; it is not what keeps results right: that is the create-only commit.
+Whoever creates the highest number owns the output. Numbers are never reused, so a superseded owner sees a higher one
+and stops. The lease keeps two drivers from wasting work; it is not what keeps results right: that is the create-only
+commit.
 """
 
 import json
@@ -52,8 +53,8 @@ class Lease:
         owner = _newest(store)
         if owner is not None and not takeover and _is_alive(store, owner):
             raise InputError(
-                f"{store.uri} is being written by another run (host {owner.host}, process {owner.pid}, since {owner.since}); "
-                "wait for it, stop it, or supersede it with --takeover"
+                f"{store.uri} is being written by another run (host {owner.host}, process {owner.pid}, "
+                f"since {owner.since}); wait for it, stop it, or supersede it with --takeover"
             )
         number = owner.number + 1 if owner else 1
         record = {
@@ -121,7 +122,7 @@ def _is_alive(store: Store, owner: _Owner) -> bool:
 
 
 def _process_started(pid: int) -> str:
-    """Boot id and start tick of a process: together they tell it from any other that had its number. "" when it is gone."""
+    """Boot id and start tick of a process, which no other process with its number shares; "" when it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,8 +1,8 @@
 """An elastic pool of Ray actors that works through shards: dispatch, retry, progress, stop.
 
-Ray places the actors and tells of their deaths; this module only decides who gets which shard. It knows nothing of images:
-what an actor does with a shard is a `Processor`, built inside the actor by a factory. A shard that is handed out twice, to
-a lost actor and its successor, is harmless, because a shard commits once.
+Ray places the actors and tells of their deaths; this module only decides who gets which shard. It knows nothing of
+images: what an actor does with a shard is a `Processor`, built inside the actor by a factory. A shard that is handed
+out twice, to a lost actor and its successor, is harmless, because a shard commits once.
 """
 
 import logging
@@ -67,7 +67,6 @@ class PoolProgress:
     retries: int
 
 
-@ray.remote(concurrency_groups={"control": 2})
 class _ShardWorker:
     """The actor. `setup` is apart from the constructor so that its exceptions arrive as they are."""
 
@@ -86,6 +85,10 @@ class _ShardWorker:
     @ray.method(concurrency_group="control")
     def close(self) -> None:
         self._processor.close()
+
+
+# Control calls have threads of their own, so that they never wait behind shards. Ray's type hints know nothing of this.
+_SHARD_ACTOR: Any = ray.remote(concurrency_groups={"control": 2})(_ShardWorker)  # type: ignore[call-overload]
 
 
 @dataclass(eq=False)
@@ -190,7 +193,7 @@ class ShardPool:
                 "scheduling_strategy": "SPREAD",
                 "max_restarts": 0,
             }
-            handle = _ShardWorker.options(**options).remote()
+            handle = _SHARD_ACTOR.options(**options).remote()
             self._actors.append(_Actor(handle, handle.setup.remote(self._factory, *self._args)))
 
     def _collect(self) -> Iterator[Any]:
@@ -249,9 +252,7 @@ class ShardPool:
 
     def _actor_died(self, actor: _Actor, error: Exception) -> None:
         numbers = sorted(attempt.shard.number for attempt in actor.shards.values())
-        log.warning(
-            "actor=lost ready=%s shards=%s error=%s", actor.ready, numbers, str(error).splitlines()[0]
-        )
+        log.warning("actor=lost ready=%s shards=%s error=%s", actor.ready, numbers, str(error).splitlines()[0])
         self._restarts += 1
         if not actor.ready:
             self._setup_failures += 1
@@ -294,9 +295,9 @@ class ShardPool:
             return
         if time.monotonic() - started < self._spec.placement_timeout or not self._actors:
             return
-        free = ray.available_resources()
+        free, total = ray.available_resources(), ray.cluster_resources()
         missing = [
-            f"{wanted:g} {name} (free: {free.get(name, 0):g}, in the whole cluster: {ray.cluster_resources().get(name, 0):g})"
+            f"{wanted:g} {name} (free: {free.get(name, 0):g}, in the whole cluster: {total.get(name, 0):g})"
             for name, wanted in (("CPU", self._spec.cpus), ("GPU", self._spec.gpus))
             if wanted > free.get(name, 0)
         ]

@@ -1,7 +1,8 @@
 """Before any work: check what was asked, and settle what was left to "auto".
 
-Every check here fails with one InputError that names the thing and the remedy. What "auto" means is settled once for a
-model and an output, and kept: the run records under OUTPUT remember it, so that tonight's masks are made as yesterday's.
+Every check here fails with one InputError that names the thing and the remedy. What "auto" means is settled once for
+a model and an output, and kept: the run records under OUTPUT remember it, so that tonight's masks are made as
+yesterday's.
 """
 
 from dataclasses import dataclass
@@ -104,9 +105,7 @@ def resolve(job: SegmentJob, inputs: Inputs) -> Resolved:
         notes.append(
             f"each actor holds {gpus:g} GPU of Ray's, but PyTorch sees no CUDA device there: the model runs on the CPU"
         )
-    recipe = Recipe(
-        model_id, params_id({"engine": "torch"} | settings.model_dump(mode="json", exclude={"device"}))
-    )
+    recipe = Recipe(model_id, params_id({"engine": "torch"} | settings.model_dump(mode="json", exclude={"device"})))
     notes.append(
         f"model {model_id} on {settings.device} in {settings.precision}, {pool.actors} actor(s) of {cpus:g} CPU"
         + (f" and {gpus:g} GPU" if gpus else "")
@@ -169,8 +168,8 @@ def _count_actors(job: SegmentJob, nodes: list[cluster.NodeResources], cpus: int
     if fitting == 0 and not cluster.is_remote(job.ray_address):
         most = nodes[0]
         raise InputError(
-            f"an actor of {cpus} CPU and {gpus:g} GPU does not fit this machine ({most.cpus:g} CPU, {most.gpus:g} GPU); "
-            "lower --cpus-per-actor or --gpus-per-actor"
+            f"an actor of {cpus} CPU and {gpus:g} GPU does not fit this machine "
+            f"({most.cpus:g} CPU, {most.gpus:g} GPU); lower --cpus-per-actor or --gpus-per-actor"
         )
     # On a cluster that grows by itself there may be nothing yet; Ray places actors as nodes come.
     return job.actors or max(1, fitting)

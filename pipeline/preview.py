@@ -24,8 +24,8 @@ def write_preview(
 ) -> tuple[list[ClassTotal], float]:
     """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
 
-    Returns what each class covers, and the confidence (see `fcn_core.Segmentation`). Raises InputError when the image or
-    the model cannot be read.
+    Returns what each class covers, and the confidence (see `fcn_core.Segmentation`). Raises InputError when the image
+    or the model cannot be read.
     """
     bundle = load_bundle(model)
     folder, _, name = image.rpartition("/")
@@ -48,8 +48,6 @@ def write_preview(
     try:
         sheet.save(target, "PNG")
     except OSError as error:
-        raise InputError(
-            f"cannot write the picture to {target} ({error}); choose another with --output"
-        ) from error
+        raise InputError(f"cannot write the picture to {target} ({error}); choose another with --output") from error
     areas = result.areas.tolist()
     return class_totals(bundle.labels.names, areas, [int(area > 0) for area in areas]), result.confidence

@@ -4,6 +4,7 @@ The results file is the shard's commit record: it is written with one create-onl
 is no other truth about what is done. Everything else here can be made again from it.
 """
 
+import contextlib
 import io
 import re
 from collections import Counter
@@ -148,8 +149,8 @@ def encode_class_areas(results: pa.Table) -> bytes:
 def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow]) -> pa.Table:
     """Commit one shard: its results file, create-only, then its class_areas.
 
-    The first writer wins. When the file is there already, whether a rival wrote it or a retried PUT had worked after all,
-    it is read back and is the truth. Returns the committed table.
+    The first writer wins. When the file is there already, whether a rival wrote it or a retried PUT had worked after
+    all, it is read back and is the truth. Returns the committed table.
     """
     data = encode_results(rows)
     key = shard_key("results", run_id, shard)
@@ -200,9 +201,7 @@ class RunTotals:
     classes: list[ClassTotal]
 
 
-def finish_tables(
-    store: Store, run_id: str, classes: Sequence[str], model_id: str, params_id: str
-) -> RunTotals:
+def finish_tables(store: Store, run_id: str, classes: Sequence[str], model_id: str, params_id: str) -> RunTotals:
     """Fill gaps in class_areas and write class_totals, both from the committed results.
 
     `classes` are the label set's names in index order; a class that never appears has a row of zeros.
@@ -218,9 +217,7 @@ def finish_tables(
         if shard not in present:
             _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
         areas = table.column("areas").combine_chunks().flatten()
-        for class_id, count in zip(
-            areas.field("class_id").to_pylist(), areas.field("pixels").to_pylist(), strict=True
-        ):
+        for class_id, count in zip(areas.field("class_id").to_pylist(), areas.field("pixels").to_pylist(), strict=True):
             pixels[class_id] += count
             images[class_id] += 1
         reasons = [reason for reason in table.column("error").to_pylist() if reason is not None]
@@ -252,8 +249,8 @@ def read_class_totals(store: Store, run_id: str) -> list[ClassTotal]:
 def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
     """The newest row of each key and recipe over all runs, sorted by key: what OUTPUT knows now.
 
-    Run ids sort by time, so a later run's row replaces an earlier one's. Reads every committed file; `columns` limits what
-    is kept in memory (key, model_id and params_id are always there).
+    Run ids sort by time, so a later run's row replaces an earlier one's. Reads every committed file; `columns` limits
+    what is kept in memory (key, model_id and params_id are always there).
     """
     wanted = None if columns is None else list(dict.fromkeys(["key", "model_id", "params_id", *columns]))
     tables = [
@@ -264,17 +261,11 @@ def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table
         for table in read_results(store, run_id)
     ]
     if not tables:
-        schema = (
-            RESULTS_SCHEMA if wanted is None else pa.schema([RESULTS_SCHEMA.field(name) for name in wanted])
-        )
+        schema = RESULTS_SCHEMA if wanted is None else pa.schema([RESULTS_SCHEMA.field(name) for name in wanted])
         return schema.append(pa.field("run_id", pa.string())).empty_table()
     everything = pa.concat_tables(tables)
-    newest: dict[tuple[str, str, str], int] = {}
-    identities = zip(
-        *(everything.column(name).to_pylist() for name in ("key", "model_id", "params_id")), strict=True
-    )
-    for index, identity in enumerate(identities):
-        newest[identity] = index  # tables come oldest run first
+    identities = zip(*(everything.column(name).to_pylist() for name in ("key", "model_id", "params_id")), strict=True)
+    newest = {identity: index for index, identity in enumerate(identities)}  # tables come oldest run first
     return everything.take([index for _, index in sorted(newest.items())])
 
 
@@ -283,9 +274,7 @@ def read_table(data: bytes, key: str) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"{key} is not a readable Parquet file ({error}); move it away and run again"
-        ) from error
+        raise StorageError(f"{key} is not a readable Parquet file ({error}); move it away and run again") from error
 
 
 def _area_dict(area: ClassArea) -> dict[str, object]:
@@ -304,10 +293,8 @@ def _to_parquet(table: pa.Table) -> bytes:
 
 
 def _create_if_absent(store: Store, key: str, data: bytes) -> None:
-    try:
+    with contextlib.suppress(ObjectExists):
         store.create(key, data)
-    except ObjectExists:
-        pass
 
 
 def _shard_numbers(store: Store, prefix: str) -> Iterable[int]:

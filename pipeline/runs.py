@@ -161,9 +161,7 @@ class ProgressWriter:
             if progress is not None and progress is not written:
                 # Progress is for watching only: a write that fails is made good by the next one.
                 with contextlib.suppress(StorageError):
-                    self._output.put(
-                        f"runs/{progress.run_id}/progress.json", progress.model_dump_json().encode()
-                    )
+                    self._output.put(f"runs/{progress.run_id}/progress.json", progress.model_dump_json().encode())
                     written = progress
             if stopping:
                 return

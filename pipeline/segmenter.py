@@ -1,7 +1,8 @@
 """Segment one shard: fetch -> decode -> predict -> encode -> put -> commit, with the stages overlapped.
 
-Knows nothing of Ray: the pool puts a `Segmenter` into an actor and calls `process` from two threads, so that one shard's
-loading overlaps the other's end. I/O runs in threads, codecs in their own processes, the model in one place at a time.
+Knows nothing of Ray: the pool puts a `Segmenter` into an actor and calls `process` from two threads, so that one
+shard's loading overlaps the other's end. I/O runs in threads, codecs in their own processes, the model in one place
+at a time.
 
 Batches depend on the shard alone, never on timing: images are taken in plan order and grouped by shape. So the same
 shard gives the same bytes however fast the storage answered.
@@ -14,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,8 +124,8 @@ class Segmenter:
     def process(self, shard: Shard) -> ShardOutcome:
         """Segment every image of `shard` and commit it.
 
-        An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does not
-        answer, in which case nothing is committed and the shard can be tried again, anywhere.
+        An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does
+        not answer, in which case nothing is committed and the shard can be tried again, anywhere.
         """
         rows: dict[int, ResultRow] = {}
         saves: deque[tuple[int, Future[ResultRow]]] = deque()
@@ -231,9 +233,7 @@ class Segmenter:
         )
 
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
-        reason = (
-            error.reason if isinstance(error, ImageError) else _STORAGE_REASONS.get(type(error), "storage")
-        )
+        reason = error.reason if isinstance(error, ImageError) else _STORAGE_REASONS.get(type(error), "storage")
         message = error.message if isinstance(error, ImageError) else str(error)
         return ResultRow(**_identity(entry, self.spec.recipe), status="error", error=reason, message=message)
 
@@ -277,7 +277,7 @@ def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np
     return np.bincount(mask.ravel(), minlength=labels.num_classes)[: labels.num_classes].astype(np.int64)
 
 
-def summarize(shard: int, rows: list[dict[str, object]], stage_seconds: Mapping[str, float]) -> ShardOutcome:
+def summarize(shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float]) -> ShardOutcome:
     """The outcome of a committed shard, from the rows that were committed (which may be a rival's)."""
     failed = [row for row in rows if row["status"] != "ok"]
     return ShardOutcome(
@@ -286,15 +286,14 @@ def summarize(shard: int, rows: list[dict[str, object]], stage_seconds: Mapping[
         ok=len(rows) - len(failed),
         errors=Counter(str(row["error"]) for row in failed),
         examples=tuple(
-            ErrorExample(str(row["key"]), str(row["error"]), str(row["message"]))
-            for row in failed[:MAX_EXAMPLES]
+            ErrorExample(str(row["key"]), str(row["error"]), str(row["message"])) for row in failed[:MAX_EXAMPLES]
         ),
-        pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),  # type: ignore[call-overload]
+        pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),
         stage_seconds=stage_seconds,
     )
 
 
-def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, object]:
+def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, Any]:
     return {
         "key": entry.key,
         "etag": entry.etag,
@@ -329,7 +328,7 @@ class _StageClock:
     """Seconds spent in each stage, summed over threads."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, stage: str) -> "_Span":
@@ -337,7 +336,7 @@ class _StageClock:
 
     def add(self, stage: str, seconds: float) -> None:
         with self._lock:
-            self._seconds[stage] += seconds  # type: ignore[assignment]
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
         with self._lock:

@@ -53,9 +53,7 @@ class DoneIndex:
                     pc.equal(table["params_id"], recipe.params_id),
                 )
                 rows = table.filter(mine).select(["key", "etag", "status", "error"])
-                for key, etag, status, error in zip(
-                    *(column.to_pylist() for column in rows.columns), strict=True
-                ):
+                for key, etag, status, error in zip(*(column.to_pylist() for column in rows.columns), strict=True):
                     if status == "ok" or (not retry_errors and error not in TRANSIENT_ERRORS):
                         index.add(key, etag)
         return index
@@ -93,7 +91,7 @@ def select(
 
 
 def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    """A predicate on keys. Globs match the whole key and `*` crosses `/`, as with the AWS CLI; `**/` may match nothing."""
+    """A predicate on keys. Globs match whole keys and `*` crosses `/`, as in the AWS CLI; `**/` may match nothing."""
     excluded = _any_glob(exclude)
     if include:
         included = _any_glob(include)

@@ -121,9 +121,7 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
         from pipeline.storage_cloud import CloudStore
 
         return CloudStore.from_uri(uri, options)
-    raise InputError(
-        f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://."
-    )
+    raise InputError(f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://.")
 
 
 def folder(path: str, what: str) -> str:

@@ -36,9 +36,7 @@ class CloudStore:
         scheme, _, rest = uri.partition("://")
         bucket, _, prefix = rest.partition("/")
         if not bucket or "@" in bucket or ":" in bucket or "?" in rest:
-            raise InputError(
-                f"{scheme}:// URIs look like {scheme}://bucket/prefix, without credentials or options."
-            )
+            raise InputError(f"{scheme}:// URIs look like {scheme}://bucket/prefix, without credentials or options.")
         return cls(scheme.lower(), bucket, folder(prefix, f"{scheme}://{bucket}"), options)
 
     @property
@@ -104,9 +102,7 @@ class CloudStore:
     def check_readable(self) -> None:
         try:
             next(
-                iter(
-                    obstore.list(self._open(self._options.check_seconds), self._prefix or None, chunk_size=1)
-                ),
+                iter(obstore.list(self._open(self._options.check_seconds), self._prefix or None, chunk_size=1)),
                 None,
             )
         except Exception as error:
@@ -145,9 +141,7 @@ class CloudStore:
         return AzureStore(self._bucket, **settings)
 
     def _full(self, key: str) -> str:
-        if any(part in ("", ".", "..") for part in key.split("/")) or any(
-            c < " " or c == "\x7f" for c in key
-        ):
+        if any(part in ("", ".", "..") for part in key.split("/")) or any(c < " " or c == "\x7f" for c in key):
             raise StorageError(
                 f"{self.uri}: {key!r} cannot be a key here (empty, '.' or '..' part, control character)."
             )

@@ -104,18 +104,14 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
     if code in _BAD_CREDENTIALS or status == 401:
         return AccessDenied(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
     if code in _FORBIDDEN or (status == 403 and code is None):
-        return AccessDenied(
-            f"{name}: the credentials are not allowed to do this ({told}); widen their policy."
-        )
+        return AccessDenied(f"{name}: the credentials are not allowed to do this ({told}); widen their policy.")
     if code in (
         "PermanentRedirect",
         "AuthorizationHeaderMalformed",
         "IllegalLocationConstraintException",
         "301",
     ):
-        return StorageError(
-            f"{name}: the bucket is in another region than the one asked; give ?region= or AWS_REGION."
-        )
+        return StorageError(f"{name}: the bucket is in another region than the one asked; give ?region= or AWS_REGION.")
     if code in _TRANSIENT or (status is not None and (status >= 500 or status == 429)):
         return StorageUnavailable(f"{name}: {where} keeps answering {told}; try again later.")
     if status == 403:
@@ -131,9 +127,7 @@ def _without_answer(error: Exception, name: str, where: str) -> StorageError:
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{name} does not exist.")
     if isinstance(error, aws.SSLError) or "certificate" in text:
-        return StorageUnavailable(
-            f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE."
-        )
+        return StorageUnavailable(f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE.")
     if isinstance(error, _BROKEN) or "timed out" in text:
         return StorageUnavailable(f"{name}: {where} {_network_trouble(error, text)}.")
     if isinstance(error, aws.BotoCoreError | rust.BaseError | ValueError | TypeError):
@@ -144,9 +138,7 @@ def _without_answer(error: Exception, name: str, where: str) -> StorageError:
 def _network_trouble(error: Exception, text: str) -> str:
     if "dns error" in text or "resolve" in text or "Name or service not known" in text:
         return "is not known to the name service; check the endpoint's spelling and the network"
-    if "tcp connect error" in text or isinstance(
-        error, aws.EndpointConnectionError | aws.ConnectTimeoutError
-    ):
+    if "tcp connect error" in text or isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
         return "cannot be reached; check the endpoint and the network"
     if "TimedOut" in text or "timed out" in text or isinstance(error, aws.ReadTimeoutError):
         return "did not answer in time"

@@ -47,9 +47,7 @@ class LocalStore:
         if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
             raise InputError(f"{uri} is not a local folder; write file:///absolute/path.")
         if parts.query or parts.fragment:
-            raise InputError(
-                f"{uri}: write '?' as %3F and '#' as %23 in a file:// URI, or give the path as it is."
-            )
+            raise InputError(f"{uri}: write '?' as %3F and '#' as %23 in a file:// URI, or give the path as it is.")
         return cls(path)
 
     @property
@@ -328,20 +326,14 @@ def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> Storag
         case errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG if reading:
             return ObjectMissing(f"{name} is not a file.")
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return AccessDenied(
-                f"{name} {trouble}: {error.strerror}; check its owner, permissions and mount."
-            )
+            return AccessDenied(f"{name} {trouble}: {error.strerror}; check its owner, permissions and mount.")
         case errno.ENOTDIR | errno.EISDIR:
-            return StorageError(
-                f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file."
-            )
+            return StorageError(f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file.")
         case errno.ENOSPC | errno.EDQUOT:
             return StorageError(f"{name} {trouble}: the disk is full or over quota.")
         case errno.ENAMETOOLONG:
             return StorageError(f"{name} {trouble}: the name is too long for this file system.")
         case errno.EOPNOTSUPP | errno.ENOSYS:
-            return StorageError(
-                f"{name} {trouble}: this file system has no hard links, which create-only writes need."
-            )
+            return StorageError(f"{name} {trouble}: this file system has no hard links, which create-only writes need.")
         case _:
             return StorageError(f"{name} {trouble}: {error.strerror or type(error).__name__}.")

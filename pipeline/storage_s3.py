@@ -66,9 +66,7 @@ class S3Store:
     def at(self, path: str) -> "S3Store":
         address = replace(self._address, prefix=self._address.prefix + folder(path, self.uri))
         if S3Address.parse(address.uri) != address:
-            raise StorageError(
-                f"{self.uri}: {path!r} would read as an option of the URI; choose another name."
-            )
+            raise StorageError(f"{self.uri}: {path!r} would read as an option of the URI; choose another name.")
         return S3Store(address, self._options, self._clients)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -83,9 +81,7 @@ class S3Store:
                     # Code points order as UTF-8 bytes do. What resumes and merges relies on the order, so a
                     # service that has another (S3 Express) must not pass unnoticed.
                     if key <= last:
-                        raise StorageError(
-                            f"{self.uri}: this service does not list keys in order ({last!r}, {key!r})."
-                        )
+                        raise StorageError(f"{self.uri}: this service does not list keys in order ({last!r}, {key!r}).")
                     last = key
                     modified = found["LastModified"].astimezone(UTC)
                     yield ObjectInfo(key, _bare(found.get("ETag")), found["Size"], modified)
@@ -195,9 +191,7 @@ class S3Store:
         except Exception as error:
             self._raise(error, self.uri)
         if not exclusive:
-            raise StorageError(
-                f"{self.uri}: this service ignores If-None-Match, so runs could overwrite one another."
-            )
+            raise StorageError(f"{self.uri}: this service ignores If-None-Match, so runs could overwrite one another.")
 
     def _full(self, key: str) -> str:
         full = self._address.prefix + key
@@ -206,9 +200,7 @@ class S3Store:
         except UnicodeEncodeError:
             raise StorageError(f"{self.uri}: {key!r} is not valid Unicode.") from None
         if not key or "\0" in key or length > 1024:
-            raise StorageError(
-                f"{self.uri}: {key!r} cannot be a key (empty, with a NUL, or over 1,024 bytes)."
-            )
+            raise StorageError(f"{self.uri}: {key!r} cannot be a key (empty, with a NUL, or over 1,024 bytes).")
         return full
 
     def _name(self, key: str) -> str:

@@ -52,9 +52,7 @@ class S3Address:
         bucket, _, prefix = place.partition("/")
         shown = f"s3://{bucket.rpartition('@')[2]}/{prefix}"
         if "@" in bucket or ":" in bucket:
-            raise InputError(
-                f"{shown}: credentials and ports do not belong here; use a profile or AWS_* variables."
-            )
+            raise InputError(f"{shown}: credentials and ports do not belong here; use a profile or AWS_* variables.")
         if not bucket:
             raise InputError(f"{shown}: the bucket is missing; write s3://bucket/prefix.")
         given = dict(parse_qsl(query, keep_blank_values=True))
@@ -62,17 +60,13 @@ class S3Address:
             if name in _OPTIONS:
                 continue
             if _SECRET_NAME.search(name):
-                raise InputError(
-                    f"{shown}: {name} does not belong into the URI; use a profile or AWS_* variables."
-                )
+                raise InputError(f"{shown}: {name} does not belong into the URI; use a profile or AWS_* variables.")
             raise InputError(f"{shown}: there is no option {name!r}; there are {', '.join(_OPTIONS)}.")
         endpoint = given.get("endpoint_url")
         if endpoint is not None:
             parts = urlsplit(endpoint)
             if "@" in parts.netloc:
-                raise InputError(
-                    f"{shown}: endpoint_url holds credentials; use a profile or AWS_* variables."
-                )
+                raise InputError(f"{shown}: endpoint_url holds credentials; use a profile or AWS_* variables.")
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
                 raise InputError(f"{shown}: endpoint_url must look like https://host:port.")
         if prefix and not prefix.endswith("/"):
@@ -84,9 +78,7 @@ class S3Address:
         options = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
         query = "?" + urlencode(options, safe=":/") if options else ""
         # One slash at the end is understood; a prefix that is "/" or ends in "//" needs it said.
-        path = (
-            self.prefix if self.prefix == "/" or self.prefix.endswith("//") else self.prefix.removesuffix("/")
-        )
+        path = self.prefix if self.prefix == "/" or self.prefix.endswith("//") else self.prefix.removesuffix("/")
         return f"s3://{self.bucket}/{path}{query}" if path else f"s3://{self.bucket}{query}"
 
 
@@ -210,7 +202,5 @@ def _bucket_region(client: "S3Client", bucket: str) -> str | None:
         answer: Any = client.head_bucket(Bucket=bucket)
     except ClientError as error:
         answer = error.response
-    region = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get(
-        "x-amz-bucket-region"
-    )
+    region = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
     return str(region) if region else None

@@ -1,4 +1,4 @@
-"""A driver that is stopped or killed: it goes quickly, leaves nothing running, and the same command finishes the job."""
+"""A driver that is stopped or killed leaves nothing running, and the same command finishes the job."""
 
 import os
 import signal
@@ -19,8 +19,26 @@ IMAGES = 120
 
 def start(source: Path, output: Path, bundle: Path) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "segment", str(source), str(output)]
-    options = ["--model", str(bundle), "--shard-size", "4", "--device", "cpu", "--cpus-per-actor", "1", "--actors", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli import main; main()",
+        "segment",
+        str(source),
+        str(output),
+    ]
+    options = [
+        "--model",
+        str(bundle),
+        "--shard-size",
+        "4",
+        "--device",
+        "cpu",
+        "--cpus-per-actor",
+        "1",
+        "--actors",
+        "1",
+    ]
     return subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -47,7 +65,9 @@ def run_processes() -> set[int]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_same_command_finishes_what_a_stopped_driver_left(how: signal.Signals, tmp_path: Path, model_dir: Path) -> None:
+def test_the_same_command_finishes_what_a_stopped_driver_left(
+    how: signal.Signals, tmp_path: Path, model_dir: Path
+) -> None:
     source, output = tmp_path / "photos", tmp_path / "labels"
     fill(source, IMAGES, size=(320, 240))
     others = run_processes()

@@ -1,4 +1,4 @@
-"""The main job as its user runs it: `fcn segment` on a bucket and on a folder, again, changed, and with another model."""
+"""The main job as its user runs it, on a bucket and on a folder: once, again, changed, and with another model."""
 
 import io
 import json
@@ -207,7 +207,9 @@ class KillsAnActor(Observer):
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Masks and results by name, without the run id."""
-    kept = [path for part in ("masks", "results", "class_areas") for path in (folder / part).rglob("*") if path.is_file()]
+    kept = [
+        path for part in ("masks", "results", "class_areas") for path in (folder / part).rglob("*") if path.is_file()
+    ]
     return {str(path.relative_to(folder)).split("run_id=")[-1].split("/", 1)[-1]: path.read_bytes() for path in kept}
 
 
@@ -215,8 +217,8 @@ def test_an_actor_killed_in_mid_run_changes_nothing(model_dir: Path, tmp_path: P
     source = tmp_path / "photos"
     fill(source, 60)
     job = SegmentJob(
-        source=str(source), output=str(tmp_path / "calm"), model=str(model_dir), shard_size=4, actors=2, cpus_per_actor=1,
-        device="cpu",
+        source=str(source), output=str(tmp_path / "calm"), model=str(model_dir), shard_size=4, actors=2,
+        cpus_per_actor=1, device="cpu",
     )  # fmt: skip
     run_job(job)
     killer = KillsAnActor()
@@ -247,7 +249,7 @@ def test_a_stopped_run_is_continued_by_the_same_call(model_dir: Path, tmp_path: 
     fill(source, 3, start=40)
     resumed = run_job(job)
     assert resumed.state == "finished"
-    assert [run.run_id for run in resumed.runs][0] == record.run_id
+    assert resumed.runs[0].run_id == record.run_id
     assert [run.counts.images for run in resumed.runs] == [40, 3]
     masks = list(open_store(job.output).list("masks/"))
     assert len(masks) == 43
@@ -302,13 +304,30 @@ def test_a_cuda_that_is_not_there_is_bad_input(
 ) -> None:
     fill(tmp_path / "photos", 1)
     code = fcn(
-        ["segment", str(tmp_path / "photos"), str(tmp_path / "labels"), "--model", str(model_dir), "--device", "cuda"]
+        [
+            "segment",
+            str(tmp_path / "photos"),
+            str(tmp_path / "labels"),
+            "--model",
+            str(model_dir),
+            "--device",
+            "cuda",
+        ]
     )
     assert code == 2
     assert "PyTorch sees no CUDA device" in capsys.readouterr().err
 
 
-HOSTILE = ["a//b.jpg", "./x.jpg", "../x.jpg", "dir/", "line\nbreak.jpg", "emoji😀.jpg", "k" * 1000 + ".jpg", "name#1?.jpg"]
+HOSTILE = [
+    "a//b.jpg",
+    "./x.jpg",
+    "../x.jpg",
+    "dir/",
+    "line\nbreak.jpg",
+    "emoji😀.jpg",
+    "k" * 1000 + ".jpg",
+    "name#1?.jpg",
+]
 
 
 def test_no_key_is_lost_whatever_it_looks_like(

@@ -21,9 +21,7 @@ from tests.fcn_core.nets import LABELS, small_bundle, small_net
 
 def test_saved_bundle_predicts_the_same(tmp_path: Path) -> None:
     model = small_net()
-    bundle = ModelBundle.from_model(
-        model, LABELS, CAFFE, provenance={"by": "a test"}, scores={"mean_iu": 0.5}
-    )
+    bundle = ModelBundle.from_model(model, LABELS, CAFFE, provenance={"by": "a test"}, scores={"mean_iu": 0.5})
     bundle.save(tmp_path / "model")
     loaded = ModelBundle.load(tmp_path / "model")
     assert loaded.model_id == bundle.model_id
@@ -163,9 +161,7 @@ DAMAGE: list[tuple[str, Callable[[Files], Files], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE]
-)
+@pytest.mark.parametrize(("damage", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE])
 def test_every_damage_is_named(damage: Callable[[Files], Files], message: str) -> None:
     files = damage(small_bundle().to_files())
     with pytest.raises(BundleError, match=rf"^here: .*{message}"):

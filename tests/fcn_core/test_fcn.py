@@ -40,9 +40,7 @@ def test_any_size_gives_one_cell_per_started_stride(height: int, width: int, arc
 @pytest.mark.parametrize(
     ("arch", "parameters"), [("fcn32s", 134_346_581), ("fcn16s", 134_364_410), ("fcn8s", 134_376_863)]
 )
-def test_parameter_counts_are_the_papers_without_the_fixed_last_upsampling(
-    arch: str, parameters: int
-) -> None:
+def test_parameter_counts_are_the_papers_without_the_fixed_last_upsampling(arch: str, parameters: int) -> None:
     with torch.device("meta"):
         model = build(Architecture.model_validate({"arch": arch, "num_classes": 21}))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters

@@ -49,9 +49,7 @@ def test_another_ignore_index_is_respected():
 
 
 def test_half_precision_logits_are_summed_in_float32():
-    total, _ = pixel_cross_entropy(
-        torch.zeros(1, 2, 300, 300, dtype=torch.bfloat16), torch.zeros(1, 300, 300).long()
-    )
+    total, _ = pixel_cross_entropy(torch.zeros(1, 2, 300, 300, dtype=torch.bfloat16), torch.zeros(1, 300, 300).long())
     assert total.dtype == torch.float32
     assert float(total) == pytest.approx(90_000 * np.log(2), rel=1e-4)
 

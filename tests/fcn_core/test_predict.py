@@ -41,9 +41,7 @@ def _photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     channels = [
-        127
-        + 60 * np.sin(x / rng.uniform(9, 90) + rng.uniform(0, 6))
-        + 60 * np.sign(np.sin(y / rng.uniform(9, 90)))
+        127 + 60 * np.sin(x / rng.uniform(9, 90) + rng.uniform(0, 6)) + 60 * np.sign(np.sin(y / rng.uniform(9, 90)))
         for _ in range(3)
     ]
     noisy = np.stack(channels, axis=-1) + rng.normal(0, 6, (height, width, 3))
@@ -63,9 +61,7 @@ needs_bfloat16 = pytest.mark.skipif(
     st.integers(1, 6),
     st.sampled_from([8, 16, 32]),
 )
-def test_strips_give_the_argmax_of_the_whole(
-    height: int, width: int, count: int, classes: int, stride: int
-) -> None:
+def test_strips_give_the_argmax_of_the_whole(height: int, width: int, count: int, classes: int, stride: int) -> None:
     generator = torch.Generator().manual_seed(height * 151 + width)
     scores = torch.randn(count, classes, -(-height // stride), -(-width // stride), generator=generator)
     expected = final_upsample(scores, stride, (height, width)).argmax(1)
@@ -251,9 +247,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
         resolve_settings(device="cpu", precision="bfloat16")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"threads": 0}, {"tile_pixels": 100}, {"precision": "int8"}]
-)
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"threads": 0}, {"tile_pixels": 100}, {"precision": "int8"}])
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         _settings(**wrong)

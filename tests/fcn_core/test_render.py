@@ -62,18 +62,14 @@ def test_a_legend_shows_every_colour_at_any_width(name, width):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 400), st.integers(1, 400), st.text(max_size=300))
 def test_a_sheet_takes_any_number_shape_and_caption(count, columns, height, width, caption):
-    sheet = contact_sheet(
-        [Tile(caption, *halves(height, width), note=caption)] * count, LABELS, columns=columns
-    )
+    sheet = contact_sheet([Tile(caption, *halves(height, width), note=caption)] * count, LABELS, columns=columns)
     assert sheet.mode == "RGB"
     shown = min(columns, count)
     assert sheet.width == 48 + shown * 442 + (shown - 1) * 20
 
 
 def test_a_sheet_shows_photo_overlay_and_legend_and_nothing_distorted():
-    sheet = np.asarray(
-        contact_sheet([Tile("a", *halves(40, 40))], LABELS, columns=1, tile_width=200, alpha=1.0)
-    )
+    sheet = np.asarray(contact_sheet([Tile("a", *halves(40, 40))], LABELS, columns=1, tile_width=200, alpha=1.0))
     for color in LABELS.palette:
         rows, columns = np.nonzero((sheet == color).all(axis=-1))
         in_tile = rows < 24 + 150

@@ -92,9 +92,7 @@ def test_reads_safetensors_and_torch_files(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
     safetensors.torch.save_file(tensors, tmp_path / "w.safetensors")
     torch.save(tensors, tmp_path / "bare.pt")
-    torch.save(
-        {"epoch": 3, "model_state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "ck.pt"
-    )
+    torch.save({"epoch": 3, "model_state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "ck.pt")
     for name in ("w.safetensors", "bare.pt", "ck.pt"):
         read = read_tensors(tmp_path / name)
         assert read.keys() == tensors.keys()

@@ -67,7 +67,7 @@ def test_too_many_errors_fail_the_flow_with_the_reason_first(job: SegmentJob) ->
 
 
 def test_bad_input_fails_before_any_work(job: SegmentJob) -> None:
-    with pytest.raises(InputError, match="there is no model at .*/no-model"):
+    with pytest.raises(InputError, match=r"there is no model at .*/no-model"):
         segment(job.model_copy(update={"model": f"{job.source}/no-model"}))
     assert list(open_store(job.output).list()) == []
 

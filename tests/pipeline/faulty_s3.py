@@ -57,9 +57,7 @@ class FaultyS3:
                     return
                 upstream = http.client.HTTPConnection(target.hostname or "", target.port or 80, timeout=30)
                 headers = {
-                    name: value
-                    for name, value in self.headers.items()
-                    if name.lower() not in proxy.dropped_headers
+                    name: value for name, value in self.headers.items() if name.lower() not in proxy.dropped_headers
                 }
                 upstream.request(self.command, self.path, body, headers)
                 answer = upstream.getresponse()
@@ -75,16 +73,13 @@ class FaultyS3:
                 headers = {
                     name: value
                     for name, value in answer.headers.items()
-                    if name.lower()
-                    not in ("content-length", "connection", "transfer-encoding", "server", "date")
+                    if name.lower() not in ("content-length", "connection", "transfer-encoding", "server", "date")
                 }
                 self._answer(answer.status, headers, content[: len(content) // 2] if cut else content, length)
                 if cut:
                     self._reset()
 
-            def _answer(
-                self, status: int, headers: dict[str, str], body: bytes, length: str | None = None
-            ) -> None:
+            def _answer(self, status: int, headers: dict[str, str], body: bytes, length: str | None = None) -> None:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

@@ -36,13 +36,17 @@ def test_a_missing_source_is_named(tmp_path: Path, model_dir: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_source_is_said_to_be_empty(tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_source_is_said_to_be_empty(
+    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "none").mkdir()
     message = refused(capsys, "segment", tmp_path / "none", tmp_path / "out", "--model", model_dir)
     assert "is empty" in message
 
 
-def test_an_output_inside_the_source_is_refused(photos: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_inside_the_source_is_refused(
+    photos: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for output in (photos / "labels", photos, f"file://{photos}/labels"):
         assert "lies inside source" in refused(capsys, "segment", photos, output, "--model", model_dir)
     assert len(list(photos.iterdir())) == 2
@@ -60,7 +64,9 @@ def test_an_unwritable_output_is_refused(photos: Path, model_dir: Path, capsys: 
     assert "/proc/labels" in refused(capsys, "segment", photos, "/proc/labels", "--model", model_dir)
 
 
-def test_an_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_is_a_file_is_refused(
+    photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("x")
     assert str(tmp_path / "file") in refused(capsys, "segment", photos, tmp_path / "file", "--model", model_dir)
 
@@ -71,7 +77,9 @@ def test_a_missing_model_is_named(photos: Path, tmp_path: Path, capsys: pytest.C
     assert "no-model" in message
 
 
-def test_a_damaged_model_is_named(photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_model_is_named(
+    photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in model_dir.iterdir():
@@ -86,12 +94,20 @@ def test_a_damaged_model_is_named(photos: Path, tmp_path: Path, model_dir: Path,
 def test_a_missing_bucket_is_named(
     s3_endpoint: str, photos: Path, model_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert "no-such-bucket-here" in refused(capsys, "segment", "s3://no-such-bucket-here/x", tmp_path, "--model", model_dir)
-    assert "no-such-bucket-here" in refused(capsys, "segment", photos, "s3://no-such-bucket-here/x", "--model", model_dir)
+    assert "no-such-bucket-here" in refused(
+        capsys, "segment", "s3://no-such-bucket-here/x", tmp_path, "--model", model_dir
+    )
+    assert "no-such-bucket-here" in refused(
+        capsys, "segment", photos, "s3://no-such-bucket-here/x", "--model", model_dir
+    )
 
 
 def test_missing_credentials_are_named(
-    bucket: str, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bucket: str,
+    model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key="a.jpg", Body=jpeg(10, 10))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -123,7 +139,18 @@ def test_a_config_file_gives_options_and_the_command_line_wins(
 
 
 def test_model_new_and_show_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--arch", "fcn16s", "--backbone", "vgg16", "--labels", "voc", "--width", "0.125", "--head-width", "16"]
+    options = [
+        "--arch",
+        "fcn16s",
+        "--backbone",
+        "vgg16",
+        "--labels",
+        "voc",
+        "--width",
+        "0.125",
+        "--head-width",
+        "16",
+    ]
     assert fcn(["model", "new", *options, "-o", str(tmp_path / "m")]) == 0
     made = capsys.readouterr().out
     assert fcn(["model", "show", str(tmp_path / "m"), "--json"]) == 0
@@ -156,7 +183,9 @@ def test_preview_draws_the_image_and_its_classes(
     assert "confidence" in capsys.readouterr().err
 
 
-def test_preview_of_what_is_no_image_is_refused(tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_of_what_is_no_image_is_refused(
+    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "words.jpg").write_text("words")
     assert "words.jpg" in refused(capsys, "preview", tmp_path / "words.jpg", "--model", model_dir)
     assert "none.jpg" in refused(capsys, "preview", tmp_path / "none.jpg", "--model", model_dir)

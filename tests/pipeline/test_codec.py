@@ -156,16 +156,12 @@ def test_a_worker_killed_once_costs_no_image() -> None:
     show it.
     """
     with CodecPool(2, timeout_seconds=60) as pool:
-        wait_until(
-            lambda: [pool.decode(png(2, 2)).result(timeout=60) for _ in range(4)] and pool.worker_pids()
-        )
+        wait_until(lambda: [pool.decode(png(2, 2)).result(timeout=60) for _ in range(4)] and pool.worker_pids())
         futures = [pool.decode(png(300, 300, seed)) for seed in range(24)]
         for pid in pool.worker_pids():
             os.kill(pid, signal.SIGKILL)
         for seed, future in enumerate(futures):
-            np.testing.assert_array_equal(
-                future.result(timeout=60).pixels, decode(png(300, 300, seed), 100_000).pixels
-            )
+            np.testing.assert_array_equal(future.result(timeout=60).pixels, decode(png(300, 300, seed), 100_000).pixels)
 
 
 def test_a_worker_that_stops_moving_once_costs_no_image() -> None:

@@ -36,9 +36,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 def photo(height: int = 23, width: int = 31) -> npt.NDArray[np.uint8]:
     """Smooth, with no symmetry: every turn and mirror image of it looks different."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 200 // width, y * 200 // height, (x + 2 * y) * 60 // (width + height)], 2).astype(
-        np.uint8
-    )
+    return np.stack([x * 200 // width, y * 200 // height, (x + 2 * y) * 60 // (width + height)], 2).astype(np.uint8)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -144,9 +142,7 @@ def test_cmyk_jpegs_keep_their_colours() -> None:
 
 
 def test_lab_and_ycbcr_become_rgb() -> None:
-    to_lab = ImageCms.buildTransform(
-        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
-    )
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     lab = ImageCms.applyTransform(Image.fromarray(photo()), to_lab)
     assert lab is not None
     assert np.abs(decode(encoded(lab, "TIFF"), LIMIT).pixels.astype(int) - photo()).mean() < 3

@@ -88,9 +88,7 @@ class CannotStart(Steady):
         raise PipelineError("precision bfloat16 is not to be had here")
 
 
-def work(
-    pool: ShardPool, count: int, should_stop: Any = lambda: False
-) -> tuple[bool, list[Any], list[PoolProgress]]:
+def work(pool: ShardPool, count: int, should_stop: Any = lambda: False) -> tuple[bool, list[Any], list[PoolProgress]]:
     done: list[Any] = []
     states: list[PoolProgress] = []
     complete = pool.run(shards(count), done.append, states.append, should_stop)
@@ -155,9 +153,7 @@ def test_stopping_ends_the_work_within_the_running_shards() -> None:
 
 
 def test_actors_that_fit_nowhere_are_said_to_lack_what() -> None:
-    with pytest.raises(
-        PipelineError, match=r"within 2 s: each needs 3 GPU \(free: 2, in the whole cluster: 2\)"
-    ):
+    with pytest.raises(PipelineError, match=r"within 2 s: each needs 3 GPU \(free: 2, in the whole cluster: 2\)"):
         work(ShardPool(PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=2), Steady), 1)
 
 

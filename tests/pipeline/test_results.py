@@ -30,9 +30,7 @@ CLASSES = ["sky", "road", "car"]
 
 def ok(key: str, pixels: dict[int, int], etag: str = "e", model: str = "m") -> ResultRow:
     total = sum(pixels.values())
-    areas = tuple(
-        ClassArea(number, CLASSES[number], count, count / total) for number, count in pixels.items()
-    )
+    areas = tuple(ClassArea(number, CLASSES[number], count, count / total) for number, count in pixels.items())
     return ResultRow(
         key, etag, 10, WHEN, "ok", model, "p", width=total, height=1, orientation=1, mask_key=f"masks/{key}.png",
         mask_sha256="0" * 64, areas=areas, confidence=0.5,
@@ -104,9 +102,7 @@ def test_totals_add_up_over_shards_and_name_absent_classes(store: Store) -> None
 
 
 def test_current_is_the_newest_row_of_each_key_and_recipe(store: Store) -> None:
-    commit_shard(
-        store, "20260101", 0, [ok("a.jpg", {0: 1}), ok("b.jpg", {0: 1}), ok("a.jpg", {2: 1}, model="m2")]
-    )
+    commit_shard(store, "20260101", 0, [ok("a.jpg", {0: 1}), ok("b.jpg", {0: 1}), ok("a.jpg", {2: 1}, model="m2")])
     commit_shard(store, "20260102", 0, [ok("a.jpg", {1: 5}, etag="e2")])
     rows = {(row["key"], row["model_id"]): row for row in read_current(store).to_pylist()}
     assert len(rows) == 3

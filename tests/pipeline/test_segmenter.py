@@ -51,11 +51,7 @@ def shard_of(source: Path, number: int = 0) -> Shard:
 
 
 def rows_of(output: Path, run_id: str = "run") -> dict[str, dict]:
-    return {
-        row["key"]: row
-        for table in read_results(open_store(str(output)), run_id)
-        for row in table.to_pylist()
-    }
+    return {row["key"]: row for table in read_results(open_store(str(output)), run_id) for row in table.to_pylist()}
 
 
 def run(spec: SegmenterSpec, shard: Shard) -> segmenters.ShardOutcome:
@@ -155,9 +151,7 @@ def test_sixteen_bit_and_transparent_images_are_segmented(tmp_path: Path) -> Non
     st.integers(1, 5),
     st.integers(1, 2000),
 )
-def test_batches_hold_each_image_once_in_one_shape(
-    shapes: list[tuple[int, int]], size: int, limit: int
-) -> None:
+def test_batches_hold_each_image_once_in_one_shape(shapes: list[tuple[int, int]], size: int, limit: int) -> None:
     entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
     images = [
         segmenters._Loaded(index, entry, Decoded(np.zeros((*shape, 3), np.uint8), 1))
@@ -183,9 +177,7 @@ def test_full_batches_leave_before_the_stream_ends() -> None:
     assert len(taken) == 3
 
 
-def test_storage_that_is_down_commits_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_that_is_down_commits_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.errors import StorageUnavailable
 
     worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())

@@ -44,9 +44,7 @@ def test_every_listed_object_is_counted_once() -> None:
     done.add("a.jpg", "e")
     counts = SelectionCounts()
     chosen = list(
-        select(
-            [info("a.jpg"), info("b.jpg"), info("c.txt")], include=(), exclude=(), done=done, counts=counts
-        )
+        select([info("a.jpg"), info("b.jpg"), info("c.txt")], include=(), exclude=(), done=done, counts=counts)
     )
     assert [entry.key for entry in chosen] == ["b.jpg"]
     assert counts == SelectionCounts(listed=3, left_out=1, done=1, selected=1, selected_bytes=10)

@@ -26,9 +26,9 @@ from pipeline.errors import (
 from pipeline.storage import Store, open_store
 
 # Anything that one part of a local key may be.
-PARTS = st.text(
-    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
-).filter(lambda part: part not in (".", "..") and len(part.encode()) <= 200)
+PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda part: part not in (".", "..") and len(part.encode()) <= 200
+)
 KEYS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 
 
@@ -79,9 +79,7 @@ def test_a_folder_sorts_as_its_name_and_a_slash(store: Store) -> None:
     assert keys(store) == ["a-", "a.b", "a/c", "a0"]
 
 
-def test_a_listing_tells_size_time_and_an_etag_that_changes_with_the_bytes(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_listing_tells_size_time_and_an_etag_that_changes_with_the_bytes(store: Store, tmp_path: Path) -> None:
     store.put("k", b"one")
     (before,) = store.list()
     assert before.size == 3
@@ -109,9 +107,7 @@ def test_an_object_that_changed_since_it_was_listed_is_not_served(store: Store) 
     assert store.get("k") == b"longer"
 
 
-@pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "../x", "a/../../x", "a/..", ".", "a//b", "a/", "a\0b", "\ud800"]
-)
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a/..", ".", "a//b", "a/", "a\0b", "\ud800"])
 def test_no_key_leads_out_of_the_root(store: Store, tmp_path: Path, key: str) -> None:
     store.put("a/inside", b"")
     calls: list[Callable[[], object]] = [
@@ -220,9 +216,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_listed(tmp_path: Path) -
     assert keys(open_store(str(tmp_path))) == ["kept"]
 
 
-def test_a_failed_write_leaves_nothing_behind(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_nothing_behind(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("k", b"old")
 
     def full(*_: object) -> None:
@@ -246,9 +240,7 @@ def test_names_that_are_not_utf8_are_listed_and_readable(store: Store, tmp_path:
     names = [b"caf\xe9.jpg", b"d\xe9/x.jpg", b"\xff\\xe9", "é.jpg".encode(), b"literal\\xe9.jpg"]
     for name in names:
         Path(os.fsdecode(root + b"/" + name)).write_bytes(name)
-    assert keys(store) == sorted(
-        ["caf\\xe9.jpg", "d\\xe9/x.jpg", "\\xff\\x5cxe9", "é.jpg", "literal\\xe9.jpg"]
-    )
+    assert keys(store) == sorted(["caf\\xe9.jpg", "d\\xe9/x.jpg", "\\xff\\x5cxe9", "é.jpg", "literal\\xe9.jpg"])
     assert {store.get(info.key, size=info.size, etag=info.etag) for info in store.list()} == set(names)
     assert {store.head(key).key for key in keys(store)} == set(keys(store))
     store.delete("caf\\xe9.jpg")
@@ -272,9 +264,7 @@ def test_two_files_with_one_key_are_an_error_not_a_guess(store: Store, tmp_path:
     assert store.get("\\xe9") == b"\\xe9"
 
 
-def test_links_are_followed_but_not_in_circles(
-    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_links_are_followed_but_not_in_circles(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "photo").write_bytes(b"p")
@@ -369,9 +359,7 @@ def test_a_store_inside_a_store(store: Store) -> None:
         store.at("../elsewhere")
 
 
-def test_a_pickled_store_opens_the_same_folder_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickled_store_opens_the_same_folder_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = open_store("relative")
     store.put("k", b"1")

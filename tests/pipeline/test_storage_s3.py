@@ -27,9 +27,7 @@ from pipeline.storage import StorageOptions, Store, open_store
 from tests.pipeline.faulty_s3 import FAULTS, FaultyS3
 
 # The server of the tests cannot store line ends in a key; the others below are as nasty as S3 allows.
-CHARACTERS = st.one_of(
-    st.sampled_from("//..%+?#&= \\~*'\"<>\t\x7f"), st.characters(exclude_categories=("Cs", "Cc"))
-)
+CHARACTERS = st.one_of(st.sampled_from("//..%+?#&= \\~*'\"<>\t\x7f"), st.characters(exclude_categories=("Cs", "Cc")))
 KEYS = st.text(CHARACTERS, min_size=1, max_size=20).filter(lambda key: len(key.encode()) < 200)
 HASTY = StorageOptions(connect_seconds=1, read_seconds=0.5, retry_seconds=5, check_seconds=1)
 IMPATIENT = StorageOptions(connect_seconds=0.3, read_seconds=0.3, retry_seconds=0.2, check_seconds=0.3)
@@ -70,9 +68,7 @@ def keys(store: Store, prefix: str = "") -> list[str]:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(KEYS, st.binary(max_size=20), min_size=1, max_size=6), st.integers(0, 10**9))
-def test_any_keys_come_back_in_order_with_their_bytes(
-    bucket: str, objects: dict[str, bytes], run: int
-) -> None:
+def test_any_keys_come_back_in_order_with_their_bytes(bucket: str, objects: dict[str, bytes], run: int) -> None:
     store = open_store(f"s3://{bucket}/{run}", HASTY)
     assume(not keys(store))
     for key, data in objects.items():
@@ -89,9 +85,7 @@ def test_any_keys_come_back_in_order_with_their_bytes(
     assert keys(store) == []
 
 
-@pytest.mark.parametrize(
-    "key", ["a//b", "/a", "a/", "./a", "a/../b", "..", "a\tb", "\x7f", "a%2Fb", "a+b", "ä/ö"]
-)
+@pytest.mark.parametrize("key", ["a//b", "/a", "a/", "./a", "a/../b", "..", "a\tb", "\x7f", "a%2Fb", "a+b", "ä/ö"])
 def test_keys_that_obstore_cannot_spell_work_like_others(store: Store, key: str) -> None:
     store.create(key, b"1")
     assert keys(store) == [key]
