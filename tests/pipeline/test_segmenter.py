@@ -24,6 +24,7 @@ BUNDLE = model()
 
 
 def spec_for(source: Path, output: Path, run_id: str = "run") -> SegmenterSpec:
+    output.mkdir(exist_ok=True)  # as the driver, which holds a lease there, has done
     return SegmenterSpec(
         source=str(source),
         output=str(output),
