@@ -3,12 +3,12 @@
 Uses the Prefect server that PREFECT_API_URL or the active profile names, else an ephemeral one inside the process.
 """
 
-import os
 import sys
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from flows.environment import prepare_prefect
 from pipeline.errors import PipelineError
 from pipeline.job_options import SegmentJob, SegmentOptions
 
@@ -25,10 +25,7 @@ def segment(source: str, output: str, *, options: Annotated[SegmentOptions, Para
 
 
 def main() -> None:
-    # Before Prefect is imported: it reads these once. Its own server needs 10 to 16 s to start on a small machine.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    prepare_prefect()
     try:
         app()
     except PipelineError as error:

@@ -34,31 +34,34 @@ TRAINING_SEEDS = range(240)
 HELD_OUT_SEEDS = range(10_000, 10_040)
 
 
-def demo_dataset(seeds: range) -> InMemory:
-    """The generated scenes of those seeds, named scene-<seed>, in the sizes that the demo gives them."""
-    scenes = ((seed, generate_scene(seed, *scene_size(seed))) for seed in seeds)
-    examples = [Example(f"scene-{seed:05d}", scene.image, scene.mask) for seed, scene in scenes]
+def demo_dataset(seeds: range, progress: Callable[[int], None] = lambda done: None) -> InMemory:
+    """The generated scenes of those seeds, named scene-<seed>, in the sizes that the demo gives them.
+
+    `progress` is told how many there are so far.
+    """
+    examples = []
+    for seed in seeds:
+        scene = generate_scene(seed, *scene_size(seed))
+        examples.append(Example(f"scene-{seed:05d}", scene.image, scene.mask))
+        progress(len(examples))
     return InMemory(examples, SCENE_LABELS)
 
 
 def train_demo_model(
+    training: InMemory,
+    held_out: InMemory,
     progress: Callable[[StepReport], None] | None = None,
-    architecture: Architecture = DEMO_ARCHITECTURE,
     config: TrainConfig | None = None,
-    training: range = TRAINING_SEEDS,
-    held_out: range = HELD_OUT_SEEDS,
 ) -> tuple[ModelBundle, Scores]:
-    """Train the demo's model; returns it with its scores on held-out scenes, which are also noted in the
-    bundle.
+    """Train the demo's model; returns it with its scores on held-out scenes, which are also noted in the bundle.
 
-    `training` and `held_out` are the seeds of the scenes. The weights at the start are those of
-    `config.seed`. `progress` is called after every step.
-    Without a `config` it is DEMO_TRAINING, in bfloat16 where this machine's processor computes in it.
+    `progress` is called after every step. The weights at the start are those of `config.seed`. Without a `config` it is
+    DEMO_TRAINING, in bfloat16 where this machine's processor computes in it.
     """
     settings = resolve_settings(device="cpu")
     config = config or DEMO_TRAINING.model_copy(update={"precision": settings.precision})
-    start = ModelBundle.new(architecture, SCENE_LABELS, seed=config.seed)
-    trainer = Trainer(start.build(), demo_dataset(training), config, start.normalization)
+    start = ModelBundle.new(DEMO_ARCHITECTURE, SCENE_LABELS, seed=config.seed)
+    trainer = Trainer(start.build(), training, config, start.normalization)
     trained = trainer.fit(progress)
-    scores = evaluate(trained, demo_dataset(held_out), settings)
+    scores = evaluate(trained, held_out, settings)
     return trainer.bundle(scores), scores

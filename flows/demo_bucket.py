@@ -1,0 +1,57 @@
+"""What the demo has in its bucket: street scenes with known ground truth, and the awkward files of any real bucket."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import boto3
+
+from fcn_core.labels import Mask
+from flows.scenes import encode_jpeg, generate_scene, scene_size, special_files
+from pipeline.storage import Store, open_store
+
+FIRST_SEED = 50_000
+"""Scenes from here on are in the bucket; the model is trained and chosen on others (`flows.demo_model`)."""
+
+SCENES_PER_FOLDER = 40
+
+
+@dataclass(frozen=True)
+class DemoFile:
+    """A file of the bucket. `truth`: uint8 [H, W] as the image is displayed, None where there is nothing to label."""
+
+    key: str
+    data: bytes
+    truth: Mask | None
+    comment: str = ""
+
+
+def create_bucket(name: str) -> Store:
+    """A new, empty bucket on the server that AWS_* point to."""
+    boto3.client("s3").create_bucket(Bucket=name)
+    return open_store(f"s3://{name}")
+
+
+def street_files(numbers: Iterable[int]) -> Iterator[DemoFile]:
+    """The bucket's street scenes of those numbers, as JPEGs in folders such as a camera makes."""
+    for number in numbers:
+        seed = FIRST_SEED + number
+        scene = generate_scene(seed, *scene_size(seed))
+        key = f"drive-{1 + number // SCENES_PER_FOLDER:02d}/street-{number:04d}.jpg"
+        yield DemoFile(key, encode_jpeg(scene.image), scene.mask)
+
+
+def awkward_files() -> Iterator[DemoFile]:
+    """The special files, as if somebody had uploaded them by hand."""
+    for file in special_files(FIRST_SEED - 100):
+        yield DemoFile(f"uploads/{file.name}", file.data, file.mask, file.comment)
+
+
+def upload(files: Iterable[DemoFile], source: Store, on_file: Callable[[int], None]) -> dict[str, Mask]:
+    """Put the files into `source`; returns the ground truth by key. `on_file` is told how many are there."""
+    truth = {}
+    for count, file in enumerate(files, 1):
+        source.put(file.key, file.data)
+        if file.truth is not None:
+            truth[file.key] = file.truth
+        on_file(count)
+    return truth

@@ -1,0 +1,100 @@
+"""An S3 server of one's own, for as long as it is needed: moto's, in a process beside this one, its data in memory.
+
+The server ends when the pipe to its standard input closes, so it cannot outlive whoever started it, even if killed.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pipeline.errors import InputError, PipelineError
+
+
+@contextmanager
+def local_s3() -> Iterator[str]:
+    """Start a server and point this process and its children at it (AWS_*); gives the endpoint's URL.
+
+    Raises InputError when moto is not installed, PipelineError when the server does not start. Afterwards the environment
+    is as it was before.
+    """
+    if importlib.util.find_spec("moto") is None:
+        raise InputError("the local S3 server needs moto: pip install 'fcn-pipeline[demo]'")
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.local_s3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for the demo, which then still needs its storage to end well
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+        try:
+            endpoint = server.stdout.readline().strip()
+            if not endpoint:
+                raise PipelineError("the local S3 server did not start; its last words are above")
+            with _environment(_pointing_to(endpoint)):
+                yield endpoint
+        finally:
+            server.stdin.close()
+            try:
+                server.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _pointing_to(endpoint: str) -> dict[str, str | None]:
+    """Changes to the environment: the endpoint, made-up credentials, and nothing of the user's own account."""
+    own = {name: None for name in os.environ if name.startswith("AWS_")}
+    # A company's proxy cannot reach this machine's loopback.
+    direct = ",".join(filter(None, (os.environ.get("NO_PROXY", os.environ.get("no_proxy")), "127.0.0.1,localhost")))
+    return own | {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": "demo-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """The environment with `changes` (None removes), put back afterwards."""
+    before = {name: os.environ.get(name) for name in changes}
+    _apply(changes)
+    try:
+        yield
+    finally:
+        _apply(before)
+
+
+def _apply(changes: Mapping[str, str | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _serve() -> None:
+    """Serve on a free port, tell which on standard output, and end with standard input."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _serve()
