@@ -1,189 +1,50 @@
-"""The demo: `python -m flows.demo` (or `make demo`) shows the whole tool on this machine in a few minutes.
+"""`python -m flows.demo` (or `make demo`): the whole tool on this machine, in a few minutes, into one folder.
 
-An S3 server of its own, a bucket of street scenes with known ground truth, a small network trained on the spot, the flow
-run twice, and a look at what came out. It downloads nothing, and keeps all it writes in one folder.
+This file claims the folder, prepares the environment and prints what came out; what happens in between is
+`flows.demo_run`.
 """
 
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cyclopts import App
 from rich.console import Console
 
 from fcn_core.errors import FcnError
-from fcn_core.metrics import Scores
-from fcn_core.trainer import StepReport, TrainConfig
 from flows import environment
-from flows.demo_bucket import awkward_files, create_bucket, street_files, upload
-from flows.demo_model import HELD_OUT_SEEDS, TRAINING_SEEDS, demo_dataset, train_demo_model
-from flows.demo_report import Findings, class_table, copy_images, copy_tables, draw_sheet, examine, refused_table
-from flows.local_s3 import local_s3
-from flows.scenes import SCENE_LABELS
-from flows.steps import Step, Steps
-from pipeline import runs
-from pipeline.console import duration
-from pipeline.errors import InputError, PipelineError, StorageError
-from pipeline.export import export_masks
-from pipeline.job_options import SegmentJob
-from pipeline.storage import Store
+from pipeline.errors import InputError, PipelineError
 
 if TYPE_CHECKING:
-    from flows.segment import SegmentSummary
+    from flows.demo_run import DemoReport
 
 MARKER = ".made-by-fcn-demo"
 """A file of this name says that a folder is a demo's, so that the next demo may replace it."""
 
+app = App(name="python -m flows.demo", result_action="return_value")
 
-@dataclass(frozen=True)
-class DemoPlan:
-    """How large the demo is. The defaults take three to five minutes on two cores.
 
-    `options` go to the labelling job; `config` is the training, DEMO_TRAINING if None.
+@app.default
+def demo(*, output: Path = Path("demo-output")) -> None:
+    """Show the whole tool on this machine, in three to five minutes on two cores.
+
+    Parameters
+    ----------
+    output
+        The folder to write; an earlier demo's is replaced.
     """
+    started = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+    claim_folder(output, console)
+    environment.isolate(output / ".prefect")
+    console.print(f"The demo writes to {output} only.", markup=False)
+    from flows.demo_run import DemoPlan, run_demo
 
-    output: Path = Path("demo-output")
-    bucket: str = "street-scenes"
-    scenes: int = 280
-    added: int = 20
-    training: range = TRAINING_SEEDS
-    held_out: range = HELD_OUT_SEEDS
-    config: TrainConfig | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DemoReport:
-    """What happened: the summaries of both flow runs, what was found in the bucket, where the sheet is."""
-
-    first: "SegmentSummary"
-    second: "SegmentSummary"
-    held_out: Scores
-    findings: Findings
-    sheet: Path
-
-
-def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> DemoReport:
-    """The whole demo, into `plan.output`, which must be new, empty or an earlier demo's (see `claim_folder`).
-
-    With an `endpoint`, AWS_* point to an S3 server already, and none is started.
-    """
-    steps = Steps(console, 6)
-    with _storage(steps, endpoint):
-        with steps.step(f"Fill the bucket s3://{plan.bucket}/photos") as step:
-            store = create_bucket(plan.bucket)
-            source, output = store.at("photos"), store.at("labels")
-            files = [*awkward_files()]
-            count = len(files) + plan.scenes
-            truth = upload(files, source, lambda done: None)
-            truth |= upload(
-                street_files(range(plan.scenes)),
-                source,
-                lambda done: step.update((len(files) + done) / count, f"{len(files) + done} of {count} files"),
-            )
-            step.done(f"{count} files: {plan.scenes} street scenes, and " + ", ".join(file.comment for file in files))
-        with steps.step("Train an FCN-8s from scratch, on other scenes") as step:
-            model, held_out = _train(plan, step)
-        job = SegmentJob(source=source.uri, output=output.uri, model=str(model), **plan.options)
-        with steps.step("Run the flow: everything is new") as step:
-            first = _run_flow(job, output, step)
-        with steps.step(f"Add {plan.added} images and run the flow again: only those are done") as step:
-            truth |= upload(
-                street_files(range(plan.scenes, plan.scenes + plan.added)),
-                source,
-                lambda done: step.update(done / plan.added, f"{done} of {plan.added} files uploaded"),
-            )
-            second = _run_flow(job, output, step)
-        with steps.step("Compare the masks with the ground truth, and draw them") as step:
-            run_ids = (*first.run_ids, *second.run_ids)
-            findings = examine(output, run_ids, truth, SCENE_LABELS, lambda done: step.update(done, "reading masks"))
-            step.update(None, "drawing and copying")
-            sheet = plan.output / "contact-sheet.png"
-            title = f"{len(findings.labelled)} images, mean IU {findings.scores.mean_iu or 0:.2f}"
-            draw_sheet(findings, source, SCENE_LABELS, title).save(sheet, optimize=True)
-            export_masks(output.uri, str(plan.output / "masks"))
-            copy_tables(output, plan.output / "tables")
-            copy_images(source, _examples(findings), plan.output / "images")
-            step.done(f"mean IU {findings.scores.mean_iu or 0:.3f} over {len(findings.labelled)} images")
-    return DemoReport(first, second, held_out, findings, sheet)
-
-
-@contextmanager
-def _storage(steps: Steps, endpoint: str | None) -> Iterator[None]:
-    with local_s3() if endpoint is None else nullcontext(endpoint) as storage:
-        with steps.step("Start an S3 server") as step:
-            step.done(f"{storage}, in memory")
-        yield
-
-
-def _train(plan: DemoPlan, step: Step) -> tuple[Path, Scores]:
-    """Train, save the bundle, and say how good the model is on scenes that it has not seen."""
-    count = len(plan.training) + len(plan.held_out)
-    training = demo_dataset(plan.training, lambda done: step.update(done / count, "painting scenes to train on"))
-    held_out = demo_dataset(
-        plan.held_out, lambda done: step.update((len(training) + done) / count, "painting scenes to test on")
-    )
-    report: StepReport | None = None
-
-    def progress(now: StepReport) -> None:
-        nonlocal report
-        report = now
-        step.update(now.progress, f"step {now.step}, loss {now.loss:.2f}, {now.images_per_second:.0f} images/s")
-
-    bundle, scores = train_demo_model(training, held_out, progress, plan.config)
-    model = plan.output / "model"
-    bundle.save(model)
-    assert report
-    step.done(
-        f"{report.step} steps of {duration(report.seconds)} in all; mean IU {scores.mean_iu or 0:.3f} on "
-        f"{len(held_out)} held-out scenes; model {bundle.model_id}"
-    )
-    return model, scores
-
-
-def _run_flow(job: SegmentJob, output: Store, step: Step) -> "SegmentSummary":
-    """One run of the flow, watched through the progress that it writes to the bucket."""
-    step.update(None, "starting Prefect and Ray")
-    from flows.segment import segment
-
-    finished = threading.Event()
-    before = {record.run_id for record in runs.records(output)}
-
-    def watch() -> None:
-        while not finished.wait(1.0):
-            try:
-                new = next((record for record in runs.records(output) if record.run_id not in before), None)
-                progress = runs.read_progress(output, new.run_id) if new else None
-            except StorageError:
-                continue
-            if progress:
-                done = f"{progress.done} of {progress.images} images, {progress.images_per_second:.0f} images/s"
-                step.update(progress.done / progress.images, done)
-            else:
-                step.update(None, "starting Ray's actors" if new else "starting Prefect")
-
-    watcher = threading.Thread(target=watch, name="watch", daemon=True)
-    watcher.start()
-    try:
-        summary: SegmentSummary = segment(job)
-    finally:
-        finished.set()
-        watcher.join()
-    counts = summary.counts
-    step.done(f"{counts.ok} images labelled, {counts.failed} refused, {summary.already_done} were done already")
-    return summary
-
-
-def _examples(findings: Findings) -> list[str]:
-    """Images worth trying `fcn preview` on: those uploaded, and the first scene."""
-    keys = [item.key for item in findings.labelled]
-    return [key for key in keys if key.startswith("uploads/")] + keys[:1]
+    report = run_demo(DemoPlan(output), console)
+    print_outcome(console, output, report, time.monotonic() - started)
 
 
 def claim_folder(folder: Path, console: Console) -> None:
@@ -197,9 +58,12 @@ def claim_folder(folder: Path, console: Console) -> None:
     (folder / MARKER).write_text("The next demo replaces this folder.\n")
 
 
-def print_outcome(console: Console, plan: DemoPlan, report: DemoReport, seconds: float) -> None:
+def print_outcome(console: Console, folder: Path, report: "DemoReport", seconds: float) -> None:
     """Tables, places, and what to try next."""
-    scores, folder = report.findings.scores, plan.output
+    from flows.demo_report import class_table, refused_table
+    from pipeline.console import duration
+
+    scores = report.findings.scores
     console.print(class_table(report.findings))
     console.print(refused_table(report.findings))
     console.print(
@@ -223,29 +87,8 @@ def print_outcome(console: Console, plan: DemoPlan, report: DemoReport, seconds:
         console.print(f"  {command}", markup=False)
 
 
-def demo(*, output: Path = DemoPlan.output) -> None:
-    """Show the whole tool on this machine, in three to five minutes on two cores.
-
-    Parameters
-    ----------
-    output
-        The folder to write; an earlier demo's is replaced.
-    """
-    started = time.monotonic()
-    console = Console(highlight=False, soft_wrap=True)
-    plan = DemoPlan(output)
-    claim_folder(output, console)
-    environment.isolate(output / ".prefect")
-    report = run_demo(plan, console)
-    print_outcome(console, plan, report, time.monotonic() - started)
-
-
 def main() -> None:
-    from cyclopts import App
-
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the server is stopped
-    app = App(name="python -m flows.demo", result_action="return_value")
-    app.default(demo)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the S3 server is stopped
     try:
         app()
     except InputError as error:

@@ -13,9 +13,10 @@ def prepare_prefect() -> None:
 
 
 def isolate(prefect_home: Path) -> None:
-    """Cut this process off from the user's own Prefect and Ray: their settings go, Prefect's files stay in `prefect_home`.
+    """Cut this process off from the user's own Prefect and Ray.
 
-    Prefect and Ray then start inside this process, and speak up only when something is wrong.
+    Their settings go, so both start anew for this process, and Prefect's files stay in `prefect_home`. Prefect speaks up
+    only when something is wrong.
     """
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "RAY_"))]:
         del os.environ[name]

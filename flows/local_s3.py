@@ -17,8 +17,8 @@ from pipeline.errors import InputError, PipelineError
 def local_s3() -> Iterator[str]:
     """Start a server and point this process and its children at it (AWS_*); gives the endpoint's URL.
 
-    Raises InputError when moto is not installed, PipelineError when the server does not start. Afterwards the environment
-    is as it was before.
+    Raises InputError when moto is not installed, PipelineError when the server does not start. Afterwards the
+    environment is as it was before.
     """
     if importlib.util.find_spec("moto") is None:
         raise InputError("the local S3 server needs moto: pip install 'fcn-pipeline[demo]'")
