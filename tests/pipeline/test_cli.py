@@ -1,6 +1,7 @@
 """The command line: bad input is one clear sentence and exit code 2, and the small commands do what they say."""
 
 import json
+import os
 from pathlib import Path
 
 import boto3
@@ -114,6 +115,16 @@ def test_missing_credentials_are_named(
         monkeypatch.delenv(name)
     message = refused(capsys, "segment", f"s3://{bucket}", tmp_path / "out", "--model", model_dir)
     assert "credentials" in message
+
+
+@pytest.mark.skipif("FCN_TEST_S3_ENDPOINT" not in os.environ, reason="the built-in test server accepts any credentials")
+def test_wrong_credentials_are_named(
+    bucket: str, model_dir: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    message = refused(capsys, "segment", photos, f"s3://{bucket}/out", "--model", model_dir)
+    assert "does not accept the credentials" in message
+    assert "not-the-secret" not in message
 
 
 def test_an_unknown_option_suggests_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
