@@ -18,11 +18,9 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from pipeline.cli_common import BAD_INPUT, DONE, FAILED, INTERRUPTED, TOO_MANY_ERRORS, Flag
+from pipeline.cli_model import model_app
 from pipeline.job_options import SegmentJob, SegmentOptions
-
-DONE, FAILED, BAD_INPUT, TOO_MANY_ERRORS, INTERRUPTED = 0, 1, 2, 3, 130
-
-Flag = Annotated[bool, Parameter(negative="")]
 
 
 def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -45,7 +43,6 @@ app = App(
     config=_config_file,
     result_action="return_value",
 )
-model_app = App(name="model", help="Model bundles: make, show.")
 masks_app = App(name="masks", help="Masks of an output: export.")
 app.command(model_app)
 app.command(masks_app)
@@ -145,95 +142,6 @@ def runs(output: str, *, json: Flag = False) -> int:
         console.stderr_console().print(console.runs_table(found))
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
-    return DONE
-
-
-@model_app.command
-def new(
-    *,
-    directory: Annotated[Path, Parameter(name=["--output", "-o"])],
-    labels: str = "voc",
-    arch: Literal["fcn32s", "fcn16s", "fcn8s"] = "fcn8s",
-    backbone: Literal["vgg16"] = "vgg16",
-    width: float = 1.0,
-    head_width: int = 4096,
-    upsampling: Literal["transposed", "interpolate"] = "transposed",
-    seed: int = 0,
-    overwrite: Flag = False,
-) -> int:
-    """Make an untrained model bundle.
-
-    Parameters
-    ----------
-    directory
-        The folder to write.
-    labels
-        A label set: voc, camvid or cityscapes.
-    arch
-        The network: how fine its scores are before the last upsampling.
-    backbone
-        What it stands on.
-    width
-        Multiplies the backbone's channels.
-    head_width
-        Channels of fc6 and fc7.
-    upsampling
-        How coarse scores are doubled: learned, or fixed bilinear.
-    seed
-        For the random weights.
-    overwrite
-        Replace another model in that folder.
-    """
-    from fcn_core import Architecture, ModelBundle, preset
-
-    label_set = preset(labels)
-    architecture = Architecture(
-        arch=arch,
-        backbone=backbone,
-        num_classes=label_set.num_classes,
-        width=width,
-        head_width=head_width,
-        upsampling=upsampling,
-    )
-    bundle = ModelBundle.new(architecture, label_set, seed=seed)
-    bundle.save(directory, overwrite=overwrite)
-    print(f"{directory}: untrained {arch} on {backbone}, {label_set.num_classes} classes, model_id {bundle.model_id}")
-    return DONE
-
-
-@model_app.command
-def show(model: str, *, json: Flag = False) -> int:
-    """Show what a model bundle is.
-
-    Parameters
-    ----------
-    model
-        The model bundle: a folder or URI.
-    json
-        Print it as JSON.
-    """
-    from pipeline import console
-    from pipeline.prepare import load_bundle
-
-    bundle = load_bundle(model)
-    description = {
-        "model_id": bundle.model_id,
-        "architecture": bundle.architecture.model_dump(mode="json"),
-        "parameters": sum(tensor.numel() for tensor in bundle.state.values()),
-        "labels": bundle.labels.model_dump(mode="json"),
-        "normalization": bundle.normalization.model_dump(mode="json"),
-        "provenance": dict(bundle.provenance),
-        "scores": dict(bundle.scores),
-    }
-    if json:
-        console.print_json(description)
-        return DONE
-    for name, value in description.items():
-        if name == "labels":
-            value = f"{bundle.labels.name}: {', '.join(bundle.labels.names)}"
-        elif isinstance(value, dict):
-            value = ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
-        print(f"{name:15}{value:,}" if isinstance(value, int) else f"{name:15}{value}")
     return DONE
 
 

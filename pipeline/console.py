@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -75,7 +75,6 @@ class _BarObserver(Observer):
             SpinnerColumn(finished_text="[green]done[/]"),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
             console=console,
@@ -101,14 +100,14 @@ class _BarObserver(Observer):
     def progress(self, progress: Progress) -> None:
         if self._task is None:
             return
-        eta = "" if progress.eta_seconds is None else f"  {duration(progress.eta_seconds)} left"
-        errors = f"  [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
-        self._bar.update(
-            self._task,
-            total=progress.images,
-            completed=progress.done,
-            numbers=f"{progress.images_per_second:.1f} images/s{eta}{errors}  {progress.actors} actor(s)",
-        )
+        if progress.actors:
+            eta = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
+            errors = f", [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
+            speed = f"{progress.images_per_second:.1f} images/s on {progress.actors} actor(s){eta}{errors}"
+        else:
+            speed = "waiting for the first actor"
+        numbers = f"{progress.done}/{progress.images} images, {speed}"
+        self._bar.update(self._task, total=progress.images, completed=progress.done, numbers=numbers)
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         for example in outcome.examples:

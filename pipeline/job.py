@@ -258,7 +258,7 @@ class _Meter:
         # Shards committed by an earlier attempt count as done, but not towards the speed of this one.
         self._before = min(manifest.images, -(-manifest.images * committed // manifest.shards))
         self._counts = Counts()
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._marks: deque[tuple[float, int]] = deque()
 
     def shard_done(self, outcome: ShardOutcome) -> None:
         self._shards_done += 1
@@ -270,11 +270,12 @@ class _Meter:
         now = time.monotonic()
         here = self._counts.images + pool.images_in_flight
         done = min(self._manifest.images, self._before + here)
-        if now - self._marks[-1][0] >= 1.0:
+        # The clock starts with the first actor: waiting for machines says nothing about their speed.
+        if pool.ready and (not self._marks or now - self._marks[-1][0] >= 1.0):
             self._marks.append((now, here))
         while len(self._marks) > 2 and now - self._marks[1][0] > RATE_WINDOW_SECONDS:
             self._marks.popleft()
-        since, before = self._marks[0]
+        since, before = self._marks[0] if self._marks else (now, here)
         rate = max(0.0, here - before) / (now - since) if now > since else 0.0
         progress = Progress(
             run_id=self._record.run_id,
