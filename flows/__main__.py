@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.environment import prepare_prefect
+from flows.environment import prepare_prefect, start_prefect
 from pipeline.errors import PipelineError
 from pipeline.job_options import SegmentJob, SegmentOptions
 
-app = App(name="python -m flows", help="Run a flow here and now.")
+app = App(name="python -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 
 
 @app.command
@@ -20,6 +20,7 @@ def segment(source: str, output: str, *, options: Annotated[SegmentOptions, Para
     """Label what is new under SOURCE, as a Prefect flow run. The options are those of `fcn segment`."""
     from flows.segment import segment as flow
 
+    start_prefect()
     summary = flow(SegmentJob(source=source, output=output, **options.model_dump()))
     print(summary.model_dump_json(indent=2))
 
@@ -30,6 +31,9 @@ def main() -> None:
         app()
     except PipelineError as error:
         sys.exit(f"flow failed: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

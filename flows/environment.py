@@ -1,6 +1,10 @@
-"""What Prefect and Ray must be told through the environment, before they are imported: they read it once."""
+"""The surroundings of a flow run from a terminal: the environment of Prefect and Ray, and Prefect's server.
+
+Both read the environment once, when imported; so this module imports neither until it must.
+"""
 
 import os
+import signal
 from pathlib import Path
 
 
@@ -15,8 +19,8 @@ def prepare_prefect() -> None:
 def isolate(prefect_home: Path) -> None:
     """Cut this process off from the user's own Prefect and Ray.
 
-    Their settings go, so both start anew for this process, and Prefect's files stay in `prefect_home`. Prefect speaks up
-    only when something is wrong.
+    Their settings go, so both start anew for this process, and Prefect's files stay in `prefect_home`. Prefect
+    speaks up only when something is wrong.
     """
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "RAY_"))]:
         del os.environ[name]
@@ -24,3 +28,19 @@ def isolate(prefect_home: Path) -> None:
     os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
     os.environ["PREFECT_SERVER_LOGGING_LEVEL"] = "ERROR"
     prepare_prefect()
+
+
+def start_prefect() -> None:
+    """Have the Prefect server that flows here use; one inside this process is started, and ends with it.
+
+    It is started deaf to Ctrl-C, which reaches every process of a terminal: else it would be gone when the interrupted
+    flow wants to tell it so, and the flow would go on trying for a minute.
+    """
+    from prefect.client.orchestration import get_client
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

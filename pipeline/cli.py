@@ -42,6 +42,7 @@ app = App(
     help="Label a bucket: segment images with fully convolutional networks.",
     config=_config_file,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 masks_app = App(name="masks", help="Masks of an output: export.")
 app.command(model_app)

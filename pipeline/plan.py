@@ -33,10 +33,14 @@ PLAN_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A piece of a run that is committed as a whole: its number, and its images in plan order."""
+    """A piece of a run that is committed as a whole: its number, and its images in plan order.
+
+    `culprits` are keys of images that were found to kill the process that works on them; they are not touched again.
+    """
 
     number: int
     entries: tuple[ObjectInfo, ...]
+    culprits: frozenset[str] = frozenset()
 
 
 class PlanManifest(BaseModel):

@@ -9,40 +9,30 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import PipelineError, StorageUnavailable
 from pipeline.plan import Shard
+from pipeline.quarantine import Quarantine
+from pipeline.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec, start_worker
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How often each actor is asked how far it is."""
 
-SHARDS_IN_FLIGHT = 2
-"""Shards an actor works on at once: the next one loads while the last one is being written."""
-
 MAX_STORAGE_RETRIES = 5
 """How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
 
-MAX_DEATHS = 10
-"""How many actors may die over one shard before the run gives up on it."""
+SUSPICIOUS_DEATHS = 2
+"""After so many actors died over a shard, its images are examined one at a time."""
 
-
-class Processor(Protocol):
-    """What runs inside an actor."""
-
-    def process(self, shard: Shard) -> Any:
-        """Work on a shard and commit it. Called from SHARDS_IN_FLIGHT threads."""
-
-    def progress(self) -> dict[int, int]:
-        """Images finished in each shard at work."""
-
-    def close(self) -> None: ...
+MAX_EXAMINATIONS = 3
+"""How often a shard may be examined before the run gives up on it: it dies only as a whole, of memory for instance."""
 
 
 @dataclass(frozen=True)
@@ -67,34 +57,11 @@ class PoolProgress:
     retries: int
 
 
-class _ShardWorker:
-    """The actor. `setup` is apart from the constructor so that its exceptions arrive as they are."""
-
-    def setup(self, factory: Callable[..., Processor], *args: Any) -> None:
-        self._processor = factory(*args)
-
-    def process(self, shard: Shard) -> Any:
-        return self._processor.process(shard)
-
-    @ray.method(concurrency_group="control")
-    def progress(self) -> dict[int, int]:
-        # The actor is reachable before `setup` has finished.
-        processor = getattr(self, "_processor", None)
-        return processor.progress() if processor else {}
-
-    @ray.method(concurrency_group="control")
-    def close(self) -> None:
-        self._processor.close()
-
-
-# Control calls have threads of their own, so that they never wait behind shards. Ray's type hints know nothing of this.
-_SHARD_ACTOR: Any = ray.remote(concurrency_groups={"control": 2})(_ShardWorker)  # type: ignore[call-overload]
-
-
 @dataclass(eq=False)
 class _Actor:
     handle: Any
     setup_ref: Any
+    node_id: str | None = None
     ready: bool = False
     shards: dict[Any, "_Attempt"] = field(default_factory=dict)
     progress_ref: Any = None
@@ -106,6 +73,7 @@ class _Actor:
 class _Attempt:
     shard: Shard
     deaths: int = 0
+    examinations: int = 0
     storage_failures: int = 0
     not_before: float = 0.0
 
@@ -116,8 +84,9 @@ class ShardPool:
     def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: Any) -> None:
         """`factory(*args)` builds the Processor inside each actor. `args` may be Ray object references."""
         self._spec = spec
-        self._factory = factory
-        self._args = args
+        self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args)
+        self._quarantine: tuple[_Attempt, Quarantine] | None = None
+        self._suspects: deque[_Attempt] = deque()
         self._actors: list[_Actor] = []
         self._retries: deque[_Attempt] = deque()
         self._setup_failures = 0
@@ -143,9 +112,10 @@ class ShardPool:
                 if should_stop():
                     return False
                 exhausted = self._assign(shards, exhausted)
-                if exhausted and not self._retries and not any(actor.shards for actor in self._actors):
+                if exhausted and not self._unfinished():
                     on_progress(self._state())
                     return True
+                self._examine_suspects()
                 self._keep_up_actors(idle_tail=exhausted and not self._retries)
                 for result in self._collect():
                     on_done(result)
@@ -180,21 +150,45 @@ class ShardPool:
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost actors; at the tail, when nothing is left to hand out, only as many as still have work."""
-        wanted = self._spec.actors
+        # The quarantine's actor takes the place of one of ours, else it might never be placed.
+        wanted = max(1, self._spec.actors - 1) if self._quarantine and self._spec.actors > 1 else self._spec.actors
+        if self._quarantine and self._spec.actors == 1:
+            wanted = 0
+        spare = [actor for actor in self._actors if actor.ready and not actor.shards]
         if idle_tail:
-            for actor in [actor for actor in self._actors if actor.ready and not actor.shards]:
+            for actor in spare:
                 self._drop(actor)
             return
+        while len(self._actors) > wanted and spare:
+            self._drop(spare.pop())
         while len(self._actors) < wanted:
-            options: dict[str, Any] = {
-                "num_cpus": self._spec.cpus,
-                "num_gpus": self._spec.gpus,
-                "max_concurrency": SHARDS_IN_FLIGHT,
-                "scheduling_strategy": "SPREAD",
-                "max_restarts": 0,
-            }
-            handle = _SHARD_ACTOR.options(**options).remote()
-            self._actors.append(_Actor(handle, handle.setup.remote(self._factory, *self._args)))
+            self._actors.append(_Actor(*start_worker(self._worker)))
+
+    def _unfinished(self) -> bool:
+        return bool(self._retries or self._suspects or self._quarantine or any(actor.shards for actor in self._actors))
+
+    def _examine_suspects(self) -> None:
+        """Take the next suspicious shard into quarantine, or one that comes out of it back to work."""
+        if self._quarantine is None:
+            if self._suspects:
+                attempt = self._suspects.popleft()
+                log.warning("shard=%d quarantine=begins deaths=%d", attempt.shard.number, attempt.deaths)
+                self._quarantine = (attempt, Quarantine(attempt.shard, self._worker))
+            return
+        attempt, quarantine = self._quarantine
+        if quarantine.culprits is None:
+            return
+        self._quarantine = None
+        log.warning("shard=%d quarantine=ends culprits=%s", attempt.shard.number, sorted(quarantine.culprits))
+        attempt.examinations += 1
+        attempt.deaths = 0
+        if not quarantine.culprits and attempt.examinations >= MAX_EXAMINATIONS:
+            raise PipelineError(
+                f"shard {attempt.shard.number} kills its actors, though each of its images alone does not; look at the "
+                "Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
+            )
+        attempt.shard = replace(attempt.shard, culprits=attempt.shard.culprits | quarantine.culprits)
+        self._retries.append(attempt)
 
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
@@ -215,11 +209,12 @@ class ShardPool:
                 value = ray.get(ref, timeout=30)
             except RayTaskError as error:
                 self._task_failed(actor, ref, error)
-            except (RayActorError, GetTimeoutError, RayError) as error:
+            except RayError as error:  # also a reference that cannot be had: its owner is gone
                 self._actor_died(actor, error)
             else:
                 if ref == actor.setup_ref:
                     actor.ready = True
+                    actor.node_id = value
                     self._setup_failures = 0
                 elif ref == actor.progress_ref:
                     actor.images = sum(value.values())
@@ -260,15 +255,13 @@ class ShardPool:
                 raise PipelineError(
                     f"actors die before they are ready, {self._setup_failures} in a row: {error}"
                 ) from error
+        lost_node = not _is_alive(actor.node_id)
         for attempt in actor.shards.values():
-            attempt.deaths += 1
-            if attempt.deaths >= MAX_DEATHS:
-                raise PipelineError(
-                    f"shard {attempt.shard.number} lost {attempt.deaths} actors in a row; look at the Ray logs for the "
-                    "reason (out of memory is the usual one), then run the same command to resume"
-                ) from error
-            self._retries.append(attempt)
+            # A death with its node says nothing about the shard. Ray may not know of the node's end yet; then the
+            # shard is examined in vain, and no harm is done.
+            attempt.deaths += not lost_node
             self._retry_count += 1
+            (self._suspects if attempt.deaths >= SUSPICIOUS_DEATHS else self._retries).append(attempt)
         actor.shards.clear()
         self._drop(actor)
 
@@ -312,5 +305,11 @@ class ShardPool:
         ray.kill(actor.handle)
 
     def _shut_down(self) -> None:
+        if self._quarantine:
+            self._quarantine[1].stop()
         for actor in list(self._actors):
             self._drop(actor)
+
+
+def _is_alive(node_id: str | None) -> bool:
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

@@ -41,6 +41,8 @@ from pipeline.storage import ObjectInfo, open_store
 EXPANSION = 16
 """Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
 
+KILLED = "Working on this image alone killed the process three times, outside the decoder; the Ray logs may say why."
+
 MAX_EXAMPLES = 3
 """Error rows quoted in a shard's outcome; all of them are in its results file."""
 
@@ -160,6 +162,13 @@ class Segmenter:
             self._progress.pop(shard.number, None)
         return summarize(shard.number, table.to_pylist(), self._clock.take())
 
+    def probe(self, entry: ObjectInfo) -> None:
+        """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
+        image = self._load(entry)
+        with self._model_lock:
+            (result,) = self._predictor.predict([image.pixels])
+        self._codecs.encode(result.mask, self.labels).result()
+
     def progress(self) -> dict[int, int]:
         """Images finished so far in each shard at work."""
         return dict(self._progress)
@@ -173,7 +182,12 @@ class Segmenter:
     def _load_in_order(self, shard: Shard, finish: Callable[[int, ResultRow], None]) -> Iterator[_Loaded]:
         """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
         window: deque[tuple[int, ObjectInfo, int, Future[Decoded]]] = deque()
-        pending = deque(enumerate(shard.entries))
+        pending: deque[tuple[int, ObjectInfo]] = deque()
+        for index, entry in enumerate(shard.entries):
+            if entry.key in shard.culprits:
+                finish(index, self._error_row(entry, ImageError("killed_worker", KILLED)))
+            else:
+                pending.append((index, entry))
         try:
             while pending or window:
                 while pending and len(window) < self.spec.io_threads:

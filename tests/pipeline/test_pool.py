@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Steady:
         time.sleep(self.seconds)
         return shard.number, os.getpid()
 
+    def probe(self, entry: ObjectInfo) -> None: ...
+
     def progress(self) -> dict[int, int]:
         return {}
 
@@ -57,10 +60,27 @@ class DiesOnce(Steady):
         return super().process(shard)
 
 
-class AlwaysDies(Steady):
+class DiesOfCompany(Steady):
+    """Shard 1 kills its process as a whole; each of its images alone is harmless."""
+
     def process(self, shard: Shard) -> tuple[int, int]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+        if shard.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+
+class Poisoned(Steady):
+    """Image "poison" kills whatever process works on it, unless the shard names it a culprit."""
+
+    def process(self, shard: Shard) -> tuple[int, frozenset[str]]:  # type: ignore[override]
+        if any(entry.key == "poison" for entry in shard.entries) and "poison" not in shard.culprits:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        return shard.number, shard.culprits
+
+    def probe(self, entry: ObjectInfo) -> None:
+        if entry.key == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class StorageComesBack(Steady):
@@ -111,10 +131,27 @@ def test_a_killed_actor_loses_nothing(tmp_path: Path) -> None:
     assert states[-1].retries >= 1
 
 
-def test_a_shard_that_kills_every_actor_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "MAX_DEATHS", 2)
-    with pytest.raises(PipelineError, match=r"shard \d+ lost 2 actors in a row"):
-        work(ShardPool(PoolSpec(actors=1, cpus=1), AlwaysDies), 3)
+def test_an_image_that_kills_its_process_is_found_and_the_rest_is_done() -> None:
+    done: list[tuple[int, frozenset[str]]] = []
+    keys = ["a", "poison", "b"]
+    poisoned = Shard(1, tuple(replace(ENTRY, key=key) for key in keys))
+    work = iter([Shard(0, (ENTRY,)), poisoned, Shard(2, (ENTRY,))])
+    pool = ShardPool(PoolSpec(actors=2, cpus=1), Poisoned)
+    assert pool.run(work, done.append, lambda state: None, lambda: False)
+    assert sorted(done) == [(0, frozenset()), (1, frozenset({"poison"})), (2, frozenset())]
+
+
+def test_one_actor_is_enough_for_a_quarantine() -> None:
+    done: list[tuple[int, frozenset[str]]] = []
+    work = iter([Shard(1, (replace(ENTRY, key="poison"),))])
+    assert ShardPool(PoolSpec(actors=1, cpus=8), Poisoned).run(work, done.append, lambda state: None, lambda: False)
+    assert done == [(1, frozenset({"poison"}))]
+
+
+def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 1)
+    with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though each of its images alone does not"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
 
 
 def test_a_storage_failure_is_tried_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fcn_core import resolve_settings
 from fcn_core.labels import decode_mask
 from pipeline import segmenter as segmenters
+from pipeline.errors import ImageError
 from pipeline.identity import Recipe
 from pipeline.images import Decoded
 from pipeline.plan import Shard
@@ -145,6 +146,26 @@ def test_sixteen_bit_and_transparent_images_are_segmented(tmp_path: Path) -> Non
     (source / "deep.png").write_bytes(encode(deep, "PNG"))
     (source / "clear.png").write_bytes(encode(Image.new("RGBA", (64, 48), (200, 30, 30, 90)), "PNG"))
     assert run(spec_for(source, tmp_path / "labels"), shard_of(source)).ok == 2
+
+
+def test_a_culprit_has_its_row_and_is_not_touched(source: Path, tmp_path: Path) -> None:
+    shard = replace(shard_of(source), culprits=frozenset({"0001.jpg"}))
+    (source / "0001.jpg").unlink()  # reading it would make another row
+    outcome = run(spec_for(source, tmp_path / "labels"), shard)
+    assert dict(outcome.errors) == {"truncated": 1, "killed_worker": 1}
+    assert rows_of(tmp_path / "labels")["0001.jpg"]["error"] == "killed_worker"
+
+
+def test_a_probe_does_everything_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+    entries = {entry.key: entry for entry in shard_of(source).entries}
+    try:
+        worker.probe(entries["0000.jpg"])
+        with pytest.raises(ImageError, match="truncated"):
+            worker.probe(entries["broken.jpg"])
+    finally:
+        worker.close()
+    assert list((tmp_path / "labels").iterdir()) == []
 
 
 @given(

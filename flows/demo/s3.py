@@ -23,7 +23,7 @@ def local_s3() -> Iterator[str]:
     if importlib.util.find_spec("moto") is None:
         raise InputError("the local S3 server needs moto: pip install 'fcn-pipeline[demo]'")
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.local_s3"],
+        [sys.executable, "-m", "flows.demo.s3"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

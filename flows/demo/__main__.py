@@ -1,7 +1,7 @@
 """`python -m flows.demo` (or `make demo`): the whole tool on this machine, in a few minutes, into one folder.
 
 This file claims the folder, prepares the environment and prints what came out; what happens in between is
-`flows.demo_run`.
+`flows.demo.run`.
 """
 
 import signal
@@ -19,12 +19,12 @@ from flows import environment
 from pipeline.errors import InputError, PipelineError
 
 if TYPE_CHECKING:
-    from flows.demo_run import DemoReport
+    from flows.demo.run import DemoReport
 
 MARKER = ".made-by-fcn-demo"
 """A file of this name says that a folder is a demo's, so that the next demo may replace it."""
 
-app = App(name="python -m flows.demo", result_action="return_value")
+app = App(name="python -m flows.demo", result_action="return_value", suppress_keyboard_interrupt=False)
 
 
 @app.default
@@ -40,8 +40,8 @@ def demo(*, output: Path = Path("demo-output")) -> None:
     console = Console(highlight=False, soft_wrap=True)
     claim_folder(output, console)
     environment.isolate(output / ".prefect")
-    console.print(f"The demo writes to {output} only.", markup=False)
-    from flows.demo_run import DemoPlan, run_demo
+    console.print(f"what the demo makes goes to {output}", markup=False)
+    from flows.demo.run import DemoPlan, run_demo
 
     report = run_demo(DemoPlan(output), console)
     print_outcome(console, output, report, time.monotonic() - started)
@@ -60,7 +60,7 @@ def claim_folder(folder: Path, console: Console) -> None:
 
 def print_outcome(console: Console, folder: Path, report: "DemoReport", seconds: float) -> None:
     """Tables, places, and what to try next."""
-    from flows.demo_report import class_table, refused_table
+    from flows.demo.report import class_table, refused_table
     from pipeline.console import duration
 
     scores = report.findings.scores

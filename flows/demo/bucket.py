@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import boto3
 
 from fcn_core.labels import Mask
-from flows.scenes import encode_jpeg, generate_scene, scene_size, special_files
+from flows.demo.scenes import encode_jpeg, generate_scene, scene_size, special_files
 from pipeline.storage import Store, open_store
 
 FIRST_SEED = 50_000
-"""Scenes from here on are in the bucket; the model is trained and chosen on others (`flows.demo_model`)."""
+"""Scenes from here on are in the bucket; the model is trained and chosen on others (`flows.demo.model`)."""
 
 SCENES_PER_FOLDER = 40
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from flows.canvas import Part
-from flows.scenes import SCENE_LABELS, SIZES, generate_scene, scene_size, special_files
+from flows.demo.canvas import Part
+from flows.demo.scenes import SCENE_LABELS, SIZES, generate_scene, scene_size, special_files
 
 
 def test_a_seed_decides_every_pixel():

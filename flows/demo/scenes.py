@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcn_core.labels import LabelSet
-from flows.canvas import Camera, Canvas, Color, Light, Part
-from flows.street import Painter
+from flows.demo.canvas import Camera, Canvas, Color, Light, Part
+from flows.demo.street import Painter
 
 SCENE_LABELS = LabelSet(
     name="street-scenes",

@@ -1,12 +1,12 @@
 """The demo, step by step: a bucket of street scenes, a small network trained on the spot, the flow run twice, a look.
 
-The scenes' ground truth is known, so the masks that come back from the bucket are measured, not only looked at. Nothing is
-downloaded.
+The scenes' ground truth is known, so the masks that come back from the bucket are measured, not only looked at.
+Nothing is downloaded.
 """
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,13 @@ from rich.console import Console
 
 from fcn_core.metrics import Scores
 from fcn_core.trainer import StepReport, TrainConfig
-from flows.demo_bucket import awkward_files, create_bucket, street_files, upload
-from flows.demo_model import HELD_OUT_SEEDS, TRAINING_SEEDS, demo_dataset, train_demo_model
-from flows.demo_report import Findings, copy_images, copy_tables, draw_sheet, examine
-from flows.local_s3 import local_s3
-from flows.scenes import SCENE_LABELS
-from flows.steps import Step, Steps
+from flows.demo.bucket import awkward_files, create_bucket, street_files, upload
+from flows.demo.model import HELD_OUT_SEEDS, TRAINING_SEEDS, demo_dataset, train_demo_model
+from flows.demo.report import Findings, copy_images, copy_tables, draw_sheet, examine
+from flows.demo.s3 import local_s3
+from flows.demo.scenes import SCENE_LABELS
+from flows.demo.steps import Step, Steps
+from flows.environment import start_prefect
 from pipeline import runs
 from pipeline.console import duration
 from pipeline.errors import StorageError
@@ -78,7 +79,8 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
                 source,
                 lambda done: step.update((len(files) + done) / count, f"{len(files) + done} of {count} files"),
             )
-            step.done(f"{count} files: {plan.scenes} street scenes, and " + ", ".join(file.comment for file in files))
+            awkward = ", ".join(file.comment for file in files)
+            step.done(f"{plan.scenes} street scenes and {len(files)} awkward files: {awkward}")
         with steps.step("Train an FCN-8s from scratch, on other scenes") as step:
             model, held_out = _train(plan, step)
         job = SegmentJob(source=source.uri, output=output.uri, model=str(model), **plan.options)
@@ -96,7 +98,7 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
             findings = examine(output, run_ids, truth, SCENE_LABELS, lambda done: step.update(done, "reading masks"))
             step.update(None, "drawing and copying")
             sheet = plan.output / "contact-sheet.png"
-            title = f"{len(findings.labelled)} images, mean IU {findings.scores.mean_iu or 0:.2f}"
+            title = f"{len(findings.labelled)} scenes labelled by an FCN-8s, mean IU {findings.scores.mean_iu or 0:.2f}"
             draw_sheet(findings, source, SCENE_LABELS, title).save(sheet, optimize=True)
             export_masks(output.uri, str(plan.output / "masks"))
             copy_tables(output, plan.output / "tables")
@@ -107,9 +109,13 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
 
 @contextmanager
 def _storage(steps: Steps, endpoint: str | None) -> Iterator[None]:
-    with local_s3() if endpoint is None else nullcontext(endpoint) as storage:
+    """An S3 server for as long as it lasts: the one at `endpoint`, else a new one."""
+    with ExitStack() as stack:
         with steps.step("Start an S3 server") as step:
-            step.done(f"{storage}, in memory")
+            if endpoint:
+                step.done(f"there is one already: {endpoint}")
+            else:
+                step.done(f"{stack.enter_context(local_s3())}, its data in memory")
         yield
 
 
@@ -132,7 +138,7 @@ def _train(plan: DemoPlan, step: Step) -> tuple[Path, Scores]:
     bundle.save(model)
     assert report
     step.done(
-        f"{report.step} steps of {duration(report.seconds)} in all; mean IU {scores.mean_iu or 0:.3f} on "
+        f"{report.step} steps in {duration(report.seconds)}; mean IU {scores.mean_iu or 0:.3f} on "
         f"{len(held_out)} held-out scenes; model {bundle.model_id}"
     )
     return model, scores
@@ -140,7 +146,8 @@ def _train(plan: DemoPlan, step: Step) -> tuple[Path, Scores]:
 
 def _run_flow(job: SegmentJob, output: Store, step: Step) -> "SegmentSummary":
     """One run of the flow, watched through the progress that it writes to the bucket."""
-    step.update(None, "starting Prefect and Ray")
+    step.update(None, "starting Prefect")
+    start_prefect()
     from flows.segment import segment
 
     finished = threading.Event()
@@ -157,7 +164,7 @@ def _run_flow(job: SegmentJob, output: Store, step: Step) -> "SegmentSummary":
                 done = f"{progress.done} of {progress.images} images, {progress.images_per_second:.0f} images/s"
                 step.update(progress.done / progress.images, done)
             else:
-                step.update(None, "starting Ray's actors" if new else "starting Prefect")
+                step.update(None, "starting Ray's actors" if new else "checking inputs")
 
     watcher = threading.Thread(target=watch, name="watch", daemon=True)
     watcher.start()

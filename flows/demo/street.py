@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.canvas import NEAR, Camera, Canvas, Color, Light, Part
+from flows.demo.canvas import NEAR, Camera, Canvas, Color, Light, Part
 
 # A car from the side: (metres from the tail, metres above the ground), from the tail's foot over the roof to
 # the nose's.
