@@ -74,6 +74,7 @@ class _Attempt:
     shard: Shard
     deaths: int = 0
     examinations: int = 0
+    alone: bool = False  # after an examination, so that no shard dies of another's doing
     storage_failures: int = 0
     not_before: float = 0.0
 
@@ -130,9 +131,10 @@ class ShardPool:
         now = time.monotonic()
         for depth in range(SHARDS_IN_FLIGHT):
             for actor in self._actors:
-                if not actor.ready or len(actor.shards) != depth:
+                busy_alone = any(attempt.alone for attempt in actor.shards.values())
+                if not actor.ready or len(actor.shards) != depth or busy_alone:
                     continue
-                attempt = self._next_retry(now)
+                attempt = self._next_retry(now, may_be_alone=depth == 0)
                 if attempt is None and not exhausted:
                     shard = next(shards, None)
                     exhausted = shard is None
@@ -141,9 +143,9 @@ class ShardPool:
                     actor.shards[actor.handle.process.remote(attempt.shard)] = attempt
         return exhausted
 
-    def _next_retry(self, now: float) -> _Attempt | None:
+    def _next_retry(self, now: float, may_be_alone: bool) -> _Attempt | None:
         for attempt in self._retries:
-            if attempt.not_before <= now:
+            if attempt.not_before <= now and (may_be_alone or not attempt.alone):
                 self._retries.remove(attempt)
                 return attempt
         return None
@@ -182,6 +184,7 @@ class ShardPool:
         log.warning("shard=%d quarantine=ends culprits=%s", attempt.shard.number, sorted(quarantine.culprits))
         attempt.examinations += 1
         attempt.deaths = 0
+        attempt.alone = True
         if not quarantine.culprits and attempt.examinations >= MAX_EXAMINATIONS:
             raise PipelineError(
                 f"shard {attempt.shard.number} kills its actors, though each of its images alone does not; look at the "

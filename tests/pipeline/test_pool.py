@@ -149,7 +149,7 @@ def test_one_actor_is_enough_for_a_quarantine() -> None:
 
 
 def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 1)
+    monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 2)
     with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though each of its images alone does not"):
         work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
 
