@@ -9,7 +9,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.environment import prepare_prefect, start_prefect
-from pipeline.errors import PipelineError
+from pipeline.cli_common import BAD_INPUT, FAILED, INTERRUPTED
+from pipeline.errors import InputError, PipelineError
 from pipeline.job_options import SegmentJob, SegmentOptions
 
 app = App(name="python -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
@@ -30,10 +31,11 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        sys.exit(f"flow failed: {error}")
+        print(f"flow failed: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

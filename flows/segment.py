@@ -74,6 +74,8 @@ def run(job: SegmentJob) -> RunReport:
     """Do the job, from plan to tables, with its progress as an artifact."""
     observer = _FlowObserver()
     report = run_job(job, observer)
+    if report.state != "finished":
+        raise PipelineError("the run was stopped; running the flow again resumes it")
     observer.finish()
     return report
 
@@ -117,8 +119,9 @@ class _FlowObserver(Observer):
 
     def __init__(self) -> None:
         self._log = get_run_logger()
-        self._artifact: Any = create_progress_artifact(0.0, key="progress", description="Images segmented")
+        self._artifact: Any = None
         self._updated = time.monotonic()
+        self._publish(0.0, "starting")
 
     def phase(self, name: str) -> None:
         self._log.info("phase=%s", name)
@@ -149,7 +152,14 @@ class _FlowObserver(Observer):
         self._publish(100.0, "all images done")
 
     def _publish(self, percent: float, text: str) -> None:
-        update_progress_artifact(self._artifact, percent, description=text)
+        # A server that is away for a moment is no reason to end a run of hours.
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(percent, key="progress", description=text)
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except Exception as error:
+            self._log.warning("the progress artifact could not be written: %s", error)
 
 
 def _summary_text(summary: SegmentSummary, report: RunReport) -> str:

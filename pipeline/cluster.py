@@ -9,18 +9,25 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import ray
 import torch
 from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled module without stubs
+from ray.exceptions import RayError
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 
 MAX_CPUS_PER_ACTOR = 8
 """Beyond this many threads one image's convolutions gain little; more actors gain more."""
+
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,33 +42,77 @@ class NodeResources:
 def connect(address: str | None = None) -> Iterator[None]:
     """Be connected to Ray: the one in use already, the one at `address` (or RAY_ADDRESS), or a new private one.
 
-    Only what was started or joined here is left again at the end. Raises InputError when no Ray answers at `address`.
+    Only what was started or joined here is left again at the end. Raises InputError when no Ray answers at `address`,
+    and PipelineError when Ray itself fails in the body.
     """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns on every start that it will stop hiding GPUs from actors that asked for none; that is what we want.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
-    if not address and "RAY_AUTH_MODE" not in os.environ:
+    try:
+        if ray.is_initialized():
+            yield
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        with _joined(address) if address else _started():
+            yield
+    except RayError as error:
+        raise PipelineError(f"Ray failed: {_first_line(error)}; the same command resumes") from error
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Connected to the cluster at `address`, with the user's own token settings."""
+    host, _, port = address.rpartition(":")
+    unanswered = f"no Ray cluster answers at {address}"
+    if host and "//" not in address:
+        try:
+            # Ray's own client would go on trying for minutes.
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, OverflowError, ValueError) as error:
+            raise InputError(f"{unanswered} ({_first_line(error)}); check the address") from error
+    try:
+        with _ray(address):
+            yield
+    except _ConnectFailed as error:
+        raise InputError(f"{unanswered} ({_first_line(error)}); check the address and the token") from error
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[None]:
+    """A private Ray on this machine. "local" keeps it from joining a cluster that happens to run here."""
+    private_token = "RAY_AUTH_MODE" not in os.environ
+    if private_token:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # Ray reads its authentication mode when it is imported; this is how ray.init() makes itself read it again.
         Config.initialize("")
+    here = nodes()[0]
+    try:
+        with _ray("local", num_cpus=int(here.cpus), num_gpus=int(here.gpus), include_dashboard=False):
+            yield
+    except _ConnectFailed as error:
+        raise PipelineError(f"Ray did not start on this machine: {_first_line(error)}") from error
+    finally:
+        if private_token:
+            del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
+            Config.initialize("")
+
+
+class _ConnectFailed(Exception):
+    """ray.init() failed."""
+
+
+@contextlib.contextmanager
+def _ray(address: str, **options: Any) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray warns on every start that it will stop hiding GPUs from actors that asked for none; that is what we want.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        if address:
-            ray.init(address, logging_level=logging.WARNING, log_to_driver=False)
-        else:
-            ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"no Ray cluster answers at {address} ({_first_line(error)}); check the address and the token"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        # ray.init() installs a handler that exits on the spot; who called us may have a better one.
-        signal.signal(signal.SIGTERM, on_terminate)
+        ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise _ConnectFailed(_first_line(error)) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # ray.init() installs a handler that exits on the spot; who called us may have a better one.
+            signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:
@@ -70,9 +121,7 @@ def connect(address: str | None = None) -> Iterator[None]:
 
 def is_remote(address: str | None) -> bool:
     """Whether a job with this `ray_address` runs on a Ray that is there already, on machines maybe unlike this one."""
-    if address or os.environ.get("RAY_ADDRESS"):
-        return True
-    return bool(ray.is_initialized())
+    return bool(address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
 
 
 def nodes() -> list[NodeResources]:
@@ -80,7 +129,17 @@ def nodes() -> list[NodeResources]:
     if ray.is_initialized():
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return [NodeResources(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
-    return [NodeResources(float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count()))]
+    return [NodeResources(float(_usable_cpus()), float(torch.cuda.device_count()))]
+
+
+def _usable_cpus() -> int:
+    """CPUs that this process may keep busy: its affinity, or a container's quota where that is less."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(int(quota) / int(period))))
 
 
 def _first_line(error: BaseException) -> str:

@@ -125,6 +125,10 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     selection = report.selection
     if not report.runs and report.state == "finished":
         console.print(f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False)
+    if selection.failed_before:
+        console.print(
+            f"{selection.failed_before} of those done could not be read; --retry-errors tries them again", markup=False
+        )
     if selection.left_out:
         console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
     if report.runs and report.state == "finished":
@@ -169,7 +173,7 @@ def runs_table(records: list[RunRecord]) -> Table:
     """Runs, newest first."""
     table = Table()
     for name in ("run", "state", "started (UTC)", "images", "ok", "errors", "images/s", "model"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for record in records:
         table.add_row(
             record.run_id,

@@ -13,6 +13,10 @@ class InputError(PipelineError):
     """What was asked for cannot be done as asked: a bad option, source, output or model."""
 
 
+class WorkerBroken(PipelineError):
+    """A worker process that can do no more work, through no fault of the work; another may do it."""
+
+
 class StorageError(PipelineError):
     """A storage call failed."""
 

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from pipeline import runs
 from pipeline.errors import InputError
+from pipeline.identity import safe_path
 from pipeline.results import read_current
 from pipeline.runs import RunRecord
 from pipeline.storage import open_store
@@ -46,12 +47,23 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
 
 
 def plain_names(keys: list[str]) -> dict[str, str]:
-    """The name of each key's mask: its suffix replaced by .png, or .png appended where that would not be unique."""
-    short = {
-        key: str(PurePosixPath(key).with_suffix(".png")) if PurePosixPath(key).name else f"{key}.png" for key in keys
-    }
+    """The name of each key's mask, all different and safe for any store.
+
+    The key's suffix becomes .png; where two keys would meet, .png is added to the whole key, as often as it takes.
+    """
+    paths = {key: PurePosixPath(safe_path(key)) for key in keys}
+    short = {key: str(path.with_suffix(".png")) for key, path in paths.items()}
     uses = Counter(short.values())
-    return {key: name if uses[name] == 1 else f"{key}.png" for key, name in short.items()}
+    names = {key: name for key, name in short.items() if uses[name] == 1}
+    taken = set(names.values())
+    for key in keys:
+        if key not in names:
+            name = f"{paths[key]}.png"
+            while name in taken:
+                name += ".png"
+            names[key] = name
+            taken.add(name)
+    return names
 
 
 def _find(records: list[RunRecord], recipe: str | None, output: str) -> RunRecord:

@@ -45,12 +45,13 @@ class Recipe:
         Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`,
         empty, control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
         """
-        name = f"{_safe_path(key)}.{digest(etag, 8)}.png"
+        name = f"{safe_path(key)}.{digest(etag, 8)}.png"
         folder = f"masks/{self.name}/"
         return folder + _shorten(name, MAX_NAME_BYTES - len(folder))
 
 
-def _safe_path(key: str) -> str:
+def safe_path(key: str) -> str:
+    """`key` as a relative path that every store keeps apart from others and inside its folder."""
     return "/".join(_safe_segment(segment) for segment in key.split("/"))
 
 
@@ -66,14 +67,14 @@ def _shorten(name: str, limit: int) -> str:
     """`name` with what is too long replaced by its beginning and a hash; the suffixes stay."""
     segments = [_cut(segment, MAX_SEGMENT_BYTES) for segment in name.split("/")]
     short = "/".join(segments)
-    return short if len(short.encode()) <= limit else _cut(name.replace("/", "_"), MAX_SEGMENT_BYTES)
+    return short if len(short.encode()) <= limit else _cut(name, MAX_SEGMENT_BYTES, always=True)
 
 
-def _cut(segment: str, limit: int) -> str:
+def _cut(segment: str, limit: int, *, always: bool = False) -> str:
     raw = segment.encode()
-    if len(raw) <= limit:
+    if len(raw) <= limit and not always:
         return segment
-    suffix = segment[-13:] if segment.endswith(".png") else ""  # ".<etag8>.png"
+    suffix = segment[-13:] if segment.endswith(".png") else ""  # ".<etag8>.png", all ASCII
     mark = "~" + hashlib.sha256(raw).hexdigest()[:32]
-    head = raw[: limit - len(mark) - len(suffix)].decode(errors="ignore")
+    head = raw[: limit - len(mark) - 13].decode(errors="ignore").replace("/", "_")
     return head + mark + suffix

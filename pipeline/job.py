@@ -4,6 +4,7 @@
 from it. `segment` does the whole job and can be called from anywhere; it is what makes "the same command again" safe.
 """
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from importlib.metadata import version
 import ray
 
 from pipeline import cluster, runs
+from pipeline.errors import PipelineError, StorageError
 from pipeline.identity import Recipe
 from pipeline.job_options import SegmentJob
 from pipeline.lease import Lease
@@ -28,6 +30,9 @@ from pipeline.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage import ObjectInfo
 
 RATE_WINDOW_SECONDS = 60.0
+
+MAX_AHEAD = 100_000
+"""Listed objects held in memory at most while the shard size is chosen."""
 
 
 class Observer:
@@ -74,7 +79,7 @@ def segment(
     observer.phase("checking inputs")
     inputs = check_inputs(job)
     with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
-        return _Driver(job, inputs, observer, lambda: should_stop() or lease.lost).work()
+        return _Driver(job, inputs, observer, should_stop, lease).work()
 
 
 class _Stopped(Exception):
@@ -84,12 +89,15 @@ class _Stopped(Exception):
 class _Driver:
     """One call of `segment`, with what its steps share."""
 
-    def __init__(self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool], lease: Lease
+    ) -> None:
         self._job = job
+        self._lease = lease
         self._inputs = inputs
         self._output = inputs.output
         self._observer = observer
-        self._should_stop = should_stop
+        self._asked_to_stop = should_stop
         self._selection = SelectionCounts()
         self._finished: list[RunRecord] = []
 
@@ -104,19 +112,27 @@ class _Driver:
     def _work(self, resolved: Resolved) -> RunReport:
         for note in resolved.notes:
             self._observer.note(note)
-        leftover = None if self._job.fresh else self._unfinished(resolved)
-        if leftover is not None:
-            record, manifest = leftover
-            self._observer.note(f"resuming run {record.run_id}")
-            if not self._run(record, manifest, resolved):
-                return self._report("interrupted")
         try:
+            leftover = None if self._job.fresh else self._unfinished(resolved)
+            if leftover is not None:
+                self._observer.note(f"resuming run {leftover[0].run_id}")
+                self._run(*leftover, resolved)
             planned = self._plan(resolved)
+            if planned is not None:
+                self._run(*planned, resolved)
         except _Stopped:
             return self._report("interrupted")
-        if planned is not None and not self._run(*planned, resolved):
-            return self._report("interrupted")
         return self._report("finished")
+
+    def _should_stop(self) -> bool:
+        return self._asked_to_stop() or self._lease.lost
+
+    def _check_stop(self) -> None:
+        """Raise _Stopped when asked to stop, and PipelineError when another driver took over."""
+        if self._lease.lost:
+            raise PipelineError(f"another run took over {self._output.uri}; this one has stopped and left it alone")
+        if self._asked_to_stop():
+            raise _Stopped
 
     def _unfinished(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
         for record in runs.records(self._output):
@@ -130,23 +146,35 @@ class _Driver:
     def _plan(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
         """List, leave out what is done, write the plan of a new run; None when nothing is left to do."""
         job = self._job
+        # What a leftover run did counts: towards the limit, and as the retry that was asked for.
+        resumed = {record.run_id for record in self._finished}
+        limit = None if job.limit is None else job.limit - sum(record.images for record in self._finished)
+        if limit is not None and limit <= 0:
+            return None
         self._observer.phase("listing")
-        done = DoneIndex.of(self._output, resolved.recipe, retry_errors=job.retry_errors)
+        done = DoneIndex.of(
+            self._output,
+            resolved.recipe,
+            retry_errors=job.retry_errors,
+            settled=resumed,
+            on_file=self._check_stop,
+        )
         chosen = select(
-            self._inputs.source.list(),
+            self._watched(self._inputs.source.list()),
             include=job.include,
             exclude=job.exclude,
             done=done,
             counts=self._selection,
         )
-        chosen = itertools.islice(chosen, job.limit)
+        chosen = itertools.islice(chosen, limit)
         # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
-        ahead = list(itertools.islice(self._watched(chosen), resolved.largest_shard * resolved.pool.actors * 8))
+        enough = 1 if job.shard_size else min(MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8)
+        ahead = list(itertools.islice(chosen, enough))
         if not ahead:
             return None
         size = job.shard_size or choose_shard_size(len(ahead), resolved.pool.actors, resolved.largest_shard)
         run_id = runs.new_run_id()
-        manifest = write_plan(self._output, run_id, itertools.chain(ahead, self._watched(chosen)), size)
+        manifest = write_plan(self._output, run_id, itertools.chain(ahead, chosen), size)
         record = RunRecord(
             run_id=run_id,
             state="running",
@@ -164,54 +192,49 @@ class _Driver:
         runs.write_record(self._output, record)
         return record, manifest
 
-    def _watched(self, chosen: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-        for info in chosen:
-            if self._should_stop():
-                raise _Stopped
+    def _watched(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        for info in listing:
+            self._check_stop()
             yield info
 
-    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> bool:
-        """Work through a plan and close its record; False when it was stopped."""
+    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> None:
+        """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
-        state: runs.RunState = "failed"
-        reason: str | None = "the driver ended unexpectedly"
-        counts = record.counts
         if record.state != "running":
-            runs.write_record(self._output, record.model_copy(update={"state": "running", "reason": None}))
-        try:
-            complete = self._run_shards(record, manifest, resolved)
-            state, reason = ("finished", None) if complete else ("interrupted", "stopped on request")
-            if complete:
-                self._observer.phase("writing tables")
-                labels = self._inputs.bundle.labels
-                totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
-                counts = Counts(images=manifest.images, ok=totals.ok, errors=totals.errors)
-        except KeyboardInterrupt:
-            state, reason = "interrupted", "interrupted"
-            raise
-        except Exception as error:
-            reason = str(error)
-            raise
-        finally:
-            closed = record.model_copy(
-                update={
-                    "state": state,
-                    "reason": reason,
-                    "counts": counts,
-                    "seconds": record.seconds + time.monotonic() - started,
-                    "finished": datetime.now(UTC),
-                }
-            )
-            runs.write_record(self._output, closed)
-            self._finished.append(closed)
-        return complete
+            record = record.model_copy(update={"state": "running", "reason": None})
+            runs.write_record(self._output, record)
 
-    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> bool:
+        def close(state: runs.RunState, reason: str | None, counts: Counts) -> None:
+            changes = {"state": state, "reason": reason, "counts": counts, "finished": datetime.now(UTC)}
+            seconds = record.seconds + time.monotonic() - started
+            closed = record.model_copy(update=changes | {"seconds": seconds})
+            self._finished.append(closed)
+            runs.write_record(self._output, closed)
+
+        meter = _Meter(record, manifest, self._observer)
+        try:
+            if not self._run_shards(record, manifest, resolved, meter):
+                self._check_stop()
+                raise _Stopped
+            self._observer.phase("writing tables")
+            labels = self._inputs.bundle.labels
+            totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
+        except BaseException as error:
+            # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
+            if not self._lease.lost:
+                stopped = not isinstance(error, Exception) or isinstance(error, _Stopped)
+                with contextlib.suppress(StorageError):
+                    close("interrupted" if stopped else "failed", str(error) or "stopped on request", meter.counts)
+            raise
+        close("finished", None, Counts(images=manifest.images, ok=totals.ok, errors=totals.errors))
+
+    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: "_Meter") -> bool:
         committed = committed_shards(self._output, record.run_id)
         shards = (
             shard for shard in read_shards(self._output, record.run_id, manifest) if shard.number not in committed
         )
         first = next(shards, None)
+        meter.start(len(committed))
         if first is None:
             return True
         self._observer.phase("starting Ray")
@@ -228,8 +251,8 @@ class _Driver:
                 image_memory=self._job.image_memory,
             )
             files = ray.put(self._inputs.bundle.to_files())
-            pool = ShardPool(resolved.pool, Segmenter, spec, files)
-            meter = _Meter(record, manifest, len(committed), self._observer)
+            actors = min(resolved.pool.actors, manifest.shards - len(committed))
+            pool = ShardPool(replace(resolved.pool, actors=actors), Segmenter, spec, files)
             writer = ProgressWriter(self._output)
             self._observer.phase("segmenting")
             try:
@@ -238,6 +261,7 @@ class _Driver:
                     on_done=meter.shard_done,
                     on_progress=lambda state: writer.update(meter.update(state)),
                     should_stop=self._should_stop,
+                    on_note=self._observer.note,
                 )
             finally:
                 writer.close()
@@ -250,25 +274,29 @@ class _Driver:
 class _Meter:
     """Turns committed shards and the pool's reports into a run's progress."""
 
-    def __init__(self, record: RunRecord, manifest: PlanManifest, committed: int, observer: Observer) -> None:
+    def __init__(self, record: RunRecord, manifest: PlanManifest, observer: Observer) -> None:
         self._record = record
         self._manifest = manifest
         self._observer = observer
-        self._shards_done = committed
-        # Shards committed by an earlier attempt count as done, but not towards the speed of this one.
-        self._before = min(manifest.images, -(-manifest.images * committed // manifest.shards))
-        self._counts = Counts()
+        self._shards_done = 0
+        self._before = 0
         self._marks: deque[tuple[float, int]] = deque()
+        self.counts = Counts()  # of the shards committed by this call
+
+    def start(self, committed: int) -> None:
+        """Shards committed by an earlier attempt count as done, but not towards the speed of this one."""
+        self._shards_done = committed
+        self._before = min(self._manifest.images, -(-self._manifest.images * committed // self._manifest.shards))
 
     def shard_done(self, outcome: ShardOutcome) -> None:
         self._shards_done += 1
-        self._counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
-        done = min(self._manifest.images, self._before + self._counts.images)
+        self.counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
+        done = min(self._manifest.images, self._before + self.counts.images)
         self._observer.shard(self._record.run_id, outcome, done, self._manifest.images)
 
     def update(self, pool: PoolProgress) -> Progress:
         now = time.monotonic()
-        here = self._counts.images + pool.images_in_flight
+        here = self.counts.images + pool.images_in_flight
         done = min(self._manifest.images, self._before + here)
         # The clock starts with the first actor: waiting for machines says nothing about their speed.
         if pool.ready and (not self._marks or now - self._marks[-1][0] >= 1.0):
@@ -281,7 +309,7 @@ class _Meter:
             run_id=self._record.run_id,
             images=self._manifest.images,
             done=done,
-            counts=self._counts,
+            counts=self.counts,
             shards=self._manifest.shards,
             shards_done=self._shards_done,
             actors=pool.ready,

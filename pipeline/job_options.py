@@ -75,6 +75,9 @@ class SegmentOptions(BaseModel):
     shard_size: int | None = Field(
         default=None, ge=1, description="Images a shard. Default: by number of images and device."
     )
+    placement_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds to wait for the first actor; a GPU node takes minutes to boot."
+    )
     ray_address: str | None = Field(
         default=None,
         description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process.",

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ObjectMissing, StorageError
+from pipeline.results import read_table
 from pipeline.storage import ObjectInfo, Store
 
 SHARDS_PER_PART = 64
@@ -87,7 +88,7 @@ def read_shards(output: Store, run_id: str, manifest: PlanManifest) -> Iterator[
     """The shards of a plan in order, one part in memory at a time."""
     for part in range(manifest.parts):
         key = _part_key(run_id, part)
-        table = pq.read_table(io.BytesIO(output.get(key)))
+        table = read_table(output.get(key), key)
         shard_numbers = table.column("shard").to_pylist()
         columns = (table.column(name).to_pylist() for name in ("key", "etag", "size", "last_modified"))
         entries = [ObjectInfo(*values) for values in zip(*columns, strict=True)]

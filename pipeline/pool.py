@@ -15,15 +15,22 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.errors import PipelineError, StorageUnavailable
+from fcn_core.errors import FcnError
+from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
 from pipeline.plan import Shard
 from pipeline.quarantine import Quarantine
 from pipeline.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec, start_worker
 
 log = logging.getLogger(__name__)
 
+NOTICE_SECONDS = 45.0
+"""When no actor is there after so long, people are told what is missing."""
+
 POLL_SECONDS = 1.0
 """How often each actor is asked how far it is."""
+
+MAX_SETUP_FAILURES = 5
+"""How many times as many actors as are wanted may fail, in a row, before one is ready."""
 
 MAX_STORAGE_RETRIES = 5
 """How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
@@ -66,7 +73,7 @@ class _Actor:
     shards: dict[Any, "_Attempt"] = field(default_factory=dict)
     progress_ref: Any = None
     asked_at: float = 0.0
-    images: int = 0
+    images: dict[int, int] = field(default_factory=dict)  # by shard number
 
 
 @dataclass(eq=False)
@@ -91,8 +98,11 @@ class ShardPool:
         self._actors: list[_Actor] = []
         self._retries: deque[_Attempt] = deque()
         self._setup_failures = 0
+        self._next_start = 0.0
         self._restarts = 0
         self._retry_count = 0
+        self._notified = False
+        self._on_note: Callable[[str], None] = lambda text: None
 
     def run(
         self,
@@ -100,6 +110,7 @@ class ShardPool:
         on_done: Callable[[Any], None],
         on_progress: Callable[[PoolProgress], None],
         should_stop: Callable[[], bool],
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> bool:
         """Work through `shards`; True when all are committed, False when `should_stop` said so first.
 
@@ -108,6 +119,7 @@ class ShardPool:
         """
         started = time.monotonic()
         exhausted = False
+        self._on_note = on_note
         try:
             while True:
                 if should_stop():
@@ -163,7 +175,7 @@ class ShardPool:
             return
         while len(self._actors) > wanted and spare:
             self._drop(spare.pop())
-        while len(self._actors) < wanted:
+        while len(self._actors) < wanted and time.monotonic() >= self._next_start:
             self._actors.append(_Actor(*start_worker(self._worker)))
 
     def _unfinished(self) -> bool:
@@ -220,28 +232,35 @@ class ShardPool:
                     actor.node_id = value
                     self._setup_failures = 0
                 elif ref == actor.progress_ref:
-                    actor.images = sum(value.values())
+                    actor.images = value
                     actor.progress_ref = None
                 else:
-                    del actor.shards[ref]
+                    actor.images.pop(actor.shards.pop(ref).shard.number, None)
                     yield value
 
     def _task_failed(self, actor: _Actor, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if ref == actor.progress_ref:
             actor.progress_ref = None
-            return
-        if ref == actor.setup_ref:
-            raise PipelineError(f"an actor could not get ready: {cause}") from error
-        attempt = actor.shards.pop(ref)
+        elif ref == actor.setup_ref:
+            # One bad machine, or a moment without storage, is no reason to end what others are doing.
+            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._actors):
+                raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
+            self._actor_died(actor, cause)
+        elif isinstance(cause, WorkerBroken):
+            self._actor_died(actor, cause)
+        else:
+            self._shard_failed(actor.shards.pop(ref), cause)
+
+    def _shard_failed(self, attempt: "_Attempt", cause: Exception) -> None:
         if not isinstance(cause, StorageUnavailable):
-            raise PipelineError(f"shard {attempt.shard.number} failed: {cause}") from error
+            raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
         attempt.storage_failures += 1
         if attempt.storage_failures > MAX_STORAGE_RETRIES:
             raise PipelineError(
                 f"storage stayed down through {MAX_STORAGE_RETRIES} retries of shard {attempt.shard.number}: {cause}; "
                 "the same command resumes the run"
-            ) from error
+            ) from cause
         delay = 2.0**attempt.storage_failures
         log.warning("shard=%d retry_in=%.0fs reason=storage error=%s", attempt.shard.number, delay, cause)
         attempt.not_before = time.monotonic() + delay
@@ -250,14 +269,15 @@ class ShardPool:
 
     def _actor_died(self, actor: _Actor, error: Exception) -> None:
         numbers = sorted(attempt.shard.number for attempt in actor.shards.values())
-        log.warning("actor=lost ready=%s shards=%s error=%s", actor.ready, numbers, str(error).splitlines()[0])
+        log.warning("actor=lost ready=%s shards=%s error=%s", actor.ready, numbers, _text(error))
         self._restarts += 1
         if not actor.ready:
             self._setup_failures += 1
-            if self._setup_failures >= 3 * self._spec.actors:
+            if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
                 raise PipelineError(
-                    f"actors die before they are ready, {self._setup_failures} in a row: {error}"
+                    f"actors fail before they are ready, {self._setup_failures} in a row: {_text(error)}"
                 ) from error
+            self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
         lost_node = not _is_alive(actor.node_id)
         for attempt in actor.shards.values():
             # A death with its node says nothing about the shard. Ray may not know of the node's end yet; then the
@@ -280,28 +300,30 @@ class ShardPool:
             ready=sum(actor.ready for actor in self._actors),
             wanted=self._spec.actors,
             shards_in_flight=sum(len(actor.shards) for actor in self._actors),
-            images_in_flight=sum(actor.images for actor in self._actors if actor.shards),
+            images_in_flight=sum(self._images(actor) for actor in self._actors),
             restarts=self._restarts,
             retries=self._retry_count,
         )
 
+    @staticmethod
+    def _images(actor: _Actor) -> int:
+        """Images finished in shards that the actor still works on; its last report may name others."""
+        at_work = {attempt.shard.number for attempt in actor.shards.values()}
+        return sum(count for number, count in actor.images.items() if number in at_work)
+
     def _check_placement(self, started: float) -> None:
-        """Say what is missing when no actor could be placed in time."""
-        if any(actor.ready for actor in self._actors) or self._setup_failures or self._restarts:
+        """Say what is missing when no actor has been placed for a while, and give up in the end."""
+        if any(actor.ready for actor in self._actors) or self._restarts or not self._actors:
             return
-        if time.monotonic() - started < self._spec.placement_timeout or not self._actors:
+        waited = time.monotonic() - started
+        if waited < NOTICE_SECONDS and waited < self._spec.placement_timeout:
             return
-        free, total = ray.available_resources(), ray.cluster_resources()
-        missing = [
-            f"{wanted:g} {name} (free: {free.get(name, 0):g}, in the whole cluster: {total.get(name, 0):g})"
-            for name, wanted in (("CPU", self._spec.cpus), ("GPU", self._spec.gpus))
-            if wanted > free.get(name, 0)
-        ]
-        if missing:
-            raise PipelineError(
-                f"no actor could be placed within {self._spec.placement_timeout:.0f} s: each needs "
-                + " and ".join(missing)
-            )
+        missing = missing_resources(self._spec)
+        if waited >= self._spec.placement_timeout:
+            raise PipelineError(f"no actor could be placed within {self._spec.placement_timeout:.0f} s: {missing}")
+        if not self._notified:
+            self._notified = True
+            self._on_note(f"still waiting for the first actor: {missing}")
 
     def _drop(self, actor: _Actor) -> None:
         self._actors.remove(actor)
@@ -316,3 +338,18 @@ class ShardPool:
 
 def _is_alive(node_id: str | None) -> bool:
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def missing_resources(spec: PoolSpec) -> str:
+    """What keeps an actor from being placed, in words."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    needs = [(name, amount) for name, amount in (("CPU", spec.cpus), ("GPU", spec.gpus)) if amount]
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs)
+    have = ", ".join(f"{name}: {free.get(name, 0):g} of {total.get(name, 0):g} free" for name, _ in needs)
+    return f"each needs {wanted} on one node, and the cluster has {have}"
+
+
+def _text(error: BaseException) -> str:
+    """The first line of an error, with its type where it is not one of ours."""
+    line = (str(error).strip() or "no message").splitlines()[0]
+    return line if isinstance(error, PipelineError | FcnError | RayError) else f"{type(error).__name__}: {line}"

@@ -9,7 +9,7 @@ from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.images import decode
 from pipeline.prepare import load_bundle
 from pipeline.results import ClassTotal, class_totals
-from pipeline.storage import open_store
+from pipeline.storage import read_object
 
 MAX_PIXELS = 178_956_970
 
@@ -28,11 +28,8 @@ def write_preview(
     or the model cannot be read.
     """
     bundle = load_bundle(model)
-    folder, _, name = image.rpartition("/")
     try:
-        # A bare "/" before the name is the root folder, no "/" at all this one.
-        data = open_store(folder or ("/" if image.startswith("/") else ".")).get(name)
-        decoded = decode(data, MAX_PIXELS)
+        decoded = decode(read_object(image), MAX_PIXELS)
     except StorageError as error:
         raise InputError(str(error)) from error
     except ImageError as error:
@@ -40,7 +37,7 @@ def write_preview(
     predictor = Predictor(bundle, resolve_settings(device=device, precision=precision))
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
-        [Tile(PurePosixPath(name).name, decoded.pixels, result.mask)],
+        [Tile(PurePosixPath(image).name, decoded.pixels, result.mask)],
         bundle.labels,
         columns=1,
         tile_width=640,

@@ -9,14 +9,18 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ObjectExists, ObjectMissing, StorageError
-from pipeline.storage import Store
+from pipeline.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.storage import ObjectInfo, Store
+
+READS_AT_ONCE = 16
 
 AREA = pa.struct(
     [
@@ -77,7 +81,7 @@ CLASS_TOTALS_SCHEMA = pa.schema(
 )
 """One row a class of the label set: its pixels over the whole run, and in how many images it appears."""
 
-TRANSIENT_ERRORS = frozenset({"changed", "missing", "access_denied", "storage"})
+TRANSIENT_ERRORS = frozenset({"changed", "missing", "access_denied", "storage", "prediction_failed"})
 """Error reasons that say nothing about the image itself: such a row is reported, but the image is not done."""
 
 
@@ -159,7 +163,9 @@ def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow
     except ObjectExists:
         data = store.get(key)
     table = read_table(data, key)
-    _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
+    # The shard is done; should this fail, the end of the run makes it good.
+    with contextlib.suppress(StorageUnavailable):
+        _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
     return table
 
 
@@ -168,11 +174,17 @@ def committed_shards(store: Store, run_id: str) -> set[int]:
     return set(_shard_numbers(store, f"results/run_id={run_id}/"))
 
 
-def read_results(store: Store, run_id: str) -> Iterator[pa.Table]:
-    """The committed results of one run, a shard at a time, in shard order."""
-    for info in store.list(f"results/run_id={run_id}/"):
-        if info.key.endswith(".parquet"):
-            yield read_table(store.get(info.key, size=info.size, etag=info.etag), info.key)
+def read_results(store: Store, run_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The committed results of one run, a shard at a time, in shard order; of all columns or those named."""
+
+    def read(info: ObjectInfo) -> pa.Table:
+        return read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
+
+    infos = (info for info in store.list(f"results/run_id={run_id}/") if info.key.endswith(".parquet"))
+    with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
+        # In slices, so that the tables of a long run are not all in memory at once.
+        while chunk := list(islice(infos, READS_AT_ONCE * 2)):
+            yield from threads.map(read, chunk)
 
 
 def result_runs(store: Store) -> list[str]:
@@ -254,11 +266,9 @@ def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table
     """
     wanted = None if columns is None else list(dict.fromkeys(["key", "model_id", "params_id", *columns]))
     tables = [
-        (table if wanted is None else table.select(wanted)).append_column(
-            "run_id", pa.array([run_id] * len(table), pa.string())
-        )
+        table.append_column("run_id", pa.array([run_id] * len(table), pa.string()))
         for run_id in result_runs(store)
-        for table in read_results(store, run_id)
+        for table in read_results(store, run_id, wanted)
     ]
     if not tables:
         schema = RESULTS_SCHEMA if wanted is None else pa.schema([RESULTS_SCHEMA.field(name) for name in wanted])
@@ -269,10 +279,10 @@ def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table
     return everything.take([index for _, index in sorted(newest.items())])
 
 
-def read_table(data: bytes, key: str) -> pa.Table:
-    """Parquet bytes as a table; `key` names the file in the error."""
+def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Parquet bytes as a table, of all columns or those named; `key` names the file in the error."""
     try:
-        return pq.read_table(io.BytesIO(data))
+        return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{key} is not a readable Parquet file ({error}); move it away and run again") from error
 

@@ -25,6 +25,10 @@ RunState = Literal["running", "finished", "interrupted", "failed"]
 _RUN_KEY = re.compile(r"runs/([^/]+)/run\.json")
 
 
+class DamagedRecord(StorageError):
+    """A run.json that is no run record, or one of another version."""
+
+
 class Counts(BaseModel):
     """Images by outcome; `errors` counts error rows by reason."""
 
@@ -108,23 +112,23 @@ def write_record(output: Store, record: RunRecord) -> None:
 
 
 def read_record(output: Store, run_id: str) -> RunRecord:
-    """Raises ObjectMissing when there is no such run, StorageError when its record is damaged."""
+    """Raises ObjectMissing when there is no such run, DamagedRecord when its record cannot be understood."""
     key = _record_key(run_id)
     try:
         return RunRecord.model_validate_json(output.get(key))
     except ValidationError as error:
-        raise StorageError(
+        raise DamagedRecord(
             f"{output.uri}: {key} is not a run record this version reads ({error.errors()[0]['msg']})"
         ) from error
 
 
 def records(output: Store) -> Iterator[RunRecord]:
-    """All runs of an output, newest first; records that cannot be read are passed over."""
+    """All runs of an output, newest first; those whose record makes no sense are passed over."""
     run_ids = sorted(
         (match[1] for info in output.list("runs/") if (match := _RUN_KEY.fullmatch(info.key))), reverse=True
     )
     for run_id in run_ids:
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(ObjectMissing, DamagedRecord):
             yield read_record(output, run_id)
 
 

@@ -10,9 +10,8 @@ shard gives the same bytes however fast the storage answered.
 
 import hashlib
 import threading
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
+from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
+from pipeline.buffer import ImageBuffer, Reservation
 from pipeline.codec import CodecPool
 from pipeline.errors import (
     AccessDenied,
@@ -31,11 +32,13 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
     StorageUnavailable,
+    WorkerBroken,
 )
 from pipeline.identity import Recipe
 from pipeline.images import Decoded
 from pipeline.plan import Shard
 from pipeline.results import ClassArea, ResultRow, commit_shard
+from pipeline.stages import StageClock
 from pipeline.storage import ObjectInfo, open_store
 
 EXPANSION = 16
@@ -91,6 +94,7 @@ class _Loaded:
     index: int
     entry: ObjectInfo
     image: Decoded
+    memory: Reservation
 
 
 class Segmenter:
@@ -119,8 +123,8 @@ class Segmenter:
         )
         self._loaders = ThreadPoolExecutor(spec.io_threads, "load")
         self._savers = ThreadPoolExecutor(spec.io_threads, "save")
-        self._buffer = _ByteBudget(spec.buffer_bytes)
-        self._clock = _StageClock()
+        self._buffer = ImageBuffer(spec.buffer_bytes)
+        self._clock = StageClock()
         self._progress: dict[int, int] = {}
 
     def process(self, shard: Shard) -> ShardOutcome:
@@ -138,36 +142,43 @@ class Segmenter:
             self._progress[shard.number] += 1
 
         try:
-            images = self._load_in_order(shard, finish)
-            for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
-                with self._model_lock, self._clock("predict"):
-                    results = self._predictor.predict([item.image.pixels for item in batch])
-                for item, result in zip(batch, results, strict=True):
-                    self._buffer.release(item.image.pixels.nbytes)
-                    saves.append((item.index, self._savers.submit(self._save, item, result)))
-                while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
+            with self._buffer.scope() as memory:
+                images = self._load_in_order(shard, finish, memory)
+                for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
+                    for item, result in zip(batch, self._predict(batch), strict=True):
+                        if isinstance(result, ImageError):
+                            item.memory.release()
+                            finish(item.index, self._error_row(item.entry, result))
+                            continue
+                        item.memory.resize(result.mask.nbytes)
+                        job = self._savers.submit(self._save, item.entry, item.image.orientation, result, item.memory)
+                        saves.append((item.index, job))
+                    del batch, item, result  # their pixels, while the next batch is awaited
+                    while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
+                        index, save = saves.popleft()
+                        finish(index, save.result())
+                while saves:
                     index, save = saves.popleft()
                     finish(index, save.result())
-            while saves:
-                index, save = saves.popleft()
-                finish(index, save.result())
             with self._clock("commit"):
-                table = commit_shard(
-                    self.output,
-                    self.spec.run_id,
-                    shard.number,
-                    [rows[index] for index in range(len(shard.entries))],
-                )
+                ordered = [rows[index] for index in range(len(shard.entries))]
+                table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)
         return summarize(shard.number, table.to_pylist(), self._clock.take())
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
-        image = self._load(entry)
-        with self._model_lock:
-            (result,) = self._predictor.predict([image.pixels])
-        self._codecs.encode(result.mask, self.labels).result()
+        reservation = self._buffer.reserve(_guess(entry), force=True)
+        assert reservation is not None, "force always succeeds"
+        reservation.expedite()
+        try:
+            image = self._load(entry, reservation)
+            with self._model_lock:
+                (result,) = self._predictor.predict([image.pixels])
+            self._codecs.encode(result.mask, self.labels).result()
+        finally:
+            reservation.release()
 
     def progress(self) -> dict[int, int]:
         """Images finished so far in each shard at work."""
@@ -179,9 +190,11 @@ class Segmenter:
         self._savers.shutdown(wait=False, cancel_futures=True)
         self._codecs.close()
 
-    def _load_in_order(self, shard: Shard, finish: Callable[[int, ResultRow], None]) -> Iterator[_Loaded]:
+    def _load_in_order(
+        self, shard: Shard, finish: Callable[[int, ResultRow], None], memory: list[Reservation]
+    ) -> Iterator[_Loaded]:
         """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
-        window: deque[tuple[int, ObjectInfo, int, Future[Decoded]]] = deque()
+        window: deque[tuple[int, ObjectInfo, Reservation, Future[Decoded]]] = deque()
         pending: deque[tuple[int, ObjectInfo]] = deque()
         for index, entry in enumerate(shard.entries):
             if entry.key in shard.culprits:
@@ -192,59 +205,108 @@ class Segmenter:
             while pending or window:
                 while pending and len(window) < self.spec.io_threads:
                     index, entry = pending[0]
-                    guess = max(1 << 20, entry.size * EXPANSION)
                     # With nothing in flight the image is taken whatever it costs, else a large one would wait for ever.
-                    if not self._buffer.acquire(guess, force=not window):
+                    reservation = self._buffer.reserve(_guess(entry), force=not window)
+                    if reservation is None:
                         break
                     pending.popleft()
-                    window.append((index, entry, guess, self._loaders.submit(self._load, entry)))
-                index, entry, guess, load = window.popleft()
+                    memory.append(reservation)
+                    window.append((index, entry, reservation, self._loaders.submit(self._load, entry, reservation)))
+                index, entry, reservation, load = window.popleft()
+                reservation.expedite()
                 try:
                     image = load.result()
+                except StorageUnavailable:
+                    raise
                 except (ImageError, StorageError) as error:
-                    self._buffer.release(guess)
-                    if isinstance(error, StorageUnavailable):
-                        raise
+                    reservation.release()
                     finish(index, self._error_row(entry, error))
                     continue
-                self._buffer.release(guess)
-                self._buffer.acquire(image.pixels.nbytes, force=True)
-                yield _Loaded(index, entry, image)
+                yield _Loaded(index, entry, image, reservation)
         finally:
-            for _, _, guess, load in window:
+            for _, _, reservation, load in window:
                 load.cancel()
-                self._buffer.release(guess)
+                reservation.release()
 
-    def _load(self, entry: ObjectInfo) -> Decoded:
+    def _load(self, entry: ObjectInfo, reservation: Reservation) -> Decoded:
+        if entry.size > self.spec.image_memory:
+            raise ImageError(
+                "file_too_large",
+                f"The file has {entry.size:,} bytes, more than the {self.spec.image_memory:,} that one image may take.",
+            )
         with self._clock("fetch"):
             data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
+        self._buffer.wait_for_room(reservation)
         with self._clock("decode"):
-            return self._codecs.decode(data).result()
+            image = self._codecs.decode(data).result()
+        reservation.resize(image.pixels.nbytes)
+        return image
 
-    def _save(self, item: _Loaded, result: Segmentation) -> ResultRow:
-        with self._clock("encode"):
-            png = self._codecs.encode(result.mask, self.labels).result()
-        mask_key = self.spec.recipe.mask_key(item.entry.key, item.entry.etag)
-        areas = result.areas
+    def _predict(self, batch: list[_Loaded]) -> Sequence[Segmentation | ImageError]:
+        """Masks of a batch. Where the batch fails, each image alone; an image that fails alone is the one to blame."""
+        pixels = [item.image.pixels for item in batch]
+        with self._model_lock, self._clock("predict"):
+            try:
+                return self._predictor.predict(pixels)
+            except (RuntimeError, MemoryError):
+                return [self._predict_alone(image) for image in pixels]
+
+    def _predict_alone(self, image: npt.NDArray[np.uint8]) -> Segmentation | ImageError:
         try:
-            with self._clock("put"):
-                self.output.create(mask_key, png)
-        except ObjectExists:
-            # The mask that is there is the mask: it may be a rival's, or ours from a PUT that worked and was retried.
-            png = self.output.get(mask_key)
-            areas = count_areas(decode_mask(png), self.labels)
+            return self._predictor.predict([image])[0]
+        except (RuntimeError, MemoryError) as error:
+            # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
+            try:
+                self._predictor.predict([np.zeros((64, 64, 3), np.uint8)])
+            except (RuntimeError, MemoryError):
+                raise WorkerBroken(f"the model stopped working in this process: {_first_line(error)}") from error
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            return ImageError("prediction_failed", f"The network failed on this {size} image: {_first_line(error)}.")
+
+    def _save(self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation) -> ResultRow:
+        try:
+            with self._clock("encode"):
+                png = self._codecs.encode(result.mask, self.labels).result()
+            mask_key = self.spec.recipe.mask_key(entry.key, entry.etag)
+            areas = result.areas
+            try:
+                with self._clock("put"):
+                    self.output.create(mask_key, png)
+            except ObjectExists:
+                png, areas = self._adopt(mask_key, png, result)
+        except ImageError as error:
+            return self._error_row(entry, error)
+        finally:
+            memory.release()
         height, width = result.mask.shape
         return ResultRow(
-            **_identity(item.entry, self.spec.recipe),
+            **_identity(entry, self.spec.recipe),
             status="ok",
             width=width,
             height=height,
-            orientation=item.image.orientation,
+            orientation=orientation,
             mask_key=mask_key,
             mask_sha256=hashlib.sha256(png).hexdigest(),
             areas=class_areas(areas, self.labels),
             confidence=result.confidence,
         )
+
+    def _adopt(self, mask_key: str, ours: bytes, result: Segmentation) -> tuple[bytes, npt.NDArray[np.int64]]:
+        """The mask that is there is the mask: a rival's, or ours from a PUT that worked and was retried.
+
+        Unless it is no mask of this image at all, damaged by other hands: then ours replaces it.
+        """
+        there = self.output.get(mask_key)
+        if there == ours:
+            return ours, result.areas
+        try:
+            mask = decode_mask(there)
+        except LabelError:
+            mask = None
+        if mask is None or mask.shape != result.mask.shape or mask.max() >= self.labels.num_classes:
+            self.output.put(mask_key, ours)
+            return ours, result.areas
+        return there, count_areas(mask, self.labels)
 
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
         reason = error.reason if isinstance(error, ImageError) else _STORAGE_REASONS.get(type(error), "storage")
@@ -253,6 +315,14 @@ class Segmenter:
 
 
 _STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
+
+
+def _guess(entry: ObjectInfo) -> int:
+    return max(1 << 20, entry.size * EXPANSION)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int) -> Iterator[list[_Loaded]]:
@@ -316,55 +386,3 @@ def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, Any]:
         "model_id": recipe.model_id,
         "params_id": recipe.params_id,
     }
-
-
-class _ByteBudget:
-    """Counts the bytes of images in memory, over all shards at work in this process."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._lock = threading.Lock()
-
-    def acquire(self, amount: int, *, force: bool) -> bool:
-        with self._lock:
-            if not force and self._used + amount > self._limit:
-                return False
-            self._used += amount
-            return True
-
-    def release(self, amount: int) -> None:
-        with self._lock:
-            self._used -= amount
-
-
-class _StageClock:
-    """Seconds spent in each stage, summed over threads."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, stage: str) -> "_Span":
-        return _Span(self, stage)
-
-    def add(self, stage: str, seconds: float) -> None:
-        with self._lock:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-
-    def take(self) -> dict[str, float]:
-        with self._lock:
-            seconds = dict(self._seconds)
-            self._seconds.clear()
-        return seconds
-
-
-class _Span:
-    def __init__(self, clock: _StageClock, stage: str) -> None:
-        self._clock, self._stage = clock, stage
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        self._clock.add(self._stage, time.perf_counter() - self._start)

@@ -6,7 +6,7 @@ Selection streams: it holds no list of objects, only counters, and an index of w
 import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
@@ -29,6 +29,7 @@ class SelectionCounts:
     listed: int = 0
     left_out: int = 0
     done: int = 0
+    failed_before: int = 0  # of those done: images that could not be read
     selected: int = 0
     selected_bytes: int = 0
 
@@ -41,25 +42,47 @@ class DoneIndex:
 
     def __init__(self) -> None:
         self._done: set[bytes] = set()
+        self._failed: set[bytes] = set()
 
     @classmethod
-    def of(cls, output: Store, recipe: Recipe, *, retry_errors: bool = False) -> "DoneIndex":
-        """Read it from the committed results under OUTPUT. With `retry_errors`, only ok rows count as done."""
+    def of(
+        cls,
+        output: Store,
+        recipe: Recipe,
+        *,
+        retry_errors: bool = False,
+        settled: Collection[str] = (),
+        on_file: Callable[[], None] = lambda: None,
+    ) -> "DoneIndex":
+        """Read it from the committed results under OUTPUT.
+
+        With `retry_errors` only ok rows count as done, and the errors of runs in `settled`. `on_file` is called for
+        each file read; it may raise to stop.
+        """
         index = cls()
+        columns = ["key", "etag", "status", "error", "model_id", "params_id"]
         for run_id in result_runs(output):
-            for table in read_results(output, run_id):
+            retry = retry_errors and run_id not in settled
+            for table in read_results(output, run_id, columns):
+                on_file()
                 mine = pc.and_(
                     pc.equal(table["model_id"], recipe.model_id),
                     pc.equal(table["params_id"], recipe.params_id),
                 )
                 rows = table.filter(mine).select(["key", "etag", "status", "error"])
                 for key, etag, status, error in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                    if status == "ok" or (not retry_errors and error not in TRANSIENT_ERRORS):
-                        index.add(key, etag)
+                    if status == "ok" or (not retry and error not in TRANSIENT_ERRORS):
+                        index.add(key, etag, failed=status != "ok")
         return index
 
-    def add(self, key: str, etag: str) -> None:
-        self._done.add(_fingerprint(key, etag))
+    def add(self, key: str, etag: str, *, failed: bool = False) -> None:
+        fingerprint = _fingerprint(key, etag)
+        self._done.add(fingerprint)
+        (self._failed.add if failed else self._failed.discard)(fingerprint)
+
+    def failed(self, key: str, etag: str) -> bool:
+        """Whether this image is done without a mask."""
+        return _fingerprint(key, etag) in self._failed
 
     def __contains__(self, identity: tuple[str, str]) -> bool:
         return _fingerprint(*identity) in self._done
@@ -84,6 +107,7 @@ def select(
             counts.left_out += 1
         elif (info.key, info.etag) in done:
             counts.done += 1
+            counts.failed_before += done.failed(info.key, info.etag)
         else:
             counts.selected += 1
             counts.selected_bytes += info.size

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+from urllib.parse import unquote
 
 from pipeline.errors import InputError, StorageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OPTIONS = re.compile(r"^s3a?://.*\?[A-Za-z0-9_.-]+=[^?]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,21 @@ class ObjectInfo:
     etag: str
     size: int
     last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a store is rooted: a service ("" is the one that the environment names), and the folders below it."""
+
+    scheme: str
+    service: str
+    folders: tuple[str, ...]
+
+
+def is_inside(inner: Location, outer: Location) -> bool:
+    """Whether everything at `inner` is also at `outer`. Services that may be the same are taken to be the same."""
+    same_service = inner.service == outer.service or not inner.service or not outer.service
+    return inner.scheme == outer.scheme and same_service and inner.folders[: len(outer.folders)] == outer.folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,10 @@ class Store(Protocol):
     @property
     def uri(self) -> str:
         """What `open_store` takes to open this store again, on any node. Holds no secret."""
+
+    @property
+    def location(self) -> Location:
+        """Where this is, to tell whether one store lies inside another."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix` (a plain string, not a folder), sorted by the key's
@@ -122,6 +143,16 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
 
         return CloudStore.from_uri(uri, options)
     raise InputError(f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://.")
+
+
+def read_object(uri: str) -> bytes:
+    """The bytes of one file or object that a person named. Raises StorageError or InputError."""
+    uri, mark, options = uri.rpartition("?") if _OPTIONS.search(uri) else (uri, "", "")
+    place, _, name = uri.rpartition("/")
+    if uri.lower().startswith("file://"):
+        name = unquote(name)
+    # A bare "/" before the name is the root folder, no "/" at all this one.
+    return open_store((place or ("/" if uri.startswith("/") else ".")) + mark + options).get(name)
 
 
 def folder(path: str, what: str) -> str:

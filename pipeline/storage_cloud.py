@@ -15,7 +15,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore
 
 from pipeline.errors import InputError, ObjectChanged, StorageError, StorageUnavailable
-from pipeline.storage import ObjectInfo, StorageOptions, Store, folder, open_store
+from pipeline.storage import Location, ObjectInfo, StorageOptions, Store, folder, open_store
 from pipeline.storage_faults import raise_fault
 
 _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
@@ -42,6 +42,11 @@ class CloudStore:
     @property
     def uri(self) -> str:
         return f"{self._scheme}://{self._bucket}/{self._prefix}".rstrip("/")
+
+    @property
+    def location(self) -> Location:
+        folders = (self._bucket, *self._prefix.split("/"))
+        return Location(self._scheme, "", tuple(part for part in folders if part))
 
     def __repr__(self) -> str:
         return f"CloudStore({self.uri!r})"

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectExists, ObjectMissing, StorageError
-from pipeline.storage import ObjectInfo, Store, folder, open_store
+from pipeline.storage import Location, ObjectInfo, Store, folder, open_store
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class LocalStore:
     @property
     def uri(self) -> str:
         return self._root
+
+    @property
+    def location(self) -> Location:
+        # Resolved, so that a link is no way around.
+        return Location("file", "", tuple(part for part in os.path.realpath(self._root).split("/") if part))
 
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"

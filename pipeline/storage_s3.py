@@ -24,7 +24,7 @@ import obstore
 from botocore.exceptions import ClientError
 
 from pipeline.errors import ObjectChanged, StorageError, StorageUnavailable
-from pipeline.storage import ObjectInfo, StorageOptions, Store, folder, open_store
+from pipeline.storage import Location, ObjectInfo, StorageOptions, Store, folder, open_store
 from pipeline.storage_faults import fault, raise_fault
 from pipeline.storage_s3_clients import Clients, S3Address
 
@@ -56,6 +56,11 @@ class S3Store:
     @property
     def uri(self) -> str:
         return self._address.uri
+
+    @property
+    def location(self) -> Location:
+        folders = (self._address.bucket, *self._address.prefix.rstrip("/").split("/"))
+        return Location("s3", self._address.endpoint_url or "", tuple(part for part in folders if part))
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"

@@ -29,8 +29,6 @@ class Processor(Protocol):
     def progress(self) -> dict[int, int]:
         """Images finished in each shard at work."""
 
-    def close(self) -> None: ...
-
 
 @dataclass(frozen=True)
 class WorkerSpec:

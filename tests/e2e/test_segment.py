@@ -17,7 +17,9 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from fcn_core import preset
+from pipeline import lease as leases
 from pipeline.cli import run as fcn
+from pipeline.errors import PipelineError
 from pipeline.job import Observer
 from pipeline.job import segment as run_job
 from pipeline.job_options import SegmentJob
@@ -180,6 +182,106 @@ def test_errors_are_redone_when_asked(model_dir: Path, tmp_path: Path, capsys: p
     label(str(source), str(output), model_dir, capsys)
     assert label(str(source), str(output), model_dir, capsys)["images"] == 0
     assert label(str(source), str(output), model_dir, capsys, "--retry-errors")["images"] == 1
+
+
+def test_one_explicit_option_does_not_change_what_was_settled_before(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "photos", tmp_path / "labels"
+    fill(source, 4)
+    label(str(source), str(output), model_dir, capsys)
+    assert label(str(source), str(output), model_dir, capsys, "--batch-size", "3", "--limit", "1")["images"] == 1
+    assert label(str(source), str(output), model_dir, capsys)["images"] == 0
+
+
+def test_other_settings_label_anew_and_say_so(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "photos", tmp_path / "labels"
+    fill(source, 2)
+    options = [
+        "segment",
+        str(source),
+        str(output),
+        "--model",
+        str(model_dir),
+        "--device",
+        "cpu",
+        "--cpus-per-actor",
+        "1",
+    ]
+    assert fcn([*options, "--precision", "float32", "--batch-size", "1"]) == 0
+    capsys.readouterr()
+    assert fcn([*options, "--precision", "float32", "--batch-size", "2"]) == 0
+    assert "every image is labelled anew" in capsys.readouterr().err
+    assert len(list(open_store(str(output)).list("masks/"))) == 4
+
+
+def test_a_limit_holds_over_a_stop_and_its_resumption(model_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    fill(source, 30)
+    job = SegmentJob(
+        source=str(source), output=str(tmp_path / "labels"), model=str(model_dir), shard_size=3, actors=1,
+        cpus_per_actor=1, device="cpu", limit=12,
+    )  # fmt: skip
+    stop: list[bool] = []
+
+    class StopsSoon(Observer):
+        def shard(self, run_id: str, outcome: Any, done: int, images: int) -> None:
+            stop.append(True)
+
+    assert run_job(job, StopsSoon(), lambda: bool(stop)).state == "interrupted"
+    assert run_job(job).state == "finished"
+    assert len(list(open_store(job.output).list("masks/"))) == 12
+    assert run_job(job).counts.images == 12, "the next call takes the next twelve"
+
+
+def test_a_stopped_retry_is_not_retried_twice(model_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    for index in range(9):
+        (source / f"{index}.jpg").write_bytes(b"not an image")
+    job = SegmentJob(
+        source=str(source), output=str(tmp_path / "labels"), model=str(model_dir), shard_size=3, actors=1,
+        cpus_per_actor=1, device="cpu",
+    )  # fmt: skip
+    run_job(job)
+    again = job.model_copy(update={"retry_errors": True})
+    stop: list[bool] = []
+
+    class StopsSoon(Observer):
+        def shard(self, run_id: str, outcome: Any, done: int, images: int) -> None:
+            stop.append(True)
+
+    run_job(again, StopsSoon(), lambda: bool(stop))
+    report = run_job(again)
+    assert len(report.runs) <= 1
+    assert report.counts.images in (0, 9), "nine were there to be retried, and not twice"
+
+
+def test_a_superseded_driver_stops_with_a_reason_and_leaves_the_run_to_its_successor(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
+    source = tmp_path / "photos"
+    fill(source, 60, size=(320, 240))
+    job = SegmentJob(
+        source=str(source), output=str(tmp_path / "labels"), model=str(model_dir), shard_size=2, actors=1,
+        cpus_per_actor=1, device="cpu",
+    )  # fmt: skip
+    successor: list[leases.Lease] = []
+
+    class TakesOver(Observer):
+        def shard(self, run_id: str, outcome: Any, done: int, images: int) -> None:
+            if not successor:
+                successor.append(leases.Lease.acquire(open_store(job.output), takeover=True))
+
+    with pytest.raises(PipelineError, match="another run took over"):
+        run_job(job, TakesOver())
+    (record,) = list(records(open_store(job.output)))
+    assert record.state == "running", "the record is the successor's to close"
+    successor[0].release()
+    assert run_job(job).counts.ok == 60
 
 
 class KillsAnActor(Observer):

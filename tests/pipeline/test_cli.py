@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import run as fcn
+from pipeline.export import plain_names
 from pipeline.results import ClassArea, ResultRow, commit_shard
 from pipeline.storage import open_store
 from tests.samples import fill, jpeg
@@ -51,6 +52,35 @@ def test_an_output_inside_the_source_is_refused(
     for output in (photos / "labels", photos, f"file://{photos}/labels"):
         assert "lies inside source" in refused(capsys, "segment", photos, output, "--model", model_dir)
     assert len(list(photos.iterdir())) == 2
+
+
+def test_a_source_inside_what_jobs_write_is_refused(
+    photos: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "labels" / "masks" / "x", 1)
+    message = refused(capsys, "segment", tmp_path / "labels" / "masks", tmp_path / "labels", "--model", model_dir)
+    assert "is what jobs write" in message
+
+
+def test_places_that_only_look_alike_are_told_apart(
+    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "photos q?x=1"
+    fill(odd, 1)
+    (tmp_path / "link").symlink_to(odd)
+    for output in (odd / "labels", tmp_path / "link" / "labels"):
+        assert "lies inside source" in refused(capsys, "segment", odd, output, "--model", model_dir)
+    message = refused(capsys, "segment", tmp_path / "p#1", tmp_path / "p#2", "--model", model_dir)
+    assert "does not exist" in message
+    message = refused(capsys, "segment", "s3://b/p?region=eu-west-1", "s3://b/p/labels", "--model", model_dir)
+    assert "lies inside source" in message
+
+
+def test_a_ray_cluster_that_is_not_there_is_named(
+    photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, "segment", photos, tmp_path / "out", "--model", model_dir, "--ray-address", "127.0.0.1:1")
+    assert "no Ray cluster answers at 127.0.0.1:1" in message
 
 
 def test_an_output_beside_a_source_with_the_same_beginning_is_fine(
@@ -249,6 +279,9 @@ def test_masks_export_writes_plain_names(tmp_path: Path, capsys: pytest.CaptureF
         "cam/b.jpg.png": "mask of cam/b.jpg",
         "cam/b.png.png": "mask of cam/b.png",
     }
+    names = plain_names(["a.jpg", "a.png", "a.jpg.jpg", "../x.jpg", "b//c.jpg", "d/"])
+    assert len(set(names.values())) == len(names)
+    assert not any(part in ("", "..") for name in names.values() for part in name.split("/"))
     message = refused(capsys, "masks", "export", tmp_path / "out", tmp_path / "plain", "--recipe", "nope")
     assert recipe.name in message
     assert "there are no runs" in refused(capsys, "masks", "export", tmp_path / "plain", tmp_path / "more")

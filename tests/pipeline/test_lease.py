@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_takeover_supersedes_and_the_old_owner_notices(store: Store, monkeypatch
 
 
 def owner_elsewhere(store: Store, beat: str) -> None:
-    record = {"host": "another-machine", "pid": 7, "process_started": "x", "since": beat}
+    record = {"host": "another-machine", "pid": 7, "machine": "m", "started": "x", "since": beat, "number": 1}
     store.put("lease/00000001.json", json.dumps(record).encode())
     store.put("lease/00000001.heartbeat", beat.encode())
 
@@ -71,6 +72,30 @@ def test_an_owner_elsewhere_is_alive_while_it_beats(store: Store) -> None:
         Lease.acquire(store)
 
 
-def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store) -> None:
+def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
     owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
     Lease.acquire(store).release()
+
+
+def test_an_owner_whose_clock_is_wrong_but_who_beats_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.2)
+    owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
+    beat = threading.Timer(0.2, lambda: store.put("lease/00000001.heartbeat", b"2026-01-01T00:00:10+00:00"))
+    beat.start()
+    with pytest.raises(InputError, match="another-machine"):
+        Lease.acquire(store)
+    beat.join()
+
+
+def test_a_lease_that_could_not_be_given_back_does_not_lock_its_own_process_out(store: Store) -> None:
+    lease = Lease.acquire(store)
+    lease._store = open_store("/proc/no-such-place")  # every write there fails
+    lease.release()
+    Lease.acquire(store).release()
+
+
+def test_a_damaged_lease_is_named(store: Store) -> None:
+    store.put("lease/00000001.json", b"{")
+    with pytest.raises(InputError, match=r"lease/00000001\.json is damaged"):
+        Lease.acquire(store)

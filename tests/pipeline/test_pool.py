@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import pool as pools
-from pipeline.errors import PipelineError, StorageUnavailable
+from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
 from pipeline.plan import Shard
 from pipeline.pool import PoolProgress, PoolSpec, ShardPool
 from pipeline.storage import ObjectInfo
@@ -41,8 +41,6 @@ class Steady:
 
     def progress(self) -> dict[int, int]:
         return {}
-
-    def close(self) -> None: ...
 
 
 class DiesOnce(Steady):
@@ -101,6 +99,30 @@ class StorageComesBack(Steady):
 class Buggy(Steady):
     def process(self, shard: Shard) -> tuple[int, int]:
         raise ZeroDivisionError("a mistake in the program")
+
+
+class Breaks(Steady):
+    """The first process to get shard 2 finds itself broken."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 2 and not (self.marks / "broken").exists():
+            (self.marks / "broken").touch()
+            raise WorkerBroken("the device is gone")
+        return super().process(shard)
+
+
+class StartsLate(Steady):
+    """The storage does not answer the first process."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        if not (marks / "tried").exists():
+            (marks / "tried").touch()
+            raise StorageUnavailable("s3://bucket: no answer")
 
 
 class CannotStart(Steady):
@@ -180,6 +202,19 @@ def test_an_actor_that_cannot_start_says_why() -> None:
         work(ShardPool(PoolSpec(actors=1, cpus=1), CannotStart), 3)
 
 
+def test_a_broken_worker_is_replaced_and_its_work_done_elsewhere(tmp_path: Path) -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), Breaks, tmp_path), 5)
+    assert complete
+    assert {number for number, _ in done} == set(range(5))
+    assert states[-1].restarts == 1
+
+
+def test_storage_that_is_away_when_an_actor_starts_does_not_end_the_run(tmp_path: Path) -> None:
+    complete, done, _ = work(ShardPool(PoolSpec(actors=1, cpus=1), StartsLate, tmp_path), 3)
+    assert complete
+    assert len(done) == 3
+
+
 def test_stopping_ends_the_work_within_the_running_shards() -> None:
     started = time.monotonic()
     complete, done, _ = work(
@@ -190,7 +225,7 @@ def test_stopping_ends_the_work_within_the_running_shards() -> None:
 
 
 def test_actors_that_fit_nowhere_are_said_to_lack_what() -> None:
-    with pytest.raises(PipelineError, match=r"within 2 s: each needs 3 GPU \(free: 2, in the whole cluster: 2\)"):
+    with pytest.raises(PipelineError, match=r"within 2 s: each needs 1 CPU and 3 GPU on one node.* GPU: 2 of 2"):
         work(ShardPool(PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=2), Steady), 1)
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fcn_core import resolve_settings
-from fcn_core.labels import decode_mask
+from fcn_core.labels import decode_mask, encode_mask
 from pipeline import segmenter as segmenters
-from pipeline.errors import ImageError
+from pipeline.buffer import ImageBuffer, Reservation
+from pipeline.errors import ImageError, WorkerBroken
 from pipeline.identity import Recipe
 from pipeline.images import Decoded
 from pipeline.plan import Shard
@@ -22,6 +24,7 @@ from pipeline.storage import ObjectInfo, Store, open_store
 from tests.samples import encode, fill, jpeg, model
 
 BUNDLE = model()
+FREE = Reservation(ImageBuffer(0), 0)
 
 
 def spec_for(source: Path, output: Path, run_id: str = "run") -> SegmenterSpec:
@@ -120,14 +123,81 @@ def test_a_mask_that_is_there_already_is_the_mask(source: Path, tmp_path: Path) 
     rival = BUNDLE.labels
     mask = np.full((72, 96), 4, np.uint8)
     mask[:10] = 9
-    from fcn_core.labels import encode_mask
-
     png = encode_mask(mask, rival)
     open_store(str(output)).create(spec.recipe.mask_key(entry.key, entry.etag), png)
     run(spec, shard)
     row = rows_of(output)["0000.jpg"]
     assert row["mask_sha256"] == hashlib.sha256(png).hexdigest()
     assert {area["class_id"]: area["pixels"] for area in row["areas"]} == {4: 62 * 96, 9: 10 * 96}
+
+
+def test_a_damaged_mask_in_the_way_is_replaced(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    shard = shard_of(source)
+    spec = spec_for(source, output)
+    names = [spec.recipe.mask_key(entry.key, entry.etag) for entry in shard.entries if entry.key.startswith("000")]
+    open_store(str(output)).create(names[0], b"no PNG")
+    open_store(str(output)).create(names[1], encode_mask(np.zeros((3, 3), np.uint8), BUNDLE.labels))
+    outcome = run(spec, shard)
+    assert outcome.ok == 6
+    assert decode_mask((output / names[0]).read_bytes()).shape == (72, 96)
+    assert decode_mask((output / names[1]).read_bytes()).shape == (72, 96)
+
+
+def test_a_file_too_large_to_read_is_a_row(source: Path, tmp_path: Path) -> None:
+    with (source / "huge.jpg").open("wb") as file:
+        file.truncate(2 << 30)  # a hole: it takes no space
+    outcome = run(spec_for(source, tmp_path / "labels"), shard_of(source))
+    assert dict(outcome.errors) == {"truncated": 1, "file_too_large": 1}
+
+
+def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(source: Path, tmp_path: Path) -> None:
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+    predict = worker._predictor.predict
+    failing: set[tuple[int, ...]] = {(37, 101, 3)}
+
+    def fails(images: list[np.ndarray]) -> list:  # type: ignore[type-arg]
+        if any(image.shape in failing for image in images):
+            raise RuntimeError("out of memory")
+        return predict(images)
+
+    worker._predictor.predict = fails  # type: ignore[method-assign,assignment]
+    try:
+        outcome = worker.process(shard_of(source))
+        assert dict(outcome.errors) == {"truncated": 1, "prediction_failed": 1}
+        assert "101x37" in rows_of(tmp_path / "labels")["wide.jpg"]["message"]
+        failing.add((64, 64, 3))
+        with pytest.raises(WorkerBroken, match="out of memory"):
+            worker.process(replace(shard_of(source), number=1))
+        assert worker._buffer.used == 0
+    finally:
+        worker.close()
+
+
+def test_the_buffer_is_empty_after_every_shard_and_bounds_what_is_decoded(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    for index in range(12):  # flat images: tiny files, large pixels
+        (source / f"{index}.png").write_bytes(encode(Image.new("RGB", (900, 900), (index, 9, 9)), "PNG"))
+    limit = 3 * 900 * 900 * 3
+    worker = Segmenter(replace(spec_for(source, tmp_path / "labels"), buffer_bytes=limit), BUNDLE.to_files())
+    peak = 0
+    change = worker._buffer._change
+
+    def watch(reservation: Reservation, amount: int) -> None:
+        nonlocal peak
+        change(reservation, amount)
+        peak = max(peak, worker._buffer.used)
+
+    worker._buffer._change = watch  # type: ignore[method-assign]
+    try:
+        assert worker.process(shard_of(source)).ok == 12
+    finally:
+        worker.close()
+    assert worker._buffer.used == 0
+    image = 900 * 900 * 3
+    # One codec worker may be past the gate, and the image everything waits for; 1 MiB is guessed for each in the queue.
+    assert limit < peak <= limit + 2 * image + 12 * (1 << 20)
 
 
 def test_large_images_pass_through_a_small_buffer(tmp_path: Path) -> None:
@@ -138,8 +208,6 @@ def test_large_images_pass_through_a_small_buffer(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_and_transparent_images_are_segmented(tmp_path: Path) -> None:
-    from PIL import Image
-
     source = tmp_path / "photos"
     source.mkdir()
     deep = Image.fromarray((np.arange(64 * 48, dtype=np.uint16) * 21).reshape(48, 64))
@@ -176,7 +244,7 @@ def test_a_probe_does_everything_and_leaves_nothing(source: Path, tmp_path: Path
 def test_batches_hold_each_image_once_in_one_shape(shapes: list[tuple[int, int]], size: int, limit: int) -> None:
     entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
     images = [
-        segmenters._Loaded(index, entry, Decoded(np.zeros((*shape, 3), np.uint8), 1))
+        segmenters._Loaded(index, entry, Decoded(np.zeros((*shape, 3), np.uint8), 1), FREE)
         for index, shape in enumerate(shapes)
     ]
     batches = list(group_by_shape(iter(images), size, limit))
@@ -192,7 +260,7 @@ def test_full_batches_leave_before_the_stream_ends() -> None:
     def stream():  # type: ignore[no-untyped-def]
         for index in range(10):
             taken.append(index)
-            yield segmenters._Loaded(index, entry, Decoded(np.zeros((4, 4, 3), np.uint8), 1))
+            yield segmenters._Loaded(index, entry, Decoded(np.zeros((4, 4, 3), np.uint8), 1), FREE)
 
     first = next(group_by_shape(stream(), 3, 10_000))
     assert [item.index for item in first] == [0, 1, 2]
