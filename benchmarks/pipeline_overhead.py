@@ -1,8 +1,8 @@
 """How much of the model's own speed does the pipeline keep?
 
 Rounds of the same images through the bare Predictor (decoded beforehand, masks thrown away) and through the whole
-pipeline (local folder, Ray actor, masks and tables written), taking turns in one run. The pipeline's clock runs from the
-moment its actor is ready to its last commit; the time to get there is shown beside it.
+pipeline (local folder, Ray actor, masks and tables written), taking turns in one run. The pipeline's clock runs from
+the moment its actor is ready to its last commit; the time to get there is shown beside it.
 
     python benchmarks/pipeline_overhead.py --images FOLDER --model BUNDLE
 """
@@ -73,7 +73,9 @@ def main() -> None:
                 piped.append(len(pixels) / (watch.last - watch.ready))
                 startup.append(watch.ready - watch.began)
 
-    table = Table(title=f"{len(pixels)} images, {settings.precision}, {settings.threads} threads, {options.rounds} rounds")
+    table = Table(
+        title=f"{len(pixels)} images, {settings.precision}, {settings.threads} threads, {options.rounds} rounds"
+    )
     for name in ("", "images/s (median)", "of the Predictor", "all rounds"):
         table.add_column(name)
     base = statistics.median(alone)

@@ -21,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fcn_core.architecture import Architecture
 from fcn_core.errors import BundleError, FcnError
-from fcn_core.fcn import FCN, Architecture, build
+from fcn_core.fcn import build
 from fcn_core.labels import LabelSet
+from fcn_core.network import Network
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -125,7 +127,7 @@ class ModelBundle:
     @classmethod
     def from_model(
         cls,
-        model: FCN,
+        model: Network,
         labels: LabelSet,
         normalization: Normalization = IMAGENET,
         *,
@@ -146,11 +148,14 @@ class ModelBundle:
         """SHA-256 of model.safetensors."""
         return hashlib.sha256(self._weights_bytes()).hexdigest()
 
-    def build(self) -> FCN:
+    def build(self) -> Network:
         """The network with a copy of these weights: float32, on the CPU, in evaluation mode."""
         with torch.device("meta"):  # skips a random initialisation that would only be overwritten
             model = build(self.architecture)
-        state = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in self.state.items()}
+        state = {
+            name: tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True)
+            for name, tensor in self.state.items()
+        }
         model.load_state_dict(state, assign=True)
         return model.eval()
 
@@ -310,10 +315,11 @@ def _parse_description(data: bytes, source: str) -> _ModelFile:
 
 def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build(architecture).state_dict().items()}
+        model = build(architecture)
+    expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
     extra = sorted(state.keys() - expected.keys())
-    wrong = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
+    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     problems = []
     if missing:
         problems.append(f"{len(missing)} missing (first: {missing[0]})")
@@ -321,14 +327,19 @@ def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> Non
         problems.append(f"{len(extra)} unknown (first: {extra[0]})")
     if wrong:
         name = wrong[0]
-        problems.append(
-            f"{len(wrong)} of wrong shape (first: {name} is {list(state[name].shape)}, not {list(expected[name])})"
-        )
+        found, needed = list(state[name].shape), list(expected[name].shape)
+        problems.append(f"{len(wrong)} of wrong shape (first: {name} is {found}, not {needed})")
     problems += [
-        f"{name} is {tensor.dtype}, not floating point"
+        f"{name} is {tensor.dtype}, not {'floating point' if expected[name].is_floating_point() else 'integer'}"
         for name, tensor in state.items()
-        if not tensor.is_floating_point()
+        if name in expected and tensor.is_floating_point() != expected[name].is_floating_point()
     ][:1]
+    if not problems:
+        problems += [
+            f"{name} is not the bilinear interpolation that this network ends with"
+            for name, values in model.fixed_state().items()
+            if not torch.allclose(state[name].float(), values, rtol=1e-2, atol=1e-6)  # bfloat16 rounds them
+        ]
     if problems:
         raise BundleError(
             f"the weights do not fit the architecture {architecture.arch}/{architecture.backbone}: tensors"

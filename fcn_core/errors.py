@@ -26,3 +26,7 @@ class DataError(FcnError):
 
 class DeviceError(FcnError):
     """A device or precision that was asked for and is not there."""
+
+
+class ExportError(FcnError):
+    """A model that cannot be written in another program's format."""

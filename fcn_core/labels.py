@@ -5,7 +5,9 @@ looks. This module does not import torch, so that processes which only read or w
 """
 
 import io
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -168,6 +170,33 @@ def preset(name: str) -> LabelSet:
     if name not in _PRESETS:
         raise LabelError(f"there is no label set {name!r}; choose one of {', '.join(PRESETS)}")
     return _PRESETS[name]
+
+
+def find_labels(name: str) -> LabelSet:
+    """A label set by what a person calls it: the name of a preset, or a JSON file of one's own.
+
+    The file holds the fields of a LabelSet, as in a bundle's model.json: {"name": "roofs", "names": ["other", "roof"]}.
+    Without a "palette", classes get the colours that PASCAL VOC would give them.
+
+    Raises LabelError for neither, or for a file that holds something else.
+    """
+    if name in _PRESETS:
+        return _PRESETS[name]
+    path = Path(name)
+    if path.suffix != ".json":
+        raise LabelError(f"there is no label set {name!r}; choose one of {', '.join(PRESETS)}, or give a .json file")
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise LabelError(f"cannot read the label set {path} ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise LabelError(f"the label set {path} is not JSON ({error})") from error
+    if not isinstance(values, dict) or not isinstance(values.get("names"), list):
+        raise LabelError(f'the label set {path} must be an object with "name" and "names" (a list)')
+    try:
+        return LabelSet(**{"palette": _color_map(len(values["names"])), **values})
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
 
 
 def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:

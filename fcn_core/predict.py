@@ -6,11 +6,11 @@ masks.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ from torch import Tensor
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import DataError, DeviceError
 from fcn_core.labels import LabelSet, Mask
+from fcn_core.render import colorize, overlay
 from fcn_core.tiling import tiled_scores
-from fcn_core.upsample import label_pixels
+from fcn_core.upsample import label_pixels, mean_confidence
 
 Image = npt.NDArray[np.uint8]
 Precision = Literal["float32", "bfloat16"]
@@ -39,6 +40,19 @@ _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What `predict` is to give beside the mask; each costs time and memory, so nothing is on by itself.
+
+    probabilities: of every class, at the network's stride. overlay: the photo tinted with its mask. colors: the mask
+    in its label set's colours.
+    """
+
+    probabilities: bool = False
+    overlay: bool = False
+    colors: bool = False
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """What the network says about one image.
 
@@ -46,20 +60,27 @@ class Segmentation:
     summing to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels)
     of the largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling,
     where the network's own opinions are.
+
+    Only where asked for: probabilities, float32 [num_classes, h, w], softmax of the scores, which sum to 1 in each
+    cell (`Network.upsampling` says where cells lie; in "same" geometry h = ceil(H / stride)); overlay and colors,
+    uint8 RGB [H, W, 3].
     """
 
     mask: Mask
     areas: npt.NDArray[np.int64]
     confidence: float
+    probabilities: npt.NDArray[np.float32] | None = None
+    overlay: Image | None = None
+    colors: Image | None = None
 
 
 class PredictorSettings(BaseModel):
     """How to predict; every field can change a mask in its last near-ties, and nothing is left to "auto".
 
-    batch_size: images of equal size predicted together. tile_pixels: the most pixels in one pass; larger
-    images are tiled, and batches are kept within it too. threads: of the CPU. deterministic: predict every
-    image alone and with repeatable algorithms, so that its mask does not depend on which others happened to
-    be in the batch.
+    batch_size: images of equal size predicted together. tile_pixels: the most pixels in one pass; larger images are
+    tiled, and batches are kept within it too (a border that the network wants counts). threads: of the CPU.
+    deterministic: predict every image alone and with repeatable algorithms, so that its mask does not depend on which
+    others happened to be in the batch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,12 +142,14 @@ class Predictor:
         self._normalization = bundle.normalization
         self.labels: LabelSet = bundle.labels
         self._model = bundle.build().to(self._device, self._dtype).to(memory_format=torch.channels_last)
+        self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         self.predict([np.zeros((64, 64, 3), np.uint8)])
 
-    def predict(self, images: Sequence[Image]) -> list[Segmentation]:
+    def predict(self, images: Sequence[Image], outputs: Outputs = Outputs()) -> list[Segmentation]:
         """Segment RGB images, each uint8 [H, W, 3] of any size from 1x1, in their order.
 
-        Raises DataError, before any work, if one is something else.
+        A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
+        DataError, before any work, if one is something else; DeviceError if not even one image fits.
         """
         for index, image in enumerate(images):
             _check_image(index, image)
@@ -134,7 +157,8 @@ class Predictor:
         with torch.inference_mode(), self._algorithms():
             for indices in self._batches(images):
                 batch = [images[index] for index in indices]
-                results.update(zip(indices, self._predict_batch(batch), strict=True))
+                found = run_halving(lambda part: self._predict_batch(part, outputs), batch, self._note_too_large)
+                results.update(zip(indices, found, strict=True))
         return [results[index] for index in range(len(images))]
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
@@ -143,26 +167,55 @@ class Predictor:
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
         for (height, width, _), indices in by_size.items():
-            limit = 1 if self.settings.deterministic else self.settings.batch_size
-            limit = max(1, min(limit, self.settings.tile_pixels // (height * width)))
-            for start in range(0, len(indices), limit):
-                yield indices[start : start + limit]
+            remaining = indices
+            while remaining:
+                limit = 1 if self.settings.deterministic else self.settings.batch_size
+                limit = max(1, min(limit, self._fitting_pixels // self._pixels(height, width)))
+                yield remaining[:limit]
+                remaining = remaining[limit:]
 
-    def _predict_batch(self, images: list[Image]) -> list[Segmentation]:
+    def _pixels(self, height: int, width: int) -> int:
+        """How many pixels the network sees of an image: those of the border it wants too."""
+        return (height + 2 * self._model.border) * (width + 2 * self._model.border)
+
+    def _note_too_large(self, batch: list[Image]) -> None:
+        """Keep the batches to come at half of this one, which did not fit."""
+        self._fitting_pixels = len(batch) * self._pixels(*batch[0].shape[:2]) // 2
+        torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
+
+    def _predict_batch(self, images: list[Image], outputs: Outputs) -> list[Segmentation]:
         height, width = images[0].shape[:2]
-        if height * width > self.settings.tile_pixels:
+        if self._pixels(height, width) > self.settings.tile_pixels:
             scores = tiled_scores(self._model, images[0], lambda part: self._prepare([part]), self.settings.tile_pixels)
         else:
             scores = self._model.scores(self._prepare(images))
-        scores = scores.float()
-        masks, areas = label_pixels(scores, self._model.stride, (height, width))
-        confidences = scores.softmax(1).amax(1).double().mean((1, 2))
+        masks, areas = label_pixels(scores, self._model.upsampling((height, width)))
+        confidences = mean_confidence(scores).tolist()
         return [
-            Segmentation(mask, area, confidence)
-            for mask, area, confidence in zip(
-                masks.cpu().numpy(), areas.cpu().numpy(), confidences.tolist(), strict=True
+            self._segmentation(image, mask, area, confidence, cells, outputs)
+            for image, mask, area, confidence, cells in zip(
+                images, masks.cpu().numpy(), areas.cpu().numpy(), confidences, scores, strict=True
             )
         ]
+
+    def _segmentation(
+        self,
+        image: Image,
+        mask: Mask,
+        areas: npt.NDArray[np.int64],
+        confidence: float,
+        scores: Tensor,
+        outputs: Outputs,
+    ) -> Segmentation:
+        """One result with its optional parts; scores [C, h, w] are the image's own."""
+        return Segmentation(
+            mask,
+            areas,
+            confidence,
+            probabilities=scores.float().softmax(0).contiguous().cpu().numpy() if outputs.probabilities else None,
+            overlay=overlay(image, mask, self.labels) if outputs.overlay else None,
+            colors=colorize(mask, self.labels) if outputs.colors else None,
+        )
 
     def _prepare(self, images: list[Image]) -> Tensor:
         """Network input [N, 3, H, W], of images of one size; pixels travel to the device as bytes."""
@@ -176,6 +229,31 @@ class Predictor:
         return torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=self.settings.deterministic, allow_tf32=False
         )
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def run_halving(
+    run: Callable[[list[_Item]], list[_Result]], batch: list[_Item], too_large: Callable[[list[_Item]], None]
+) -> list[_Result]:
+    """run(batch), or if the device's memory does not hold it, its halves one after the other, and so on.
+
+    too_large hears of each batch that did not fit. Raises DeviceError if one item alone does not.
+    """
+    try:
+        return run(batch)
+    except torch.OutOfMemoryError as error:
+        if len(batch) == 1:
+            raise DeviceError(
+                "the device's memory does not hold one image in one pass; lower tile_pixels, which changes no mask,"
+                f" or use another device ({str(error).splitlines()[0]})"
+            ) from error
+    # Out of the except block, where the error would keep the failed pass and its tensors alive.
+    too_large(batch)
+    half = len(batch) // 2
+    return run_halving(run, batch[:half], too_large) + run_halving(run, batch[half:], too_large)
 
 
 def _check_image(index: int, image: object) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcn_core.errors import LabelError
 from fcn_core.labels import LabelSet
 
+_STRIP_PIXELS = 1 << 18
 _INK, _FAINT_INK, _PAPER, _LINE = (32, 36, 42), (116, 122, 130), (255, 255, 255), (222, 225, 229)
 
 
@@ -48,9 +49,26 @@ def overlay(
     """
     if image.shape != (*mask.shape, 3):
         raise LabelError(f"the image is {image.shape}, its mask {mask.shape}: render a mask with its own image")
+    tinted = np.empty_like(image, order="C")
+    # Strips of some rows, since the mixing needs many times their memory. Borders look at the row below.
+    step = max(1, _STRIP_PIXELS // mask.shape[1])
+    for start in range(0, mask.shape[0], step):
+        part = mask[start : start + step + 1]
+        edges = _borders(part)[:step] if outline else None
+        tinted[start : start + step] = _tint(image[start : start + step], part[:step], edges, labels, alpha)
+    return tinted
+
+
+def _tint(
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    edges: npt.NDArray[np.bool_] | None,
+    labels: LabelSet,
+    alpha: float,
+) -> npt.NDArray[np.uint8]:
     share = np.full(mask.shape, alpha, dtype=np.float32)
-    if outline:
-        share[_borders(mask)] = min(1.0, alpha + 0.35)
+    if edges is not None:
+        share[edges] = min(1.0, alpha + 0.35)
     share[mask == labels.ignore_index] = 0
     mixed = image + (colorize(mask, labels).astype(np.float32) - image) * share[..., None]
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

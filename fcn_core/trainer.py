@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 from fcn_core.bundle import IMAGENET, ModelBundle, Normalization
 from fcn_core.datasets import Dataset
 from fcn_core.errors import DataError, FcnError
-from fcn_core.fcn import FCN
 from fcn_core.losses import pixel_cross_entropy
 from fcn_core.metrics import ConfusionMatrix, Scores
+from fcn_core.network import Network
 from fcn_core.predict import Predictor, PredictorSettings, resolve_settings
 from fcn_core.transforms import Augmentation, TrainTransform, as_tensors
 
@@ -99,7 +99,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: FCN,
+        model: Network,
         dataset: Dataset,
         config: TrainConfig,
         normalization: Normalization = IMAGENET,
@@ -275,16 +275,18 @@ def _rng_devices(device: torch.device) -> list[int]:
     return [torch.cuda.current_device() if device.index is None else device.index]
 
 
-def _optimizer(model: FCN, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over four groups: backbone or not, weights (decayed) or biases (not)."""
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
+    backbone = {id(parameter) for parameter in model.backbone_parameters()}
     groups: list[dict[str, Any]] = []
     for in_backbone in (True, False):
         for decayed in (True, False):
             members = [
                 parameter
                 for parameter in model.parameters()
-                if (id(parameter) in backbone) == in_backbone and (parameter.ndim > 1) == decayed
+                if parameter.requires_grad
+                and (id(parameter) in backbone) == in_backbone
+                and (parameter.ndim > 1) == decayed
             ]
             groups.append(
                 {

@@ -1,39 +1,79 @@
-"""From class scores on a coarse grid to a mask: the last bilinear upsampling and its argmax, a few rows at a
-time.
+"""From class scores on a coarse grid to a mask: the last upsampling and its argmax, a few rows of pixels at a time.
 
-The one thing to know: the result is that of `fcn.final_upsample(...).argmax(1)`, but [C, H, W] never exists
-as a whole. A row of pixels depends on two rows of cells only, so a strip of cells with a neighbour on each
-side is enough.
+The one thing to know: the result is the argmax of the network's logits, but [C, H, W] never exists as a whole. A row
+of pixels depends on two rows of cells only (see `fcn_core.upsampling`), so each strip is computed, judged and dropped.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from fcn_core.fcn import final_upsample
+from fcn_core.upsampling import Axis, Upsampling
 
 # Upsampled values held at once, 4 MiB of float32: larger strips gain nothing, much smaller ones are all call
 # overhead.
 _STRIP_VALUES = 1 << 20
+_CELL_ROWS = 16  # and of wide images so many rows, which share their rows of cells
 
 
-def label_pixels(scores: Tensor, stride: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Masks, uint8 [N, H, W], and pixels per class, int64 [N, C], from scores, float32 [N, C, h, w].
+def label_pixels(scores: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor]:
+    """Masks, uint8 [N, H, W], and pixels per class, int64 [N, C], from scores [N, C, h, w] of any float type.
 
-    size is (H, W), with h = ceil(H / stride) and w = ceil(W / stride). Of classes that tie the lowest index
-    wins.
+    Of classes that tie the lowest index wins. An image's mask does not depend on which others are in the batch.
+    """
+    count, classes = scores.shape[:2]
+    height, width = upsampling.rows.pixels, upsampling.columns.pixels
+    masks = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
+    areas = torch.zeros((count, classes), dtype=torch.int64, device=scores.device)
+    for index in range(count):
+        for start, stop, logits in logit_strips(scores[index], upsampling):
+            labels = logits.argmax(-1)
+            masks[index, start:stop] = labels
+            areas[index] += torch.bincount(labels.flatten(), minlength=classes)
+    return masks, areas
+
+
+def logit_strips(scores: Tensor, upsampling: Upsampling) -> Iterator[tuple[int, int, Tensor]]:
+    """(start, stop, logits) from top to bottom: the logits, float32 [stop - start, W, C], of these rows of pixels.
+
+    scores: [C, h, w] of one image, any float type.
     """
     # With a pixel's classes side by side, argmax runs along memory: on a CPU a third of the time.
-    scores = scores.contiguous(memory_format=torch.channels_last)
-    count, classes, cell_rows, cell_columns = scores.shape
-    height, width = size
-    masks = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
-    step = max(1, _STRIP_VALUES // (count * classes * cell_columns * stride**2))
-    for start in range(0, cell_rows, step):
-        stop = min(start + step, cell_rows)
-        above, below = max(start - 1, 0), min(stop + 1, cell_rows)
-        top, bottom = start * stride, min(stop * stride, height)
-        first = above * stride
-        logits = final_upsample(scores[:, :, above:below], stride, (bottom - first, width))
-        masks[:, top:bottom] = logits[:, :, top - first :].permute(0, 2, 3, 1).argmax(-1)
-    areas = torch.stack([torch.bincount(mask.flatten(), minlength=classes) for mask in masks])
-    return masks, areas
+    cells = scores.permute(1, 2, 0).contiguous()
+    classes, width, device = cells.shape[2], upsampling.columns.pixels, cells.device
+    taps = upsampling.columns.taps()
+    first, second = (torch.from_numpy(index).to(device) for index in (taps.first, taps.second))
+    first_weight, second_weight = (
+        torch.from_numpy(weight).to(device)[:, None] for weight in (taps.first_weight, taps.second_weight)
+    )
+    height = upsampling.rows.pixels
+    step = max(_CELL_ROWS, _STRIP_VALUES // (classes * width))
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        top, weights = _row_weights(upsampling.rows, start, stop)
+        near = cells[top : top + weights.shape[1]].float()
+        wide = near[:, first].mul_(first_weight).addcmul_(near[:, second], second_weight)
+        # As a product of matrices, each strip of logits is written once and nothing else of its size exists.
+        logits = weights.to(device) @ wide.flatten(1)
+        yield start, stop, logits.view(stop - start, width, classes)
+
+
+def mean_confidence(scores: Tensor) -> Tensor:
+    """float64 [N]: the mean over cells of the largest softmax probability, from scores [N, C, h, w]."""
+    total = torch.zeros(scores.shape[0], dtype=torch.float64, device=scores.device)
+    step = max(1, _STRIP_VALUES // (scores.shape[1] * scores.shape[3]))
+    for rows in torch.split(scores, step, dim=2):
+        total += rows.float().softmax(1).amax(1).double().sum((1, 2))
+    return total / (scores.shape[2] * scores.shape[3])
+
+
+def _row_weights(axis: Axis, start: int, stop: int) -> tuple[int, Tensor]:
+    """Pixels [start, stop) as weighted sums of cells: the first cell needed, and weights float32 [pixels, cells]."""
+    taps = axis.taps(start, stop)
+    top = int(taps.first[0])
+    weights = torch.zeros(stop - start, int(taps.second[-1]) - top + 1)
+    pixel = torch.arange(stop - start)
+    for index, weight in ((taps.first, taps.first_weight), (taps.second, taps.second_weight)):
+        weights.index_put_((pixel, torch.from_numpy(index - top)), torch.from_numpy(weight), accumulate=True)
+    return top, weights

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from pipeline.cli_common import BAD_INPUT, DONE, FAILED, INTERRUPTED, TOO_MANY_ERRORS, Flag
+from pipeline.cli_data import data_app
 from pipeline.cli_model import model_app
 from pipeline.job_options import SegmentJob, SegmentOptions
 
@@ -46,6 +47,7 @@ app = App(
 )
 masks_app = App(name="masks", help="Masks of an output: export.")
 app.command(model_app)
+app.command(data_app)
 app.command(masks_app)
 
 
@@ -130,6 +132,8 @@ def runs(output: str, *, json: Flag = False) -> int:
     json
         Print the run records as JSON.
     """
+    from rich.console import Console
+
     from pipeline import console
     from pipeline.runs import records
     from pipeline.storage import open_store
@@ -140,10 +144,45 @@ def runs(output: str, *, json: Flag = False) -> int:
     if json:
         console.print_json([record.model_dump(mode="json") for record in found])
     elif found:
-        console.stderr_console().print(console.runs_table(found))
+        Console().print(console.runs_table(found))
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
     return DONE
+
+
+@app.command
+def verify(output: str, *, no_masks: Flag = False, json: Flag = False) -> int:
+    """Check masks, results and tables of an output against each other. Exits 1 when something differs.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    no_masks
+        Do not read the masks: much quicker, and blind to what happened to them.
+    json
+        Print the findings as JSON.
+    """
+    from dataclasses import asdict
+
+    from pipeline import console
+    from pipeline.storage import open_store
+    from pipeline.verify import Verified
+    from pipeline.verify import verify as check
+
+    store = open_store(output)
+    store.check_readable()
+    checked = Verified()
+    findings = []
+    for finding in check(store, checked, masks=not no_masks):
+        findings.append(finding)
+        if not json:
+            print(f"{console.printable(finding.file)}: {console.printable(finding.problem)}")
+    if json:
+        console.print_json({**asdict(checked), "findings": [asdict(finding) for finding in findings]})
+    else:
+        print(f"{checked.runs} runs, {checked.rows} rows, {checked.masks} masks checked: {len(findings)} findings")
+    return FAILED if findings else DONE
 
 
 @masks_app.command
@@ -205,10 +244,11 @@ def _usage_message(error: CycloptsError) -> str:
 
 
 def _validation_message(error: pydantic.ValidationError) -> str:
-    return "; ".join(
-        f"--{'.'.join(str(part) for part in item['loc']).replace('_', '-')}: {item['msg']}, not {item['input']!r}"
-        for item in error.errors()
-    )
+    problems = []
+    for item in error.errors():
+        option = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        problems.append(f"{option}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}")
+    return "; ".join(problems)
 
 
 @contextmanager

@@ -3,28 +3,45 @@
 import torch
 from torch import nn
 
+from fcn_core.architecture import Architecture
 from fcn_core.bundle import ModelBundle
-from fcn_core.fcn import FCN, Architecture, build
+from fcn_core.fcn import build
 from fcn_core.labels import LabelSet
+from fcn_core.network import Network
 
 LABELS = LabelSet(
     name="five", names=("a", "b", "c", "d", "e"), palette=tuple((40 * i, 80, 200 - 40 * i) for i in range(5))
 )
 
 
-def small_net(arch: str = "fcn8s", upsampling: str = "transposed", seed: int = 0) -> FCN:
-    """A narrow network whose score layers are random instead of zero, so that its masks have structure."""
-    architecture = Architecture.model_validate(
-        {"arch": arch, "num_classes": 5, "width": 0.125, "head_width": 16, "upsampling": upsampling}
-    )
+def small_net(
+    arch: str = "fcn8s", upsampling: str | None = None, seed: int = 0, *, backbone: str | None = None
+) -> Network:
+    """A network, narrow where it can be, whose score layers are random instead of zero, so that its masks have
+    structure, and whose batch norms are not the identity.
+    """
+    description = {"arch": arch, "num_classes": 5, "head_width": 16}
+    if arch == "tv_fcn":
+        del description["head_width"]
+    elif backbone not in ("resnet50", "resnet101"):
+        description["width"] = 0.125
+    if backbone is not None:
+        description["backbone"] = backbone
+    if upsampling is not None:
+        description["upsampling"] = upsampling
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(architecture)
-        for name, layer in model.named_children():
+        model = build(Architecture.model_validate(description))
+        for name, layer in model.named_modules():
             if name.startswith("score") and isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.3)
+            elif isinstance(layer, nn.BatchNorm2d):
+                nn.init.normal_(layer.running_mean, std=0.1)
+                nn.init.uniform_(layer.running_var, 0.8, 1.2)
     return model.eval()
 
 
-def small_bundle(arch: str = "fcn8s", upsampling: str = "transposed", seed: int = 0) -> ModelBundle:
-    return ModelBundle.from_model(small_net(arch, upsampling, seed), LABELS)
+def small_bundle(
+    arch: str = "fcn8s", upsampling: str | None = None, seed: int = 0, *, backbone: str | None = None
+) -> ModelBundle:
+    return ModelBundle.from_model(small_net(arch, upsampling, seed, backbone=backbone), LABELS)

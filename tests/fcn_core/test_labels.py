@@ -1,8 +1,10 @@
 """Label sets say what they mean, and masks survive the way to a PNG and back."""
 
 import io
+import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fcn_core.errors import LabelError
-from fcn_core.labels import PRESETS, LabelSet, decode_mask, encode_mask, indices_from_rgb, preset
+from fcn_core.labels import PRESETS, LabelSet, decode_mask, encode_mask, find_labels, indices_from_rgb, preset
 
 THREE = LabelSet(name="three", names=("a", "b", "c"), palette=((0, 0, 0), (10, 20, 30), (255, 0, 0)))
 
@@ -187,3 +189,36 @@ def test_rgb_masks_must_have_three_channels_of_bytes() -> None:
 def test_reading_masks_does_not_load_torch() -> None:
     code = "import sys, fcn_core.labels; from fcn_core import preset; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_label_sets_are_found_by_name_or_file(tmp_path: Path) -> None:
+    assert find_labels("camvid") == preset("camvid")
+    path = tmp_path / "own.json"
+    path.write_text(THREE.model_dump_json())
+    assert find_labels(str(path)) == THREE
+    path.write_text(json.dumps({"name": "roofs", "names": ["other", "roof"]}))
+    assert find_labels(str(path)).palette == preset("voc").palette[:2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("\xff", "is not JSON"),
+        ("[]", "must be an object"),
+        ('{"names": 3}', "must be an object"),
+        ('{"names": ["a", "a"], "name": "twice"}', "occurs more than once"),
+        ('{"names": []}', "own.json"),
+    ],
+)
+def test_label_files_that_are_none_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "own.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(LabelError, match=message):
+        find_labels(str(tmp_path / "own.json"))
+
+
+def test_label_sets_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"no label set 'ade20k'; choose one of voc, camvid, cityscapes, or give"):
+        find_labels("ade20k")
+    with pytest.raises(LabelError, match="cannot read the label set"):
+        find_labels(str(tmp_path / "absent.json"))
