@@ -9,7 +9,6 @@ shard gives the same bytes however fast the storage answered.
 """
 
 import hashlib
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -113,8 +112,10 @@ class Segmenter:
         self.output = open_store(spec.output)
         self.source.check_readable()
         self.output.check_readable()
-        self._predictor = Predictor(bundle, spec.settings)
-        self._model_lock = threading.Lock()
+        # One thread for the model, whichever shard calls: OpenMP gives every calling thread a team of its own, and the
+        # idle team would spin on the cores that the busy one needs.
+        self._model = ThreadPoolExecutor(1, "model")
+        self._predictor = self._model.submit(Predictor, bundle, spec.settings).result()
         self._codecs = CodecPool(
             workers=spec.codec_workers,
             memory_limit_bytes=spec.image_memory,
@@ -145,7 +146,8 @@ class Segmenter:
             with self._buffer.scope() as memory:
                 images = self._load_in_order(shard, finish, memory)
                 for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
-                    for item, result in zip(batch, self._predict(batch), strict=True):
+                    results = self._model.submit(self._predict, [item.image.pixels for item in batch]).result()
+                    for item, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             item.memory.release()
                             finish(item.index, self._error_row(item.entry, result))
@@ -153,7 +155,7 @@ class Segmenter:
                         item.memory.resize(result.mask.nbytes)
                         job = self._savers.submit(self._save, item.entry, item.image.orientation, result, item.memory)
                         saves.append((item.index, job))
-                    del batch, item, result  # their pixels, while the next batch is awaited
+                    del batch, item, result, results  # their pixels, while the next batch is awaited
                     while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
                         index, save = saves.popleft()
                         finish(index, save.result())
@@ -174,8 +176,7 @@ class Segmenter:
         reservation.expedite()
         try:
             image = self._load(entry, reservation)
-            with self._model_lock:
-                (result,) = self._predictor.predict([image.pixels])
+            (result,) = self._model.submit(self._predictor.predict, [image.pixels]).result()
             self._codecs.encode(result.mask, self.labels).result()
         finally:
             reservation.release()
@@ -188,6 +189,7 @@ class Segmenter:
         """End the codec processes and the threads."""
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self._savers.shutdown(wait=False, cancel_futures=True)
+        self._model.shutdown(wait=False, cancel_futures=True)
         self._codecs.close()
 
     def _load_in_order(
@@ -242,14 +244,16 @@ class Segmenter:
         reservation.resize(image.pixels.nbytes)
         return image
 
-    def _predict(self, batch: list[_Loaded]) -> Sequence[Segmentation | ImageError]:
-        """Masks of a batch. Where the batch fails, each image alone; an image that fails alone is the one to blame."""
-        pixels = [item.image.pixels for item in batch]
-        with self._model_lock, self._clock("predict"):
+    def _predict(self, images: list[npt.NDArray[np.uint8]]) -> Sequence[Segmentation | ImageError]:
+        """Masks of a batch. Where the batch fails, each image alone; an image that fails alone is the one to blame.
+
+        Runs in the model's thread.
+        """
+        with self._clock("predict"):
             try:
-                return self._predictor.predict(pixels)
+                return self._predictor.predict(images)
             except (RuntimeError, MemoryError):
-                return [self._predict_alone(image) for image in pixels]
+                return [self._predict_alone(image) for image in images]
 
     def _predict_alone(self, image: npt.NDArray[np.uint8]) -> Segmentation | ImageError:
         try:
