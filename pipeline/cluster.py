@@ -77,8 +77,8 @@ def _joined(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _started() -> Iterator[None]:
     """A private Ray on this machine. "local" keeps it from joining a cluster that happens to run here."""
-    private_token = "RAY_AUTH_MODE" not in os.environ
-    if private_token:
+    if "RAY_AUTH_MODE" not in os.environ:
+        # Both stay for the life of the process: Ray keeps the first token it has read, also for the next Ray here.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # Ray reads its authentication mode when it is imported; this is how ray.init() makes itself read it again.
@@ -89,10 +89,6 @@ def _started() -> Iterator[None]:
             yield
     except _ConnectFailed as error:
         raise PipelineError(f"Ray did not start on this machine: {_first_line(error)}") from error
-    finally:
-        if private_token:
-            del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
-            Config.initialize("")
 
 
 class _ConnectFailed(Exception):
