@@ -76,13 +76,6 @@ def test_places_that_only_look_alike_are_told_apart(
     assert "lies inside source" in message
 
 
-def test_a_ray_cluster_that_is_not_there_is_named(
-    photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    message = refused(capsys, "segment", photos, tmp_path / "out", "--model", model_dir, "--ray-address", "127.0.0.1:1")
-    assert "no Ray cluster answers at 127.0.0.1:1" in message
-
-
 def test_an_output_beside_a_source_with_the_same_beginning_is_fine(
     photos: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
