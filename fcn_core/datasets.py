@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from fcn_core.errors import DataError, LabelError
-from fcn_core.labels import LabelSet, decode_mask
+from fcn_core.labels import UNREADABLE, LabelSet, decode_mask
 
 Read = Callable[[str], bytes]
 
@@ -120,15 +120,7 @@ def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    # Pillow raises all of these for damaged files.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        NotImplementedError,
-        Image.DecompressionBombError,
-    ) as error:
+    except UNREADABLE as error:
         raise DataError(f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out") from error
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from fcn_core.errors import DataError, LabelError
-from fcn_core.labels import PRESETS, RGB, LabelSet, Mask, indices_from_rgb, preset
+from fcn_core.labels import PRESETS, RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset
 from fcn_core.render import colorize, legend, overlay
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
@@ -102,16 +102,7 @@ def read_picture(data: bytes, name: str) -> PictureFile:
             )
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is not an image of a known format; give {', '.join(FORMATS)}") from error
-    # Pillow raises all of these for damaged files.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        NotImplementedError,
-        MemoryError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*UNREADABLE, MemoryError) as error:
         raise DataError(f"{name} is a damaged image ({error}); copy it again, or leave it out") from error
 
 

@@ -20,6 +20,9 @@ from fcn_core.errors import LabelError
 Mask = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
 
+UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, NotImplementedError, Image.DecompressionBombError)
+"""All that Pillow raises for a damaged file."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24  # the byte of the IHDR chunk that holds bits per sample
 
@@ -235,14 +238,7 @@ def decode_mask(data: bytes) -> Mask:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
             mode, indices = image.mode, np.array(image)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        NotImplementedError,
-        Image.DecompressionBombError,
-    ) as error:
+    except UNREADABLE as error:
         kind = "a damaged PNG" if data.startswith(_PNG_SIGNATURE) else "not a PNG"
         raise LabelError(f"the mask is {kind} ({error}); masks are palette PNGs of class indices") from error
     if mode == "P":

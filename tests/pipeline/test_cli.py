@@ -12,6 +12,7 @@ from pipeline.cli import run as fcn
 from pipeline.export import plain_names
 from pipeline.results import ClassArea, ResultRow, commit_shard
 from pipeline.storage import open_store
+from tests.commands import refused
 from tests.samples import fill, jpeg
 
 
@@ -19,17 +20,6 @@ from tests.samples import fill, jpeg
 def photos(tmp_path: Path) -> Path:
     fill(tmp_path / "photos", 2)
     return tmp_path / "photos"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run a command that must be refused; returns its one line."""
-    assert fcn([str(argument) for argument in arguments]) == 2
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("fcn: ")]
-    assert len(lines) == 1, captured.err
-    assert "Traceback" not in captured.err
-    assert captured.out == ""
-    return lines[0]
 
 
 def test_a_missing_source_is_named(tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,19 +9,9 @@ import pytest
 from fcn_core.bundle import CAFFE, ModelBundle
 from fcn_core.predict import Predictor, resolve_settings
 from pipeline.cli import run as fcn
+from tests.commands import refused
 from tests.fcn_core.caffe_files import model_file
 from tests.fcn_core.nets import small_bundle, small_net
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run a command that must be refused; returns its one line."""
-    assert fcn([str(argument) for argument in arguments]) == 2
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("fcn: ")]
-    assert len(lines) == 1, captured.err
-    assert "Traceback" not in captured.err
-    assert captured.out == ""
-    return lines[0]
 
 
 @pytest.fixture
