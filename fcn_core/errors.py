@@ -30,3 +30,11 @@ class DeviceError(FcnError):
 
 class ExportError(FcnError):
     """A model that cannot be written in another program's format."""
+
+
+class CheckpointError(FcnError):
+    """A training state that is missing, damaged or of another network."""
+
+
+class DivergedError(FcnError):
+    """The loss is no longer a finite number."""

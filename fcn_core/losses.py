@@ -1,20 +1,29 @@
-"""Pixelwise cross-entropy, as a sum and a count rather than a mean.
+"""Pixelwise cross-entropy, as a sum rather than a mean, and the class weights that balance it.
 
 The caller divides. That keeps a batch without one labelled pixel at zero instead of 0/0, and lets several
 devices or several small batches be joined into exactly the loss of one large batch.
 """
 
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor
 
+ClassBalance = Literal["none", "median", "log"]
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+
+def pixel_cross_entropy(
+    logits: Tensor, target: Tensor, ignore_index: int = 255, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over the labelled pixels, and how many there are.
 
     logits: Tensor [N, C, H, W], any floating dtype; target: Tensor [N, H, W], uint8 or int64, values 0..C-1
-    or `ignore_index`. Returns (float32 scalar with gradient, int64 scalar). Without a labelled pixel the sum
-    is 0 and so is its gradient. This is the multinomial logistic loss of the FCN paper (section 4.3), which
-    sums too. Raises ValueError if the shapes do not belong together.
+    or `ignore_index`; weights: float32 [C], what a pixel of each class counts in the sum. Returns (float32
+    scalar with gradient, int64 scalar). Without a labelled pixel the sum is 0 and so is its gradient. This is
+    the multinomial logistic loss of the FCN paper (section 4.3), which sums too. Raises ValueError if the
+    shapes do not belong together.
     """
     if logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ValueError(
@@ -22,5 +31,25 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = 255)
             "expected [N, C, H, W] and [N, H, W]"
         )
     # In float32 whatever autocast made of the logits: a sum over 10^5 pixels has no digits to spare.
-    total = F.cross_entropy(logits.float(), target.long(), ignore_index=ignore_index, reduction="sum")
+    total = F.cross_entropy(logits.float(), target.long(), weights, ignore_index=ignore_index, reduction="sum")
     return total, (target != ignore_index).sum()
+
+
+def balanced_weights(pixels: npt.NDArray[Any], balance: ClassBalance) -> tuple[float, ...] | None:
+    """Weights that help rare classes, from the labelled pixels of each class, integers [C]; None for "none".
+
+    median: the median share over a class's share (Eigen and Fergus 2015, as SegNet uses it). log: 1 / ln(1.02 +
+    share), milder (ENet, Paszke et al. 2016), scaled so that the mean labelled pixel weighs 1. A class that never
+    occurs weighs 1: there is nothing to balance.
+    """
+    if balance == "none":
+        return None
+    shares = pixels / max(1, pixels.sum())
+    present = shares > 0
+    weights = np.ones(len(shares))
+    if balance == "median":
+        weights[present] = np.median(shares[present]) / shares[present]
+    else:
+        weights[present] = 1 / np.log(1.02 + shares[present])
+        weights[present] /= (weights * shares).sum()
+    return tuple(float(weight) for weight in weights)

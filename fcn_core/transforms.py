@@ -25,8 +25,8 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crop_height: int = Field(384, ge=1, description="height of a training crop, pixels")
-    crop_width: int = Field(384, ge=1, description="width of a training crop, pixels")
+    crop_height: int | None = Field(384, ge=1, description="height of a training crop, pixels; none: whole images")
+    crop_width: int | None = Field(384, ge=1, description="width of a training crop, pixels; none: whole images")
     scale_min: float = Field(0.75, gt=0, description="smallest random enlargement before the crop")
     scale_max: float = Field(1.5, gt=0, description="largest random enlargement before the crop")
     flip: float = Field(0.5, ge=0, le=1, description="how often an example is mirrored left to right")
@@ -38,7 +38,23 @@ class Augmentation(BaseModel):
     def _ordered(self) -> Self:
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}: swap them")
+        if (self.crop_height is None) != (self.crop_width is None):
+            raise ValueError("crop_height and crop_width go together: give both, or neither for whole images")
         return self
+
+    @classmethod
+    def none(cls) -> "Augmentation":
+        """Whole images as they are."""
+        return cls(
+            crop_height=None,
+            crop_width=None,
+            scale_min=1,
+            scale_max=1,
+            flip=0,
+            brightness=0,
+            contrast=0,
+            saturation=0,
+        )
 
 
 def as_tensors(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -48,7 +64,7 @@ def as_tensors(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tup
 
 class TrainTransform:
     """Random scale, crop, mirror and colour, after `Augmentation`; every example comes out at the crop's
-    size.
+    size, or at its own where there is no crop.
 
     Called with uint8 tensors image [3, H, W] and mask [H, W], gives new ones [3, h, w] and [h, w]. Randomness
     comes from torch's global generator, which the trainer seeds example by example.
@@ -68,7 +84,8 @@ class TrainTransform:
         setting = self.augmentation
         scale = float(torch.empty(()).uniform_(setting.scale_min, setting.scale_max))
         image, mask = resize(image, mask, scale)
-        image, mask = random_crop(image, mask, setting.crop_height, setting.crop_width, self.ignore_index)
+        if setting.crop_height is not None and setting.crop_width is not None:
+            image, mask = random_crop(image, mask, setting.crop_height, setting.crop_width, self.ignore_index)
         flipped: tuple[Tensor, Tensor] = self._flip(tv_tensors.Image(image), tv_tensors.Mask(mask))
         colored: Tensor = self._color(flipped[0])
         return colored.as_subclass(Tensor), flipped[1].as_subclass(Tensor)

@@ -10,6 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+# The networks of the tests are tiny: a second OpenMP thread gains nothing, and on a busy machine it is waited for.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:

@@ -12,10 +12,12 @@ import torch
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Example, InMemory
+from fcn_core.evaluation import evaluate
 from fcn_core.fcn import Architecture
 from fcn_core.metrics import Scores
 from fcn_core.predict import resolve_settings
-from fcn_core.trainer import StepReport, TrainConfig, Trainer, evaluate
+from fcn_core.train_config import TrainConfig
+from fcn_core.trainer import StepReport, Trainer
 from fcn_core.transforms import Augmentation
 from flows.demo.scenes import SCENE_LABELS, generate_scene, scene_size
 

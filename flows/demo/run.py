@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fcn_core.metrics import Scores
-from fcn_core.trainer import StepReport, TrainConfig
+from fcn_core.train_config import TrainConfig
+from fcn_core.trainer import StepReport
 from flows.demo.bucket import awkward_files, create_bucket, street_files, upload
 from flows.demo.model import HELD_OUT_SEEDS, TRAINING_SEEDS, demo_dataset, train_demo_model
 from flows.demo.report import Findings, copy_images, copy_tables, draw_sheet, examine

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcn_core.losses import pixel_cross_entropy
+from fcn_core.losses import balanced_weights, pixel_cross_entropy
 
 
 def test_equals_the_sum_over_labelled_pixels_written_out():
@@ -57,3 +57,34 @@ def test_half_precision_logits_are_summed_in_float32():
 def test_shapes_of_different_batches_are_refused():
     with pytest.raises(ValueError, match="not of one batch"):
         pixel_cross_entropy(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5).long())
+
+
+def test_class_weights_weigh_the_pixels_of_their_class():
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    target = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(2))
+    target[0, 0] = 255
+    weights = torch.tensor([1.0, 0.0, 2.5])
+    total, labelled = pixel_cross_entropy(logits, target, weights=weights)
+    by_pixel = torch.nn.functional.cross_entropy(logits, target, ignore_index=255, reduction="none")
+    expected = sum(float(by_pixel[target == c].sum()) * float(weights[c]) for c in range(3))
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert int(labelled) == 35
+
+
+def test_median_balance_makes_the_median_class_weigh_one():
+    weights = balanced_weights(np.array([100, 50, 10, 0]), "median")
+    assert weights == pytest.approx((0.5, 1.0, 5.0, 1.0))
+
+
+def test_log_balance_is_milder_and_keeps_the_mean_pixel_at_one():
+    pixels = np.array([9000, 900, 100])
+    log, median = balanced_weights(pixels, "log"), balanced_weights(pixels, "median")
+    assert log is not None
+    assert median is not None
+    assert list(log) == sorted(log)
+    assert log[2] / log[0] < median[2] / median[0]
+    assert np.dot(log, pixels / pixels.sum()) == pytest.approx(1)
+
+
+def test_no_balance_means_no_weights():
+    assert balanced_weights(np.array([1, 2]), "none") is None

@@ -3,45 +3,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from fcn_core import checkpoint
 from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Example, InMemory
-from fcn_core.errors import DataError
-from fcn_core.fcn import FCN, Architecture, build
-from fcn_core.labels import LabelSet
-from fcn_core.predict import resolve_settings
-from fcn_core.trainer import DivergedError, StepReport, TrainConfig, Trainer, evaluate
-from fcn_core.transforms import Augmentation
-
-LABELS = LabelSet(name="sides", names=("dark", "bright"), palette=((0, 0, 0), (255, 255, 255)))
-TINY = Architecture(arch="fcn8s", num_classes=2, width=0.125, head_width=16, dropout=0.2)
-AUGMENTATION = Augmentation(crop_height=32, crop_width=40, scale_min=0.9, scale_max=1.1)
-
-
-def halves(count: int = 6) -> InMemory:
-    """Pictures with one dark and one bright half, at varying places."""
-    rng = np.random.default_rng(0)
-    examples = []
-    for k in range(count):
-        mask = np.zeros((48, 56), np.uint8)
-        mask[:, int(rng.integers(12, 44)) :] = 1
-        image = np.where(mask == 1, 190, 60)[..., None] + rng.normal(0, 12, (48, 56, 3))
-        examples.append(Example(f"example-{k}", np.clip(image, 0, 255).astype(np.uint8), mask))
-    return InMemory(examples, LABELS)
-
-
-def config(**changes: object) -> TrainConfig:
-    base = {
-        "steps": 4,
-        "batch_size": 2,
-        "learning_rate": 2e-3,
-        "warmup_steps": 2,
-        "augmentation": AUGMENTATION,
-    }
-    return TrainConfig.model_validate(base | changes)
-
-
-def fresh_model(architecture: Architecture = TINY) -> FCN:
-    return ModelBundle.new(architecture, LABELS, seed=3).build()
+from fcn_core.errors import DataError, DivergedError
+from fcn_core.evaluation import evaluate
+from fcn_core.fcn import build
+from fcn_core.optimizer import learning_rate
+from fcn_core.predict import Predictor, resolve_settings
+from fcn_core.train_config import TrainConfig, recipe
+from fcn_core.trainer import StepReport, Trainer
+from tests.fcn_core.training import LABELS, TINY, config, fresh_model, halves
 
 
 def losses_of(trainer: Trainer) -> list[float]:
@@ -167,7 +139,7 @@ def test_a_spent_time_budget_ends_the_run_and_its_schedule():
     bundle = trainer.fit(reports.append)
     assert 1 <= len(reports) < 10_000
     assert reports[-1].progress == 1
-    assert trainer.learning_rate() == 0
+    assert learning_rate(trainer.config, trainer.step, trainer.progress) == 0
     assert bundle.provenance["steps"] == len(reports)
 
 
@@ -205,3 +177,85 @@ def test_an_empty_training_set_is_refused():
 def test_a_misspelt_option_is_refused():
     with pytest.raises(ValidationError, match="learning_rat"):
         TrainConfig(learning_rat=1)  # type: ignore[call-arg]
+
+
+def test_parts_of_a_step_make_the_step_of_the_whole():
+    still = TINY.model_copy(update={"dropout": 0.0})
+    whole, parts = (
+        losses_of(Trainer(fresh_model(still), halves(), config(steps=6, batch_size=5, accumulate=count)))
+        for count in (1, 3)
+    )
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_channels_last_weights_take_the_textbook_step():
+    """The fused optimisers walk memory: weights, gradients and moments must lie alike, also after a resume."""
+    setting = config(steps=3, clip_norm=None, weight_decay=0.1, warmup_steps=0)
+    trainer = Trainer(fresh_model(), halves(), setting)
+    reference = fresh_model()
+    textbook = torch.optim.AdamW(
+        [
+            {"params": [p for p in reference.parameters() if p.ndim > 1], "weight_decay": 0.1},
+            {"params": [p for p in reference.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        foreach=False,
+        fused=False,
+    )
+    step = trainer.optimizer.step
+
+    def both() -> None:
+        for mine, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+            assert mine.grad is not None
+            theirs.grad = mine.grad.detach().clone(memory_format=torch.contiguous_format)
+        for group in textbook.param_groups:
+            group["lr"] = trainer.optimizer.param_groups[0]["lr"]
+        textbook.step()
+        step()
+
+    trainer.optimizer.step = both  # type: ignore[method-assign]
+    reports = trainer.run()
+    next(reports)
+    trainer.load_state_dict(checkpoint.from_files(checkpoint.to_files(trainer.state_dict())))
+    list(reports)
+    for (name, mine), theirs in zip(trainer.model.named_parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-7), name
+
+
+def test_class_weights_shift_the_loss_towards_their_class():
+    plain, weighted = (
+        Trainer(fresh_model(), halves(), config(steps=30, class_weights=weights)) for weights in (None, (1.0, 20.0))
+    )
+    settings = resolve_settings(device="cpu", precision="float32")
+    shares = []
+    for trainer in (plain, weighted):
+        predictor = Predictor(trainer.fit(), settings)
+        shares.append(np.mean([predictor.predict([halves()[i].image])[0].mask.mean() for i in range(6)]))
+    assert shares[1] > shares[0] + 0.02
+
+
+def test_weights_of_one_change_nothing():
+    assert losses_of(Trainer(fresh_model(), halves(), config(class_weights=(1.0, 1.0)))) == losses_of(
+        Trainer(fresh_model(), halves(), config())
+    )
+
+
+def test_a_wrong_number_of_class_weights_is_refused():
+    with pytest.raises(DataError, match="3 class_weights for 2 classes"):
+        Trainer(fresh_model(), halves(), config(class_weights=(1.0, 1.0, 1.0)))
+
+
+def test_the_papers_recipe_trains_on_whole_images():
+    setting = recipe("paper", "fcn8s").model_copy(update={"steps": 40, "learning_rate": 1e-6})
+    reports: list[StepReport] = []
+    Trainer(fresh_model(), halves(), setting).fit(reports.append)
+    assert reports[0].loss == pytest.approx(48 * 56 * np.log(2), rel=1e-3)  # summed over the pixels of one image
+    assert {report.learning_rate for report in reports} == {1e-6}
+    assert np.mean([report.loss for report in reports[-6:]]) < 0.8 * reports[0].loss
+
+
+def test_reports_tell_epochs_and_names():
+    reports: list[StepReport] = []
+    Trainer(fresh_model(), halves(6), config(steps=None, epochs=1.5)).fit(reports.append)
+    assert [report.epoch for report in reports] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3][: len(reports)])
+    assert len(reports) == reports[0].steps == round(1.5 * 6 / 2)
+    assert sorted(name for report in reports[:3] for name in report.names) == [f"example-{k}" for k in range(6)]
