@@ -19,8 +19,9 @@ from rich.table import Table
 from fcn_core import Architecture, ModelBundle, Predictor, preset
 from pipeline import cluster
 from pipeline.images import decode
-from pipeline.job import Observer, segment
+from pipeline.job import segment
 from pipeline.job_options import SegmentJob
+from pipeline.observer import Observer
 from pipeline.prepare import check_inputs, resolve
 from pipeline.runs import Progress
 from pipeline.segmenter import ShardOutcome

@@ -71,8 +71,8 @@ CAFFE = Normalization(channel_order="bgr", scale=1.0, mean=(104.00699, 116.66877
 """The authors' nets: BGR, 0..255, less the mean of ImageNet."""
 
 
-class _ModelFile(BaseModel):
-    """What model.json holds."""
+class ModelDescription(BaseModel):
+    """What model.json holds: all of a bundle but its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -163,7 +163,7 @@ class ModelBundle:
         """File name to content. The same model (and notes) gives the same bytes."""
         weights = self._weights_bytes()
         digest = hashlib.sha256(weights).hexdigest()
-        description = _ModelFile(
+        description = ModelDescription(
             format_version=FORMAT_VERSION,
             model_id=_model_id(self.architecture, self.labels, self.normalization, digest),
             weights_sha256=digest,
@@ -195,7 +195,7 @@ class ModelBundle:
         for name in (MODEL_FILE, WEIGHTS_FILE):
             if name not in files:
                 raise BundleError(f"{source}: {name} is missing; a bundle is {MODEL_FILE} and {WEIGHTS_FILE}")
-        description = _parse_description(files[MODEL_FILE], source)
+        description = parse_description(files[MODEL_FILE], source)
         weights = files[WEIGHTS_FILE]
         digest = hashlib.sha256(weights).hexdigest()
         if digest != description.weights_sha256:
@@ -291,7 +291,11 @@ def _model_id(architecture: Architecture, labels: LabelSet, normalization: Norma
     return hashlib.sha256(f"{identity}\n{weights_sha256}".encode()).hexdigest()[:16]
 
 
-def _parse_description(data: bytes, source: str) -> _ModelFile:
+def parse_description(data: bytes, source: str) -> ModelDescription:
+    """What the bytes of a model.json say; `source` is what error messages call the bundle. Raises BundleError.
+
+    That its model_id is the digest of the rest is for `ModelBundle.from_files` to check: it takes the weights.
+    """
     try:
         values = json.loads(data)
     except ValueError as error:
@@ -303,7 +307,7 @@ def _parse_description(data: bytes, source: str) -> _ModelFile:
             " use the program version that wrote it, or save the model anew"
         )
     try:
-        return _ModelFile.model_validate(values)
+        return ModelDescription.model_validate(values)
     except (ValidationError, FcnError) as error:
         if isinstance(error, ValidationError):
             first = error.errors()[0]

@@ -5,7 +5,8 @@ bucket or a dict in a test. Examples are decoded only when they are asked for.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from fcn_core.errors import DataError, LabelError
-from fcn_core.labels import UNREADABLE, LabelSet, decode_mask
+from fcn_core.labels import UNREADABLE, LabelSet
+from fcn_core.mask_coding import MaskCoding, read_mask
 
 Read = Callable[[str], bytes]
 
@@ -56,40 +58,70 @@ class InMemory:
         return self._examples[index]
 
 
-class VOCSegmentation:
-    """The layout of PASCAL VOC: JPEGImages/<name>.jpg and SegmentationClass/<name>.png, names listed in a
-    split.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One labelled image that is still to be read: `image` and `mask` are keys for a data set's `read`."""
 
-    `names` come from a list such as ImageSets/Segmentation/train.txt; see `split_names`. A mask is a palette
-    or grey PNG of class indices. Raises DataError, with the name of the file, when an example is asked for
-    that cannot be used.
+    name: str
+    image: str
+    mask: str
+
+
+class Pairs:
+    """Image and mask files, read and decoded when they are asked for.
+
+    `coding` says how masks hold their classes (see `fcn_core.mask_coding`); `recode` gives stored indices another
+    meaning, such as {11: 255}. Raises DataError, with the key of the file, when an example is asked for that cannot be
+    used. Can be pickled if `read` can.
     """
 
-    def __init__(self, read: Read, names: Sequence[str], labels: LabelSet) -> None:
+    def __init__(
+        self,
+        read: Read,
+        pairs: Iterable[Pair],
+        labels: LabelSet,
+        coding: MaskCoding = "auto",
+        recode: Mapping[int, int] | None = None,
+    ) -> None:
         self.labels = labels
-        self.names = tuple(names)
-        self._read = read
+        self.pairs = tuple(pairs)
+        self.read = read
+        self.coding: MaskCoding = coding
+        self.recode = dict(recode or {})
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> Example:
-        name = self.names[index]
-        image = decode_rgb(self._bytes(f"JPEGImages/{name}.jpg"), f"JPEGImages/{name}.jpg")
-        key = f"SegmentationClass/{name}.png"
-        try:
-            mask = decode_mask(self._bytes(key))
-        except LabelError as error:
-            raise DataError(f"{key}: {error}") from error
-        example = Example(name, image, mask)
+        pair = self.pairs[index]
+        image = decode_rgb(self._bytes(pair.image), pair.image)
+        example = Example(pair.name, image, self._decode_mask(pair))
         check_example(example, self.labels)
         return example
 
+    def mask(self, index: int) -> npt.NDArray[np.uint8]:
+        """The mask of an example alone, uint8 [H, W]: its image is not read."""
+        pair = self.pairs[index]
+        mask = self._decode_mask(pair)
+        check_mask(mask, self.labels, pair.name)
+        return mask
+
+    def _decode_mask(self, pair: Pair) -> npt.NDArray[np.uint8]:
+        try:
+            return read_mask(self._bytes(pair.mask), self.labels, self.coding, self.recode)
+        except LabelError as error:
+            raise DataError(f"{pair.mask}: {error}") from error
+
     def _bytes(self, key: str) -> bytes:
         try:
-            return self._read(key)
+            return self.read(key)
         except (OSError, KeyError) as error:
             raise DataError(f"{key} cannot be read ({error}): check the split's list against the files") from error
+
+
+def voc_pairs(names: Iterable[str]) -> list[Pair]:
+    """PASCAL VOC's places: JPEGImages/<name>.jpg and SegmentationClass/<name>.png."""
+    return [Pair(name, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png") for name in names]
 
 
 def split_names(read: Read, split: str) -> list[str]:
@@ -97,21 +129,33 @@ def split_names(read: Read, split: str) -> list[str]:
     twice."""
     key = f"ImageSets/Segmentation/{split}.txt"
     try:
-        names = read(key).decode("utf-8").split()
+        names = parse_names(read(key))
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{key} cannot be read ({error}): give the split one image name a line") from error
     if not names:
         raise DataError(f"{key} names no image: give the split one image name a line")
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"{key} names {twice!r} more than once: list every image once")
     return names
 
 
+def parse_names(data: bytes) -> list[str]:
+    """One name a line, as in VOC's lists; blank lines mean nothing. Raises UnicodeDecodeError."""
+    return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class _FolderRead:
+    base: Path
+
+    def __call__(self, key: str) -> bytes:
+        return (self.base / key).read_bytes()
+
+
 def folder(root: str | Path) -> Read:
     """A `read` for files below a folder."""
-    base = Path(root)
-    return lambda key: (base / key).read_bytes()
+    return _FolderRead(Path(root))
 
 
 def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
@@ -131,11 +175,20 @@ def check_example(example: Example, labels: LabelSet) -> None:
             f"{example.name}: the image is {example.image.shape}, its mask {example.mask.shape}: "
             "they must have one height and width"
         )
-    found = np.flatnonzero(np.bincount(example.mask.ravel(), minlength=256))
-    strange = [int(v) for v in found if v >= labels.num_classes and v != labels.ignore_index]
+    check_mask(example.mask, labels, example.name)
+
+
+def check_mask(mask: npt.NDArray[np.uint8], labels: LabelSet, name: str) -> None:
+    """DataError unless every value of a mask, uint8 [H, W], is a class or the ignore index."""
+    strange = strange_values(np.bincount(mask.ravel(), minlength=256), labels)
     if strange:
         raise DataError(
-            f"{example.name}: its mask holds {strange[:5]}, but label set {labels.name!r} has classes "
+            f"{name}: its mask holds {strange[:5]}, but label set {labels.name!r} has classes "
             f"0..{labels.num_classes - 1} and ignores {labels.ignore_index}: "
             "recode the mask or choose its label set"
         )
+
+
+def strange_values(counts: npt.NDArray[np.int64], labels: LabelSet) -> list[int]:
+    """The values with pixels, of counts by value int64 [256], that are neither a class nor the ignore index."""
+    return [int(v) for v in np.flatnonzero(counts) if v >= labels.num_classes and v != labels.ignore_index]

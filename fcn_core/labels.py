@@ -189,17 +189,24 @@ def find_labels(name: str) -> LabelSet:
     if path.suffix != ".json":
         raise LabelError(f"there is no label set {name!r}; choose one of {', '.join(PRESETS)}, or give a .json file")
     try:
-        values = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise LabelError(f"cannot read the label set {path} ({error.strerror}); check the path") from error
+    return parse_labels(data, str(path))
+
+
+def parse_labels(data: bytes, source: str) -> LabelSet:
+    """The label set in the bytes of a JSON file, see `find_labels`; `source` names the file in a LabelError."""
+    try:
+        values = json.loads(data)
     except ValueError as error:
-        raise LabelError(f"the label set {path} is not JSON ({error})") from error
+        raise LabelError(f"the label set {source} is not JSON ({error})") from error
     if not isinstance(values, dict) or not isinstance(values.get("names"), list):
-        raise LabelError(f'the label set {path} must be an object with "name" and "names" (a list)')
+        raise LabelError(f'the label set {source} must be an object with "name" and "names" (a list)')
     try:
         return LabelSet(**{"palette": _color_map(len(values["names"])), **values})
     except LabelError as error:
-        raise LabelError(f"{path}: {error}") from error
+        raise LabelError(f"{source}: {error}") from error
 
 
 def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:

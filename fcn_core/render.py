@@ -5,7 +5,7 @@ looks the same on every machine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,13 @@ _INK, _FAINT_INK, _PAPER, _LINE = (32, 36, 42), (116, 122, 130), (255, 255, 255)
 @dataclass(frozen=True)
 class Tile:
     """One result on a contact sheet. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W]; `note` is a fainter
-    second line."""
+    second line. `truth`: a mask to show between the two, uint8 [H, W]."""
 
     caption: str
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     note: str = ""
+    truth: npt.NDArray[np.uint8] | None = None
 
 
 def colorize(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np.uint8]:
@@ -110,8 +111,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Pairs of image and overlay in a grid, each with its caption, and the legend of the classes below; RGB.
 
-    A picture is fitted into `tile_width` x 3/4 `tile_width` pixels and never distorted; a pair is twice as
-    wide. Raises ValueError without a tile or a column.
+    Where a tile has a truth, its overlay comes between the two. A picture is fitted into `tile_width` x 3/4
+    `tile_width` pixels and never distorted; a pair is twice as wide. Raises ValueError without a tile or a column.
     """
     if not tiles or columns < 1:
         raise ValueError(f"a contact sheet needs a tile and a column, not {len(tiles)} and {columns}")
@@ -121,8 +122,9 @@ def contact_sheet(
     box = (tile_width, tile_width * 3 // 4)
     line = round(text_size * 1.4)
     lines = 2 if any(tile.note for tile in tiles) else 1
-    pair_width, cell_height = 2 * box[0] + 2, box[1] + lines * line + gutter
-    width = 2 * margin + columns * pair_width + (columns - 1) * gutter
+    pictures = 3 if any(tile.truth is not None for tile in tiles) else 2
+    cell_width, cell_height = pictures * (box[0] + 2) - 2, box[1] + lines * line + gutter
+    width = 2 * margin + columns * cell_width + (columns - 1) * gutter
     key = legend(labels, width - 2 * margin, max(13, text_size))
     top = margin + (round(text_size * 2.8) if title else 0)
     rows = -(-len(tiles) // columns)
@@ -131,31 +133,39 @@ def contact_sheet(
     if title:
         draw.text((margin, margin), _fit(title, heading, width - 2 * margin), fill=_INK, font=heading)
     for k, tile in enumerate(tiles):
-        left = margin + (k % columns) * (pair_width + gutter)
+        left = margin + (k % columns) * (cell_width + gutter)
         upper = top + (k // columns) * cell_height
-        draw.rectangle((left, upper, left + pair_width - 1, upper + box[1] - 1), fill=(240, 242, 244))
-        # At most twice the shown size before the overlay is made: a 50-megapixel photo costs no more than a
-        # small one.
-        image, mask = _shrunk(tile, 2 * box[0])
-        for place, picture in enumerate((image, overlay(image, mask, labels, alpha))):
+        draw.rectangle((left, upper, left + cell_width - 1, upper + box[1] - 1), fill=(240, 242, 244))
+        # At most twice the shown size before overlays are made: a 50-megapixel photo costs no more than a small one.
+        shown = shrink(tile, 2 * box[0])
+        masks = [mask for mask in (shown.truth, shown.mask) if mask is not None]
+        overlays = [overlay(shown.image, mask, labels, alpha) for mask in masks]
+        for place, picture in enumerate([shown.image, *overlays]):
             _place(sheet, picture, left + place * (box[0] + 2), upper, box)
         below = upper + box[1] + text_size // 3
-        draw.text((left, below), _fit(tile.caption, font, pair_width), fill=_INK, font=font)
+        draw.text((left, below), _fit(tile.caption, font, cell_width), fill=_INK, font=font)
         if tile.note:
-            draw.text((left, below + line), _fit(tile.note, font, pair_width), fill=_FAINT_INK, font=font)
+            draw.text((left, below + line), _fit(tile.note, font, cell_width), fill=_FAINT_INK, font=font)
     sheet.paste(key, (margin, sheet.height - margin // 2 - key.height))
     return sheet
 
 
-def _shrunk(tile: Tile, side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Image and mask with no side longer than `side`; the mask by nearest neighbour."""
+def shrink(tile: Tile, side: int) -> Tile:
+    """The tile with no side longer than `side`; masks by nearest neighbour."""
     factor = side / max(tile.mask.shape)
     if factor >= 1:
-        return tile.image, tile.mask
+        return tile
     size = (max(1, round(tile.mask.shape[1] * factor)), max(1, round(tile.mask.shape[0] * factor)))
-    image = Image.fromarray(tile.image).resize(size, Image.Resampling.BOX)
-    mask = Image.fromarray(tile.mask).resize(size, Image.Resampling.NEAREST)
-    return np.asarray(image), np.asarray(mask)
+
+    def resized(picture: npt.NDArray[np.uint8], how: Image.Resampling) -> npt.NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(picture).resize(size, how))
+
+    return replace(
+        tile,
+        image=resized(tile.image, Image.Resampling.BOX),
+        mask=resized(tile.mask, Image.Resampling.NEAREST),
+        truth=None if tile.truth is None else resized(tile.truth, Image.Resampling.NEAREST),
+    )
 
 
 def _place(sheet: Image.Image, picture: npt.NDArray[np.uint8], left: int, top: int, box: tuple[int, int]) -> None:

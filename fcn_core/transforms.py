@@ -83,9 +83,10 @@ class TrainTransform:
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         setting = self.augmentation
         scale = float(torch.empty(()).uniform_(setting.scale_min, setting.scale_max))
-        image, mask = resize(image, mask, scale)
-        if setting.crop_height is not None and setting.crop_width is not None:
-            image, mask = random_crop(image, mask, setting.crop_height, setting.crop_width, self.ignore_index)
+        if setting.crop_height is None or setting.crop_width is None:
+            image, mask = resize(image, mask, scale)
+        else:
+            image, mask = random_crop(image, mask, setting.crop_height, setting.crop_width, self.ignore_index, scale)
         flipped: tuple[Tensor, Tensor] = self._flip(tv_tensors.Image(image), tv_tensors.Mask(mask))
         colored: Tensor = self._color(flipped[0])
         return colored.as_subclass(Tensor), flipped[1].as_subclass(Tensor)
@@ -93,24 +94,43 @@ class TrainTransform:
 
 def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Both enlarged by `scale`: the image bilinearly with antialiasing, the mask by nearest neighbour."""
-    if scale == 1:
-        return image, mask
-    size = [max(1, round(side * scale)) for side in mask.shape[-2:]]
+    height, width = (max(1, round(side * scale)) for side in mask.shape[-2:])
+    return _resized(image, mask, height, width)
+
+
+def random_crop(
+    image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """One window of height x width from both, enlarged by `scale`; what is too small is padded right and
+    bottom, black and ignored.
+
+    The window is cut out first and then enlarged, so pixels that nobody will see cost nothing; its side in the
+    picture is a whole number of pixels, and `scale` is rounded accordingly.
+    """
+    top, rows, new_rows = _random_span(mask.shape[0], height, scale)
+    left, columns, new_columns = _random_span(mask.shape[1], width, scale)
+    window = (..., slice(top, top + rows), slice(left, left + columns))
+    image, mask = _resized(image[window], mask[window], new_rows, new_columns)
+    if (new_rows, new_columns) != (height, width):
+        padding = [0, 0, width - new_columns, height - new_rows]
+        image = tvf.pad(image, padding, fill=0)
+        mask = tvf.pad(mask[None], padding, fill=ignore_index)[0]
+    # Colours are varied a third faster with one channel after the other.
+    return image.contiguous(), mask.contiguous()
+
+
+def _random_span(side: int, wanted: int, scale: float) -> tuple[int, int, int]:
+    """Of one side, in pixels: where the window begins, how long it is, and how long once enlarged."""
+    length = max(1, round(wanted / scale))
+    start = int(torch.randint(max(0, side - length) + 1, ()))
+    if length <= side:
+        return start, length, wanted
+    return start, side, min(wanted, max(1, round(side * scale)))
+
+
+def _resized(image: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    size = [height, width]
     resized: Tensor = tvf.resize(image, size, interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
     # "exact" puts pixel centres where the bilinear resize of the image puts them.
     labels: Tensor = tvf.resize(mask[None], size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
     return resized, labels
-
-
-def random_crop(image: Tensor, mask: Tensor, height: int, width: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """One window of height x width from both; what is too small is padded right and bottom, black and
-    ignored."""
-    missing_rows, missing_columns = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])
-    if missing_rows or missing_columns:
-        padding = [0, 0, missing_columns, missing_rows]
-        image = tvf.pad(image, padding, fill=0)
-        mask = tvf.pad(mask[None], padding, fill=ignore_index)[0]
-    top = int(torch.randint(mask.shape[0] - height + 1, ()))
-    left = int(torch.randint(mask.shape[1] - width + 1, ()))
-    window = (..., slice(top, top + height), slice(left, left + width))
-    return image[window].contiguous(), mask[window].contiguous()

@@ -1,13 +1,69 @@
 """`fcn data ...`: look at training data."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
-from pipeline.cli_common import DONE
+from pipeline.cli_common import BAD_INPUT, DONE, Flag
+from pipeline.dataset_options import DatasetOptions, ReadingOptions
 
-data_app = App(name="data", help="Photos and their masks: show.")
+data_app = App(name="data", help="Photos and their masks: check, show.")
+
+
+@data_app.command
+def check(
+    dataset: str,
+    *,
+    options: Annotated[ReadingOptions | None, Parameter(name="*", negative="")] = None,
+    split: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    examples: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
+    json: Flag = False,
+) -> int:
+    """Read a whole data set and say what is wrong with it, file by file. docs/data.md has the layouts.
+
+    The exit code is 2 when there are problems; warnings alone leave it 0.
+
+    Parameters
+    ----------
+    dataset
+        A folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
+    split
+        Check this split; may be given several times. Default: all.
+    examples
+        How many findings of a kind are spelled out for each split.
+    json
+        Print the report as JSON.
+    """
+    from pipeline import console
+    from pipeline.data_check import check_dataset
+    from pipeline.data_report import describe
+
+    place = DatasetOptions(dataset=dataset, **(options or ReadingOptions()).model_dump())
+    with _progress() as on_image:
+        report = check_dataset(place, split or None, examples=examples, on_image=on_image)
+    if json:
+        console.print_json({"ok": report.ok, **report.model_dump(mode="json")})
+    else:
+        for line in describe(report):
+            print(console.printable(line))
+    return DONE if report.ok else BAD_INPUT
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error where that is a terminal, else nothing."""
+    from rich.progress import Progress
+
+    from pipeline import console
+
+    screen = console.stderr_console()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @data_app.command

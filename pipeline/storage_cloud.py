@@ -15,6 +15,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore
 
 from pipeline.errors import InputError, ObjectChanged, StorageError, StorageUnavailable
+from pipeline.forking import is_forked
 from pipeline.storage import Location, ObjectInfo, StorageOptions, Store, folder, open_store
 from pipeline.storage_faults import raise_fault
 
@@ -126,6 +127,10 @@ class CloudStore:
             self._raise(error, key)
 
     def _client(self) -> Any:
+        if is_forked():
+            raise StorageError(
+                f"{self.uri}: {_SERVICE[self._scheme]} cannot be used in a forked process; load data with 0 workers."
+            )
         with self._lock:
             if self._patient is None:
                 self._patient = self._open(self._options.retry_seconds)

@@ -11,6 +11,7 @@ covered by the request's signature.
 
 import hashlib
 import logging
+import os
 import random
 import re
 import time
@@ -24,6 +25,7 @@ import obstore
 from botocore.exceptions import ClientError
 
 from pipeline.errors import ObjectChanged, StorageError, StorageUnavailable
+from pipeline.forking import is_forked
 from pipeline.storage import Location, ObjectInfo, StorageOptions, Store, folder, open_store
 from pipeline.storage_faults import fault, raise_fault
 from pipeline.storage_s3_clients import Clients, S3Address
@@ -47,11 +49,18 @@ class S3Store:
     def __init__(self, address: S3Address, options: StorageOptions, clients: Clients | None = None) -> None:
         self._address = address
         self._options = options
-        self._clients = clients or Clients(address, options)
+        self._shared = clients or Clients(address, options)
 
     @classmethod
     def from_uri(cls, uri: str, options: StorageOptions) -> "S3Store":
         return cls(S3Address.parse(uri), options)
+
+    @property
+    def _clients(self) -> Clients:
+        # Connections and locks of before a fork are of no use after it.
+        if self._shared.process != os.getpid():
+            self._shared = Clients(self._address, self._options)
+        return self._shared
 
     @property
     def uri(self) -> str:
@@ -110,7 +119,7 @@ class S3Store:
         full = self._full(key)
 
         def ask() -> tuple[bytes, str, int]:
-            if _obstore_spells(full):
+            if _obstore_serves(full):
                 result = obstore.get(self._clients.rust(), full)
                 return bytes(result.bytes()), _bare(result.meta["e_tag"]), result.meta["size"]
             answer = self._clients.boto().get_object(Bucket=self._address.bucket, Key=full)
@@ -131,7 +140,7 @@ class S3Store:
         full = self._full(key)
 
         def ask() -> ObjectInfo:
-            if _obstore_spells(full):
+            if _obstore_serves(full):
                 meta = obstore.head(self._clients.rust(), full)
                 return ObjectInfo(key, _bare(meta["e_tag"]), meta["size"], meta["last_modified"])
             answer = self._clients.boto().head_object(Bucket=self._address.bucket, Key=full)
@@ -144,7 +153,7 @@ class S3Store:
         full = self._full(key)
 
         def ask() -> None:
-            if _obstore_spells(full):
+            if _obstore_serves(full):
                 obstore.put(self._clients.rust(), full, data)
             else:
                 self._clients.boto().put_object(Bucket=self._address.bucket, Key=full, Body=data)
@@ -155,7 +164,7 @@ class S3Store:
         full = self._full(key)
 
         def ask() -> None:
-            if _obstore_spells(full):
+            if _obstore_serves(full):
                 obstore.put(self._clients.rust(), full, data, mode="create")
             else:
                 bucket = self._address.bucket
@@ -236,6 +245,8 @@ def _bare(etag: str | None) -> str:
     return (etag or "").strip('"')
 
 
-def _obstore_spells(full: str) -> bool:
-    """Whether obstore asks for just this key."""
-    return not _CONTROL.search(full) and all(part not in ("", ".", "..") for part in full.split("/"))
+def _obstore_serves(full: str) -> bool:
+    """Whether obstore works in this process, and asks for just this key."""
+    if is_forked() or _CONTROL.search(full):
+        return False
+    return all(part not in ("", ".", "..") for part in full.split("/"))

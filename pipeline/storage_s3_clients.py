@@ -4,6 +4,7 @@ boto3 finds profile, role, region and endpoint as the AWS CLI does; obstore is t
 reads a secret from the URI: one that holds a secret is refused.
 """
 
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -83,11 +84,12 @@ class S3Address:
 
 
 class Clients:
-    """The clients of one bucket, made on first use and shared by all stores of it in this process."""
+    """The clients of one bucket, made on first use and shared by all stores of it in this `process`."""
 
     def __init__(self, address: S3Address, options: StorageOptions) -> None:
         self._address = address
         self._options = options
+        self.process = os.getpid()
         self._lock = threading.RLock()
         self._core: botocore.session.Session
         self._session: boto3.Session | None = None

@@ -1,10 +1,11 @@
 import io
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_core.datasets import Example, InMemory, VOCSegmentation, folder, split_names
+from fcn_core.datasets import Example, InMemory, Pair, Pairs, folder, split_names, voc_pairs
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet, encode_mask
 
@@ -35,7 +36,7 @@ def files() -> dict[str, bytes]:
 
 
 def test_an_example_is_its_image_and_its_mask(files):
-    dataset = VOCSegmentation(files.__getitem__, split_names(files.__getitem__, "train"), LABELS)
+    dataset = Pairs(files.__getitem__, voc_pairs(split_names(files.__getitem__, "train")), LABELS)
     image, mask = picture()
     assert len(dataset) == 1
     assert dataset[0].name == "a"
@@ -48,8 +49,8 @@ def test_a_folder_reads_as_a_dict_does(files, tmp_path):
         path = tmp_path / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    from_folder = VOCSegmentation(folder(tmp_path), split_names(folder(tmp_path), "train"), LABELS)
-    assert (from_folder[0].image == VOCSegmentation(files.__getitem__, ["a"], LABELS)[0].image).all()
+    from_folder = Pairs(folder(tmp_path), voc_pairs(split_names(folder(tmp_path), "train")), LABELS)
+    assert (from_folder[0].image == Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0].image).all()
 
 
 def test_nothing_is_read_before_it_is_asked_for(files):
@@ -59,10 +60,46 @@ def test_nothing_is_read_before_it_is_asked_for(files):
         asked.append(key)
         return files[key]
 
-    dataset = VOCSegmentation(read, ["a", "missing"], LABELS)
+    dataset = Pairs(read, voc_pairs(["a", "missing"]), LABELS)
     assert asked == []
     dataset[0]
     assert sorted(asked) == ["JPEGImages/a.jpg", "SegmentationClass/a.png"]
+
+
+def test_a_mask_alone_is_read_without_its_image(files):
+    del files["JPEGImages/a.jpg"]
+    assert (Pairs(files.__getitem__, voc_pairs(["a"]), LABELS).mask(0) == picture()[1]).all()
+
+
+def test_pairs_may_be_anywhere_and_of_any_coding(files):
+    image, mask = picture()
+    mask[0] = 1  # the label set's own ignore colour is not among its classes' colours
+    colors = io.BytesIO()
+    Image.fromarray(np.array(LABELS.palette, np.uint8)[mask]).save(colors, "PNG")
+    files |= {"x/photo.png": jpeg(image), "y/colours.png": colors.getvalue()}
+    dataset = Pairs(files.__getitem__, [Pair("one", "x/photo.png", "y/colours.png")], LABELS)
+    assert (dataset[0].mask == mask).all()
+    assert dataset[0].name == "one"
+    with pytest.raises(DataError, match=r"y/colours.png: .*where class indices are expected"):
+        Pairs(files.__getitem__, dataset.pairs, LABELS, "index")[0]
+    swapped = Pairs(files.__getitem__, dataset.pairs, LABELS, recode={0: 1, 1: 0})
+    assert (swapped[0].mask == 1 - mask).all()
+
+
+def test_a_data_set_travels_by_pickle(files, tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "SegmentationClass").mkdir()
+    for key in ("JPEGImages/a.jpg", "SegmentationClass/a.png"):
+        (tmp_path / key).write_bytes(files[key])
+    dataset = Pairs(folder(tmp_path), voc_pairs(["a"]), LABELS, "index", {7: 0})
+    arrived = pickle.loads(pickle.dumps(dataset))
+    assert (arrived.pairs, arrived.labels, arrived.coding, arrived.recode) == (dataset.pairs, LABELS, "index", {7: 0})
+    assert (arrived[0].mask == dataset[0].mask).all()
+
+
+def test_names_in_a_split_may_hold_spaces():
+    listing = b"\xef\xbb\xbfa photo\r\n\n other/b \n"
+    assert split_names({"ImageSets/Segmentation/train.txt": listing}.__getitem__, "train") == ["a photo", "other/b"]
 
 
 def test_a_turned_photo_is_trained_on_as_it_is_displayed(files):
@@ -70,7 +107,7 @@ def test_a_turned_photo_is_trained_on_as_it_is_displayed(files):
     exif = Image.Exif()
     exif[0x0112] = 6
     files["JPEGImages/a.jpg"] = jpeg(np.ascontiguousarray(np.rot90(image)), exif)
-    example = VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+    example = Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0]
     assert example.image.shape[:2] == mask.shape
     assert np.abs(example.image.astype(int) - image).mean() < 12
 
@@ -79,7 +116,7 @@ def test_a_turned_photo_is_trained_on_as_it_is_displayed(files):
 def test_a_missing_file_is_named(files, key):
     del files[key]
     with pytest.raises(DataError, match=key):
-        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+        Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0]
 
 
 @pytest.mark.parametrize("key", ["JPEGImages/a.jpg", "SegmentationClass/a.png"])
@@ -87,20 +124,20 @@ def test_a_missing_file_is_named(files, key):
 def test_a_damaged_file_is_named(files, key, cut):
     files[key] = files[key][:cut]
     with pytest.raises(DataError, match=key):
-        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+        Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0]
 
 
 def test_a_class_that_the_label_set_lacks_is_named(files):
     more = LabelSet(name="more", names=("a", "b", "c"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
     files["SegmentationClass/a.png"] = encode_mask(np.full((6, 8), 2, np.uint8), more)
     with pytest.raises(DataError, match=r"a: its mask holds \[2\].*classes 0..1 and ignores 255"):
-        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+        Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0]
 
 
 def test_a_mask_of_another_size_is_refused(files):
     files["SegmentationClass/a.png"] = encode_mask(np.zeros((6, 9), np.uint8), LABELS)
     with pytest.raises(DataError, match="one height and width"):
-        VOCSegmentation(files.__getitem__, ["a"], LABELS)[0]
+        Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0]
 
 
 @pytest.mark.parametrize(

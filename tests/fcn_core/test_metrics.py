@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
+from fcn_core import metrics
 from fcn_core.errors import LabelError
-from fcn_core.metrics import ConfusionMatrix
+from fcn_core.metrics import ConfusionMatrix, Scores
 
 CLASSES = 4
 truths = arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255]))
@@ -40,6 +43,110 @@ def test_scores_are_those_of_their_definitions(target, mask):
         assert scores.mean_accuracy == pytest.approx(np.mean(accuracies))
         assert scores.frequency_weighted_iu == pytest.approx(weighted / valid.sum())
         assert scores.pixel_accuracy == pytest.approx((target == mask)[valid].mean())
+
+
+def authors_scores(hist: np.ndarray) -> tuple[float, float, float, float]:
+    """Pixel accuracy, mean accuracy, mean IU, frequency-weighted IU as the authors' score.py has them, with nanmean."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        right, truth = np.diag(hist), hist.sum(1)
+        iu = right / (truth + hist.sum(0) - right)
+        frequency = truth / hist.sum()
+        some = frequency > 0
+        return (
+            right.sum() / hist.sum(),
+            np.nanmean(right / truth),
+            np.nanmean(iu),
+            (frequency[some] * iu[some]).sum(),
+        )
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> np.ndarray:
+    """Counts int64 [C, C], some classes never labelled, some never predicted, some neither."""
+    classes = draw(st.integers(1, 21))
+    counts = draw(arrays(np.int64, (classes, classes), elements=st.integers(0, 10**12) | st.just(0)))
+    for axis in (0, 1):
+        counts[(slice(None),) * axis + (draw(arrays(np.bool_, classes)),)] = 0
+    return counts
+
+
+def scores_of(counts: np.ndarray) -> Scores:
+    matrix = ConfusionMatrix(len(counts))
+    matrix.counts += counts
+    return matrix.scores()
+
+
+@given(matrices())
+def test_scores_are_those_of_the_authors_formula(counts):
+    scores = scores_of(counts)
+    if not counts.any():
+        assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu) == (None, None, None)
+        return
+    found = (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu, scores.frequency_weighted_iu)
+    assert found == pytest.approx(authors_scores(counts), rel=1e-12)
+
+
+@given(truths, predictions)
+def test_scores_are_those_of_torchmetrics(target, mask):
+    scores = matrix_of(target, mask).scores()
+    options = {"num_classes": CLASSES, "ignore_index": 255}
+    pair = torch.from_numpy(mask).long(), torch.from_numpy(target).long()
+
+    def theirs(metric: type, average: str) -> np.ndarray:
+        return metric(average=average, **options)(*pair).double().numpy()
+
+    counts = MulticlassConfusionMatrix(**options)(*pair).numpy()
+    assert (matrix_of(target, mask).counts == counts).all()
+    if not counts.any():
+        return
+    close = {"rel": 1e-6, "abs": 1e-7}  # torchmetrics computes in float32
+    assert scores.pixel_accuracy == pytest.approx(float(theirs(MulticlassAccuracy, "micro")), **close)
+    assert scores.mean_iu == pytest.approx(float(theirs(MulticlassJaccardIndex, "macro")), **close)
+    assert scores.frequency_weighted_iu == pytest.approx(float(theirs(MulticlassJaccardIndex, "weighted")), **close)
+    for ours, per_class in (
+        (scores.per_class_iu, theirs(MulticlassJaccardIndex, "none")),
+        (scores.per_class_accuracy, theirs(MulticlassAccuracy, "none")),
+    ):
+        assert [0.0 if value is None else value for value in ours] == pytest.approx(per_class.tolist(), **close)
+    # torchmetrics' own mean accuracy counts a class that is only ever predicted as 0; the authors leave it out.
+    labelled = counts.sum(1) > 0
+    assert scores.mean_accuracy == pytest.approx(theirs(MulticlassAccuracy, "none")[labelled].mean(), **close)
+
+
+@given(
+    arrays(np.uint8, array_shapes(min_dims=2, max_dims=3, max_side=9), elements=st.integers(0, 3)), st.integers(1, 7)
+)
+def test_counts_do_not_depend_on_dtype_layout_or_how_many_pixels_are_taken_at_once(target, at_once):
+    mask = target[..., ::-1]
+    whole = matrix_of(target, mask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_PIXELS_AT_ONCE", at_once)
+        for dtype in (np.uint8, np.int64, np.int16):
+            assert (matrix_of(target.astype(dtype), mask.astype(dtype)).counts == whole.counts).all()
+    assert (matrix_of(target.T, mask.T).counts == whole.counts).all()
+
+
+def test_a_class_that_is_only_predicted_has_iu_zero_and_no_accuracy():
+    scores = matrix_of(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 2]], np.uint8)).scores()
+    assert scores.per_class_iu == (0.75, None, 0.0, None)
+    assert scores.per_class_accuracy == (0.75, None, None, None)
+    assert (scores.mean_iu, scores.mean_accuracy) == (0.375, 0.75)
+
+
+def test_what_is_predicted_where_nothing_is_labelled_does_not_matter():
+    matrix = matrix_of(np.array([[0, 255, 255]], np.uint8), np.array([[0, 3, 200]], np.uint8))
+    assert matrix.counts.sum() == matrix.counts[0, 0] == 1
+
+
+@given(truths, predictions)
+def test_a_matrix_tells_intersections_and_unions_of_each_class(target, mask):
+    matrix = matrix_of(target, mask)
+    valid = target != 255
+    for k in range(CLASSES):
+        true, found = (target == k) & valid, (mask == k) & valid
+        assert matrix.truths[k] == true.sum()
+        assert matrix.intersections[k] == (true & found).sum()
+        assert matrix.unions[k] == (true | found).sum()
 
 
 @given(truths, predictions, truths, predictions)
@@ -81,12 +188,20 @@ def test_counts_stay_exact_beyond_what_float32_can_count():
 
 
 @pytest.mark.parametrize(
-    ("target", "mask", "what"), [(7, 0, "truth holds class 7"), (0, 9, "prediction holds class 9")]
+    ("target", "mask", "what"),
+    [
+        (7, 0, "truth holds class 7"),
+        (0, 9, "prediction holds class 9"),
+        (0, 255, "prediction holds class 255"),
+        (-1, 0, "truth holds class -1"),
+        (0, 300, "prediction holds class 300"),
+    ],
 )
 def test_an_unknown_class_is_refused_and_nothing_is_counted(target, mask, what):
     matrix = ConfusionMatrix(CLASSES)
+    arrays_of = [np.full((2, 2), value, np.uint8 if 0 <= value < 256 else np.int64) for value in (target, mask)]
     with pytest.raises(LabelError, match=what):
-        matrix.update(np.full((2, 2), target, np.uint8), np.full((2, 2), mask, np.uint8))
+        matrix.update(*arrays_of)
     assert not matrix.counts.any()
 
 

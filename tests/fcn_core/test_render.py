@@ -6,7 +6,7 @@ from PIL import Image
 
 from fcn_core.errors import LabelError
 from fcn_core.labels import LabelSet, preset
-from fcn_core.render import Tile, colorize, contact_sheet, legend, overlay
+from fcn_core.render import Tile, colorize, contact_sheet, legend, overlay, shrink
 
 LABELS = LabelSet(name="pair", names=("left", "right"), palette=((250, 0, 0), (0, 0, 250)))
 
@@ -81,3 +81,27 @@ def test_a_sheet_shows_photo_overlay_and_legend_and_nothing_distorted():
 def test_a_sheet_without_tiles_is_refused():
     with pytest.raises(ValueError, match="needs a tile"):
         contact_sheet([], LABELS)
+
+
+def test_a_truth_is_shown_between_image_and_prediction():
+    image, mask = halves(30, 40)
+    tile = Tile("a", image, mask, truth=1 - mask)
+    pair = contact_sheet([Tile("a", image, mask)], LABELS, columns=1, tile_width=40)
+    sheet = contact_sheet([tile], LABELS, columns=1, tile_width=40, alpha=1)
+    assert sheet.width == pair.width + 42
+    row = np.asarray(sheet)[24 + 15]  # below the margin, in the middle of the picture
+    pictures = [row[24 + 42 * k : 24 + 42 * k + 40] for k in range(3)]
+    assert (pictures[0] == 100).all()
+    assert pictures[1][5].tolist() == pictures[2][35].tolist() == [0, 0, 250]
+    assert pictures[1][35].tolist() == pictures[2][5].tolist() == [250, 0, 0]
+
+
+def test_a_shrunken_tile_keeps_its_proportions_and_no_new_classes():
+    image, mask = halves(300, 400)
+    small = shrink(Tile("a", image, mask, "note", truth=1 - mask), 100)
+    assert small.truth is not None
+    assert small.image.shape == (75, 100, 3)
+    assert small.mask.shape == small.truth.shape == (75, 100)
+    assert (small.mask + small.truth == 1).all()
+    assert (small.caption, small.note) == ("a", "note")
+    assert shrink(small, 100) is small

@@ -50,6 +50,36 @@ def test_image_and_mask_are_resized_to_the_same_place():
         assert differing < 0.03
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.3, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
+def test_an_enlarged_crop_has_the_crops_size_and_no_other_classes(scale, height, width, crop, seed):
+    torch.manual_seed(seed)
+    image, mask = example(height, width)
+    large_image, large_mask = random_crop(image, mask, crop, 2 * crop, 255, scale)
+    assert large_image.shape == (3, crop, 2 * crop)
+    assert large_mask.shape == (crop, 2 * crop)
+    assert set(large_mask.unique().tolist()) <= {*mask.unique().tolist(), 255}
+    # What the enlarged picture does not fill is padding, black; a cut is off by less than a pixel of the picture.
+    filled = (min(crop, height * scale), min(2 * crop, width * scale))
+    labelled = large_mask != 255
+    for axis, expected in enumerate(filled):
+        assert abs(int(labelled.any(1 - axis).sum()) - expected) <= max(1.0, scale)
+    assert (large_image[:, ~labelled] == 0).all()
+
+
+def test_an_enlarged_crop_shows_image_and_mask_of_one_place_at_that_scale():
+    stripes = torch.arange(200) // 20 % 2 * torch.ones(120, 1, dtype=torch.int64)
+    mask = stripes.to(torch.uint8)
+    image = (mask * 200).expand(3, -1, -1)
+    for seed, scale in enumerate((0.5, 0.7, 1.3, 2.0)):
+        torch.manual_seed(seed)
+        large_image, large_mask = random_crop(image, mask, 60, 90, 255, scale)
+        assert (large_mask[large_image[0] > 120] == 1).all()
+        assert (large_mask[large_image[0] < 80] == 0).all()
+        edges = (large_mask[0].int().diff() != 0).nonzero().flatten()
+        assert (edges.diff().float().mean() - 20 * scale).abs() < 1
+
+
 def test_colour_changes_the_image_and_never_the_mask():
     setting = Augmentation(crop_height=20, crop_width=20, scale_min=1, scale_max=1, flip=0, brightness=0.9)
     image, mask = example(20, 20)

@@ -1,5 +1,7 @@
-"""`fcn data show` explains a pair and draws it; `fcn model export` writes what ONNX Runtime opens."""
+"""`fcn data check` says what is wrong with a data set, `fcn data show` explains a pair and draws it; `fcn model export`
+writes what ONNX Runtime opens."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ from PIL import Image
 from fcn_core.labels import encode_mask, preset
 from fcn_core.render import colorize
 from pipeline.cli import run as fcn
+from tests.commands import refused
+from tests.labelled import write_labelled
 from tests.samples import jpeg
 
 
@@ -21,6 +25,52 @@ def pair(tmp_path: Path) -> tuple[str, str]:
     (tmp_path / "mask.png").write_bytes(encode_mask(mask, preset("voc")))
     Image.fromarray(colorize(mask, preset("voc"))).save(tmp_path / "colours.png")
     return str(tmp_path / "photo.jpg"), str(tmp_path / "mask.png")
+
+
+def test_check_says_that_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(tmp_path, 2)
+    assert fcn(["data", "check", str(tmp_path), "--preset", "camvid"]) == 0
+    text = capsys.readouterr().out
+    assert "label set camvid, 11 classes" in text
+    assert "no problems" in text
+
+
+def test_check_lists_problems_and_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(tmp_path, 3)
+    (tmp_path / "JPEGImages/001.jpg").write_bytes(b"no image")
+    (tmp_path / "SegmentationClass/002.png").unlink()
+    assert fcn(["data", "check", str(tmp_path), "--labels", "camvid"]) == 2
+    text = capsys.readouterr().out
+    assert "JPEGImages/001.jpg" in text
+    assert "SegmentationClass/002.png" in text
+    assert "2 problems" in text
+    assert fcn(["data", "check", str(tmp_path), "--labels", "camvid", "--json", "--split", "val"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert {finding["kind"] for finding in report["problems"]} == {"missing_mask", "unreadable_image"}
+    assert report["splits"][0]["classes"][8]["class_name"] == "car"
+
+
+def test_check_refuses_what_it_cannot_open_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(tmp_path, 1)
+    for arguments, message in [
+        ([tmp_path / "none", "--labels", "voc"], "does not exist"),
+        ([tmp_path], "nothing says which classes"),
+        ([tmp_path, "--preset", "voc2007"], "voc2007"),
+        ([tmp_path, "--labels", "voc", "--mask-coding", "colour"], "colour"),
+        ([tmp_path, "--labels", "voc", "--split", "train"], "has no split 'train' (it has val)"),
+        (["s3://nowhere/set?endpoint_url=http://127.0.0.1:9", "--labels", "voc"], "cannot be reached"),
+    ]:
+        assert message in refused(capsys, "data", "check", *arguments)
+
+
+def test_check_lets_no_file_name_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(tmp_path, 1)
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("000\na\x1b[2J\n")
+    assert fcn(["data", "check", str(tmp_path), "--labels", "camvid"]) == 2
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert r"a\x1b[2J" in text
 
 
 def test_show_explains_the_pair_and_draws_it(

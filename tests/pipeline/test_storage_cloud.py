@@ -1,6 +1,8 @@
 """gs:// and az:// as stores: what can be shown without the services, on obstore's own in-memory store."""
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 from obstore.store import MemoryStore
@@ -74,3 +76,22 @@ def test_odd_uris_are_refused_without_repeating_secrets(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         open_store(uri)
     assert "hush" not in str(caught.value)
+
+
+def test_a_forked_process_is_refused_and_does_not_hang() -> None:
+    """obstore's threads do not survive a fork."""
+    script = (
+        "import os\n"
+        "from pipeline.errors import StorageError\n"
+        "from pipeline.storage import open_store\n"
+        "store = open_store('gs://bucket/set')\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        store.get('a')\n"
+        "    except StorageError as error:\n"
+        "        print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert "cannot be used in a forked process; load data with 0 workers" in done.stdout
