@@ -254,20 +254,22 @@ def _save_imported(imported: "Imported", directory: Path, *, overwrite: bool) ->
 
 
 @model_app.command
-def show(model: str, *, json: Flag = False) -> int:
+def show(model: str, *, registry: str | None = None, json: Flag = False) -> int:
     """Show what a model bundle is.
 
     Parameters
     ----------
     model
-        The model bundle: a folder or URI.
+        The folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    registry
+        The folder or URI where registry:... models are. Default: FCN_REGISTRY.
     json
         Print it as JSON.
     """
     from pipeline import console
-    from pipeline.prepare import load_bundle
+    from pipeline.models import load_bundle
 
-    bundle = load_bundle(model)
+    bundle = load_bundle(model, registry)
     description = {
         "model_id": bundle.model_id,
         "architecture": bundle.architecture.model_dump(mode="json"),
@@ -290,7 +292,9 @@ def show(model: str, *, json: Flag = False) -> int:
 
 
 @model_app.command
-def export(model: str, *, output: Annotated[Path, Parameter(name=["--output", "-o"])]) -> int:
+def export(
+    model: str, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], registry: str | None = None
+) -> int:
     """Write a model bundle as one ONNX file, for programs that have no PyTorch; labels go into OUTPUT.json too.
 
     The graph takes bytes of RGB of any size and batch, and is compared with the model before it is written. It needs
@@ -299,15 +303,17 @@ def export(model: str, *, output: Annotated[Path, Parameter(name=["--output", "-
     Parameters
     ----------
     model
-        The model bundle: a folder or URI.
+        The folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    registry
+        The folder or URI where registry:... models are. Default: FCN_REGISTRY.
     output
         The file to write, such as model.onnx.
     """
     from fcn_core.onnx_export import export_onnx, require_packages
-    from pipeline.prepare import load_bundle
+    from pipeline.models import load_bundle
 
     require_packages()
-    report = export_onnx(load_bundle(model), output)
+    report = export_onnx(load_bundle(model, registry), output)
     print(f"{report.path}: {report.size:,} bytes; image uint8 [batch, height, width, 3] -> logits, mask")
     print(f"{report.description}: labels, normalisation and all else that the file's metadata holds")
     print(f"compared with the model: logits within {report.worst:.1e} of the largest, {report.differing} pixels differ")

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from pipeline.job import Observer, RunReport
+from pipeline.job import RunReport
+from pipeline.observer import Observer
 from pipeline.results import ClassTotal
 from pipeline.runs import Counts, Progress, RunRecord
 from pipeline.segmenter import ShardOutcome
@@ -133,6 +134,8 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
     if report.runs and report.state == "finished":
         console.print(f"masks and tables are under {output}", markup=False)
+    for key in report.reports:
+        console.print(f"report: {printable(output.partition('?')[0].rstrip('/'))}/{key}", markup=False)
     if report.state == "interrupted":
         console.print("stopped; the same command resumes", markup=False)
     if report.too_many_errors:
@@ -148,6 +151,7 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
         "state": report.state,
         "output": output,
         "runs": [record.run_id for record in report.runs],
+        "reports": list(report.reports),
         "listed": report.selection.listed,
         "left_out": report.selection.left_out,
         "already_done": report.selection.done,

@@ -7,7 +7,6 @@ from it. `segment` does the whole job and can be called from anywhere; it is wha
 import contextlib
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,35 +19,19 @@ from pipeline.errors import PipelineError, StorageError
 from pipeline.identity import Recipe
 from pipeline.job_options import SegmentJob
 from pipeline.lease import Lease
+from pipeline.observer import Meter, Observer
 from pipeline.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
-from pipeline.pool import PoolProgress, ShardPool
+from pipeline.pool import ShardPool
 from pipeline.prepare import Inputs, Resolved, check_inputs, resolve
+from pipeline.report.make import write_report
 from pipeline.results import committed_shards, finish_tables
-from pipeline.runs import Counts, Progress, ProgressWriter, RunRecord
-from pipeline.segmenter import Segmenter, SegmenterSpec, ShardOutcome
+from pipeline.runs import Counts, ProgressWriter, RunRecord
+from pipeline.segmenter import Segmenter, SegmenterSpec
 from pipeline.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage import ObjectInfo
 
-RATE_WINDOW_SECONDS = 60.0
-
 MAX_AHEAD = 100_000
 """Listed objects held in memory at most while the shard size is chosen."""
-
-
-class Observer:
-    """What a job tells while it runs. Override what is of interest; methods are called from the calling thread."""
-
-    def phase(self, name: str) -> None:
-        """The job enters a phase, named for a person: "checking inputs", "listing", ..."""
-
-    def note(self, text: str) -> None:
-        """Something a person should know: what "auto" chose, what is resumed."""
-
-    def progress(self, progress: Progress) -> None:
-        """Called several times a second while shards run."""
-
-    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
-        """A shard was committed; `done` of the run's `images` are in committed shards now."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +43,8 @@ class RunReport:
     selection: SelectionCounts
     counts: Counts
     max_error_rate: float
+    reports: tuple[str, ...] = ()
+    """The runs' HTML reports, as keys under OUTPUT."""
 
     @property
     def too_many_errors(self) -> bool:
@@ -100,6 +85,7 @@ class _Driver:
         self._asked_to_stop = should_stop
         self._selection = SelectionCounts()
         self._finished: list[RunRecord] = []
+        self._reports: list[str] = []
 
     def work(self) -> RunReport:
         if not cluster.is_remote(self._job.ray_address):
@@ -182,6 +168,7 @@ class _Driver:
             job_digest=resolved.job_digest,
             model_id=resolved.recipe.model_id,
             params_id=resolved.recipe.params_id,
+            model=self._inputs.origin,
             recipe=resolved.recipe.name,
             settings=resolved.settings,
             images=manifest.images,
@@ -211,7 +198,7 @@ class _Driver:
             self._finished.append(closed)
             runs.write_record(self._output, closed)
 
-        meter = _Meter(record, manifest, self._observer)
+        meter = Meter(record.run_id, manifest.images, manifest.shards, self._observer)
         try:
             if not self._run_shards(record, manifest, resolved, meter):
                 self._check_stop()
@@ -227,8 +214,18 @@ class _Driver:
                     close("interrupted" if stopped else "failed", str(error) or "stopped on request", meter.counts)
             raise
         close("finished", None, Counts(images=manifest.images, ok=totals.ok, errors=totals.errors))
+        if not self._job.no_report:
+            self._write_report(record.run_id)
 
-    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: "_Meter") -> bool:
+    def _write_report(self, run_id: str) -> None:
+        """Make the run's HTML report. The run is done: whatever goes wrong here is a note, never a failure."""
+        self._observer.phase("making the report")
+        try:
+            self._reports.append(write_report(self._output, run_id))
+        except Exception as error:
+            self._observer.note(f"the report of run {run_id} could not be made ({error}); `fcn report` tries again")
+
+    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
         committed = committed_shards(self._output, record.run_id)
         shards = (
             shard for shard in read_shards(self._output, record.run_id, manifest) if shard.number not in committed
@@ -253,7 +250,7 @@ class _Driver:
             files = ray.put(self._inputs.bundle.to_files())
             actors = min(resolved.pool.actors, manifest.shards - len(committed))
             pool = ShardPool(replace(resolved.pool, actors=actors), Segmenter, spec, files)
-            writer = ProgressWriter(self._output)
+            writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
             self._observer.phase("segmenting")
             try:
                 return pool.run(
@@ -268,56 +265,11 @@ class _Driver:
 
     def _report(self, state: runs.RunState) -> RunReport:
         counts = sum((record.counts for record in self._finished), Counts())
-        return RunReport(state, tuple(self._finished), replace(self._selection), counts, self._job.max_error_rate)
-
-
-class _Meter:
-    """Turns committed shards and the pool's reports into a run's progress."""
-
-    def __init__(self, record: RunRecord, manifest: PlanManifest, observer: Observer) -> None:
-        self._record = record
-        self._manifest = manifest
-        self._observer = observer
-        self._shards_done = 0
-        self._before = 0
-        self._marks: deque[tuple[float, int]] = deque()
-        self.counts = Counts()  # of the shards committed by this call
-
-    def start(self, committed: int) -> None:
-        """Shards committed by an earlier attempt count as done, but not towards the speed of this one."""
-        self._shards_done = committed
-        self._before = min(self._manifest.images, -(-self._manifest.images * committed // self._manifest.shards))
-
-    def shard_done(self, outcome: ShardOutcome) -> None:
-        self._shards_done += 1
-        self.counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
-        done = min(self._manifest.images, self._before + self.counts.images)
-        self._observer.shard(self._record.run_id, outcome, done, self._manifest.images)
-
-    def update(self, pool: PoolProgress) -> Progress:
-        now = time.monotonic()
-        here = self.counts.images + pool.images_in_flight
-        done = min(self._manifest.images, self._before + here)
-        # The clock starts with the first actor: waiting for machines says nothing about their speed.
-        if pool.ready and (not self._marks or now - self._marks[-1][0] >= 1.0):
-            self._marks.append((now, here))
-        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_WINDOW_SECONDS:
-            self._marks.popleft()
-        since, before = self._marks[0] if self._marks else (now, here)
-        rate = max(0.0, here - before) / (now - since) if now > since else 0.0
-        progress = Progress(
-            run_id=self._record.run_id,
-            images=self._manifest.images,
-            done=done,
-            counts=self.counts,
-            shards=self._manifest.shards,
-            shards_done=self._shards_done,
-            actors=pool.ready,
-            images_per_second=rate,
-            eta_seconds=(self._manifest.images - done) / rate if rate else None,
-            restarts=pool.restarts,
-            retries=pool.retries,
-            updated=datetime.now(UTC),
+        return RunReport(
+            state,
+            tuple(self._finished),
+            replace(self._selection),
+            counts,
+            self._job.max_error_rate,
+            tuple(self._reports),
         )
-        self._observer.progress(progress)
-        return progress

@@ -16,27 +16,10 @@ class Places(BaseModel):
     )
 
 
-class SegmentOptions(BaseModel):
-    """Everything about a labelling job but its places, which the command line takes by position."""
+class ActorOptions(BaseModel):
+    """How images are read and predicted, and on what: for every job that runs a model in Ray actors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(description="The model bundle: a folder or URI holding model.json and model.safetensors.")
-
-    include: tuple[str, ...] = Field(
-        default=(), description="Only keys that match one of these globs. Default: files named like images."
-    )
-    exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
-    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
-    retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
-    max_error_rate: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Finish with exit code 3 when more than this share of the images fails.",
-    )
-    fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
-    takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -82,6 +65,45 @@ class SegmentOptions(BaseModel):
         default=None,
         description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process.",
     )
+
+
+class ModelOptions(BaseModel):
+    """Which model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
+    )
+    registry: str | None = Field(
+        default=None, description="The folder or URI where registry:... models are. Default: FCN_REGISTRY."
+    )
+
+
+class LabelOptions(BaseModel):
+    """Which images a labelling job takes, and when it gives up."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    include: tuple[str, ...] = Field(
+        default=(), description="Only keys that match one of these globs. Default: files named like images."
+    )
+    exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
+    retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
+    max_error_rate: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Finish with exit code 3 when more than this share of the images fails.",
+    )
+    fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
+    takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
+    no_report: bool = Field(default=False, description="Make no HTML report at the end of the run.")
+
+
+class SegmentOptions(ActorOptions, LabelOptions, ModelOptions):
+    """Everything about a labelling job but its places, which the command line takes by position."""
 
 
 class SegmentJob(SegmentOptions, Places):

@@ -7,7 +7,7 @@ from fcn_core import Predictor, resolve_settings
 from fcn_core.render import Tile, contact_sheet
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.images import decode
-from pipeline.prepare import load_bundle
+from pipeline.models import load_bundle
 from pipeline.results import ClassTotal, class_totals
 from pipeline.storage import read_object
 
@@ -19,15 +19,18 @@ def write_preview(
     model: str,
     target: Path,
     *,
+    registry: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> tuple[list[ClassTotal], float]:
     """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
 
+    `model` and `registry` are as `load_bundle` takes them.
+
     Returns what each class covers, and the confidence (see `fcn_core.Segmentation`). Raises InputError when the image
     or the model cannot be read.
     """
-    bundle = load_bundle(model)
+    bundle = load_bundle(model, registry)
     try:
         decoded = decode(read_object(image), MAX_PIXELS)
     except StorageError as error:

@@ -135,7 +135,7 @@ def encode_results(rows: Sequence[ResultRow]) -> bytes:
         )
         for field in RESULTS_SCHEMA
     }
-    return _to_parquet(pa.table(columns, schema=RESULTS_SCHEMA))
+    return to_parquet(pa.table(columns, schema=RESULTS_SCHEMA))
 
 
 def encode_class_areas(results: pa.Table) -> bytes:
@@ -147,7 +147,7 @@ def encode_class_areas(results: pa.Table) -> bytes:
         for row in results.to_pylist()
         for area in row["areas"] or ()
     ]
-    return _to_parquet(pa.Table.from_pylist(rows, schema=CLASS_AREAS_SCHEMA))
+    return to_parquet(pa.Table.from_pylist(rows, schema=CLASS_AREAS_SCHEMA))
 
 
 def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow]) -> pa.Table:
@@ -176,9 +176,16 @@ def committed_shards(store: Store, run_id: str) -> set[int]:
 
 def read_results(store: Store, run_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The committed results of one run, a shard at a time, in shard order; of all columns or those named."""
+    return (table for _, table in read_result_files(store, run_id, columns))
 
-    def read(info: ObjectInfo) -> pa.Table:
-        return read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
+
+def read_result_files(
+    store: Store, run_id: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[ObjectInfo, pa.Table]]:
+    """The same with each shard's file, whose date tells when the shard was committed."""
+
+    def read(info: ObjectInfo) -> tuple[ObjectInfo, pa.Table]:
+        return info, read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
 
     infos = (info for info in store.list(f"results/run_id={run_id}/") if info.key.endswith(".parquet"))
     with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
@@ -238,7 +245,7 @@ def finish_tables(store: Store, run_id: str, classes: Sequence[str], model_id: s
     totals = class_totals(classes, pixels, images)
     rows = [{**asdict(total), "model_id": model_id, "params_id": params_id} for total in totals]
     table = pa.Table.from_pylist(rows, schema=CLASS_TOTALS_SCHEMA)
-    store.put(f"class_totals/run_id={run_id}.parquet", _to_parquet(table))
+    store.put(f"class_totals/run_id={run_id}.parquet", to_parquet(table))
     return RunTotals(ok, dict(sorted(errors.items())), totals)
 
 
@@ -296,7 +303,8 @@ def _area_dict(area: ClassArea) -> dict[str, object]:
     }
 
 
-def _to_parquet(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as a Parquet file. Equal tables give equal bytes."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fcn_core import PredictorSettings
 from pipeline.errors import ObjectMissing, StorageError
+from pipeline.models import ModelOrigin
 from pipeline.storage import Store
 
 PROGRESS_SECONDS = 5.0
@@ -65,6 +66,8 @@ class RunRecord(BaseModel):
     state: RunState
     job: dict[str, Any]
     job_digest: str
+    model: ModelOrigin | None = None
+    """What `job.model` stood for when the run was planned. None in records that are older than registries."""
     model_id: str
     params_id: str
     recipe: str
@@ -134,22 +137,23 @@ def records(output: Store) -> Iterator[RunRecord]:
 
 def read_progress(output: Store, run_id: str) -> Progress | None:
     try:
-        return Progress.model_validate_json(output.get(f"runs/{run_id}/progress.json"))
+        return Progress.model_validate_json(output.get(progress_key(run_id)))
     except (ObjectMissing, ValidationError):
         return None
 
 
 class ProgressWriter:
-    """Writes the newest progress to storage every few seconds, from a thread: slow storage must not slow the driver."""
+    """Writes the newest progress to storage every few seconds, from a thread: slow storage must not slow the work."""
 
-    def __init__(self, output: Store) -> None:
+    def __init__(self, output: Store, key: str) -> None:
         self._output = output
-        self._latest: Progress | None = None
+        self._key = key
+        self._latest: BaseModel | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="progress", daemon=True)
         self._thread.start()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: BaseModel) -> None:
         self._latest = progress
 
     def close(self) -> None:
@@ -165,10 +169,15 @@ class ProgressWriter:
             if progress is not None and progress is not written:
                 # Progress is for watching only: a write that fails is made good by the next one.
                 with contextlib.suppress(StorageError):
-                    self._output.put(f"runs/{progress.run_id}/progress.json", progress.model_dump_json().encode())
+                    self._output.put(self._key, progress.model_dump_json().encode())
                     written = progress
             if stopping:
                 return
+
+
+def progress_key(run_id: str) -> str:
+    """Where under OUTPUT a run's progress is written."""
+    return f"runs/{run_id}/progress.json"
 
 
 def _record_key(run_id: str) -> str:

@@ -10,7 +10,7 @@ shard gives the same bytes however fast the storage answered.
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
+from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
-from pipeline.buffer import ImageBuffer, Reservation
+from pipeline.buffer import Reservation
 from pipeline.codec import CodecPool
 from pipeline.errors import (
     AccessDenied,
@@ -30,12 +30,12 @@ from pipeline.errors import (
     ObjectExists,
     ObjectMissing,
     StorageError,
-    StorageUnavailable,
-    WorkerBroken,
 )
 from pipeline.identity import Recipe
 from pipeline.images import Decoded
+from pipeline.inference import ModelThread
 from pipeline.plan import Shard
+from pipeline.read_ahead import ReadAhead
 from pipeline.results import ClassArea, ResultRow, commit_shard
 from pipeline.stages import StageClock
 from pipeline.storage import ObjectInfo, open_store
@@ -112,20 +112,16 @@ class Segmenter:
         self.output = open_store(spec.output)
         self.source.check_readable()
         self.output.check_readable()
-        # One thread for the model, whichever shard calls: OpenMP gives every calling thread a team of its own, and the
-        # idle team would spin on the cores that the busy one needs.
-        self._model = ThreadPoolExecutor(1, "model")
-        self._predictor = self._model.submit(Predictor, bundle, spec.settings).result()
+        self._clock = StageClock()
+        self._model = ModelThread(bundle, spec.settings, self._clock)
         self._codecs = CodecPool(
             workers=spec.codec_workers,
             memory_limit_bytes=spec.image_memory,
             timeout_seconds=spec.image_timeout,
             max_pixels=spec.max_pixels,
         )
-        self._loaders = ThreadPoolExecutor(spec.io_threads, "load")
+        self._reader = ReadAhead(spec.io_threads, spec.buffer_bytes)
         self._savers = ThreadPoolExecutor(spec.io_threads, "save")
-        self._buffer = ImageBuffer(spec.buffer_bytes)
-        self._clock = StageClock()
         self._progress: dict[int, int] = {}
 
     def process(self, shard: Shard) -> ShardOutcome:
@@ -143,10 +139,10 @@ class Segmenter:
             self._progress[shard.number] += 1
 
         try:
-            with self._buffer.scope() as memory:
+            with self._reader.buffer.scope() as memory:
                 images = self._load_in_order(shard, finish, memory)
                 for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
-                    results = self._model.submit(self._predict, [item.image.pixels for item in batch]).result()
+                    results = self._model.predict([item.image.pixels for item in batch])
                     for item, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             item.memory.release()
@@ -171,12 +167,12 @@ class Segmenter:
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
-        reservation = self._buffer.reserve(_guess(entry), force=True)
+        reservation = self._reader.buffer.reserve(_guess(entry), force=True)
         assert reservation is not None, "force always succeeds"
         reservation.expedite()
         try:
             image = self._load(entry, reservation)
-            (result,) = self._model.submit(self._predictor.predict, [image.pixels]).result()
+            result = self._model.predict_one(image.pixels)
             self._codecs.encode(result.mask, self.labels).result()
         finally:
             reservation.release()
@@ -187,48 +183,31 @@ class Segmenter:
 
     def close(self) -> None:
         """End the codec processes and the threads."""
-        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._reader.close()
         self._savers.shutdown(wait=False, cancel_futures=True)
-        self._model.shutdown(wait=False, cancel_futures=True)
+        self._model.close()
         self._codecs.close()
 
     def _load_in_order(
         self, shard: Shard, finish: Callable[[int, ResultRow], None], memory: list[Reservation]
     ) -> Iterator[_Loaded]:
         """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
-        window: deque[tuple[int, ObjectInfo, Reservation, Future[Decoded]]] = deque()
-        pending: deque[tuple[int, ObjectInfo]] = deque()
+        wanted: list[tuple[int, ObjectInfo]] = []
         for index, entry in enumerate(shard.entries):
             if entry.key in shard.culprits:
                 finish(index, self._error_row(entry, ImageError("killed_worker", KILLED)))
             else:
-                pending.append((index, entry))
-        try:
-            while pending or window:
-                while pending and len(window) < self.spec.io_threads:
-                    index, entry = pending[0]
-                    # With nothing in flight the image is taken whatever it costs, else a large one would wait for ever.
-                    reservation = self._buffer.reserve(_guess(entry), force=not window)
-                    if reservation is None:
-                        break
-                    pending.popleft()
-                    memory.append(reservation)
-                    window.append((index, entry, reservation, self._loaders.submit(self._load, entry, reservation)))
-                index, entry, reservation, load = window.popleft()
-                reservation.expedite()
-                try:
-                    image = load.result()
-                except StorageUnavailable:
-                    raise
-                except (ImageError, StorageError) as error:
-                    reservation.release()
-                    finish(index, self._error_row(entry, error))
-                    continue
-                yield _Loaded(index, entry, image, reservation)
-        finally:
-            for _, _, reservation, load in window:
-                load.cancel()
+                wanted.append((index, entry))
+        loaded = self._reader.in_order(
+            wanted, lambda item: _guess(item[1]), lambda item, reservation: self._load(item[1], reservation), memory
+        )
+        for (index, entry), reservation, image in loaded:
+            if isinstance(image, ImageError | StorageError):
                 reservation.release()
+                finish(index, self._error_row(entry, image))
+                continue
+            yield _Loaded(index, entry, image, reservation)
+            del image  # its pixels, while the next one is awaited
 
     def _load(self, entry: ObjectInfo, reservation: Reservation) -> Decoded:
         if entry.size > self.spec.image_memory:
@@ -238,34 +217,11 @@ class Segmenter:
             )
         with self._clock("fetch"):
             data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
-        self._buffer.wait_for_room(reservation)
+        self._reader.buffer.wait_for_room(reservation)
         with self._clock("decode"):
             image = self._codecs.decode(data).result()
         reservation.resize(image.pixels.nbytes)
         return image
-
-    def _predict(self, images: list[npt.NDArray[np.uint8]]) -> Sequence[Segmentation | ImageError]:
-        """Masks of a batch. Where the batch fails, each image alone; an image that fails alone is the one to blame.
-
-        Runs in the model's thread.
-        """
-        with self._clock("predict"):
-            try:
-                return self._predictor.predict(images)
-            except (RuntimeError, MemoryError):
-                return [self._predict_alone(image) for image in images]
-
-    def _predict_alone(self, image: npt.NDArray[np.uint8]) -> Segmentation | ImageError:
-        try:
-            return self._predictor.predict([image])[0]
-        except (RuntimeError, MemoryError) as error:
-            # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
-            try:
-                self._predictor.predict([np.zeros((64, 64, 3), np.uint8)])
-            except (RuntimeError, MemoryError):
-                raise WorkerBroken(f"the model stopped working in this process: {_first_line(error)}") from error
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            return ImageError("prediction_failed", f"The network failed on this {size} image: {_first_line(error)}.")
 
     def _save(self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation) -> ResultRow:
         try:
@@ -313,20 +269,22 @@ class Segmenter:
         return there, count_areas(mask, self.labels)
 
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
-        reason = error.reason if isinstance(error, ImageError) else _STORAGE_REASONS.get(type(error), "storage")
-        message = error.message if isinstance(error, ImageError) else str(error)
+        reason, message = error_reason(error)
         return ResultRow(**_identity(entry, self.spec.recipe), status="error", error=reason, message=message)
 
 
 _STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
 
 
+def error_reason(error: ImageError | StorageError) -> tuple[str, str]:
+    """What an error row says: a stable code to group by, and the sentence for a person."""
+    if isinstance(error, ImageError):
+        return error.reason, error.message
+    return _STORAGE_REASONS.get(type(error), "storage"), str(error)
+
+
 def _guess(entry: ObjectInfo) -> int:
     return max(1 << 20, entry.size * EXPANSION)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int) -> Iterator[list[_Loaded]]:

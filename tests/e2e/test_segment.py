@@ -20,9 +20,9 @@ from fcn_core import preset
 from pipeline import lease as leases
 from pipeline.cli import run as fcn
 from pipeline.errors import PipelineError
-from pipeline.job import Observer
 from pipeline.job import segment as run_job
 from pipeline.job_options import SegmentJob
+from pipeline.observer import Observer
 from pipeline.results import read_current
 from pipeline.runs import Progress, records
 from pipeline.storage import Store, open_store

@@ -153,7 +153,7 @@ def test_a_file_too_large_to_read_is_a_row(source: Path, tmp_path: Path) -> None
 
 def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(source: Path, tmp_path: Path) -> None:
     worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
-    predict = worker._predictor.predict
+    predict = worker._model.predictor.predict
     failing: set[tuple[int, ...]] = {(37, 101, 3)}
 
     def fails(images: list[np.ndarray]) -> list:  # type: ignore[type-arg]
@@ -161,7 +161,7 @@ def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(sourc
             raise RuntimeError("out of memory")
         return predict(images)
 
-    worker._predictor.predict = fails  # type: ignore[method-assign,assignment]
+    worker._model.predictor.predict = fails  # type: ignore[method-assign,assignment]
     try:
         outcome = worker.process(shard_of(source))
         assert dict(outcome.errors) == {"truncated": 1, "prediction_failed": 1}
@@ -169,7 +169,7 @@ def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(sourc
         failing.add((64, 64, 3))
         with pytest.raises(WorkerBroken, match="out of memory"):
             worker.process(replace(shard_of(source), number=1))
-        assert worker._buffer.used == 0
+        assert worker._reader.buffer.used == 0
     finally:
         worker.close()
 
@@ -182,19 +182,19 @@ def test_the_buffer_is_empty_after_every_shard_and_bounds_what_is_decoded(tmp_pa
     limit = 3 * 900 * 900 * 3
     worker = Segmenter(replace(spec_for(source, tmp_path / "labels"), buffer_bytes=limit), BUNDLE.to_files())
     peak = 0
-    change = worker._buffer._change
+    change = worker._reader.buffer._change
 
     def watch(reservation: Reservation, amount: int) -> None:
         nonlocal peak
         change(reservation, amount)
-        peak = max(peak, worker._buffer.used)
+        peak = max(peak, worker._reader.buffer.used)
 
-    worker._buffer._change = watch  # type: ignore[method-assign]
+    worker._reader.buffer._change = watch  # type: ignore[method-assign]
     try:
         assert worker.process(shard_of(source)).ok == 12
     finally:
         worker.close()
-    assert worker._buffer.used == 0
+    assert worker._reader.buffer.used == 0
     image = 900 * 900 * 3
     # One codec worker may be past the gate, and the image everything waits for; 1 MiB is guessed for each in the queue.
     assert limit < peak <= limit + 2 * image + 12 * (1 << 20)
