@@ -1,0 +1,34 @@
+"""A run's curves as a TensorBoard event file.
+
+The one thing to know: the file is made anew from the history at every checkpoint. So it has no gap and no overlap where
+a run was interrupted, and as its beginning stays what it was, a TensorBoard that is watching reads on.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fcn_core.training_loop import History
+
+
+def event_file(history: History, times: Mapping[str, float]) -> bytes:
+    """All points of the curves so far. `times`: when the point of a step came, seconds since the epoch, by step."""
+    from tensorboardX import SummaryWriter
+
+    with tempfile.TemporaryDirectory(prefix="fcn-events-") as folder:
+        with SummaryWriter(folder) as writer:
+            for step, tag, value in sorted(_scalars(history)):
+                writer.add_scalar(tag, value, step, times.get(str(step)))
+        (file,) = Path(folder).iterdir()
+        return file.read_bytes()
+
+
+def _scalars(history: History) -> Iterator[tuple[int, str, float]]:
+    for point in history.losses:
+        yield point.step, "train/loss", point.loss
+        yield point.step, "train/learning_rate", point.learning_rate
+    for validation in history.validations:
+        for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
+            value = getattr(validation.scores, name)
+            if value is not None:
+                yield validation.step, f"val/{name}", value

@@ -1,0 +1,125 @@
+"""The records of a training run, as they are kept: what was planned, how it stands, how it ended."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fcn_core import Architecture, LabelSet
+from fcn_core.architecture import ArchName
+from fcn_core.metrics import Scores
+from fcn_core.train_config import TrainConfig
+
+
+class StagePlan(BaseModel):
+    """One network to train, and how."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arch: ArchName
+    config: TrainConfig
+
+
+class SplitPlan(BaseModel):
+    """A split as it was at the first start: how many examples, and a digest of their names and files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    examples: int
+    digest: str
+
+
+class TrainPlan(BaseModel):
+    """What a run's weights follow from. `architecture` is of the last stage."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    mask_coding: str
+    labels: LabelSet
+    train: SplitPlan
+    val: SplitPlan | None
+    model: str | None
+    model_input: str | None
+    architecture: Architecture
+    class_balance: str
+    validate_every: float
+    stages: tuple[StagePlan, ...]
+
+
+class TrainRun(BaseModel):
+    """job.json: the plan, and what was found on the way to it. `class_weights` are of `class_balance`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: TrainPlan
+    start_model_id: str
+    start_notes: tuple[str, ...]
+    class_weights: tuple[float, ...] | None
+    created: datetime
+    version: str
+
+
+class TrainProgress(BaseModel):
+    """progress.json: how far a run is, as of `updated`. `val_mean_iu` is the latest, `best_mean_iu` the best so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    stage: str
+    stage_number: int
+    stages: int
+    workers: int
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+    val_mean_iu: float | None = None
+    best_mean_iu: float | None = None
+    updated: datetime
+
+
+class TrainRecord(BaseModel):
+    """run.json: how a run stands. `seconds` are those of training steps alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Literal["running", "finished", "interrupted", "failed"]
+    reason: str | None = None
+    started: datetime
+    updated: datetime
+    model_id: str | None = None
+    scores: Scores | None = None
+    step: int = 0
+    seconds: float = 0.0
+    version: str
+
+
+class WorkerOutcome(BaseModel):
+    """How the training of a stage ended: by itself, or on request. `seconds` are those of its steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    finished: bool
+    step: int
+    seconds: float
+
+
+class Checkpoint(BaseModel):
+    """A training state as the workers read it. `examples` names the records of the steps it stands on."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    step: int
+    loop: Mapping[str, Any]
+    times: Mapping[str, float] = Field(default_factory=dict)
+    examples: tuple[str, ...] = ()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
