@@ -4,14 +4,25 @@ Uses the Prefect server that PREFECT_API_URL or the active profile names, else a
 """
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import pydantic
 from cyclopts import App, Parameter
 
 from flows.environment import prepare_prefect, start_prefect
-from pipeline.cli_common import BAD_INPUT, FAILED, INTERRUPTED
+from pipeline.cli_common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
+from pipeline.cli_train import read_job_file
 from pipeline.errors import InputError, PipelineError
+from pipeline.evaluate_options import EvaluateJob, EvaluateOptions
 from pipeline.job_options import SegmentJob, SegmentOptions
+from pipeline.retrain_options import RelabelJob, RetrainJob
+from pipeline.train_options import merged, optional
+
+if TYPE_CHECKING:
+    RetrainOptions = RetrainJob
+else:
+    RetrainOptions = optional(RetrainJob, workers=str, relabel=RelabelJob)
 
 app = App(name="python -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 
@@ -26,16 +37,72 @@ def segment(source: str, output: str, *, options: Annotated[SegmentOptions, Para
     print(summary.model_dump_json(indent=2))
 
 
+@app.command
+def evaluate(
+    model: str,
+    dataset: str,
+    *,
+    options: Annotated[EvaluateOptions | None, Parameter(name="*", negative="")] = None,
+) -> None:
+    """Score MODEL on a split of DATASET, as a Prefect flow run. The options are those of `fcn evaluate`."""
+    from flows.evaluate import evaluate as flow
+
+    given = options.model_dump() if options is not None else {}
+    job = EvaluateJob(model=model, dataset=dataset, **given)
+    start_prefect()
+    print(flow(job).model_dump_json(indent=2))
+
+
+@app.command
+def retrain(
+    job: Path | None = None,
+    *,
+    options: Annotated[RetrainOptions | None, Parameter(name="*", negative="")] = None,
+) -> None:
+    """Train a challenger and promote it if it beats the champion, as a Prefect flow run.
+
+    The same command again resumes what was stopped, and never promotes the same model twice.
+
+    Parameters
+    ----------
+    job
+        A YAML file with any of these options; the command line wins.
+    """
+    from flows.retrain import retrain as flow
+
+    given = options.model_dump(exclude_unset=True) if options is not None else {}
+    described = RetrainJob.model_validate(merged(read_job_file(job), given))
+    start_prefect()
+    print(flow(described).model_dump_json(indent=2))
+
+
 def main() -> None:
+    from fcn_core.errors import FcnError
+
     prepare_prefect()
     try:
         app()
+    except pydantic.ValidationError as error:
+        _fail(validation_message(error), BAD_INPUT)
+    except (InputError, FcnError) as error:
+        _fail(str(error), BAD_INPUT)
     except PipelineError as error:
-        print(f"flow failed: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
+        _fail(str(error), FAILED)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        from prefect.exceptions import CancelledRun  # slow to import, and read from the environment
+
+        if not isinstance(error, CancelledRun):
+            raise
+        print("the run was cancelled; the same command resumes", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"flow failed: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,35 +4,33 @@ What makes a re-run safe is how the output is laid out, not Prefect's cache: a r
 the storage says. There is one task for the whole run, never one an image or shard.
 """
 
-import time
-from typing import Any
-
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
+from flows.artifacts import CancelWatch, JobObserver
+from pipeline.compare import compare
 from pipeline.errors import PipelineError
-from pipeline.job import Observer, RunReport
+from pipeline.job import RunReport
 from pipeline.job import segment as run_job
 from pipeline.job_options import SegmentJob
 from pipeline.prepare import check_inputs
 from pipeline.results import read_class_totals
-from pipeline.runs import Counts, Progress
-from pipeline.segmenter import ShardOutcome
+from pipeline.runs import Counts, records
 from pipeline.storage import open_store
 
-ARTIFACT_SECONDS = 2.0
-"""How often the progress artifact is brought up to date."""
+MASKS_TO_COMPARE = 200
+"""Pairs of masks that the gate looks at: what it judges are the areas, which the tables hold."""
 
 
 class TooManyErrors(PipelineError):
     """The run is complete, but more of its images failed than the job allows."""
+
+
+class TooMuchShift(PipelineError):
+    """The run is complete, but its class areas lie further from those of the run before than the flow allows."""
 
 
 class SegmentSummary(BaseModel):
@@ -47,16 +45,24 @@ class SegmentSummary(BaseModel):
 
 
 @flow(name="segment", validate_parameters=True)
-def segment(job: SegmentJob) -> SegmentSummary:
-    """Label what is new under `job.source`. Fails, with the reason in its first line, when too many images do."""
+def segment(job: SegmentJob, compare_limit: float | None = None) -> SegmentSummary:
+    """Label what is new under `job.source`. Fails, with the reason in its first line, when too many images do.
+
+    With `compare_limit` also when the class areas have shifted by more than that since the run before, see `fcn
+    compare`: Jensen-Shannon divergence in bits, 0 to 1.
+    """
     prepare(job)
     report = run(job)
+    if report.state != "finished":
+        return Cancelled(message="the run was stopped; running the flow again resumes it")  # type: ignore[return-value]
     summary = publish(job, report)
     if report.too_many_errors:
         raise TooManyErrors(
             f"{report.counts.error_rate:.1%} of {report.counts.images} images failed, more than max_error_rate "
             f"{job.max_error_rate:.1%} allows; see the errors artifact"
         )
+    if compare_limit is not None:
+        check_shift(job, report, compare_limit)
     return summary
 
 
@@ -72,11 +78,10 @@ def prepare(job: SegmentJob) -> None:
 @task(cache_policy=NO_CACHE)
 def run(job: SegmentJob) -> RunReport:
     """Do the job, from plan to tables, with its progress as an artifact."""
-    observer = _FlowObserver()
-    report = run_job(job, observer)
-    if report.state != "finished":
-        raise PipelineError("the run was stopped; running the flow again resumes it")
-    observer.finish()
+    observer = JobObserver()
+    report = run_job(job, observer, CancelWatch())
+    if report.state == "finished":
+        observer.finish()
     return report
 
 
@@ -114,52 +119,31 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
     return summary
 
 
-class _FlowObserver(Observer):
-    """Phases, notes and shards to the run's log; progress to an artifact."""
-
-    def __init__(self) -> None:
-        self._log = get_run_logger()
-        self._artifact: Any = None
-        self._updated = time.monotonic()
-        self._publish(0.0, "starting")
-
-    def phase(self, name: str) -> None:
-        self._log.info("phase=%s", name)
-
-    def note(self, text: str) -> None:
-        self._log.info("%s", text)
-
-    def progress(self, progress: Progress) -> None:
-        # Asked several times a second; the server need not hear of each.
-        now = time.monotonic()
-        if now - self._updated >= ARTIFACT_SECONDS:
-            self._updated = now
-            self._publish(100.0 * progress.done / progress.images, f"{progress.done} of {progress.images} images")
-
-    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
-        self._log.info(
-            "run=%s shard=%d images=%d ok=%d errors=%s done=%d/%d",
-            run_id,
-            outcome.shard,
-            outcome.images,
-            outcome.ok,
-            dict(outcome.errors),
-            done,
-            images,
-        )
-
-    def finish(self) -> None:
-        self._publish(100.0, "all images done")
-
-    def _publish(self, percent: float, text: str) -> None:
-        # A server that is away for a moment is no reason to end a run of hours.
-        try:
-            if self._artifact is None:
-                self._artifact = create_progress_artifact(percent, key="progress", description=text)
-            else:
-                update_progress_artifact(self._artifact, percent, description=text)
-        except Exception as error:
-            self._log.warning("the progress artifact could not be written: %s", error)
+@task(cache_policy=NO_CACHE)
+def check_shift(job: SegmentJob, report: RunReport, limit: float) -> None:
+    """Compare the newest run with the one before it. Passes when there is none, or nothing was new."""
+    output = open_store(job.output)
+    finished = [record for record in records(output) if record.state == "finished" and record.counts.ok]
+    if not report.runs or len(finished) < 2 or finished[0].run_id != report.runs[-1].run_id:
+        get_run_logger().info("there are no two runs to compare")
+        return
+    found = compare(output, finished[1].run_id, finished[0].run_id, masks=MASKS_TO_COMPARE)
+    shift = found.shift
+    text = (
+        f"the class areas of run {found.second.run_id} lie {shift.value:.4f} from those of {found.first.run_id} "
+        f"(95 % interval {shift.low:.4f} to {shift.high:.4f}; chance alone about {shift.chance:.4f})"
+    )
+    get_run_logger().info("%s", text)
+    create_table_artifact(
+        [
+            {"class": change.class_name, "before": f"{change.before:.2%}", "after": f"{change.after:.2%}"}
+            for change in sorted(found.classes, key=lambda change: -abs(change.after - change.before))
+        ],
+        key="shift",
+        description=text,
+    )
+    if shift.value > limit:
+        raise TooMuchShift(f"{text}, more than compare_limit {limit} allows; `fcn compare` shows the images")
 
 
 def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
@@ -172,5 +156,6 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
         f"- done already: {summary.already_done}",
         f"- failed: {counts.failed} ({counts.error_rate:.2%}; {report.max_error_rate:.2%} are allowed)",
     ]
+    lines += [f"- report: `{summary.output.partition('?')[0].rstrip('/')}/{key}`" for key in report.reports]
     lines += [f"- run `{record.run_id}`: {record.images_per_second:.2f} images/s" for record in report.runs]
     return "\n".join(lines)

@@ -1,16 +1,25 @@
-"""What the demo has in its bucket: street scenes with known ground truth, and the awkward files of any real bucket."""
+"""What the demo has in its bucket: street scenes with known ground truth, and the awkward files of any real bucket.
 
-from collections.abc import Callable, Iterable, Iterator
+Photos to label, in folders such as a camera makes, and other scenes with their masks to train on, as a data set in
+PASCAL VOC's layout.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import boto3
 
-from fcn_core.labels import Mask
-from flows.demo.scenes import encode_jpeg, generate_scene, scene_size, special_files
+from fcn_core.datasets import voc_pairs
+from fcn_core.labels import Mask, encode_mask
+from flows.demo.scenes import SCENE_LABELS, encode_jpeg, generate_scene, scene_size, special_files
+from pipeline.datasets import LABELS_FILE
 from pipeline.storage import Store, open_store
 
 FIRST_SEED = 50_000
-"""Scenes from here on are in the bucket; the model is trained and chosen on others (`flows.demo.model`)."""
+"""Scenes from here on are photos to label; the model is trained and chosen on others."""
+
+TRAINING_SEEDS = range(240)
+HELD_OUT_SEEDS = range(10_000, 10_040)
 
 SCENES_PER_FOLDER = 40
 
@@ -55,3 +64,21 @@ def upload(files: Iterable[DemoFile], source: Store, on_file: Callable[[int], No
             truth[file.key] = file.truth
         on_file(count)
     return truth
+
+
+def upload_dataset(splits: Mapping[str, range], target: Store, on_scene: Callable[[int], None]) -> None:
+    """Put the scenes of each split's seeds into `target`, with masks, lists and label set.
+
+    `on_scene` is told how many are there.
+    """
+    target.put(LABELS_FILE, SCENE_LABELS.model_dump_json(indent=1).encode())
+    count = 0
+    for split, seeds in splits.items():
+        pairs = voc_pairs(f"scene-{seed:05d}" for seed in seeds)
+        for seed, pair in zip(seeds, pairs, strict=True):
+            scene = generate_scene(seed, *scene_size(seed))
+            target.put(pair.image, encode_jpeg(scene.image))
+            target.put(pair.mask, encode_mask(scene.mask, SCENE_LABELS))
+            count += 1
+            on_scene(count)
+        target.put(f"ImageSets/Segmentation/{split}.txt", "".join(f"{pair.name}\n" for pair in pairs).encode())

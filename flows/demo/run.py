@@ -5,29 +5,39 @@ Nothing is downloaded.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fcn_core.labels import Mask
 from fcn_core.metrics import Scores
-from fcn_core.train_config import TrainConfig
-from fcn_core.trainer import StepReport
-from flows.demo.bucket import awkward_files, create_bucket, street_files, upload
-from flows.demo.model import HELD_OUT_SEEDS, TRAINING_SEEDS, demo_dataset, train_demo_model
+from flows.demo.bucket import (
+    HELD_OUT_SEEDS,
+    TRAINING_SEEDS,
+    awkward_files,
+    create_bucket,
+    street_files,
+    upload,
+    upload_dataset,
+)
 from flows.demo.report import Findings, copy_images, copy_tables, draw_sheet, examine
 from flows.demo.s3 import local_s3
 from flows.demo.scenes import SCENE_LABELS
 from flows.demo.steps import Step, Steps
+from flows.demo.training import train_demo_model
 from flows.environment import start_prefect
-from pipeline import runs
+from pipeline import cluster, runs
 from pipeline.console import duration
-from pipeline.errors import StorageError
+from pipeline.data_check import check_dataset
+from pipeline.dataset_options import DatasetOptions
+from pipeline.errors import PipelineError, StorageError
 from pipeline.export import export_masks
 from pipeline.job_options import SegmentJob
+from pipeline.models import open_model
 from pipeline.storage import Store
 
 if TYPE_CHECKING:
@@ -38,7 +48,7 @@ if TYPE_CHECKING:
 class DemoPlan:
     """How large the demo is. The defaults take three to five minutes on two cores.
 
-    `options` go to the labelling job; `config` is the training, DEMO_TRAINING if None.
+    `training_options` go to the training job, `options` to the labelling job.
     """
 
     output: Path = Path("demo-output")
@@ -47,8 +57,8 @@ class DemoPlan:
     added: int = 20
     training: range = TRAINING_SEEDS
     held_out: range = HELD_OUT_SEEDS
-    config: TrainConfig | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    training_options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,24 +77,23 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
 
     With an `endpoint`, AWS_* point to an S3 server already, and none is started.
     """
-    steps = Steps(console, 6)
-    with _storage(steps, endpoint):
+    steps = Steps(console, 7)
+    with ExitStack() as stack:
+        with steps.step("Start an S3 server") as step:
+            there = endpoint or stack.enter_context(local_s3())
+            step.done(f"there is one already: {there}" if endpoint else f"{there}, its data in memory")
         with steps.step(f"Fill the bucket s3://{plan.bucket}/photos") as step:
-            store = create_bucket(plan.bucket)
-            source, output = store.at("photos"), store.at("labels")
-            files = [*awkward_files()]
-            count = len(files) + plan.scenes
-            truth = upload(files, source, lambda done: None)
-            truth |= upload(
-                street_files(range(plan.scenes)),
-                source,
-                lambda done: step.update((len(files) + done) / count, f"{len(files) + done} of {count} files"),
-            )
-            awkward = ", ".join(file.comment for file in files)
-            step.done(f"{plan.scenes} street scenes and {len(files)} awkward files: {awkward}")
-        with steps.step("Train an FCN-8s from scratch, on other scenes") as step:
-            model, held_out = _train(plan, step)
-        job = SegmentJob(source=source.uri, output=output.uri, model=str(model), **plan.options)
+            bucket = create_bucket(plan.bucket)
+            source, output = bucket.at("photos"), bucket.at("labels")
+            truth = _fill(plan, source, step)
+        with steps.step("Put other scenes beside them, with masks to train on, and check them") as step:
+            labelled = bucket.at("labelled")
+            _put_dataset(plan, labelled, step)
+        with steps.step("Train an FCN-8s on those, from scratch") as step:
+            step.update(None, "starting Ray")
+            stack.enter_context(cluster.connect())  # for all that follows
+            model, held_out = _train(plan, labelled, bucket.at("training"), step)
+        job = SegmentJob(source=source.uri, output=output.uri, model=model, **plan.options)
         with steps.step("Run the flow: everything is new") as step:
             first = _run_flow(job, output, step)
         with steps.step(f"Add {plan.added} images and run the flow again: only those are done") as step:
@@ -108,41 +117,53 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
     return DemoReport(first, second, held_out, findings, sheet)
 
 
-@contextmanager
-def _storage(steps: Steps, endpoint: str | None) -> Iterator[None]:
-    """An S3 server for as long as it lasts: the one at `endpoint`, else a new one."""
-    with ExitStack() as stack:
-        with steps.step("Start an S3 server") as step:
-            if endpoint:
-                step.done(f"there is one already: {endpoint}")
-            else:
-                step.done(f"{stack.enter_context(local_s3())}, its data in memory")
-        yield
+def _fill(plan: DemoPlan, source: Store, step: Step) -> dict[str, Mask]:
+    """Put the photos into the bucket; returns the ground truth by key."""
+    files = [*awkward_files()]
+    count = len(files) + plan.scenes
+    truth = upload(files, source, lambda done: None)
+    truth |= upload(
+        street_files(range(plan.scenes)),
+        source,
+        lambda done: step.update((len(files) + done) / count, f"{len(files) + done} of {count} files"),
+    )
+    awkward = ", ".join(file.comment for file in files)
+    step.done(f"{plan.scenes} street scenes and {len(files)} awkward files: {awkward}")
+    return truth
 
 
-def _train(plan: DemoPlan, step: Step) -> tuple[Path, Scores]:
-    """Train, save the bundle, and say how good the model is on scenes that it has not seen."""
+def _put_dataset(plan: DemoPlan, labelled: Store, step: Step) -> None:
+    """Put the training set into the bucket and look through it, as everybody should before training."""
     count = len(plan.training) + len(plan.held_out)
-    training = demo_dataset(plan.training, lambda done: step.update(done / count, "painting scenes to train on"))
-    held_out = demo_dataset(
-        plan.held_out, lambda done: step.update((len(training) + done) / count, "painting scenes to test on")
+    upload_dataset(
+        {"train": plan.training, "val": plan.held_out},
+        labelled,
+        lambda done: step.update(done / count, f"{done} of {count} scenes"),
     )
-    report: StepReport | None = None
+    report = check_dataset(
+        DatasetOptions(dataset=labelled.uri), on_image=lambda done, total: step.update(done / total, "checking")
+    )
+    if not report.ok:
+        found = report.problems[0]
+        raise PipelineError(f"the demo's own data set has a fault ({found.kind}: {found.examples[0]}); report it")
+    splits = " and ".join(f"{split.usable} in split {split.name}" for split in report.splits)
+    step.done(f"{labelled.uri}, in PASCAL VOC's layout: {splits}, nothing wrong with them")
 
-    def progress(now: StepReport) -> None:
-        nonlocal report
-        report = now
-        step.update(now.progress, f"step {now.step}, loss {now.loss:.2f}, {now.images_per_second:.0f} images/s")
 
-    bundle, scores = train_demo_model(training, held_out, progress, plan.config)
-    model = plan.output / "model"
-    bundle.save(model)
-    assert report
+def _train(plan: DemoPlan, labelled: Store, output: Store, step: Step) -> tuple[str, Scores]:
+    """Train, keep a copy of the best model, and say how good it is on scenes that it has not learned from.
+
+    Returns where in the bucket the model is, and its scores.
+    """
+    report = train_demo_model(labelled.uri, output.uri, plan.training_options, step)
+    assert report.model_uri
+    assert report.scores
+    open_model(report.model_uri).bundle.save(plan.output / "model")
     step.done(
-        f"{report.step} steps in {duration(report.seconds)}; mean IU {scores.mean_iu or 0:.3f} on "
-        f"{len(held_out)} held-out scenes; model {bundle.model_id}"
+        f"{report.steps} steps in {duration(report.seconds)}; mean IU {report.scores.mean_iu or 0:.3f} on "
+        f"{len(plan.held_out)} held-out scenes; model {report.model_id}"
     )
-    return model, scores
+    return report.model_uri, report.scores
 
 
 def _run_flow(job: SegmentJob, output: Store, step: Step) -> "SegmentSummary":

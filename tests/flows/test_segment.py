@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.exceptions import ParameterTypeError
 
-from flows.segment import SegmentSummary, TooManyErrors, segment
+from flows.segment import SegmentSummary, TooManyErrors, TooMuchShift, segment
 from pipeline.errors import InputError
 from pipeline.job_options import SegmentJob
 from pipeline.storage import open_store
+from tests.flows.reading import first_line, last_run
 from tests.samples import jpeg
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
@@ -28,20 +26,12 @@ def job(bucket: str, model_dir: Path) -> SegmentJob:
     )  # fmt: skip
 
 
-def last_run() -> tuple[FlowRun, dict[str, Artifact]]:
-    """The newest flow run and its artifacts by key, read back through the API."""
-    with get_client(sync_client=True) as client:
-        run = max(client.read_flow_runs(), key=lambda run: run.created or run.expected_start_time)
-        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        return run, {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
-
-
 def test_the_flow_labels_what_is_new_and_shows_it(job: SegmentJob) -> None:
     first = segment(job)
     assert isinstance(first, SegmentSummary)
     assert (first.counts.ok, first.already_done, len(first.run_ids)) == (6, 0, 1)
     assert len(list(open_store(job.output).list("masks/"))) == 6
-    _, artifacts = last_run()
+    _, artifacts = last_run("segment")
     assert {"progress", "class-areas", "summary"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
     assert first.run_ids[0] in str(artifacts["summary"].data)
@@ -59,11 +49,23 @@ def test_too_many_errors_fail_the_flow_with_the_reason_first(job: SegmentJob) ->
         open_store(job.source).put(f"bad{index}.jpg", b"no image")
     with pytest.raises(TooManyErrors, match=r"40\.0% of 10 images failed"):
         segment(job.model_copy(update={"max_error_rate": 0.1}))
-    run, artifacts = last_run()
+    run, artifacts = last_run("segment")
     assert run.state
     assert run.state.is_failed()
-    assert "40.0% of 10 images failed" in (run.state.message or "").splitlines()[0]
+    assert "40.0% of 10 images failed" in first_line(run)
     assert "not_an_image" in str(artifacts["errors"].data)
+
+
+def test_a_shift_of_the_class_areas_fails_the_flow_when_there_is_a_limit(job: SegmentJob) -> None:
+    assert isinstance(segment(job, compare_limit=0.0), SegmentSummary), "there is no run before the first"
+    open_store(job.source).put("new.jpg", jpeg(80, 60, seed=77))
+    assert isinstance(segment(job, compare_limit=1.0), SegmentSummary)
+    open_store(job.source).put("newer.jpg", jpeg(80, 60, seed=78))
+    with pytest.raises(TooMuchShift, match=r"lie 0\.\d+ from .* more than compare_limit 0\.0 allows"):
+        segment(job, compare_limit=0.0)
+    _, artifacts = last_run()
+    assert "sky" in str(artifacts["shift"].data)
+    assert isinstance(segment(job, compare_limit=0.0), SegmentSummary), "nothing was new"
 
 
 def test_bad_input_fails_before_any_work(job: SegmentJob) -> None:

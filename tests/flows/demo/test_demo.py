@@ -12,11 +12,15 @@ from rich.console import Console
 from fcn_core.bundle import ModelBundle
 from fcn_core.labels import decode_mask
 from flows.demo.__main__ import MARKER, claim_folder, print_outcome
-from flows.demo.model import DEMO_TRAINING
 from flows.demo.run import DemoPlan, DemoReport, run_demo
+from flows.demo.training import RUN_NAME
 from pipeline.errors import InputError
+from pipeline.results import read_current
+from pipeline.storage import open_store
+from pipeline.train_store import TrainStore
 
 SCENES, ADDED, READABLE_UPLOADS = 5, 2, 3
+BUCKET = f"demo-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +33,12 @@ def finished(
     claim_folder(folder, console)
     plan = DemoPlan(
         output=folder,
-        bucket=f"demo-{uuid.uuid4().hex[:12]}",
+        bucket=BUCKET,
         scenes=SCENES,
         added=ADDED,
         training=range(4),
         held_out=range(10_000, 10_001),
-        config=DEMO_TRAINING.model_copy(update={"steps": 2, "max_seconds": None}),
+        training_options={"cpus_per_worker": 1, "train": {"steps": 2, "max_seconds": None}},
         options={"device": "cpu", "actors": 1, "cpus_per_actor": 1},
     )
     report = run_demo(plan, console, s3_endpoint)
@@ -67,6 +71,22 @@ def test_every_readable_image_is_measured_against_its_truth(finished: tuple[Demo
     assert f"mean IU {findings.scores.mean_iu:.3f}" in printed
 
 
+def test_the_best_model_of_a_training_in_the_bucket_is_what_labels(finished: tuple[DemoReport, Path, str]) -> None:
+    report, folder, printed = finished
+    kept = TrainStore(open_store(f"s3://{BUCKET}/training/{RUN_NAME}"))
+    model = kept.load_model()
+    run = kept.load_run()
+    assert run is not None
+    assert (run.plan.train.examples, run.plan.val and run.plan.val.examples) == (4, 1)
+    assert run.plan.dataset == f"s3://{BUCKET}/labelled"
+    assert kept.checkpoint_steps() == [2]
+    assert model.scores == report.held_out.model_dump(mode="json")
+    assert ModelBundle.load(folder / "model").model_id == model.model_id
+    rows = read_current(open_store(f"s3://{BUCKET}/labels"), ["status", "model_id"]).to_pylist()
+    assert {row["model_id"] for row in rows if row["status"] == "ok"} == {model.model_id}
+    assert "4 in split train and 1 in split val, nothing wrong" in printed
+
+
 def test_masks_tables_and_model_are_in_the_folder(finished: tuple[DemoReport, Path, str]) -> None:
     report, folder, printed = finished
     masks = {str(path.relative_to(folder / "masks")): path for path in (folder / "masks").rglob("*.png")}
@@ -76,7 +96,6 @@ def test_masks_tables_and_model_are_in_the_folder(finished: tuple[DemoReport, Pa
     assert mask.shape == photo.size  # turned: the photo is stored lying on its side
     rows = [pq.read_table(path).num_rows for path in sorted((folder / "tables" / "results").rglob("*.parquet"))]
     assert sum(rows) == report.first.counts.images + report.second.counts.images
-    assert ModelBundle.load(folder / "model").scores == report.held_out.model_dump(mode="json")
     for path in (report.sheet, folder / "masks", folder / "tables", folder / "model", folder / "images"):
         assert path.exists()
         assert str(path) in printed

@@ -1,0 +1,125 @@
+"""What the flows share: a job's progress as an artifact, a table of scores, steps as tasks, and the wish to stop."""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from pipeline.observer import Observer
+from pipeline.runs import Progress
+from pipeline.segmenter import ShardOutcome
+
+ARTIFACT_SECONDS = 2.0
+"""How often a progress artifact is brought up to date."""
+
+ASK_SECONDS = 5.0
+"""How often the server is asked whether a run has been cancelled."""
+
+T = TypeVar("T")
+
+
+def as_task(name: str, step: Callable[[], T], /) -> T:
+    """Call `step` as a task of the present flow run. Never cached: that a re-run is safe comes from the storage."""
+
+    def call() -> T:
+        return step()
+
+    return task(name=name, cache_policy=NO_CACHE)(call)()
+
+
+class ProgressArtifact:
+    """One progress artifact of the present flow run. May be told more often than the server need hear of it."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+        self._artifact: Any = None
+        self._publish(0.0, "starting")
+
+    def update(self, share: float, text: str) -> None:
+        """`share` of the work is done, 0..1."""
+        if time.monotonic() - self._updated >= ARTIFACT_SECONDS:
+            self._publish(share, text)
+
+    def finish(self, text: str) -> None:
+        self._publish(1.0, text)
+
+    def _publish(self, share: float, text: str) -> None:
+        self._updated = time.monotonic()
+        # A server that is away for a moment is no reason to end a run of hours.
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(100.0 * share, key="progress", description=text)
+            else:
+                update_progress_artifact(self._artifact, 100.0 * share, description=text)
+        except Exception as error:
+            self._log.warning("the progress artifact could not be written: %s", error)
+
+
+class JobObserver(Observer):
+    """Phases, notes and shards of a job on actors to the run's log; progress to an artifact."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+        self._progress = ProgressArtifact()
+
+    def phase(self, name: str) -> None:
+        self._log.info("phase=%s", name)
+
+    def note(self, text: str) -> None:
+        self._log.info("%s", text)
+
+    def progress(self, progress: Progress) -> None:
+        self._progress.update(progress.done / progress.images, f"{progress.done} of {progress.images} images")
+
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        self._log.info(
+            "run=%s shard=%d images=%d ok=%d errors=%s done=%d/%d",
+            run_id,
+            outcome.shard,
+            outcome.images,
+            outcome.ok,
+            dict(outcome.errors),
+            done,
+            images,
+        )
+
+    def finish(self) -> None:
+        self._progress.finish("all images done")
+
+
+class CancelWatch:
+    """Whether somebody has cancelled the present flow run: to be called often, it asks the server now and then.
+
+    Who cancels a run of a worker has its process ended too; a run from a terminal only learns of it here.
+    """
+
+    def __init__(self) -> None:
+        self._run_id = flow_run.id
+        self._log = get_run_logger()
+        self._asked = time.monotonic()
+        self._cancelled = False
+
+    def __call__(self) -> bool:
+        if not self._cancelled and time.monotonic() - self._asked >= ASK_SECONDS:
+            self._cancelled = self._ask()
+            self._asked = time.monotonic()
+        return self._cancelled
+
+    def _ask(self) -> bool:
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(self._run_id).state
+        except Exception as error:
+            self._log.warning("the server could not be asked whether the run is cancelled: %s", error)
+            return False
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def fraction(value: float | None, sign: str = "") -> str:
+    """A score or a difference for a person, a dash where there is none."""
+    return "-" if value is None else f"{value:{sign}.4f}"

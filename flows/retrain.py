@@ -1,0 +1,164 @@
+"""The retraining flow: `pipeline.retraining` step by step, each a task, with what it found as artifacts.
+
+Running the flow again is safe at any point: training goes on where it ended, and what was promoted is not promoted
+again. A run that fails or is cancelled promotes nothing.
+"""
+
+import base64
+from collections.abc import Mapping
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+from pydantic import BaseModel, ConfigDict
+
+from fcn_core.training_loop import History
+from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction
+from flows.segment import SegmentSummary, segment
+from pipeline.curves import draw_curves
+from pipeline.data_report import DataReport, describe
+from pipeline.retrain_observer import RetrainObserver
+from pipeline.retrain_options import RetrainJob
+from pipeline.retraining import Contest, RetrainReport, RetrainStopped, challenge
+from pipeline.training import TrainReport
+
+VALIDATIONS_LISTED = 12
+
+
+class RetrainSummary(BaseModel):
+    """What the flow returns. `promotion`: the number under which the version is champion now, None if it is not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    registry_name: str
+    version: str
+    promoted: bool
+    promotion: int | None
+    reason: str
+    mean_iu: float | None
+    champion_mean_iu: float | None
+    relabelled: SegmentSummary | None = None
+
+
+@flow(name="retrain", validate_parameters=True)
+def retrain(job: RetrainJob) -> RetrainSummary:
+    """Train a challenger, promote it if it beats the champion, and have it label what `job.relabel` says.
+
+    Fails, with the reason in its first line, when anything goes wrong; a challenger that loses is no failure.
+    """
+    observer = _FlowObserver()
+    try:
+        report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task)
+    except RetrainStopped as stopped:
+        return Cancelled(message=str(stopped))  # type: ignore[return-value]
+    as_task("publish verdict", lambda: _publish_verdict(report))
+    observer.finish()
+    contest = report.contest
+    return RetrainSummary(
+        run=report.trained.uri,
+        registry_name=report.registry_name,
+        version=contest.version,
+        promoted=report.promoted,
+        promotion=report.promotion,
+        reason=contest.verdict.reason,
+        mean_iu=contest.verdict.challenger,
+        champion_mean_iu=contest.verdict.champion,
+        # A flow run of its own, with the artifacts of any labelling.
+        relabelled=segment(report.relabelling) if report.relabelling is not None else None,
+    )
+
+
+class _FlowObserver(RetrainObserver):
+    """Notes to the run's log, progress and findings to artifacts."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+        self._progress = ProgressArtifact()
+
+    def note(self, text: str) -> None:
+        self._log.info("%s", text)
+
+    def progress(self, share: float | None, text: str) -> None:
+        if share is None:
+            self._log.info("phase=%s", text)
+        self._progress.update(share or 0.0, text)
+
+    def checked(self, report: DataReport) -> None:
+        lines = ["```text", *describe(report), "```"]
+        create_markdown_artifact("\n".join(lines), key="data", description=f"Data check of {report.dataset}")
+
+    def trained(self, report: TrainReport, histories: Mapping[str, History]) -> None:
+        text = _curves_text(report, histories)
+        create_markdown_artifact(text, key="curves", description=f"Loss and validation of {report.name}")
+
+    def judged(self, contest: Contest) -> None:
+        create_table_artifact(
+            [
+                {
+                    "class": row.name,
+                    "champion": fraction(row.champion),
+                    "challenger": fraction(row.challenger),
+                    "difference": fraction(row.difference, "+"),
+                    "falls too far": "yes" if row.falls else "",
+                }
+                for row in contest.verdict.rows
+            ],
+            key="scores",
+            description=f"IU of each class on split {contest.split}, champion against challenger",
+        )
+
+    def finish(self) -> None:
+        self._progress.finish("done")
+
+
+def _publish_verdict(report: RetrainReport) -> None:
+    create_markdown_artifact(_verdict_text(report), key="verdict", description=f"Retraining {report.registry_name}")
+
+
+def _verdict_text(report: RetrainReport) -> str:
+    contest, verdict = report.contest, report.contest.verdict
+    name = report.registry_name
+    again = "Nothing to promote" if report.promotion is not None else "Not promoted"
+    lines = [f"# {'Promoted' if report.promoted else again}: {verdict.reason}", ""]
+    if report.promotion is not None:
+        lines.append(f"- `registry:{name}@champion` is version `{contest.version}` now, promotion {report.promotion}")
+    else:
+        lines.append(f"- published, to be looked at: `registry:{name}@{contest.version}`")
+    if contest.champion is not None:
+        lines.append(f"- held against version `{contest.champion.version}`, promotion {contest.champion.number}")
+    record = contest.challenger_scores
+    lines += [
+        f"- scored on {record.examples} examples of split `{contest.split}` of `{record.dataset}`",
+        f"- training: `{report.trained.uri}`",
+        f"- scores of each image, and the worst ones drawn: `{report.trained.uri}/evaluation`",
+        "",
+        "| | champion | challenger |",
+        "|---|---|---|",
+    ]
+    old = contest.champion_scores.scores if contest.champion_scores else None
+    for title, field in (
+        ("mean IU", "mean_iu"),
+        ("pixel accuracy", "pixel_accuracy"),
+        ("mean accuracy", "mean_accuracy"),
+        ("frequency-weighted IU", "frequency_weighted_iu"),
+    ):
+        lines.append(f"| {title} | {fraction(getattr(old, field, None))} | {fraction(getattr(record.scores, field))} |")
+    return "\n".join(lines)
+
+
+def _curves_text(report: TrainReport, histories: Mapping[str, History]) -> str:
+    """The curves as a picture inside the text, which Prefect's pages show, and the last validations as a table."""
+    picture = base64.b64encode(draw_curves(histories).encode()).decode()
+    lines = [f"![loss and validation mean IU over epochs](data:image/svg+xml;base64,{picture})", ""]
+    lines += [f"{report.steps} steps, {report.seconds:.0f} s of training; `{report.uri}` has the model.", ""]
+    rows = [(stage, point) for stage, history in histories.items() for point in history.validations]
+    if rows:
+        lines += ["| network | step | epoch | mean IU | pixel accuracy |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {stage} | {point.step} | {point.epoch:.4g} | {fraction(point.scores.mean_iu)} | "
+        f"{fraction(point.scores.pixel_accuracy)} |"
+        for stage, point in rows[-VALIDATIONS_LISTED:]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""The evaluation flow on a real Prefect server: it scores, shows what came out, and names what is broken."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.evaluate import evaluate
+from pipeline.evaluate_options import EvaluateJob
+from pipeline.evaluation import BrokenExamples
+from pipeline.evaluation_files import read_evaluation
+from pipeline.storage import open_store
+from tests.flows.reading import first_line, last_run, tasks_of
+from tests.labelled import write_labelled
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+
+
+@pytest.fixture
+def job(tmp_path: Path, model_dir: Path) -> EvaluateJob:
+    write_labelled(tmp_path / "data", 6)
+    return EvaluateJob(
+        model=str(model_dir), dataset=str(tmp_path / "data"), labels="camvid", output=str(tmp_path / "scores"),
+        device="cpu", actors=1, cpus_per_actor=1,
+    )  # fmt: skip
+
+
+def test_the_flow_scores_a_model_and_shows_it(job: EvaluateJob) -> None:
+    summary = evaluate(job)
+    assert (summary.examples, summary.errors, summary.output) == (6, 0, job.output)
+    assert summary.scores == read_evaluation(open_store(str(job.output))).scores
+    run, artifacts = last_run("evaluate")
+    assert tasks_of(run) == ["score", "publish"]
+    assert {"progress", "scores", "summary"} <= artifacts.keys()
+    assert artifacts["progress"].data == 100.0
+    assert f"Mean IU {summary.scores.mean_iu:.4f}" in str(artifacts["summary"].data).splitlines()[0]
+    assert "sky" in str(artifacts["scores"].data)
+
+
+def test_broken_examples_fail_the_flow_and_are_listed(job: EvaluateJob) -> None:
+    (Path(job.dataset) / "JPEGImages" / "003.jpg").write_bytes(b"no image")
+    with pytest.raises(BrokenExamples, match=r"003 \(not_an_image\)"):
+        evaluate(job)
+    run, artifacts = last_run("evaluate")
+    assert run.state
+    assert run.state.is_failed()
+    assert "1 of 6 examples of split 'val' cannot be scored: 003 (not_an_image)" in first_line(run)
+    assert '"example": "003", "reason": "not_an_image"' in str(artifacts["errors"].data)
+    assert not (Path(str(job.output)) / "scores.json").exists()
+
+
+def test_the_parameter_form_describes_every_option() -> None:
+    definition = evaluate.parameters.definitions["EvaluateJob"]["properties"]
+    assert list(definition)[:2] == ["dataset", "model"]
+    assert all(option.get("description") for option in definition.values())
