@@ -2,13 +2,14 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"
+	@echo "make docs    write docs/api/ and docs/cli.md from the code"
 	@echo "make setup   make .venv with everything that the others need"
 	@echo "make clean   remove .venv, caches and the demo's output"
 
@@ -34,6 +35,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python docs/make_api.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output *.egg-info

@@ -1,7 +1,12 @@
-"""Fully convolutional networks for semantic segmentation: models, weights, prediction, training. PyTorch
-only.
+"""Fully convolutional networks for semantic segmentation: models, weights, prediction, training. PyTorch only.
 
-Names are imported on first use, so that what needs no torch (label sets, mask files) does not load it.
+    from fcn_core import ModelBundle, Predictor
+
+    predictor = Predictor(ModelBundle.load("model"))
+    mask = predictor.predict([image])[0].mask  # image: uint8 [H, W, 3]; mask: uint8 [H, W]
+
+Names are imported on first use, so that what needs no torch (label sets, mask files) does not load it. What is named
+here is the public interface; the modules behind it may change.
 """
 
 from importlib import import_module
@@ -10,55 +15,96 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fcn_core.architecture import Architecture
     from fcn_core.bundle import ModelBundle, Normalization
-    from fcn_core.errors import BundleError, DataError, DeviceError, ExportError, FcnError, LabelError, WeightsError
+    from fcn_core.datasets import Dataset, Example, InMemory, Pairs
+    from fcn_core.errors import (
+        BundleError,
+        CheckpointError,
+        DataError,
+        DeviceError,
+        DivergedError,
+        ExportError,
+        FcnError,
+        LabelError,
+        WeightsError,
+    )
+    from fcn_core.evaluation import evaluate
     from fcn_core.fcn import FCN, build
     from fcn_core.importing import Imported, import_weights
-    from fcn_core.labels import LabelSet, preset
+    from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
+    from fcn_core.metrics import ConfusionMatrix, Scores
     from fcn_core.network import Network
     from fcn_core.predict import Outputs, Predictor, PredictorSettings, Segmentation, resolve_settings
+    from fcn_core.render import colorize, overlay
+    from fcn_core.train_config import TrainConfig, recipe
+    from fcn_core.trainer import StepReport, Trainer
 
 __all__ = [
     "FCN",
     "Architecture",
     "BundleError",
+    "CheckpointError",
+    "ConfusionMatrix",
     "DataError",
+    "Dataset",
     "DeviceError",
+    "DivergedError",
+    "Example",
     "ExportError",
     "FcnError",
     "Imported",
+    "InMemory",
     "LabelError",
     "LabelSet",
     "ModelBundle",
     "Network",
     "Normalization",
     "Outputs",
+    "Pairs",
     "Predictor",
     "PredictorSettings",
+    "Scores",
     "Segmentation",
+    "StepReport",
+    "TrainConfig",
+    "Trainer",
     "WeightsError",
     "build",
+    "colorize",
+    "decode_mask",
+    "encode_mask",
+    "evaluate",
     "import_weights",
+    "overlay",
     "preset",
+    "recipe",
     "resolve_settings",
 ]
 
 _MODULE_OF = {
     "fcn_core.architecture": ("Architecture",),
     "fcn_core.bundle": ("ModelBundle", "Normalization"),
+    "fcn_core.datasets": ("Dataset", "Example", "InMemory", "Pairs"),
     "fcn_core.errors": (
         "BundleError",
+        "CheckpointError",
         "DataError",
         "DeviceError",
+        "DivergedError",
         "ExportError",
         "FcnError",
         "LabelError",
         "WeightsError",
     ),
+    "fcn_core.evaluation": ("evaluate",),
     "fcn_core.fcn": ("FCN", "build"),
     "fcn_core.importing": ("Imported", "import_weights"),
-    "fcn_core.labels": ("LabelSet", "preset"),
+    "fcn_core.labels": ("LabelSet", "decode_mask", "encode_mask", "preset"),
+    "fcn_core.metrics": ("ConfusionMatrix", "Scores"),
     "fcn_core.network": ("Network",),
     "fcn_core.predict": ("Outputs", "Predictor", "PredictorSettings", "Segmentation", "resolve_settings"),
+    "fcn_core.render": ("colorize", "overlay"),
+    "fcn_core.train_config": ("TrainConfig", "recipe"),
+    "fcn_core.trainer": ("StepReport", "Trainer"),
 }
 
 

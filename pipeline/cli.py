@@ -4,13 +4,10 @@ Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 finished with to
 slow to import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
 """
 
-import signal
+import os
+import select
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -18,10 +15,28 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
-from pipeline.cli_common import BAD_INPUT, DONE, FAILED, INTERRUPTED, TOO_MANY_ERRORS, Flag
+from pipeline.cli_common import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TOO_MANY_ERRORS,
+    Flag,
+    stop_signals,
+    validation_message,
+)
 from pipeline.cli_data import data_app
+from pipeline.cli_doctor import doctor
+from pipeline.cli_evaluate import evaluate
+from pipeline.cli_help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
+from pipeline.cli_insight import compare, query, rank
 from pipeline.cli_model import model_app
+from pipeline.cli_registry import registry_app
+from pipeline.cli_report import report
 from pipeline.job_options import SegmentJob, SegmentOptions
+
+NOBODY_READS = 141
+"""The exit code where standard output was closed early: what a shell says of a program that a broken pipe ended."""
 
 
 def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -41,14 +56,22 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
 app = App(
     name="fcn",
     help="Label a bucket: segment images with fully convolutional networks.",
+    version=own_version,
     config=_config_file,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
 masks_app = App(name="masks", help="Masks of an output: export.")
+app.command(evaluate)
+app.command(report)
+app.command(rank)
+app.command(compare)
+app.command(query)
 app.command(model_app)
+app.command(registry_app)
 app.command(data_app)
 app.command(masks_app)
+app.command(doctor)
 
 
 @app.command
@@ -80,7 +103,7 @@ def segment(
 
     job = SegmentJob(source=source, output=output, **options.model_dump())
     screen = console.stderr_console()
-    with _stop_signals() as stop, console.observe(screen) as observer:
+    with stop_signals() as stop, console.observe(screen) as observer:
         report = run_job(job, observer, stop.is_set)
     console.print_report(screen, report, output)
     if json:
@@ -95,6 +118,7 @@ def preview(
     image: str,
     *,
     model: str,
+    registry: str | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -106,7 +130,9 @@ def preview(
     image
         A file, or an object by URI.
     model
-        The model bundle: a folder or URI.
+        The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    registry
+        The folder or URI where registry:... models are. Default: FCN_REGISTRY.
     output
         The picture to write. Default: the image's name with .preview.png, in this folder.
     """
@@ -114,7 +140,9 @@ def preview(
     from pipeline import preview as previews
 
     target = output or Path(f"{Path(image).stem}.preview.png")
-    totals, confidence = previews.write_preview(image, model, target, device=device, precision=precision)
+    totals, confidence = previews.write_preview(
+        image, model, target, registry=registry, device=device, precision=precision
+    )
     screen = console.stderr_console()
     screen.print(console.class_table(totals))
     screen.print(f"confidence {confidence:.3f}; picture in {target}", markup=False)
@@ -205,9 +233,37 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
     return DONE
 
 
+app.register_install_completion_command(help="Let the shell complete commands and options: bash, zsh or fish.")
+group_commands(app)
+# Imported when it is run: its options are those of PyTorch's side.
+app.command(
+    "pipeline.cli_train:train",
+    name="train",
+    help="Train a network on labelled images, on one machine or many.",
+    group=group_of("train"),
+    sort_key=sort_key_of("train"),
+)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `fcn`: runs the command and exits with its code."""
-    sys.exit(run(arguments))
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        # `fcn ... | head`: who reads has seen enough. What Python flushes when it ends must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = NOBODY_READS
+    sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -215,12 +271,17 @@ def run(arguments: list[str] | None = None) -> int:
     from fcn_core.errors import FcnError
     from pipeline.errors import InputError, PipelineError, StorageError
 
+    tokens = sys.argv[1:] if arguments is None else arguments
     try:
-        return int(app(arguments, exit_on_error=False, print_error=False) or 0)
+        code = int(app(tokens, exit_on_error=False, print_error=False) or 0)
+        print_examples(app, tokens)
+        return code
     except CycloptsError as error:
-        return _fail(_usage_message(error) + " (--help shows the options)", BAD_INPUT)
+        cause = error.__cause__
+        message = validation_message(cause) if isinstance(cause, pydantic.ValidationError) else usage_message(error)
+        return _fail(message + " (--help shows the options)", BAD_INPUT)
     except pydantic.ValidationError as error:
-        return _fail(_validation_message(error), BAD_INPUT)
+        return _fail(validation_message(error), BAD_INPUT)
     except (InputError, FcnError) as error:
         return _fail(str(error), BAD_INPUT)
     except StorageError as error:
@@ -234,39 +295,3 @@ def run(arguments: list[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"fcn: {message}", file=sys.stderr)
     return code
-
-
-def _usage_message(error: CycloptsError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, pydantic.ValidationError):
-        return _validation_message(cause)
-    return " ".join(str(error).split())
-
-
-def _validation_message(error: pydantic.ValidationError) -> str:
-    problems = []
-    for item in error.errors():
-        option = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
-        problems.append(f"{option}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}")
-    return "; ".join(problems)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nfcn: stopping; press Ctrl-C again to quit at once", file=sys.stderr)
-
-    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The queries in docs/ run as they stand, on a real output."""
+"""The queries in docs/results.md run as they stand, on a real output."""
 
 import re
 from pathlib import Path

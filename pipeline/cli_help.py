@@ -1,0 +1,132 @@
+"""What `fcn --help` teaches beyond options: which commands belong together, examples, where to read on."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from cyclopts import App, CycloptsError, Group, MissingArgumentError
+
+GROUPS = {
+    "Label images": ("segment", "preview"),
+    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify"),
+    "Make a model": ("data", "train", "evaluate"),
+    "Keep models": ("model", "registry"),
+    "This program": ("doctor", "--install-completion", "--help", "--version"),
+}
+"""Commands by what they are for, in the order of the help page."""
+
+_GROUP_OF = {
+    name: group
+    for order, (title, names) in enumerate(GROUPS.items())
+    for group in [Group(title, sort_key=order)]
+    for name in names
+}
+
+EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
+    (): (
+        ("look at one photo first", "fcn preview photo.jpg --model model/"),
+        ("label a folder; the same command again does what is new", "fcn segment photos/ labels/ --model model/"),
+        ("look at the result", "fcn report labels/"),
+        ("train on classes of your own", "fcn data check mydata/ && fcn train job.yaml"),
+        ("something does not work", "fcn doctor s3://bucket/labels"),
+    ),
+    ("segment",): (
+        ("a folder", "fcn segment photos/ labels/ --model model/"),
+        ("the first ten images only, to see whether it works", "fcn segment photos/ labels/ --model model/ --limit 10"),
+        ("a bucket", "fcn segment s3://cameras/2026/ s3://labels/2026/ --model registry:street@champion"),
+        ("options from a file; the command line wins", "fcn segment --config job.yaml --retry-errors"),
+    ),
+    ("preview",): (
+        ("the photo, its mask and a legend side by side", "fcn preview photo.jpg --model model/ -o look.png"),
+    ),
+    ("train",): (
+        ("options from a file; the same command resumes", "fcn train job.yaml"),
+        (
+            "without a file",
+            "fcn train --name roofs --output training/ --dataset mydata/ --model start/ --new-head --train.epochs 30",
+        ),
+        ("on the GPUs of a Ray cluster", "fcn train job.yaml --ray-address ray-head:6379 --workers 1-8 --use-gpu"),
+    ),
+    ("evaluate",): (
+        ("on split val", "fcn evaluate model/ mydata/"),
+        ("on another split, and keep the scores", "fcn evaluate model/ mydata/ --split test --output scores/"),
+    ),
+    ("data",): (
+        ("before training", "fcn data check mydata/"),
+        ("what a mask means", "fcn data show photo.jpg mask.png --labels voc"),
+    ),
+    ("model",): (
+        ("which networks there are, and what they cost", "fcn model list --size 1920x1080"),
+        (
+            "published weights, with classes of your own",
+            "fcn model get resnet50 --arch fcn8s --labels mine.json -o start/",
+        ),
+    ),
+    ("registry",): (
+        ("publish, then use", "fcn registry publish street model/ --registry s3://company/registry"),
+        ("which one is in use, and since when", "fcn registry champion street --history"),
+    ),
+    ("doctor",): (
+        ("this machine", "fcn doctor"),
+        ("and whether a job could read here and write there", "fcn doctor s3://labels/2026 --source s3://cameras/2026"),
+    ),
+}
+"""What to type, by command: pairs of what for and the line."""
+
+HELP_FLAGS = {"--help", "-h"}
+_WITH_SUBCOMMANDS = {(), ("data",), ("masks",), ("model",), ("registry",)}
+READ_ON = "Read on: README.md, docs/tutorial.md (own data, from photos to a report), docs/ for each command."
+
+
+def print_examples(app: App, tokens: Sequence[str]) -> None:
+    """Below a help page: what to type. Prints nothing for a command line that asked for no help."""
+    chain, _, unused = app.parse_commands(list(tokens))
+    if not (HELP_FLAGS & {*chain, *unused} or (not unused and tuple(chain) in _WITH_SUBCOMMANDS)):
+        return
+    examples = EXAMPLES.get(tuple(name for name in chain if name not in HELP_FLAGS), ())
+    screen = app.console
+    if examples:
+        screen.print("Examples", style="bold", highlight=False)
+    for what, line in examples:
+        # Lines to copy stay in one piece, however narrow the terminal.
+        screen.print(f"  # {what}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if not set(chain) - HELP_FLAGS:
+        screen.print(f"\n{READ_ON}", markup=False, highlight=False)
+
+
+def group_commands(app: App) -> None:
+    """Put the commands that are there into their groups. Looks at each, so those that load late come after this."""
+    for name in _GROUP_OF:
+        if name in app:
+            app[name].group = group_of(name)
+            app[name].sort_key = sort_key_of(name)
+
+
+def group_of(name: str) -> Group:
+    """The group of a command on the help page."""
+    return _GROUP_OF[name]
+
+
+def sort_key_of(name: str) -> int:
+    """Its place there."""
+    return list(_GROUP_OF).index(name)
+
+
+def own_version() -> str:
+    """The installed version."""
+    return version("fcn-pipeline")
+
+
+def usage_message(error: CycloptsError) -> str:
+    """What is wrong with a command line, in a line."""
+    message = " ".join(str(error).split())
+    argument: Any = error.argument
+    if not isinstance(error, MissingArgumentError) or argument is None or error.keyword or argument.tokens:
+        return message
+    positional = argument.field_info.kind is not argument.field_info.KEYWORD_ONLY and "." not in argument.name
+    name = argument.name.removeprefix("--").upper() if positional else argument.name
+    what = " ".join((argument.parameter.help or "").split())
+    about = f" ({what.rstrip('.')})" if what else ""
+    hint = message[message.index("Did you mean") :] if "Did you mean" in message else ""
+    return f"{name} is missing{about}{'. ' if hint else ''}{hint}"

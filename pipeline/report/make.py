@@ -1,0 +1,148 @@
+"""Make a run's report: read its results once, choose images, draw them, write one page.
+
+Time and memory do not grow with the number of images but for the reading: a million rows take seconds.
+"""
+
+from collections.abc import Callable, Iterable
+
+from pipeline.errors import PipelineError
+from pipeline.report.changes import SAMPLED, Changes, compare, earlier_run
+from pipeline.report.gallery import Group
+from pipeline.report.model_card import class_colors, read_card
+from pipeline.report.numbers import count, counted, percent
+from pipeline.report.page import Contents, page
+from pipeline.report.pictures import PictureRoom, Wish
+from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
+from pipeline.results import ClassTotal
+from pipeline.runs import RunRecord, read_record
+from pipeline.storage import Store, open_store
+
+RANDOM = 12
+EACH = 8
+"""Images shown in the other groups, at most."""
+
+RARE_CLASSES = 4
+
+
+def report_key(run_id: str) -> str:
+    """Where under OUTPUT the report of a run is."""
+    return f"reports/{run_id}/index.html"
+
+
+def write_report(output: Store, run_id: str, phase: Callable[[str], None] = lambda name: None) -> str:
+    """Make the report of a run, replacing the one that is there; returns its key under `output`.
+
+    `phase` hears what is going on. Raises ObjectMissing when there is no such run, and other PipelineErrors when its
+    results cannot be read.
+    """
+    html = make_report(output, run_id, phase)
+    key = report_key(run_id)
+    output.put(key, html.encode())
+    return key
+
+
+def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambda name: None) -> str:
+    """The page. Raises as `write_report` does."""
+    record = read_record(output, run_id)
+    card = read_card(record)
+    before = earlier_run(output, record)
+    phase("reading results")
+    names = card.description.labels.names if card.description else ()
+    sampled = SAMPLED if before else RANDOM * SPARES
+    summary = summarize(output, run_id, shown=EACH, sampled=sampled, names=names)
+    changes = None
+    if before and summary.sample is not None:
+        phase("comparing with the run before")
+        changes = compare(output, before, summary.sample, summary.ok, EACH)
+    phase("drawing")
+    source, trouble = _open_source(record)
+    wanted = list(_groups(summary, changes))
+    with PictureRoom(source, output) as room:
+        hung = room.hang([(wishes, shown) for _, wishes, shown in wanted])
+    groups = [group.with_exhibits(exhibits) for (group, _, _), exhibits in zip(wanted, hung, strict=True)]
+    return page(
+        Contents(
+            record=record,
+            output=output.uri,
+            summary=summary,
+            card=card,
+            colors=class_colors(card, summary, output),
+            changes=changes,
+            groups=tuple(group for group in groups if group.exhibits),
+            photo_trouble=trouble,
+        )
+    )
+
+
+def _open_source(record: RunRecord) -> tuple[Store | None, str]:
+    """Where the photos are, or why they cannot be had."""
+    place = str(record.job.get("source", ""))
+    try:
+        source = open_store(place)
+        source.check_readable()
+    except PipelineError as error:
+        return None, f"The photos cannot be read now, so masks are shown alone: {error}"
+    return source, ""
+
+
+def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Group, list[Wish], int]]:
+    """The gallery's groups, in the order of the page: what each is, its candidates, and how many to show."""
+    if not summary.ok:
+        return
+    # A small run has few images: the same ones in every group would say nothing.
+    each = min(EACH, max(1, summary.ok // 2))
+    yield (
+        Group("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'labelled image')}."),
+        [Wish(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
+        RANDOM,
+    )
+    yield (
+        Group("least", "Least certain", "Where the model was least sure of its classes, the least sure first."),
+        [Wish(candidate, "") for candidate in summary.least_certain],
+        each,
+    )
+    rare = _rarest(summary)
+    if rare:
+        yield (
+            Group("rare", "Rare classes", f"Where {_listed(rare)} cover most of an image."),
+            list(_rare_wishes(summary, rare, each)),
+            each,
+        )
+    if changes and changes.most:
+        of = f"a random sample of {count(SAMPLED)}" if changes.sampled else "all"
+        yield (
+            Group(
+                "changed",
+                "Most changed",
+                f"Against run {changes.before.run_id} (recipe {changes.before.recipe}), by class areas; {of} of the "
+                f"images were looked at. On average at least {percent(changes.mean)} of an image has another class.",
+            ),
+            [
+                Wish(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)
+                for item in changes.most
+            ],
+            each,
+        )
+
+
+def _rarest(summary: Summary) -> list[ClassTotal]:
+    """The classes of the least area that occur at all, rarest first; never the half that is most common."""
+    present = sorted((total for total in summary.classes if total.pixels), key=lambda total: total.pixels)
+    return present[: min(RARE_CLASSES, len(present) // 2)]
+
+
+def _listed(classes: list[ClassTotal]) -> str:
+    names = [total.class_name for total in classes]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _rare_wishes(summary: Summary, rare: list[ClassTotal], each: int) -> Iterable[Wish]:
+    """The best of each rare class, classes taking turns, no image twice."""
+    seen: set[str] = set()
+    for turn in range(each * SPARES):
+        for total in rare:
+            candidates = summary.rare.get(total.class_id, ())
+            if turn < len(candidates) and candidates[turn].key not in seen:
+                seen.add(candidates[turn].key)
+                share = next(part for name, part in candidates[turn].shares if name == total.class_name)
+                yield Wish(candidates[turn], f"{total.class_name} {percent(share)}")

@@ -1,0 +1,53 @@
+"""What is known of the model that a run used, from its model.json; the weights are not read."""
+
+from dataclasses import dataclass
+
+from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
+from fcn_core.errors import FcnError
+from fcn_core.labels import RGB, LabelSet
+from pipeline.errors import PipelineError, StorageError
+from pipeline.report.pictures import palette_of
+from pipeline.report.samples import candidates
+from pipeline.report.summary import Summary
+from pipeline.runs import RunRecord
+from pipeline.storage import Store, open_store
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """`description` is None when it could not be read; then `missing` says why."""
+
+    description: ModelDescription | None
+    missing: str = ""
+
+
+def read_card(record: RunRecord) -> ModelCard:
+    """The description of the model of a run, if it is still where the run found it."""
+    uri = record.model.uri if record.model else str(record.job.get("model", ""))
+    try:
+        description = parse_description(open_store(uri).get(MODEL_FILE), uri)
+    except (PipelineError, FcnError) as error:
+        return ModelCard(None, f"The model's description could not be read: {error}")
+    if description.model_id != record.model_id:
+        return ModelCard(None, f"{uri} now holds another model, {description.model_id}.")
+    return ModelCard(description)
+
+
+def class_colors(card: ModelCard, summary: Summary, output: Store) -> dict[str, RGB]:
+    """The colour of each class by name: the model's, else those of a mask's palette."""
+    if card.description:
+        labels = card.description.labels
+        return dict(zip(labels.names, labels.palette, strict=True))
+    palette = _mask_palette(summary, output)
+    return {total.class_name: palette.palette[total.class_id] for total in summary.classes} if palette else {}
+
+
+def _mask_palette(summary: Summary, output: Store) -> LabelSet | None:
+    if summary.sample is None:
+        return None
+    for candidate in candidates(summary.sample.slice(0, 4)):
+        try:
+            return palette_of(output.get(candidate.mask_key))
+        except (StorageError, FcnError, OSError):
+            continue
+    return None

@@ -1,0 +1,80 @@
+"""The tutorial works from beginning to end, as it stands: data, check, training, scores, masks, report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.blocks import Block, blocks, commands
+from tests.docs.test_snippets import run_pages
+
+PAGE = "docs/tutorial.md"
+
+pytestmark = pytest.mark.timeout(600)  # a minute and a half where nothing else runs
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for block in blocks(PAGE):
+        if block.language == "yaml":
+            name = block.text.splitlines()[0].removeprefix("# ")
+            (folder / name).write_text(block.text)
+        elif block.language == "python":
+            found.append({"kind": "python", "where": block.where, "text": block.text})
+        elif block.language == "bash":
+            found += _commands(block)
+    return found
+
+
+def _commands(block: Block) -> list[dict[str, Any]]:
+    found = []
+    for command in commands(block):
+        program, *words = command.words
+        where = f"{block.where}: {' '.join(command.words)}"
+        if program == "fcn":
+            words += ["--no-ray"] if words == ["doctor"] else []  # a Ray is running here already
+            found.append({"kind": "fcn", "where": where, "words": words, "code": 0})
+        elif program == "python":
+            text = f"import runpy, sys\nsys.argv = {words[1:]!r}\nrunpy.run_module({words[1]!r}, run_name='__main__')"
+            found.append({"kind": "python", "where": where, "text": text})
+        else:
+            assert program == ".", f"{where}: who runs this?"
+    return found
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The reader's folder at the end of the page, and what became of each step."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    place = folder / "place"
+    place.mkdir()
+    return place, run_pages(
+        [{"page": PAGE, "folder": str(place), "steps": _steps(place)}], folder, 560, OMP_NUM_THREADS="1"
+    )
+
+
+def test_every_step_works(walked: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, results = walked
+    wrong = [f"{step['where']}\n{step['wrong']}" for step in results if step["wrong"]]
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_the_model_has_learned_the_ten_classes(walked: tuple[Path, list[dict[str, Any]]]) -> None:
+    place, _ = walked
+    scores = json.loads((place / "scores" / "scores.json").read_text())["scores"]
+    assert scores["mean_iu"] > 0.5, scores
+
+
+def test_the_reader_ends_with_masks_and_a_report(walked: tuple[Path, list[dict[str, Any]]]) -> None:
+    place, _ = walked
+    photos = list((place / "mydata-new").iterdir())
+    assert len(list((place / "labels" / "masks").rglob("*.png"))) == len(photos)
+    (report,) = (place / "labels" / "reports").glob("*/index.html")
+    assert report.stat().st_size > 10_000
+
+
+def test_the_job_of_the_page_is_small_enough_for_a_laptop() -> None:
+    (job,) = (yaml.safe_load(block.text) for block in blocks(PAGE) if block.language == "yaml")
+    assert job["train"]["steps"] <= 500
