@@ -74,7 +74,7 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
         from ray._raylet import Config
 
         Config.initialize("")
-        ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init("local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
         yield
         ray.shutdown()
 

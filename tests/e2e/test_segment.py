@@ -284,6 +284,16 @@ def test_a_superseded_driver_stops_with_a_reason_and_leaves_the_run_to_its_succe
     assert run_job(job).counts.ok == 60
 
 
+def is_ours(pid: int) -> bool:
+    """Whether a process descends from this one: other Rays may run on the machine."""
+    while pid > 1 and pid != os.getpid():
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == os.getpid()
+
+
 class KillsAnActor(Observer):
     """SIGKILLs the first actor process it learns of, once, when a shard has been committed."""
 
@@ -298,7 +308,7 @@ class KillsAnActor(Observer):
                     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
                 except OSError:
                     continue
-                if command.startswith(b"ray::_ShardWorker"):
+                if command.startswith(b"ray::_ShardWorker") and is_ours(pid):
                     os.kill(pid, signal.SIGKILL)
                     self.killed = pid
                     return
