@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from pipeline.cli_help import EXAMPLES
+from pipeline.storage import open_store
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_code, pages
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
 from tests.docs.site import copy_site, make_buckets, make_site
+from tests.labellings import CAR, ROAD, striped, write_run
 
 pytestmark = pytest.mark.timeout(600)  # a minute where nothing else runs
 
@@ -234,3 +237,14 @@ def test_the_page_runs_as_it_stands(results: list[dict[str, Any]], page: str) ->
     assert mine
     wrong = [f"{step['where']}\n{step['wrong']}" for step in mine if step["wrong"]]
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_the_line_for_duckdb_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = {f"{k}.jpg": striped(ROAD, CAR) for k in range(3)}
+    write_run(open_store(str(tmp_path / "labels")), "20260101T000000-aaaaaa", masks)
+    monkeypatch.chdir(tmp_path)
+    lines = [command.words for block, command in COMMANDS if block.page == "README.md" and command.words[0] == "duckdb"]
+    assert lines
+    for words in lines:
+        rows = duckdb.sql(words[words.index("-c") + 1]).fetchall()
+        assert sorted(row[0] for row in rows) == ["car", "road"]
