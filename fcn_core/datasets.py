@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from fcn_core.errors import DataError, LabelError
-from fcn_core.labels import UNREADABLE, LabelSet
+from fcn_core.labels import UNREADABLE, LabelSet, why_unreadable
 from fcn_core.mask_coding import MaskCoding, read_mask
 
 Read = Callable[[str], bytes]
@@ -165,7 +165,9 @@ def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UNREADABLE as error:
-        raise DataError(f"{name} is not a readable JPEG or PNG ({error}): replace it or leave it out") from error
+        raise DataError(
+            f"{name} is not a readable JPEG or PNG ({why_unreadable(error)}): replace it or leave it out"
+        ) from error
 
 
 def check_example(example: Example, labels: LabelSet) -> None:

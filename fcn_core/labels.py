@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fcn_core.errors import LabelError
@@ -25,6 +25,11 @@ UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, NotImplementedError, 
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24  # the byte of the IHDR chunk that holds bits per sample
+
+
+def why_unreadable(error: Exception) -> str:
+    """What Pillow says of a damaged file, fit to show a person: not the object that it read from."""
+    return "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _color_map(count: int) -> tuple[RGB, ...]:
@@ -247,7 +252,9 @@ def decode_mask(data: bytes) -> Mask:
             mode, indices = image.mode, np.array(image)
     except UNREADABLE as error:
         kind = "a damaged PNG" if data.startswith(_PNG_SIGNATURE) else "not a PNG"
-        raise LabelError(f"the mask is {kind} ({error}); masks are palette PNGs of class indices") from error
+        raise LabelError(
+            f"the mask is {kind} ({why_unreadable(error)}); masks are palette PNGs of class indices"
+        ) from error
     if mode == "P":
         return np.ascontiguousarray(indices, dtype=np.uint8)
     if mode == "L":

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcn_core.errors import LabelError
-from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset
+from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
 from fcn_core.matfile import MAGIC, read_sbd_mask
 
 MaskCoding = Literal["auto", "index", "rgb", "gray"]
@@ -88,7 +88,7 @@ def _open(data: bytes) -> Image.Image:
 
 def _not_png(data: bytes, error: Exception) -> str:
     if data.startswith(b"\x89PNG"):
-        return f"the mask is a damaged PNG ({error}); copy or make it again"
+        return f"the mask is a damaged PNG ({why_unreadable(error)}); copy or make it again"
     if data.startswith(b"\xff\xd8"):
         return "the mask is a JPEG, whose compression changes values near edges and so classes; make it anew as PNG"
     return "the mask is not a PNG; save masks as PNG, of class indices or of the label set's colours"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bar
 
 from pipeline.console import duration
-from pipeline.train_records import TrainProgress
+from pipeline.train_progress import TrainProgress
 from pipeline.training import TrainObserver, TrainReport
 
 LINE_SECONDS = 15.0

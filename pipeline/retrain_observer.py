@@ -7,7 +7,7 @@ from fcn_core.training_loop import History
 from pipeline.data_report import DataReport
 from pipeline.observer import Observer
 from pipeline.runs import Progress
-from pipeline.train_records import TrainProgress
+from pipeline.train_progress import TrainProgress
 from pipeline.training import TrainObserver, TrainReport
 
 if TYPE_CHECKING:

@@ -5,15 +5,17 @@ things while training runs; and when it ends the leader, or dies itself, all tha
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import PipelineError
-from pipeline.train_records import TrainProgress, WorkerOutcome
-from pipeline.train_worker import WorkerSpec
+from pipeline.train_progress import TrainProgress, WorkerOutcome
+
+if TYPE_CHECKING:
+    from pipeline.train_worker import WorkerSpec
 
 ANSWER_SECONDS = 30.0
 
@@ -68,7 +70,7 @@ class GroupResult:
 class Group:
     """Workers that train one stage. `end` it when done with it, however that came."""
 
-    def __init__(self, spec: GroupSpec, work: WorkerSpec) -> None:
+    def __init__(self, spec: GroupSpec, work: "WorkerSpec") -> None:
         from pipeline.train_leader import ENVIRONMENT, GroupLeader  # Ray Train takes seconds to import
 
         # On this node: where the driver is, it is needed just as long.
@@ -77,7 +79,8 @@ class Group:
         self._leader = actor.options(
             num_cpus=0, max_concurrency=8, scheduling_strategy=here, runtime_env={"env_vars": ENVIRONMENT}
         ).remote()
-        self._run = self._leader.run.remote(self._leader, spec, work)
+        # In a list, Ray leaves the reference as it is: only the workers look at what it stands for.
+        self._run = self._leader.run.remote(self._leader, spec, work.name, [ray.put(work)])
 
     def wait(self, seconds: float) -> GroupResult | None:
         """The result, if it is there within so many seconds. Raises PipelineError when the leader is lost."""

@@ -23,8 +23,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from fcn_core.errors import FcnError
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.train_group import GroupResult, GroupSpec, GroupStatus
-from pipeline.train_records import TrainProgress
-from pipeline.train_worker import WorkerSpec, train_stage
+from pipeline.train_progress import TrainProgress
 
 TELL_TIMEOUT_SECONDS = 30.0
 
@@ -48,11 +47,14 @@ class GroupLeader:
         self._reason = ""
         self._stopping = False
 
-    def run(self, me: Any, group: GroupSpec, work: WorkerSpec) -> GroupResult:
-        """Train one stage; returns when that has ended in any way. `me` is this actor's handle."""
+    def run(self, me: Any, group: GroupSpec, name: str, work: list[Any]) -> GroupResult:
+        """Train one stage; returns when that has ended in any way.
+
+        `me` is this actor's handle, `work` a reference to the WorkerSpec.
+        """
         folder = tempfile.mkdtemp(prefix="fcn-ray-train-")
         least, most = group.workers
-        worker: Callable[[], Any] = _worker_function(group, work, me)
+        worker: Callable[[], Any] = _worker_function(group.device, work, me)
         trainer = TorchTrainer(
             worker,
             torch_config=TorchConfig(backend=group.backend, timeout_s=int(group.backend_timeout)),
@@ -64,7 +66,7 @@ class GroupLeader:
                 elastic_resize_monitor_interval_s=group.resize_interval,
             ),
             run_config=RunConfig(
-                name=work.name,
+                name=name,
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=group.max_failures),
                 callbacks=[_OnFailure(me)],
@@ -117,12 +119,15 @@ class _Leader:
             return False
 
 
-def _worker_function(group: GroupSpec, work: WorkerSpec, leader: Any) -> Callable[[], Any]:
+def _worker_function(kind: str, work: list[Any], leader: Any) -> Callable[[], Any]:
     """What Ray Train runs in every worker."""
 
     def run_worker() -> Any:
-        device = str(get_device()) if group.device == "cuda" else "cpu"
-        return train_stage(replace(work, config=work.config.model_copy(update={"device": device})), _Leader(leader))
+        from pipeline.train_worker import train_stage  # here, and not in the leader's and the controller's processes
+
+        spec = ray.get(work[0])
+        device = str(get_device()) if kind == "cuda" else "cpu"
+        return train_stage(replace(spec, config=spec.config.model_copy(update={"device": device})), _Leader(leader))
 
     return run_worker
 

@@ -25,7 +25,8 @@ from pipeline.models import OpenedModel, open_model
 from pipeline.registry import is_reference
 from pipeline.storage import Store, open_store, read_object
 from pipeline.train_options import TrainJob
-from pipeline.train_records import SplitPlan, StagePlan, TrainPlan, TrainRun, now
+from pipeline.train_progress import now
+from pipeline.train_records import SplitPlan, StagePlan, TrainPlan, TrainRun
 
 _WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt|bin|caffemodel|binaryproto)$", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

@@ -1,7 +1,7 @@
 """The records of a training run, as they are kept: what was planned, how it stands, how it ended."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,28 +62,6 @@ class TrainRun(BaseModel):
     version: str
 
 
-class TrainProgress(BaseModel):
-    """progress.json: how far a run is, as of `updated`. `val_mean_iu` is the latest, `best_mean_iu` the best so far."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    stage: str
-    stage_number: int
-    stages: int
-    workers: int
-    step: int
-    steps: int
-    epoch: float
-    loss: float | None = None
-    learning_rate: float | None = None
-    images_per_second: float | None = None
-    eta_seconds: float | None = None
-    val_mean_iu: float | None = None
-    best_mean_iu: float | None = None
-    updated: datetime
-
-
 class TrainRecord(BaseModel):
     """run.json: how a run stands. `seconds` are those of training steps alone."""
 
@@ -100,16 +78,6 @@ class TrainRecord(BaseModel):
     version: str
 
 
-class WorkerOutcome(BaseModel):
-    """How the training of a stage ended: by itself, or on request. `seconds` are those of its steps."""
-
-    model_config = ConfigDict(frozen=True)
-
-    finished: bool
-    step: int
-    seconds: float
-
-
 class Checkpoint(BaseModel):
     """A training state as the workers read it. `examples` names the records of the steps it stands on."""
 
@@ -119,7 +87,3 @@ class Checkpoint(BaseModel):
     loop: Mapping[str, Any]
     times: Mapping[str, float] = Field(default_factory=dict)
     examples: tuple[str, ...] = ()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

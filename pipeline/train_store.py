@@ -28,7 +28,8 @@ from fcn_core.errors import BundleError, CheckpointError
 from fcn_core.training_loop import History
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
 from pipeline.storage import Store
-from pipeline.train_records import Checkpoint, TrainProgress, TrainRecord, TrainRun, WorkerOutcome
+from pipeline.train_progress import TrainProgress, WorkerOutcome
+from pipeline.train_records import Checkpoint, TrainRecord, TrainRun
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from fcn_core.training_loop import History, LoopPlan, TrainingLoop
 from pipeline.runs import ProgressWriter
 from pipeline.storage import open_store
 from pipeline.tensorboard import event_file
-from pipeline.train_records import Checkpoint, TrainProgress, WorkerOutcome, now
+from pipeline.train_progress import TrainProgress, WorkerOutcome, now
+from pipeline.train_records import Checkpoint
 from pipeline.train_store import TrainStore
 
 TELL_SECONDS = 0.5

@@ -23,7 +23,8 @@ from pipeline.train_group import Group, GroupResult, GroupSpec, GroupStatus
 from pipeline.train_options import TrainJob
 from pipeline.train_placement import check_fits, missing_resources, settle_group
 from pipeline.train_plan import TrainInputs, check_inputs, check_same, new_run, next_start
-from pipeline.train_records import TrainProgress, TrainRecord, TrainRun, WorkerOutcome, now
+from pipeline.train_progress import TrainProgress, WorkerOutcome, now
+from pipeline.train_records import TrainRecord, TrainRun
 from pipeline.train_store import TrainStore
 from pipeline.train_worker import WorkerSpec
 

@@ -16,7 +16,7 @@ from fcn_core import LabelSet
 from fcn_core.labels import encode_mask
 from pipeline.storage import Store, open_store
 from pipeline.train_options import TrainJob
-from pipeline.train_records import TrainProgress
+from pipeline.train_progress import TrainProgress
 from pipeline.train_store import TrainStore
 from pipeline.training import TrainObserver
 

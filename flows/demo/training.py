@@ -13,7 +13,7 @@ from fcn_core.predict import resolve_settings
 from flows.demo.steps import Step
 from pipeline import cluster
 from pipeline.train_options import TrainJob, merged
-from pipeline.train_records import TrainProgress
+from pipeline.train_progress import TrainProgress
 from pipeline.training import TrainObserver, TrainReport, train
 
 RUN_NAME = "street-scenes"
@@ -31,7 +31,7 @@ DEMO_TRAINING: Mapping[str, Any] = {
     "use_gpu": False,
     "train": {
         "steps": 1500,
-        "max_seconds": 90,
+        "max_seconds": 100,
         "batch_size": 4,
         "learning_rate": 3e-3,
         "warmup_steps": 20,

@@ -84,8 +84,12 @@ def test_the_same_command_goes_on_where_its_driver_ended(
     store = kept(job(place, **asked))
     driver = start(place, **asked)
     wait_for_checkpoint(driver, store)
-    started = set(descendants(driver.pid))
-    assert any("RayTrainWorker" in title for title in descendants(driver.pid).values())
+    started = {
+        pid
+        for pid, title in descendants(driver.pid).items()
+        if title.startswith(("ray::RayTrainWorker", "ray::TrainController", "ray::GroupLeader"))
+    }
+    assert len(started) == 3, "a leader, Ray Train's controller and a worker"
     if how == signal.SIGINT:
         os.killpg(driver.pid, how)  # as a terminal does it: to all of the group
     else:

@@ -14,11 +14,17 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun
 
 
-def last_run(flow: str) -> tuple[FlowRun, dict[str, Artifact]]:
-    """The newest run of the flow of that name, and its artifacts by key."""
+def runs_of(flow: str) -> list[FlowRun]:
+    """The runs of the flow of that name, oldest first."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])))
-        run = max(runs, key=lambda run: run.created or run.expected_start_time)
+    return sorted(runs, key=lambda run: run.created or run.expected_start_time)
+
+
+def last_run(flow: str) -> tuple[FlowRun, dict[str, Artifact]]:
+    """The newest run of the flow of that name, and its artifacts by key."""
+    run = runs_of(flow)[-1]
+    with get_client(sync_client=True) as client:
         mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         return run, {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
 

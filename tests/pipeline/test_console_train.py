@@ -6,7 +6,7 @@ from rich.console import Console
 
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.console_train import observe, print_report, report_json
-from pipeline.train_records import TrainProgress, now
+from pipeline.train_progress import TrainProgress, now
 from pipeline.training import TrainReport
 
 PROGRESS = TrainProgress(

@@ -14,7 +14,8 @@ from pipeline.datasets import open_dataset
 from pipeline.errors import InputError, PipelineError
 from pipeline.lease import Lease
 from pipeline.models import load_bundle
-from pipeline.train_records import TrainProgress
+from pipeline.train_placement import settle_group
+from pipeline.train_progress import TrainProgress
 from pipeline.training import TrainReport, train
 from tests.trainings import (
     LABELS,
@@ -29,7 +30,14 @@ from tests.trainings import (
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-LONG = {"workers": 2, "val_split": None, "record_examples": True, "save_every": 5, "train": {"steps": 30}}
+LONG = {
+    "workers": 2,
+    "dropout": 0.0,
+    "val_split": None,
+    "record_examples": True,
+    "save_every": 5,
+    "train": {"steps": 30},
+}
 """Two workers, ten epochs of twelve examples in batches of four: time enough to be disturbed."""
 
 
@@ -74,9 +82,12 @@ def test_a_finished_run_has_its_model_curves_and_records_and_nothing_more_to_do(
     assert "tfevents" in events.key
     assert b"val/mean_iu" in store.store.get(events.key)
 
-    again = train(run)
-    assert again.nothing_to_do
+    again = train(job(place, name="plain", validate_every=1.0, train={"steps": 9, "workers": 1}, max_failures=3))
+    assert again.nothing_to_do, "where and how fast it runs is not what it is"
     assert again.model_id == report.model_id
+    with pytest.raises(InputError) as refusal:
+        train(job(place, name="plain", validate_every=1.0, train={"steps": 9, "learning_rate": 0.5}))
+    assert "learning_rate was 0.001 and is 0.5" in str(refusal.value)
 
 
 def test_a_worker_that_dies_costs_nothing_but_time(place: Path, undisturbed: TrainReport) -> None:
@@ -118,54 +129,48 @@ def test_a_run_that_is_stopped_saves_and_the_same_job_goes_on(place: Path, undis
     assert_each_once_an_epoch(kept(run), examples=12, steps=30, batch_size=4)
 
 
-def test_one_worker_and_two_have_the_same_losses(place: Path) -> None:
-    curves = []
-    for workers in (1, 2):
-        run = job(place, name=f"of-{workers}", workers=workers, dropout=0.0, val_split=None, train={"steps": 20})
-        train(run)
-        curves.append([point.loss for point in kept(run).load_history().losses])
-    assert len(curves[0]) == 20
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
+def test_one_worker_and_two_have_the_same_losses(place: Path, undisturbed: TrainReport) -> None:
+    alone = job(place, name="alone", **LONG | {"workers": 1})
+    train(alone)
+    curves = [kept(run).load_history().losses for run in (alone, job(place, name="undisturbed", **LONG))]
+    losses = [[point.loss for point in curve] for curve in curves]
+    assert len(losses[0]) == 30
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_stages_start_from_one_another(place: Path) -> None:
-    run = job(place, name="staged", staged=True, val_split=None, train={"steps": 2})
-    report = train(run)
-    assert report.state == "finished"
-    stages = [kept(run).stage(arch) for arch in ("fcn32s", "fcn16s", "fcn8s")]
-    ends = [store.load_best(2) for store in stages]
-    starts = [store.load_start() for store in stages]
-    for end, start in zip(ends, starts[1:], strict=False):
-        shared = end.state.keys() & start.state.keys()
-        assert "fc6.weight" in shared
-        assert all((end.state[name] == start.state[name]).all() for name in shared if name != "upscore.weight")
-    assert load_bundle(f"{run.output}/{run.name}/model").model_id == ends[-1].model_id
-    assert ends[-1].architecture.arch == "fcn8s"
-    assert train(run).nothing_to_do
-
-
-def test_a_stage_that_was_stopped_is_taken_up_where_it_was(place: Path) -> None:
+def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: Path) -> None:
     stop = threading.Event()
-    run = job(place, name="staged-stopped", arch="fcn16s", staged=True, val_split=None, train={"steps": 4})
+    run = job(
+        place,
+        name="staged",
+        arch="fcn16s",
+        staged=True,
+        class_balance="median",
+        val_split=None,
+        train={"steps": 4, "workers": 1},
+    )
     watcher = Watcher(lambda progress: stop.set() if progress.stage == "fcn16s" else None)
     assert train(run, watcher, stop.is_set).state == "interrupted"
-    first = kept(run).stage("fcn32s").load_best(4).model_id
+    first, second = (kept(run).stage(arch) for arch in ("fcn32s", "fcn16s"))
+    coarse = first.load_best(4)
+    start = second.load_start()
+    shared = coarse.state.keys() & start.state.keys()
+    assert "fc6.weight" in shared
+    assert all(coarse.state[name].equal(start.state[name]) for name in shared)
+
     watcher = Watcher()
-    assert train(run, watcher).state == "finished"
+    report = train(run, watcher)
+    assert report.state == "finished"
     assert not any("training fcn32s" in phase for phase in watcher.phases), "what is done is not done again"
-    assert kept(run).stage("fcn32s").load_best(4).model_id == first
-
-
-def test_class_weights_are_counted_once_and_kept(place: Path) -> None:
-    run = job(place, name="balanced", class_balance="median", val_split=None, train={"steps": 2})
-    train(run)
-    kept_run = kept(run).load_run()
-    assert kept_run is not None
-    weights = kept_run.class_weights
-    assert weights is not None
-    assert weights[0] < weights[1], "ground is the commonest"
-    provenance = load_bundle(f"{run.output}/{run.name}/model").provenance
-    assert provenance["train_config"]["class_weights"] == list(weights)
+    assert first.load_best(4).model_id == coarse.model_id
+    bundle = load_bundle(f"{run.output}/{run.name}/model")
+    assert bundle.model_id == second.load_best(4).model_id
+    assert bundle.architecture.arch == "fcn16s"
+    planned = kept(run).load_run()
+    assert planned is not None
+    assert planned.class_weights is not None
+    assert planned.class_weights[0] < planned.class_weights[1], "ground is the commonest"
+    assert bundle.provenance["train_config"]["class_weights"] == list(planned.class_weights)
 
 
 def test_workers_hold_the_gpus_that_ray_says_there_are(place: Path) -> None:
@@ -179,9 +184,9 @@ def test_workers_hold_the_gpus_that_ray_says_there_are(place: Path) -> None:
 
 
 def test_without_gpus_of_pytorch_none_are_taken(place: Path) -> None:
-    watcher = Watcher()
-    train(job(place, name="no-gpus", use_gpu=None, val_split=None, train={"steps": 1}), watcher)
-    assert any(note == "1 worker(s) of 1 CPU on cpu, gradients over gloo" for note in watcher.notes), watcher.notes
+    group, notes = settle_group(job(place, use_gpu=None), private=False)
+    assert not group.use_gpu
+    assert notes == ["1 worker(s) of 1 CPU on cpu, gradients over gloo"]
 
 
 def test_nccl_without_gpus_is_refused(place: Path) -> None:
@@ -207,18 +212,6 @@ def test_two_drivers_do_not_train_one_run(place: Path) -> None:
         train(run)
 
 
-def test_a_name_is_of_one_training_only(place: Path) -> None:
-    run = job(place, name="mine", val_split=None, train={"steps": 1})
-    train(run)
-    other = job(place, name="mine", val_split=None, train={"steps": 1, "learning_rate": 0.5}, class_balance="log")
-    with pytest.raises(InputError) as refusal:
-        train(other)
-    assert "class_balance was 'none' and is 'log'" in str(refusal.value)
-    assert "learning_rate was 0.001 and is 0.5" in str(refusal.value)
-    elsewhere = job(place, name="mine", val_split=None, train={"steps": 1, "workers": 1}, workers=2, max_failures=3)
-    assert train(elsewhere).nothing_to_do, "where and how fast it runs is not what it is"
-
-
 def test_a_bad_example_ends_a_run_at_once_and_is_named(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
     broken = tmp_path / "data/SegmentationClass/train-05.png"
@@ -227,16 +220,17 @@ def test_a_bad_example_ends_a_run_at_once_and_is_named(tmp_path: Path) -> None:
         train(job(tmp_path, workers=2, val_split=None, train={"steps": 9}))
 
 
-def test_a_bucket_holds_data_and_run_as_a_folder_does(bucket: str, place: Path) -> None:
+def test_a_bucket_holds_data_and_run_as_a_folder_does(bucket: str, undisturbed: TrainReport) -> None:
     write_scenes(f"s3://{bucket}/data")
     stop = threading.Event()
     run = job(f"s3://{bucket}", **LONG)
     watcher = Watcher(lambda progress: stop.set() if progress.step >= 3 else None)
     assert train(run, watcher, stop.is_set).state == "interrupted"
     report = train(run)
-    assert report.state == "finished"
+    assert report.model_id == undisturbed.model_id
     store = kept(run)
     assert store.checkpoint_steps() == [25, 30]
+    assert_each_once_an_epoch(store, examples=12, steps=30, batch_size=4)
     written = {info.key for info in store.store.list()}
     assert {f"model/{MODEL_FILE}", f"model/{WEIGHTS_FILE}", "history.json", "run.json", "job.json"} <= written
     secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()

@@ -23,7 +23,7 @@ def test_two_workers_share_the_cpus_and_a_single_cpu_gets_one(
     job = demo_job("s3://b/labelled", "s3://b/training", "/tmp/cache", {})
     assert job.workers == (workers, workers)
     assert job.cpus_per_worker == threads
-    assert job.train_config("fcn8s").max_seconds == 90
+    assert job.train_config("fcn8s").max_seconds == 100
 
 
 def test_an_option_of_the_caller_wins_and_the_recipe_stays() -> None:

@@ -1,0 +1,41 @@
+"""What the processes of a training tell each other. Imports nothing heavy: some of them do without torchvision."""
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class TrainProgress(BaseModel):
+    """progress.json: how far a run is, as of `updated`. `val_mean_iu` is the latest, `best_mean_iu` the best so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    stage: str
+    stage_number: int
+    stages: int
+    workers: int
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+    val_mean_iu: float | None = None
+    best_mean_iu: float | None = None
+    updated: datetime
+
+
+class WorkerOutcome(BaseModel):
+    """How the training of a stage ended: by itself, or on request. `seconds` are those of its steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    finished: bool
+    step: int
+    seconds: float
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
