@@ -149,8 +149,14 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: P
         val_split=None,
         train={"steps": 4, "workers": 1},
     )
-    watcher = Watcher(lambda progress: stop.set() if progress.stage == "fcn16s" else None)
-    assert train(run, watcher, stop.is_set).state == "interrupted"
+
+    class StopsBetweenStages(Watcher):
+        def phase(self, name: str) -> None:
+            super().phase(name)
+            if "fcn16s" in name:
+                stop.set()
+
+    assert train(run, StopsBetweenStages(), stop.is_set).state == "interrupted"
     first, second = (kept(run).stage(arch) for arch in ("fcn32s", "fcn16s"))
     coarse = first.load_best(4)
     start = second.load_start()
