@@ -16,12 +16,13 @@ from fcn_core.training_loop import History
 from pipeline import cluster
 from pipeline.data_check import check_dataset
 from pipeline.data_report import EXPLANATIONS, DataReport
-from pipeline.datasets import open_dataset
+from pipeline.datasets import open_catalog
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation import EvaluationStopped, evaluate
 from pipeline.evaluation_files import EvaluationRecord
 from pipeline.job import RunReport, segment
 from pipeline.job_options import SegmentJob
+from pipeline.layouts import Split
 from pipeline.models import load_bundle
 from pipeline.placement import place
 from pipeline.prepare import check_places
@@ -156,8 +157,11 @@ class _Challenge:
         self._registry.check_writable(self._name)
         if job.model and is_reference(job.model):
             self._registry.resolve(job.model)
+        splits = [*dict.fromkeys(filter(None, (job.train_split, job.val_split, job.scored_split)))]
+        catalog = open_catalog(job)
+        if not all(_is_whole(catalog.split(name)) for name in splits):
+            self._check_data(splits)  # which tells all that is wrong, not the first thing only
         self._labels = check_inputs(job).train_set.labels
-        open_dataset(job, job.scored_split)
         champion = self.champion()
         if champion is not None:
             self._check_classes(champion, self._labels)
@@ -173,8 +177,10 @@ class _Challenge:
                 f"the models are scored on split {job.val_split}, by which the challenger's best checkpoint is chosen; "
                 "that favours it a little, an eval_split of its own does not"
             )
-        splits = (job.train_split, job.val_split, job.scored_split)
-        report = check_dataset(job, [*dict.fromkeys(filter(None, splits))], on_image=self._on_image)
+        self._check_data(splits)
+
+    def _check_data(self, splits: Sequence[str]) -> None:
+        report = check_dataset(self._job, splits, on_image=self._on_image)
         self._observer.checked(report)
         if not report.ok:
             raise BadData(_describe(report))
@@ -309,6 +315,11 @@ def _settled(name: str, before: Champion, champion: Champion) -> str:
         f"version {before.version} was champion before, by promotion {before.number}, until {champion.version} took "
         f"its place ({champion.reason}); `fcn registry promote {name} {before.version}` would bring it back"
     )
+
+
+def _is_whole(split: Split) -> bool:
+    """Whether the list of a split fits the files. What is in them takes longer to tell."""
+    return bool(split.pairs) and not split.missing and not split.duplicates
 
 
 def _describe(report: DataReport) -> str:

@@ -108,6 +108,17 @@ def test_bad_data_is_named_and_reported(place: Path) -> None:
     assert not listener.reports[0].ok
 
 
+def test_files_that_are_not_there_are_reported_with_all_else(place: Path) -> None:
+    (place / "data").unlink()
+    write_scenes(place / "data", train=4, val=2)
+    (place / "data" / "SegmentationClass" / "val-01.png").unlink()
+    (place / "data" / "JPEGImages" / "train-01.jpg").write_bytes(b"no image")
+    listener = Listener()
+    with pytest.raises(BadData, match=r"masks that are not there \(1 in split val: SegmentationClass/val-01.png\)"):
+        challenge(retrain_job(place), listener, run=only_the_check)
+    assert {problem.kind for problem in listener.reports[0].problems} == {"missing_mask", "unreadable_image"}
+
+
 def test_an_image_that_is_trained_and_scored_on_is_refused(place: Path) -> None:
     (place / "data").unlink()
     write_scenes(place / "data", train=4, val=2)

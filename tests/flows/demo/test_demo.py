@@ -38,7 +38,7 @@ def finished(
         added=ADDED,
         training=range(4),
         held_out=range(10_000, 10_001),
-        training_options={"cpus_per_worker": 1, "train": {"steps": 2, "max_seconds": None}},
+        training_options={"workers": 1, "cpus_per_worker": 1, "train": {"steps": 2, "max_seconds": None}},
         options={"device": "cpu", "actors": 1, "cpus_per_actor": 1},
     )
     report = run_demo(plan, console, s3_endpoint)
