@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, Predictor, preset
-from pipeline import cluster
-from pipeline.images import decode
-from pipeline.job import segment
-from pipeline.job_options import SegmentJob
-from pipeline.observer import Observer
-from pipeline.prepare import check_inputs, resolve
-from pipeline.runs import Progress
-from pipeline.segmenter import ShardOutcome
+from pipeline.actors import cluster
+from pipeline.codec.images import decode
+from pipeline.outputs.runs import Progress
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.observer import Observer
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.prepare import check_inputs, resolve
+from pipeline.segmentation.segmenter import ShardOutcome
 
 
 class Stopwatch(Observer):

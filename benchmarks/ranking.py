@@ -17,9 +17,9 @@ import numpy.typing as npt
 from fcn_core import Predictor, resolve_settings
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.predict import Outputs
-from pipeline.dataset_options import DatasetOptions
-from pipeline.datasets import open_dataset
-from pipeline.models import load_bundle
+from pipeline.data.datasets import open_dataset
+from pipeline.data.options import DatasetOptions
+from pipeline.models.load import load_bundle
 
 Array = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]

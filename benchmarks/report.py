@@ -26,11 +26,11 @@ from PIL import Image
 
 from fcn_core import PredictorSettings, preset
 from fcn_core.labels import encode_mask
+from pipeline.outputs.results import RESULTS_SCHEMA, shard_key, to_parquet
+from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.report.make import write_report
-from pipeline.results import RESULTS_SCHEMA, shard_key, to_parquet
-from pipeline.runs import Counts, RunRecord, write_record
-from pipeline.segmenter import class_areas, count_areas
-from pipeline.storage import Store, open_store
+from pipeline.segmentation.segmenter import class_areas, count_areas
+from pipeline.storage.store import Store, open_store
 
 LABELS = preset("cityscapes")
 PHOTOS = 64

@@ -31,8 +31,8 @@ from fcn_core.train_config import TrainConfig
 from fcn_core.trainer import Trainer
 from fcn_core.transforms import Augmentation, TrainTransform
 from flows.demo.scenes import SCENE_LABELS, generate_scene
-from pipeline.dataset_options import DatasetOptions
-from pipeline.datasets import open_dataset
+from pipeline.data.datasets import open_dataset
+from pipeline.data.options import DatasetOptions
 
 SCENES = 48
 SCENE_SIZE = (480, 360)  # CamVid's, as most people have it

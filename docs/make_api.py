@@ -37,7 +37,7 @@ def pages() -> dict[Path, str]:
 
 def cli_page() -> str:
     """The reference of `fcn`: every command with its options."""
-    from pipeline.cli import app
+    from pipeline.cli.app import app
 
     # Cyclopts writes into its usage lines how this very process was started: let it be as `fcn`.
     this, arguments = sys.modules["__main__"], sys.argv

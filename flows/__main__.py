@@ -11,13 +11,13 @@ import pydantic
 from cyclopts import App, Parameter
 
 from flows.environment import prepare_prefect, start_prefect
-from pipeline.cli_common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
-from pipeline.cli_train import read_job_file
+from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
+from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError, PipelineError
-from pipeline.evaluate_options import EvaluateJob, EvaluateOptions
-from pipeline.job_options import SegmentJob, SegmentOptions
-from pipeline.retrain_options import RelabelJob, RetrainJob
-from pipeline.train_options import merged, optional
+from pipeline.evaluation.options import EvaluateJob, EvaluateOptions
+from pipeline.retraining.options import RelabelJob, RetrainJob
+from pipeline.segmentation.options import SegmentJob, SegmentOptions
+from pipeline.training.options import merged, optional
 
 if TYPE_CHECKING:
     RetrainOptions = RetrainJob

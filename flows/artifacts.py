@@ -10,9 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from pipeline.observer import Observer
-from pipeline.runs import Progress
-from pipeline.segmenter import ShardOutcome
+from pipeline.outputs.runs import Progress
+from pipeline.segmentation.observer import Observer
+from pipeline.segmentation.segmenter import ShardOutcome
 
 ARTIFACT_SECONDS = 2.0
 """How often a progress artifact is brought up to date."""

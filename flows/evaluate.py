@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
 from flows.artifacts import CancelWatch, JobObserver, as_task, fraction
-from pipeline.evaluate_options import EvaluateJob
-from pipeline.evaluation import BrokenExamples, EvaluateReport, EvaluationStopped
-from pipeline.evaluation import evaluate as run_job
-from pipeline.evaluation_files import BrokenExample
+from pipeline.evaluation.files import BrokenExample
+from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationStopped
+from pipeline.evaluation.job import evaluate as run_job
+from pipeline.evaluation.options import EvaluateJob
 
 BROKEN_LISTED = 1000
 

@@ -1,4 +1,4 @@
-"""The retraining flow: `pipeline.retraining` step by step, each a task, with what it found as artifacts.
+"""The retraining flow: `pipeline.retraining.job` step by step, each a task, with what it found as artifacts.
 
 Running the flow again is safe at any point: training goes on where it ended, and what was promoted is not promoted
 again. A run that fails or is cancelled promotes nothing.
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict
 from fcn_core.training_loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction
 from flows.segment import SegmentSummary, segment
-from pipeline.curves import draw_curves
-from pipeline.data_report import DataReport, describe
-from pipeline.retrain_observer import RetrainObserver
-from pipeline.retrain_options import RetrainJob
-from pipeline.retraining import Contest, RetrainReport, RetrainStopped, challenge
-from pipeline.training import TrainReport
+from pipeline.data.report import DataReport, describe
+from pipeline.retraining.job import Contest, RetrainReport, RetrainStopped, challenge
+from pipeline.retraining.observer import RetrainObserver
+from pipeline.retraining.options import RetrainJob
+from pipeline.training.curves import draw_curves
+from pipeline.training.job import TrainReport
 
 VALIDATIONS_LISTED = 12
 

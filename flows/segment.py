@@ -11,15 +11,15 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from flows.artifacts import CancelWatch, JobObserver
-from pipeline.compare import compare
 from pipeline.errors import PipelineError
-from pipeline.job import RunReport
-from pipeline.job import segment as run_job
-from pipeline.job_options import SegmentJob
-from pipeline.prepare import check_inputs
-from pipeline.results import read_class_totals
-from pipeline.runs import Counts, records
-from pipeline.storage import open_store
+from pipeline.insight.compare import compare
+from pipeline.outputs.results import read_class_totals
+from pipeline.outputs.runs import Counts, records
+from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.job import segment as run_job
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.prepare import check_inputs
+from pipeline.storage.store import open_store
 
 MASKS_TO_COMPARE = 200
 """Pairs of masks that the gate looks at: what it judges are the areas, which the tables hold."""

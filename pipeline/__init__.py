@@ -12,34 +12,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.current import current_rows
-    from pipeline.data_check import check_dataset
-    from pipeline.data_report import DataReport
-    from pipeline.dataset_options import DatasetOptions
-    from pipeline.datasets import open_dataset
+    from pipeline.data.check import check_dataset
+    from pipeline.data.datasets import open_dataset
+    from pipeline.data.options import DatasetOptions
+    from pipeline.data.report import DataReport
     from pipeline.errors import ImageError, InputError, PipelineError, StorageError
-    from pipeline.evaluate_options import EvaluateJob
-    from pipeline.evaluation import EvaluateReport, evaluate
-    from pipeline.job import RunReport, segment
-    from pipeline.job_options import SegmentJob
-    from pipeline.models import load_bundle
-    from pipeline.observer import Observer
-    from pipeline.registry import Registry, open_registry
-    from pipeline.results import read_current
-    from pipeline.storage import Store, open_store
-    from pipeline.train_options import TrainJob
-    from pipeline.training import TrainObserver, TrainReport, train
+    from pipeline.evaluation.files import EvaluationRecord, read_evaluation
+    from pipeline.evaluation.job import EvaluateReport, evaluate
+    from pipeline.evaluation.options import EvaluateJob
+    from pipeline.models.load import load_bundle
+    from pipeline.models.promotion import Verdict, compare_evaluations
+    from pipeline.models.registry import Registry, open_registry
+    from pipeline.outputs.current import current_rows
+    from pipeline.outputs.results import read_current
+    from pipeline.retraining.job import RetrainReport, retrain
+    from pipeline.retraining.options import RetrainJob
+    from pipeline.segmentation.job import RunReport, segment
+    from pipeline.segmentation.observer import Observer
+    from pipeline.segmentation.options import SegmentJob
+    from pipeline.storage.store import Store, open_store
+    from pipeline.training.job import TrainObserver, TrainReport, train
+    from pipeline.training.options import TrainJob
 
 __all__ = [
     "DataReport",
     "DatasetOptions",
     "EvaluateJob",
     "EvaluateReport",
+    "EvaluationRecord",
     "ImageError",
     "InputError",
     "Observer",
     "PipelineError",
     "Registry",
+    "RetrainJob",
+    "RetrainReport",
     "RunReport",
     "SegmentJob",
     "StorageError",
@@ -47,7 +54,9 @@ __all__ = [
     "TrainJob",
     "TrainObserver",
     "TrainReport",
+    "Verdict",
     "check_dataset",
+    "compare_evaluations",
     "current_rows",
     "evaluate",
     "load_bundle",
@@ -55,28 +64,64 @@ __all__ = [
     "open_registry",
     "open_store",
     "read_current",
+    "read_evaluation",
+    "retrain",
     "segment",
     "train",
 ]
 
 _MODULE_OF = {
-    "pipeline.current": ("current_rows",),
-    "pipeline.data_check": ("check_dataset",),
-    "pipeline.data_report": ("DataReport",),
-    "pipeline.dataset_options": ("DatasetOptions",),
-    "pipeline.datasets": ("open_dataset",),
-    "pipeline.errors": ("ImageError", "InputError", "PipelineError", "StorageError"),
-    "pipeline.evaluate_options": ("EvaluateJob",),
-    "pipeline.evaluation": ("EvaluateReport", "evaluate"),
-    "pipeline.job": ("RunReport", "segment"),
-    "pipeline.job_options": ("SegmentJob",),
-    "pipeline.models": ("load_bundle",),
-    "pipeline.observer": ("Observer",),
-    "pipeline.registry": ("Registry", "open_registry"),
-    "pipeline.results": ("read_current",),
-    "pipeline.storage": ("Store", "open_store"),
-    "pipeline.train_options": ("TrainJob",),
-    "pipeline.training": ("TrainObserver", "TrainReport", "train"),
+    "pipeline.data.check": ("check_dataset",),
+    "pipeline.data.datasets": ("open_dataset",),
+    "pipeline.data.options": ("DatasetOptions",),
+    "pipeline.data.report": ("DataReport",),
+    "pipeline.errors": (
+        "ImageError",
+        "InputError",
+        "PipelineError",
+        "StorageError",
+    ),
+    "pipeline.evaluation.files": (
+        "EvaluationRecord",
+        "read_evaluation",
+    ),
+    "pipeline.evaluation.job": (
+        "EvaluateReport",
+        "evaluate",
+    ),
+    "pipeline.evaluation.options": ("EvaluateJob",),
+    "pipeline.models.load": ("load_bundle",),
+    "pipeline.models.promotion": (
+        "Verdict",
+        "compare_evaluations",
+    ),
+    "pipeline.models.registry": (
+        "Registry",
+        "open_registry",
+    ),
+    "pipeline.outputs.current": ("current_rows",),
+    "pipeline.outputs.results": ("read_current",),
+    "pipeline.retraining.job": (
+        "RetrainReport",
+        "retrain",
+    ),
+    "pipeline.retraining.options": ("RetrainJob",),
+    "pipeline.segmentation.job": (
+        "RunReport",
+        "segment",
+    ),
+    "pipeline.segmentation.observer": ("Observer",),
+    "pipeline.segmentation.options": ("SegmentJob",),
+    "pipeline.storage.store": (
+        "Store",
+        "open_store",
+    ),
+    "pipeline.training.job": (
+        "TrainObserver",
+        "TrainReport",
+        "train",
+    ),
+    "pipeline.training.options": ("TrainJob",),
 }
 
 

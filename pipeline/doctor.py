@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError, ObjectExists, StorageError
-from pipeline.storage import ObjectInfo, StorageOptions, Store, open_store
+from pipeline.storage.store import ObjectInfo, StorageOptions, Store, open_store
 
 State = Literal["ok", "note", "wrong"]
 
@@ -164,7 +164,7 @@ def _device() -> Iterator[Finding]:
 
 def _cpu() -> Iterator[Finding]:
     from fcn_core.predict import resolve_settings
-    from pipeline.cluster import nodes
+    from pipeline.actors.cluster import nodes
 
     there = os.cpu_count() or 1
     usable = int(nodes()[0].cpus)
@@ -240,7 +240,7 @@ def _codecs() -> Iterator[Finding]:
 
     from PIL import Image
 
-    from pipeline.codec import CodecPool
+    from pipeline.codec.processes import CodecPool
 
     sink = io.BytesIO()
     Image.new("RGB", (3, 2), (255, 0, 0)).save(sink, "PNG")
@@ -255,7 +255,7 @@ def _codecs() -> Iterator[Finding]:
 def _ray(address: str | None) -> Iterator[Finding]:
     import ray
 
-    from pipeline import cluster
+    from pipeline.actors import cluster
     from pipeline.errors import PipelineError
 
     address = address or os.environ.get("RAY_ADDRESS")
@@ -375,7 +375,7 @@ def _access_remedy(store: Store) -> str:
 
 
 def _registry(uri: str | None) -> Iterator[Finding]:
-    from pipeline.registry import ENVIRONMENT, open_registry
+    from pipeline.models.registry import ENVIRONMENT, open_registry
 
     if not uri and not os.environ.get(ENVIRONMENT):
         if uri is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cli import run as fcn
+from pipeline.cli.app import run as fcn
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fcn_core import LabelSet, preset
 from fcn_core.labels import encode_mask
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
 from tests.samples import jpeg
 
 LABELS = preset("camvid")

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from fcn_core import LabelSet, PredictorSettings, preset
 from fcn_core.labels import encode_mask
-from pipeline.identity import Recipe
-from pipeline.results import ClassArea, ResultRow, commit_shard, finish_tables
-from pipeline.runs import Counts, RunRecord, write_record
-from pipeline.storage import Store
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, finish_tables
+from pipeline.outputs.runs import Counts, RunRecord, write_record
+from pipeline.storage.store import Store
 
 CAMVID = preset("camvid")
 SKY, BUILDING, ROAD, CAR, CYCLIST = (CAMVID.names.index(name) for name in ("sky", "building", "road", "car", "cyclist"))

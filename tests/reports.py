@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from fcn_core import LabelSet, PredictorSettings
 from fcn_core.labels import encode_mask
-from pipeline.identity import Recipe
-from pipeline.models import ModelOrigin
-from pipeline.results import ResultRow, commit_shard, finish_tables
-from pipeline.runs import Counts, RunRecord, write_record
-from pipeline.segmenter import class_areas, count_areas
-from pipeline.storage import Store
+from pipeline.models.load import ModelOrigin
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.results import ResultRow, commit_shard, finish_tables
+from pipeline.outputs.runs import Counts, RunRecord, write_record
+from pipeline.segmentation.segmenter import class_areas, count_areas
+from pipeline.storage.store import Store
 
 SETTINGS = PredictorSettings(
     device="cpu", precision="float32", batch_size=1, tile_pixels=4_194_304, threads=2, deterministic=False

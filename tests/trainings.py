@@ -14,11 +14,11 @@ from PIL import Image
 
 from fcn_core import LabelSet
 from fcn_core.labels import encode_mask
-from pipeline.storage import Store, open_store
-from pipeline.train_options import TrainJob
-from pipeline.train_progress import TrainProgress
-from pipeline.train_store import TrainStore
-from pipeline.training import TrainObserver
+from pipeline.storage.store import Store, open_store
+from pipeline.training.job import TrainObserver
+from pipeline.training.options import TrainJob
+from pipeline.training.progress import TrainProgress
+from pipeline.training.store import TrainStore
 
 LABELS = LabelSet(name="three", names=("ground", "red", "green"), palette=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
 COLOURS = np.array([[30, 30, 30], [200, 40, 40], [40, 200, 40]], np.uint8)

@@ -12,8 +12,8 @@ import boto3
 from fcn_core.datasets import voc_pairs
 from fcn_core.labels import Mask, encode_mask
 from flows.demo.scenes import SCENE_LABELS, encode_jpeg, generate_scene, scene_size, special_files
-from pipeline.datasets import LABELS_FILE
-from pipeline.storage import Store, open_store
+from pipeline.data.datasets import LABELS_FILE
+from pipeline.storage.store import Store, open_store
 
 FIRST_SEED = 50_000
 """Scenes from here on are photos to label; the model is trained and chosen on others."""

@@ -14,9 +14,9 @@ from rich.table import Table
 from fcn_core.labels import LabelSet, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.render import Tile, contact_sheet
-from pipeline.images import decode
-from pipeline.results import ClassTotal, class_totals, read_class_totals, read_current
-from pipeline.storage import Store, open_store
+from pipeline.codec.images import decode
+from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals, read_current
+from pipeline.storage.store import Store, open_store
 
 SHEET_COLUMNS = 3
 SHEET_TILES = 12

@@ -30,15 +30,16 @@ from flows.demo.scenes import SCENE_LABELS
 from flows.demo.steps import Step, Steps
 from flows.demo.training import train_demo_model
 from flows.environment import start_prefect
-from pipeline import cluster, runs
-from pipeline.console import duration
-from pipeline.data_check import check_dataset
-from pipeline.dataset_options import DatasetOptions
+from pipeline.actors import cluster
+from pipeline.cli.console import duration
+from pipeline.data.check import check_dataset
+from pipeline.data.options import DatasetOptions
 from pipeline.errors import PipelineError, StorageError
-from pipeline.export import export_masks
-from pipeline.job_options import SegmentJob
-from pipeline.models import open_model
-from pipeline.storage import Store
+from pipeline.models.load import open_model
+from pipeline.outputs import runs
+from pipeline.outputs.export import export_masks
+from pipeline.segmentation.options import SegmentJob
+from pipeline.storage.store import Store
 
 if TYPE_CHECKING:
     from flows.segment import SegmentSummary

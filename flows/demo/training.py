@@ -11,10 +11,10 @@ from typing import Any
 
 from fcn_core.predict import resolve_settings
 from flows.demo.steps import Step
-from pipeline import cluster
-from pipeline.train_options import TrainJob, merged
-from pipeline.train_progress import TrainProgress
-from pipeline.training import TrainObserver, TrainReport, train
+from pipeline.actors import cluster
+from pipeline.training.job import TrainObserver, TrainReport, train
+from pipeline.training.options import TrainJob, merged
+from pipeline.training.progress import TrainProgress
 
 RUN_NAME = "street-scenes"
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.outputs.results import read_results
+from pipeline.outputs.runs import RunRecord, records
 from pipeline.report.samples import Candidate, Extremes
 from pipeline.report.summary import SPARES, flat_areas
-from pipeline.results import read_results
-from pipeline.runs import RunRecord, records
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 SAMPLED = 20_000
 """Images of a run that are looked up in the earlier one."""

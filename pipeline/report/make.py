@@ -6,6 +6,8 @@ Time and memory do not grow with the number of images but for the reading: a mil
 from collections.abc import Callable, Iterable
 
 from pipeline.errors import PipelineError
+from pipeline.outputs.results import ClassTotal
+from pipeline.outputs.runs import RunRecord, read_record
 from pipeline.report.changes import SAMPLED, Changes, compare, earlier_run
 from pipeline.report.gallery import Group
 from pipeline.report.model_card import class_colors, read_card
@@ -13,9 +15,7 @@ from pipeline.report.numbers import count, counted, percent
 from pipeline.report.page import Contents, page
 from pipeline.report.pictures import PictureRoom, Wish
 from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
-from pipeline.results import ClassTotal
-from pipeline.runs import RunRecord, read_record
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
 
 RANDOM = 12
 EACH = 8

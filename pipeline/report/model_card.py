@@ -6,11 +6,11 @@ from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
 from fcn_core.errors import FcnError
 from fcn_core.labels import RGB, LabelSet
 from pipeline.errors import PipelineError, StorageError
+from pipeline.outputs.runs import RunRecord
 from pipeline.report.pictures import palette_of
 from pipeline.report.samples import candidates
 from pipeline.report.summary import Summary
-from pipeline.runs import RunRecord
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from fcn_core.labels import RGB
+from pipeline.outputs.runs import RunRecord
 from pipeline.report import sections
 from pipeline.report.changes import Changes
 from pipeline.report.gallery import Group, gallery
@@ -19,7 +20,6 @@ from pipeline.report.model_card import ModelCard
 from pipeline.report.numbers import counted, duration
 from pipeline.report.rerun import without_secrets
 from pipeline.report.summary import Summary
-from pipeline.runs import RunRecord
 
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"

@@ -18,11 +18,11 @@ from PIL import Image
 from fcn_core.errors import LabelError
 from fcn_core.labels import LabelSet, decode_mask
 from fcn_core.render import Tile, colorize, overlay, shrink
-from pipeline.codec import CodecPool
+from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, PipelineError, StorageError
 from pipeline.report.numbers import percent
 from pipeline.report.samples import Candidate
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 SIDE = 512
 """The longest side of a picture, in pixels."""

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.job_options import SegmentJob
+from pipeline.segmentation.options import SegmentJob
 
 _POSITIONAL = ("source", "output")
 _ONCE = ("takeover", "no_report")

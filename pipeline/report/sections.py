@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from fcn_core.labels import RGB
+from pipeline.outputs.results import TRANSIENT_ERRORS, ClassTotal
+from pipeline.outputs.runs import RunRecord
 from pipeline.report import rerun
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
 from pipeline.report.markup import Html, el, join
@@ -17,8 +19,6 @@ from pipeline.report.model_card import ModelCard
 from pipeline.report.numbers import count, counted, duration, large, percent, rate, size
 from pipeline.report.summary import CERTAINTY_BINS, ErrorGroup, Summary
 from pipeline.report.throughput import Throughput, throughput
-from pipeline.results import TRANSIENT_ERRORS, ClassTotal
-from pipeline.runs import RunRecord
 
 CLASSES_DRAWN = 24
 FACTS_AT_MOST = 200

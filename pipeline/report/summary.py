@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.outputs.results import ClassTotal, class_totals, read_result_files
 from pipeline.report.samples import COLUMNS, Candidate, Extremes, RandomRows, candidates
-from pipeline.results import ClassTotal, class_totals, read_result_files
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 CERTAINTY_BINS = 25
 EXAMPLES_A_REASON = 5

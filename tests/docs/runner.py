@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster
-from pipeline.cli import run as fcn
+from pipeline.actors import cluster
+from pipeline.cli.app import run as fcn
 
 
 def run_step(step: dict[str, Any]) -> str | None:

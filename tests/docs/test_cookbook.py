@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from fcn_core import LabelSet, Predictor
-from pipeline.cli import run as fcn
-from pipeline.job import segment
-from pipeline.job_options import SegmentJob
-from pipeline.query import open_tables, run_query
-from pipeline.storage import open_store
+from pipeline.cli.app import run as fcn
+from pipeline.insight.query import open_tables, run_query
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.options import SegmentJob
+from pipeline.storage.store import open_store
 from tests.labellings import CAMVID
 from tests.samples import fill, model, photo
 

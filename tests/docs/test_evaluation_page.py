@@ -7,11 +7,11 @@ import duckdb
 import pytest
 import torch
 
-from pipeline import evaluation
-from pipeline.evaluate_options import EvaluateJob
-from pipeline.evaluation import EvaluateReport, evaluate
+from pipeline.evaluation import job as evaluation
+from pipeline.evaluation.job import EvaluateReport, evaluate
+from pipeline.evaluation.options import EvaluateJob
 from tests.labelled import LABELS, write_labelled
-from tests.pipeline.test_evaluation import InProcess
+from tests.pipeline.evaluation.test_job import InProcess
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 SQL = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)

@@ -6,8 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pipeline.job import segment
-from pipeline.job_options import SegmentJob
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.options import SegmentJob
 from tests.samples import fill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()

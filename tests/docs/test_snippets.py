@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipeline.cli_help import EXAMPLES
-from pipeline.storage import open_store
+from pipeline.cli.help import EXAMPLES
+from pipeline.storage.store import open_store
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_code, pages
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
 from tests.docs.site import copy_site, make_buckets, make_site
@@ -40,7 +40,7 @@ NOT_RUN = {
     "docs/architecture.md": "shows no commands",
     "docs/cli.md": "made from the commands themselves",
     "docs/cookbook.md": "test_cookbook.py runs it, on an output of its own",
-    "docs/insight.md": "tests/pipeline/test_rank.py, test_compare.py and test_query.py run these commands",
+    "docs/insight.md": "tests/pipeline/insight/test_rank.py, test_compare.py and test_query.py run these commands",
     "docs/models.md": "shows no commands",
     "docs/report.md": "tests/pipeline/test_report*.py run these commands",
     "docs/results.md": "test_results_page.py runs it, on an output of its own",
@@ -64,7 +64,7 @@ SKIPPED_COMMANDS = {
     ("fcn", "model", "get"): "downloads; site.py makes what it would have made",
     ("fcn", "train"): "test_tutorial.py trains; the one of a page would take a minute more",
     ("fcn", "evaluate", "training/table/model"): "that training is not there",
-    ("fcn", "evaluate", "registry:road@champion"): "tests/pipeline/test_cli_evaluate.py",
+    ("fcn", "evaluate", "registry:road@champion"): "tests/pipeline/cli/test_evaluate.py",
     ("fcn", "doctor"): "test_doctor.py; a Ray is running here already",
 }
 """Commands of `fcn` that are parsed and not run."""

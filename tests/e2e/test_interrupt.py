@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.results import read_current
-from pipeline.runs import records
-from pipeline.storage import open_store
+from pipeline.outputs.results import read_current
+from pipeline.outputs.runs import records
+from pipeline.storage.store import open_store
 from tests.samples import fill
 
 IMAGES = 120
@@ -22,7 +22,7 @@ def start(source: Path, output: Path, bundle: Path) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-c",
-        "from pipeline.cli import main; main()",
+        "from pipeline.cli.app import main; main()",
         "segment",
         str(source),
         str(output),
@@ -59,7 +59,7 @@ def run_processes() -> set[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if command.startswith(b"ray::_ShardWorker") or b"pipeline.codec_worker" in command:
+            if command.startswith(b"ray::_ShardWorker") or b"pipeline.codec.worker_main" in command:
                 found.add(int(entry.name))
     return found
 

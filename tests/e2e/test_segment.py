@@ -17,15 +17,15 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from fcn_core import preset
-from pipeline import lease as leases
-from pipeline.cli import run as fcn
+from pipeline.cli.app import run as fcn
 from pipeline.errors import PipelineError
-from pipeline.job import segment as run_job
-from pipeline.job_options import SegmentJob
-from pipeline.observer import Observer
-from pipeline.results import read_current
-from pipeline.runs import Progress, records
-from pipeline.storage import Store, open_store
+from pipeline.outputs import lease as leases
+from pipeline.outputs.results import read_current
+from pipeline.outputs.runs import Progress, records
+from pipeline.segmentation.job import segment as run_job
+from pipeline.segmentation.observer import Observer
+from pipeline.segmentation.options import SegmentJob
+from pipeline.storage.store import Store, open_store
 from tests.samples import encode, fill, jpeg, model
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.train_store import TrainStore
+from pipeline.training.store import TrainStore
 from tests.trainings import assert_each_once_an_epoch, descendants, job, kept, options, write_scenes
 
 STEPS = 60
@@ -32,7 +32,7 @@ def start(place: Path, **changes: Any) -> subprocess.Popen[str]:
     file.write_text(yaml.safe_dump(options(place, **changes)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "train", str(file), "--json"],
+        [sys.executable, "-c", "from pipeline.cli.app import main; main()", "train", str(file), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

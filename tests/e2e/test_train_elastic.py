@@ -24,7 +24,7 @@ DRIVER = """
 import json, sys, threading
 import ray
 from ray.cluster_utils import Cluster
-from pipeline.training import train
+from pipeline.training.job import train
 from tests.trainings import Watcher, job
 
 place, options = sys.argv[1], json.loads(sys.argv[2])

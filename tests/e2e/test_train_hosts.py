@@ -123,7 +123,7 @@ def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[
 WAIT_AND_TRAIN = f"""
 import socket, sys, time
 import ray
-from pipeline.cli import run
+from pipeline.cli.app import run
 
 deadline = time.monotonic() + 300
 while not ray.is_initialized():

@@ -8,7 +8,7 @@ import pytest
 
 from fcn_core.architecture import ARCHS, BACKBONES_OF, Architecture
 from fcn_core.catalogue import CATALOGUE, cost
-from pipeline.cli import run
+from pipeline.cli.app import run
 
 
 def _entry(arch: str, backbone: str):  # type: ignore[no-untyped-def]

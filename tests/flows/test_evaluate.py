@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from flows.evaluate import evaluate
-from pipeline.evaluate_options import EvaluateJob
-from pipeline.evaluation import BrokenExamples
-from pipeline.evaluation_files import read_evaluation
-from pipeline.storage import open_store
+from pipeline.evaluation.files import read_evaluation
+from pipeline.evaluation.job import BrokenExamples
+from pipeline.evaluation.options import EvaluateJob
+from pipeline.storage.store import open_store
 from tests.flows.reading import first_line, last_run, tasks_of
 from tests.labelled import write_labelled
 

@@ -19,12 +19,12 @@ from prefect.states import Cancelling
 from flows import artifacts as flow_artifacts
 from flows.retrain import RetrainSummary, retrain
 from pipeline.errors import PipelineError
-from pipeline.evaluation_files import read_evaluation
-from pipeline.registry import Registry, open_registry
-from pipeline.retrain_options import RetrainJob
-from pipeline.retraining import BadData
-from pipeline.runs import records
-from pipeline.storage import open_store
+from pipeline.evaluation.files import read_evaluation
+from pipeline.models.registry import Registry, open_registry
+from pipeline.outputs.runs import records
+from pipeline.retraining.job import BadData
+from pipeline.retraining.options import RetrainJob
+from pipeline.storage.store import open_store
 from tests.flows.reading import first_line, last_run, log_of, runs_of, tasks_of
 from tests.samples import fill
 from tests.trainings import kept, kill_a_worker, options, write_scenes

@@ -7,8 +7,8 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.segment import SegmentSummary, TooManyErrors, TooMuchShift, segment
 from pipeline.errors import InputError
-from pipeline.job_options import SegmentJob
-from pipeline.storage import open_store
+from pipeline.segmentation.options import SegmentJob
+from pipeline.storage.store import open_store
 from tests.flows.reading import first_line, last_run
 from tests.samples import jpeg
 

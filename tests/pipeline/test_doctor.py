@@ -11,10 +11,10 @@ import boto3
 import pytest
 
 from pipeline import doctor, open_registry
-from pipeline.cli import run as fcn
+from pipeline.cli.app import run as fcn
 from pipeline.doctor import Finding, Places, examine
-from pipeline.storage import ObjectInfo
-from pipeline.storage_local import LocalStore
+from pipeline.storage.local import LocalStore
+from pipeline.storage.store import ObjectInfo
 from tests.samples import model
 
 
@@ -40,7 +40,7 @@ def test_ray_is_tried(ray_cluster: None) -> None:
 def test_a_ray_that_does_not_answer_is_named() -> None:
     # A process of its own: in this one a Ray may be running already, which would be asked instead.
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from pipeline.cli import main; main(sys.argv[1:])",
+        [sys.executable, "-c", "import sys; from pipeline.cli.app import main; main(sys.argv[1:])",
          "doctor", "--ray-address", "127.0.0.1:1", "--json"],
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip

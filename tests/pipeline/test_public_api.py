@@ -33,7 +33,7 @@ def test_every_name_that_is_promised_is_there_and_only_once(package: ModuleType)
 
 
 def test_a_name_of_a_function_hides_no_module() -> None:
-    """`from pipeline import job` must go on meaning the module, however often names were used before."""
+    """`from pipeline import training` must go on meaning the package, however often names were used before."""
     for package, name in EXPORTED:
         try:
             import_module(f"{package.__name__}.{name}")
@@ -64,7 +64,7 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
         "import sys, pipeline, fcn_core\n"
         "from pipeline import SegmentJob, open_store\n"
         "from fcn_core import LabelSet, preset\n"
-        "import pipeline.cli\n"
+        "import pipeline.cli.app\n"
         "print([name for name in ('torch', 'ray', 'boto3', 'pyarrow', 'prefect') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

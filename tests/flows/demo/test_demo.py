@@ -15,9 +15,9 @@ from flows.demo.__main__ import MARKER, claim_folder, print_outcome
 from flows.demo.run import DemoPlan, DemoReport, run_demo
 from flows.demo.training import RUN_NAME
 from pipeline.errors import InputError
-from pipeline.results import read_current
-from pipeline.storage import open_store
-from pipeline.train_store import TrainStore
+from pipeline.outputs.results import read_current
+from pipeline.storage.store import open_store
+from pipeline.training.store import TrainStore
 
 SCENES, ADDED, READABLE_UPLOADS = 5, 2, 3
 BUCKET = f"demo-{uuid.uuid4().hex[:12]}"

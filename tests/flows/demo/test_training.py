@@ -8,11 +8,11 @@ from fcn_core.labels import decode_mask
 from flows.demo.bucket import FIRST_SEED, HELD_OUT_SEEDS, TRAINING_SEEDS, upload_dataset
 from flows.demo.scenes import SCENE_LABELS, generate_scene, scene_size
 from flows.demo.training import demo_job
-from pipeline import cluster
-from pipeline.data_check import check_dataset
-from pipeline.dataset_options import DatasetOptions
-from pipeline.datasets import open_dataset
-from pipeline.storage import open_store
+from pipeline.actors import cluster
+from pipeline.data.check import check_dataset
+from pipeline.data.datasets import open_dataset
+from pipeline.data.options import DatasetOptions
+from pipeline.storage.store import open_store
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 2, 1), (3, 2, 1), (8, 2, 4), (64, 2, 4)])

@@ -1,0 +1,1 @@
+"""The elastic pool of Ray actors: where they run, who gets which shard, what keeps their model busy."""

@@ -1,0 +1,130 @@
+"""On what a job's actors run, and how the model computes there: what an option leaves to "auto" is settled here, once.
+
+Everything that runs a model in Ray actors asks here, so that a model is scored as it labels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayTaskError
+
+from fcn_core import PredictorSettings, resolve_settings
+from fcn_core.errors import DeviceError
+from pipeline.actors import cluster
+from pipeline.actors.pool import PoolSpec, missing_resources
+from pipeline.errors import InputError, PipelineError
+from pipeline.outputs.identity import Recipe, params_id
+from pipeline.segmentation.options import ActorOptions
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was settled an earlier time and is to stay as it was; None where nothing was."""
+
+    precision: str | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+    tile_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Actors with nothing left open."""
+
+    settings: PredictorSettings
+    pool: PoolSpec
+    codec_workers: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model runs on one."""
+        return self.settings.device != "cpu"
+
+    def recipe(self, model_id: str) -> Recipe:
+        """The identity of what this model says with these settings."""
+        return Recipe(
+            model_id, params_id({"engine": "torch"} | self.settings.model_dump(mode="json", exclude={"device"}))
+        )
+
+    def notes(self, model_id: str) -> list[str]:
+        """What a person should know of it."""
+        notes = []
+        if self.pool.gpus and not self.on_gpu:
+            notes.append(
+                f"each actor holds {self.pool.gpus:g} GPU of Ray's, but PyTorch sees no CUDA device there: "
+                "the model runs on the CPU"
+            )
+        gpus = f" and {self.pool.gpus:g} GPU" if self.pool.gpus else ""
+        notes.append(
+            f"model {model_id} on {self.settings.device} in {self.settings.precision}, "
+            f"{self.pool.actors} actor(s) of {self.pool.cpus:g} CPU{gpus}"
+        )
+        return notes
+
+
+def place(options: ActorOptions, before: Before = Before()) -> Placement:
+    """Settle what the options leave open: as before, else by the machines at hand.
+
+    Raises InputError for what they ask and the machines do not have, and PipelineError when the machines of a cluster
+    cannot be asked.
+    """
+    nodes = cluster.nodes()
+    gpus = options.gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if options.device != "cpu" and any(node.gpus for node in nodes) else 0.0
+    cpus = options.cpus_per_actor or (before.threads if before.threads and not gpus else _default_cpus(nodes, gpus))
+    pool = PoolSpec(_count_actors(options, nodes, cpus, gpus), cpus, gpus, options.placement_timeout)
+    settings = _settle(options, before, cpus, pool)
+    on_gpu = settings.device != "cpu"
+    return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))
+
+
+def _settle(options: ActorOptions, before: Before, cpus: int, pool: PoolSpec) -> PredictorSettings:
+    wanted: dict[str, Any] = {
+        "device": options.device if pool.gpus or options.device != "auto" else "cpu",
+        "precision": (before.precision if options.precision == "auto" else None) or options.precision,
+        "batch_size": options.batch_size or before.batch_size,
+        "threads": options.cpus_per_actor or before.threads or cpus,
+        "deterministic": options.deterministic,
+    }
+    if before.tile_pixels is not None:
+        wanted["tile_pixels"] = before.tile_pixels
+    try:
+        if not cluster.is_remote(options.ray_address):
+            return resolve_settings(**wanted)
+        # Asked where the actors will be: the driver's machine may have other hardware.
+        task = ray.remote(resolve_settings).options(num_cpus=0, num_gpus=pool.gpus)
+        settings: PredictorSettings = ray.get(task.remote(**wanted), timeout=pool.placement_timeout)
+        return settings
+    except GetTimeoutError as error:
+        raise PipelineError(
+            f"nothing could be placed within {pool.placement_timeout:.0f} s: {missing_resources(pool)}"
+        ) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, DeviceError):
+            raise InputError(str(error.cause)) from error
+        raise
+    except DeviceError as error:
+        raise InputError(str(error)) from error
+
+
+def _default_cpus(nodes: list[cluster.NodeResources], gpus: float) -> int:
+    usable = [node for node in nodes if node.cpus and node.gpus >= gpus]
+    if not usable:
+        return 1
+    shares = (node.cpus / max(1.0, node.gpus // gpus if gpus else 1.0) for node in usable)
+    return max(1, min(cluster.MAX_CPUS_PER_ACTOR, int(min(shares))))
+
+
+def _count_actors(options: ActorOptions, nodes: list[cluster.NodeResources], cpus: int, gpus: float) -> int:
+    fitting = sum(int(min(node.cpus // cpus, node.gpus // gpus if gpus else float("inf"))) for node in nodes)
+    if fitting == 0 and not cluster.is_remote(options.ray_address):
+        here = nodes[0]
+        raise InputError(
+            f"an actor of {cpus} CPU and {gpus:g} GPU does not fit this machine "
+            f"({here.cpus:g} CPU, {here.gpus:g} GPU); give --cpus-per-actor or "
+            "--gpus-per-actor that do (other threads than in earlier runs make new masks)"
+        )
+    # On a cluster that grows by itself there may be nothing yet; Ray places actors as nodes come.
+    return options.actors or max(1, fitting)

@@ -1,0 +1,88 @@
+"""Finding the image that kills actors, without ever blaming one for a lost machine.
+
+A shard whose actors keep dying is taken through here: its images go one at a time, alone, through an actor that has
+nothing else to do. An image is blamed only when it has killed three such actors, and each death counts only after a
+new actor came up on the very same node: so the node was alive, and what died was the process.
+"""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.actors.worker import WorkerSpec, start_worker
+from pipeline.segmentation.plan import Shard
+from pipeline.storage.store import ObjectInfo
+
+DEATHS_TO_BLAME = 3
+
+REPLACEMENT_SECONDS = 120.0
+"""How long a replacement on the same node may take; a node that cannot start one in this time counts as lost."""
+
+
+class Quarantine:
+    """Examines one shard in a thread of its own. `culprits` is None until it is done."""
+
+    def __init__(self, shard: Shard, worker: WorkerSpec) -> None:
+        self.shard = shard
+        self.culprits: frozenset[str] | None = None
+        self._worker = worker
+        self._stopped = threading.Event()
+        self._handle: Any = None
+        self._node: str | None = None
+        self._thread = threading.Thread(target=self._examine, name=f"quarantine-{shard.number}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the examination at once; its actor is killed."""
+        self._stopped.set()
+        self._discard()
+        self._thread.join(timeout=10)
+
+    def _examine(self) -> None:
+        deaths: Counter[str] = Counter()
+        try:
+            for entry in self.shard.entries:
+                while not self._stopped.is_set() and deaths[entry.key] < DEATHS_TO_BLAME and not self._survives(entry):
+                    if self._replaced_on_same_node():
+                        deaths[entry.key] += 1
+        finally:
+            self._discard()
+            self.culprits = frozenset(key for key, count in deaths.items() if count >= DEATHS_TO_BLAME)
+
+    def _survives(self, entry: ObjectInfo) -> bool:
+        """Whether an actor lives through this image. An exception is life: the shard's own run will report it."""
+        try:
+            if self._handle is None:
+                self._start(None)
+            ray.get(self._handle.probe.remote(entry))
+        except RayTaskError:
+            return True
+        except RayError:
+            return False
+        return True
+
+    def _replaced_on_same_node(self) -> bool:
+        """Whether a new actor comes up where the last one died. If not, the next one may come up anywhere."""
+        node = self._node
+        self._discard()
+        if node is None:
+            return False  # it died before it was ready: no image had been near it
+        try:
+            self._start(node)
+        except RayError:
+            self._discard()
+            return False
+        return True
+
+    def _start(self, node: str | None) -> None:
+        self._handle, ready = start_worker(self._worker, node)
+        self._node = None
+        self._node = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else None)
+
+    def _discard(self) -> None:
+        handle, self._handle, self._node = self._handle, None, None
+        if handle is not None:
+            ray.kill(handle)

@@ -1,0 +1,65 @@
+"""Images loaded in threads ahead of whoever works on them, handed over in their order, within a memory limit."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from pipeline.actors.buffer import ImageBuffer, Reservation
+from pipeline.errors import ImageError, StorageError, StorageUnavailable
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+class ReadAhead:
+    """`threads` that load, and the buffer that bounds what is loaded. Several callers may share one."""
+
+    def __init__(self, threads: int, buffer_bytes: int) -> None:
+        self.buffer = ImageBuffer(buffer_bytes)
+        self._width = threads
+        self._threads = ThreadPoolExecutor(threads, "load")
+
+    def in_order(
+        self,
+        items: Iterable[Item],
+        guess: Callable[[Item], int],
+        load: Callable[[Item, Reservation], Value],
+        memory: list[Reservation],
+    ) -> Iterator[tuple[Item, Reservation, Value | ImageError | StorageError]]:
+        """Each item with what `load` made of it, or with the ImageError or StorageError that it raised.
+
+        `guess` says how many bytes an item may take, `load` corrects its reservation; the taker releases it. All
+        reservations are noted in `memory` (see ImageBuffer.scope), for a taker that does not come to it. Raises
+        StorageUnavailable, and whatever else `load` raises.
+        """
+        pending = deque(items)
+        window: deque[tuple[Item, Reservation, Future[Value]]] = deque()
+        try:
+            while pending or window:
+                while pending and len(window) < self._width:
+                    # With nothing in flight the image is taken whatever it costs, else a large one would wait for ever.
+                    reservation = self.buffer.reserve(guess(pending[0]), force=not window)
+                    if reservation is None:
+                        break
+                    item = pending.popleft()
+                    memory.append(reservation)
+                    window.append((item, reservation, self._threads.submit(load, item, reservation)))
+                item, reservation, job = window.popleft()
+                reservation.expedite()
+                result: Value | ImageError | StorageError
+                try:
+                    result = job.result()
+                except StorageUnavailable:
+                    raise
+                except (ImageError, StorageError) as error:
+                    result = error
+                yield item, reservation, result
+                del job, result  # its pixels, while the next one is awaited
+        finally:
+            for _, reservation, job in window:
+                job.cancel()
+                reservation.release()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

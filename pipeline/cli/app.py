@@ -1,0 +1,297 @@
+"""The `fcn` command. Thin: options in, a call of the library, a few lines out.
+
+Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 finished with too many errors, 130 interrupted. What is
+slow to import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
+"""
+
+import os
+import select
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+from pipeline.cli.common import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TOO_MANY_ERRORS,
+    Flag,
+    stop_signals,
+    validation_message,
+)
+from pipeline.cli.data import data_app
+from pipeline.cli.doctor import doctor
+from pipeline.cli.evaluate import evaluate
+from pipeline.cli.help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
+from pipeline.cli.insight import compare, query, rank
+from pipeline.cli.model import model_app
+from pipeline.cli.registry import registry_app
+from pipeline.cli.report import report
+from pipeline.segmentation.options import SegmentJob, SegmentOptions
+
+NOBODY_READS = 141
+"""The exit code where standard output was closed early: what a shell says of a program that a broken pipe ended."""
+
+
+def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+    """Take what `--config FILE` says for every option that the command line does not give."""
+    for argument in arguments:
+        if argument.name == "--config" and argument.tokens:
+            path = argument.tokens[0].value
+            try:
+                options = yaml.safe_load(Path(path).read_text()) or {}
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise CycloptsError(msg=f"--config {path} cannot be read: {error}") from error
+            for command in reversed(commands):
+                options = {command: options}
+            Dict(options, source=path)(app, commands, arguments)
+
+
+app = App(
+    name="fcn",
+    help="Label a bucket: segment images with fully convolutional networks.",
+    version=own_version,
+    config=_config_file,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+masks_app = App(name="masks", help="Masks of an output: export.")
+app.command(evaluate)
+app.command(report)
+app.command(rank)
+app.command(compare)
+app.command(query)
+app.command(model_app)
+app.command(registry_app)
+app.command(data_app)
+app.command(masks_app)
+app.command(doctor)
+
+
+@app.command
+def segment(
+    source: str,
+    output: str,
+    *,
+    options: Annotated[SegmentOptions, Parameter(name="*", negative="")],
+    config: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Segment every image under SOURCE and write masks and tables under OUTPUT.
+
+    What is done already is left out, so the same command resumes what was stopped and adds what is new.
+
+    Parameters
+    ----------
+    source
+        Where the images are: a folder, s3://, gs:// or az://.
+    output
+        Where masks and tables go. Not inside the source.
+    config
+        A YAML file with any of these options; the command line wins.
+    json
+        Print the outcome as JSON on standard output.
+    """
+    from pipeline.cli import console
+    from pipeline.segmentation.job import segment as run_job
+
+    job = SegmentJob(source=source, output=output, **options.model_dump())
+    screen = console.stderr_console()
+    with stop_signals() as stop, console.observe(screen) as observer:
+        report = run_job(job, observer, stop.is_set)
+    console.print_report(screen, report, output)
+    if json:
+        console.print_json(console.report_json(report, output))
+    if report.state == "interrupted":
+        return INTERRUPTED
+    return TOO_MANY_ERRORS if report.too_many_errors else DONE
+
+
+@app.command
+def preview(
+    image: str,
+    *,
+    model: str,
+    registry: str | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> int:
+    """Segment one image and draw the result beside it.
+
+    Parameters
+    ----------
+    image
+        A file, or an object by URI.
+    model
+        The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    registry
+        The folder or URI where registry:... models are. Default: FCN_REGISTRY.
+    output
+        The picture to write. Default: the image's name with .preview.png, in this folder.
+    """
+    from pipeline.cli import console
+    from pipeline.segmentation import preview as previews
+
+    target = output or Path(f"{Path(image).stem}.preview.png")
+    totals, confidence = previews.write_preview(
+        image, model, target, registry=registry, device=device, precision=precision
+    )
+    screen = console.stderr_console()
+    screen.print(console.class_table(totals))
+    screen.print(f"confidence {confidence:.3f}; picture in {target}", markup=False)
+    return DONE
+
+
+@app.command
+def runs(output: str, *, json: Flag = False) -> int:
+    """List the runs of an output, newest first.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    json
+        Print the run records as JSON.
+    """
+    from rich.console import Console
+
+    from pipeline.cli import console
+    from pipeline.outputs.runs import records
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    found = list(records(store))
+    if json:
+        console.print_json([record.model_dump(mode="json") for record in found])
+    elif found:
+        Console().print(console.runs_table(found))
+    else:
+        console.stderr_console().print(f"no runs under {output}", markup=False)
+    return DONE
+
+
+@app.command
+def verify(output: str, *, no_masks: Flag = False, json: Flag = False) -> int:
+    """Check masks, results and tables of an output against each other. Exits 1 when something differs.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    no_masks
+        Do not read the masks: much quicker, and blind to what happened to them.
+    json
+        Print the findings as JSON.
+    """
+    from dataclasses import asdict
+
+    from pipeline.cli import console
+    from pipeline.outputs.verify import Verified
+    from pipeline.outputs.verify import verify as check
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    checked = Verified()
+    findings = []
+    for finding in check(store, checked, masks=not no_masks):
+        findings.append(finding)
+        if not json:
+            print(f"{console.printable(finding.file)}: {console.printable(finding.problem)}")
+    if json:
+        console.print_json({**asdict(checked), "findings": [asdict(finding) for finding in findings]})
+    else:
+        print(f"{checked.runs} runs, {checked.rows} rows, {checked.masks} masks checked: {len(findings)} findings")
+    return FAILED if findings else DONE
+
+
+@masks_app.command
+def export(output: str, destination: str, *, recipe: str | None = None) -> int:
+    """Copy masks to plain names: photos/a.jpg's mask becomes DESTINATION/photos/a.png.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    destination
+        A folder or URI.
+    recipe
+        Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
+    """
+    from pipeline.outputs.export import export_masks
+
+    copied, chosen = export_masks(output, destination, recipe)
+    print(f"{copied} masks of recipe {chosen} are under {destination}")
+    return DONE
+
+
+app.register_install_completion_command(help="Let the shell complete commands and options: bash, zsh or fish.")
+group_commands(app)
+# Imported when it is run: its options are those of PyTorch's side.
+app.command(
+    "pipeline.cli.train:train",
+    name="train",
+    help="Train a network on labelled images, on one machine or many.",
+    group=group_of("train"),
+    sort_key=sort_key_of("train"),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `fcn`: runs the command and exits with its code."""
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        # `fcn ... | head`: who reads has seen enough. What Python flushes when it ends must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = NOBODY_READS
+    sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors meant for people are one line on standard error."""
+    from fcn_core.errors import FcnError
+    from pipeline.errors import InputError, PipelineError, StorageError
+
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = int(app(tokens, exit_on_error=False, print_error=False) or 0)
+        print_examples(app, tokens)
+        return code
+    except CycloptsError as error:
+        cause = error.__cause__
+        message = validation_message(cause) if isinstance(cause, pydantic.ValidationError) else usage_message(error)
+        return _fail(message + " (--help shows the options)", BAD_INPUT)
+    except pydantic.ValidationError as error:
+        return _fail(validation_message(error), BAD_INPUT)
+    except (InputError, FcnError) as error:
+        return _fail(str(error), BAD_INPUT)
+    except StorageError as error:
+        return _fail(str(error), FAILED)
+    except PipelineError as error:
+        return _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command resumes", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fcn: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,93 @@
+"""What the commands of `fcn` share: exit codes, how a flag is spelled, what Ctrl-C does."""
+
+import difflib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+TOO_MANY_ERRORS = 3
+INTERRUPTED = 130
+
+Flag = Annotated[bool, Parameter(negative="")]
+"""An option that is there or not, without a --no-... twin."""
+
+
+def validation_message(error: "ValidationError") -> str:
+    """Which options cannot be as they were given, and why, in a line."""
+    problems = []
+    for item in error.errors():
+        if not item["loc"]:
+            problems.append(item["msg"].removeprefix("Value error, "))
+            continue
+        option = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{option}: there is no such option{_meant(error.title, item['loc'])}")
+        elif item["type"] == "missing":
+            problems.append(f"{option} is missing")
+        else:
+            allowed = _allowed(item.get("ctx", {}).get("expected", ""))
+            guess = _guess(str(item["input"]), allowed)
+            problems.append(f"{option}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}{guess}")
+    return "; ".join(problems)
+
+
+def _meant(job: str, location: tuple[int | str, ...]) -> str:
+    """The option of `job`, a class of options by name, that a misspelt one at `location` may have been meant for."""
+    from pydantic import BaseModel
+
+    from pipeline.evaluation.options import EvaluateJob
+    from pipeline.retraining.options import RetrainJob
+    from pipeline.segmentation.options import SegmentJob
+    from pipeline.training.options import TrainJob
+
+    options: Any = next(
+        (found for found in (SegmentJob, EvaluateJob, TrainJob, RetrainJob) if found.__name__ == job), None
+    )
+    for part in location[:-1]:
+        field = options.model_fields.get(part) if options is not None else None
+        options = field.annotation if field is not None else None
+        options = options if isinstance(options, type) and issubclass(options, BaseModel) else None
+    return _guess(str(location[-1]), list(options.model_fields)) if options is not None else ""
+
+
+def _allowed(expected: str) -> list[str]:
+    """The choices in pydantic's "'auto', 'cpu' or 'cuda'"."""
+    return expected.replace(" or ", ", ").replace("'", "").split(", ") if "'" in expected else []
+
+
+def _guess(given: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(given, choices, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nfcn: stopping; press Ctrl-C again to quit at once", file=sys.stderr)
+
+    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,223 @@
+"""What a person at a terminal sees of a job: a live progress bar there, one line a shard anywhere else.
+
+Everything goes to standard error; standard output is for results.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from pipeline.outputs.results import ClassTotal
+from pipeline.outputs.runs import Counts, Progress, RunRecord
+from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.observer import Observer
+from pipeline.segmentation.segmenter import ShardOutcome
+
+
+def stderr_console() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def observe(console: Console) -> Iterator[Observer]:
+    """An observer that suits `console`: live on a terminal, lines otherwise."""
+    if console.is_terminal:
+        with _BarObserver(console) as observer:
+            yield observer
+    else:
+        yield _LineObserver(console)
+
+
+class _LineObserver(Observer):
+    """key=value lines for logs: one a shard, and one for each thing worth knowing."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._latest: Progress | None = None
+
+    def phase(self, name: str) -> None:
+        self._line(f"phase={json.dumps(name)}")
+
+    def note(self, text: str) -> None:
+        self._line(f"note={json.dumps(text)}")
+
+    def progress(self, progress: Progress) -> None:
+        self._latest = progress
+
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        rate = self._latest.images_per_second if self._latest else 0.0
+        failed = outcome.images - outcome.ok
+        self._line(
+            f"run={run_id} shard={outcome.shard} images={outcome.images} ok={outcome.ok} errors={failed}"
+            f" done={done}/{images} images_per_s={rate:.1f}"
+        )
+        for example in outcome.examples:
+            key, message = json.dumps(example.key), json.dumps(example.message)
+            self._line(f"run={run_id} key={key} error={example.reason} message={message}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+class _BarObserver(Observer):
+    """A spinner for the phases and a bar for the images."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            SpinnerColumn(finished_text="[green]done[/]"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "_BarObserver":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(escape(name), total=None, numbers="")
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[dim]{escape(text)}[/]")
+
+    def progress(self, progress: Progress) -> None:
+        if self._task is None:
+            return
+        if progress.actors:
+            eta = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
+            errors = f", [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
+            speed = f"{progress.images_per_second:.1f} images/s on {progress.actors} actor(s){eta}{errors}"
+        else:
+            speed = "waiting for the first actor"
+        numbers = f"{progress.done}/{progress.images} images, {speed}"
+        self._bar.update(self._task, total=progress.images, completed=progress.done, numbers=numbers)
+
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        for example in outcome.examples:
+            key, message = escape(printable(example.key)), escape(printable(example.message))
+            self._console.print(f"[yellow]{escape(example.reason)}[/] {key}: {message}")
+
+
+def print_report(console: Console, report: RunReport, output: str) -> None:
+    """The end of a job, in a few lines."""
+    for record in report.runs:
+        console.print(
+            f"run [bold]{record.run_id}[/] {record.state}: {record.counts.ok} images labelled, "
+            f"{describe_errors(record.counts)}, {duration(record.seconds)}, {record.images_per_second:.1f} images/s"
+        )
+    selection = report.selection
+    if not report.runs and report.state == "finished":
+        console.print(f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False)
+    if selection.failed_before:
+        console.print(
+            f"{selection.failed_before} of those done could not be read; --retry-errors tries them again", markup=False
+        )
+    if selection.left_out:
+        console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
+    if report.runs and report.state == "finished":
+        console.print(f"masks and tables are under {output}", markup=False)
+    for key in report.reports:
+        console.print(f"report: {printable(output.partition('?')[0].rstrip('/'))}/{key}", markup=False)
+    if report.state == "interrupted":
+        console.print("stopped; the same command resumes", markup=False)
+    if report.too_many_errors:
+        console.print(
+            f"[red]{report.counts.error_rate:.1%} of the images failed, more than --max-error-rate "
+            f"{report.max_error_rate:.1%} allows[/]; the rows with status=error in results say why"
+        )
+
+
+def report_json(report: RunReport, output: str) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "state": report.state,
+        "output": output,
+        "runs": [record.run_id for record in report.runs],
+        "reports": list(report.reports),
+        "listed": report.selection.listed,
+        "left_out": report.selection.left_out,
+        "already_done": report.selection.done,
+        "images": report.counts.images,
+        "ok": report.counts.ok,
+        "errors": report.counts.errors,
+        "error_rate": report.counts.error_rate,
+        "max_error_rate": report.max_error_rate,
+    }
+
+
+def class_table(totals: list[ClassTotal], title: str = "") -> Table:
+    """Classes by area, largest first."""
+    table = Table(title=title, title_justify="left")
+    for name, justify in (("class", "left"), ("pixels", "right"), ("share", "right"), ("images", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for total in sorted(totals, key=lambda total: -total.pixels):
+        table.add_row(escape(total.class_name), f"{total.pixels:,}", f"{total.fraction:.1%}", f"{total.images:,}")
+    return table
+
+
+def runs_table(records: list[RunRecord]) -> Table:
+    """Runs, newest first."""
+    table = Table()
+    for name in ("run", "state", "started (UTC)", "images", "ok", "errors", "images/s", "model"):
+        table.add_column(name, no_wrap=True)
+    for record in records:
+        table.add_row(
+            record.run_id,
+            record.state,
+            f"{record.started:%Y-%m-%d %H:%M}",
+            str(record.images),
+            str(record.counts.ok),
+            str(record.counts.failed),
+            f"{record.images_per_second:.1f}",
+            record.model_id,
+        )
+    return table
+
+
+def describe_errors(counts: Counts) -> str:
+    """ "2 errors (truncated 1, not_an_image 1)", or "no errors"."""
+    if not counts.failed:
+        return "no errors"
+    reasons = ", ".join(
+        f"{reason} {count}" for reason, count in sorted(counts.errors.items(), key=lambda item: -item[1])
+    )
+    return f"{counts.failed} error{'s' if counts.failed > 1 else ''} ({reasons})"
+
+
+def duration(seconds: float) -> str:
+    """ "8 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: a key must not be able to drive the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,76 @@
+"""Scores for people: the four of the paper and a table of classes."""
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.cli.console import printable
+from pipeline.evaluation.files import EvaluationRecord
+from pipeline.evaluation.job import EvaluateReport
+
+WORTH_NAMING = 0.01
+"""A confusion is shown when it takes at least this share of a class's pixels."""
+
+
+def print_scores(console: Console, report: EvaluateReport) -> None:
+    """Classes, the four scores, and what was scored on what."""
+    record = report.record
+    scores = record.scores
+    console.print(class_scores_table(record))
+    console.print(
+        f"mean IU [bold]{_score(scores.mean_iu)}[/], pixel accuracy {_score(scores.pixel_accuracy)}, "
+        f"mean accuracy {_score(scores.mean_accuracy)}, frequency-weighted IU {_score(scores.frequency_weighted_iu)}"
+    )
+    broken = f", {len(record.errors)} left out" if record.errors else ""
+    console.print(
+        f"model {record.model_id} on split {record.split} of {record.dataset}: {record.examples} images{broken}, "
+        f"{scores.pixels:,} labelled pixels",
+        markup=False,
+    )
+
+
+def class_scores_table(record: EvaluationRecord) -> Table:
+    """One row a class: IU, accuracy, share of the labelled pixels, and what most of its wrong pixels were taken for."""
+    table = Table()
+    table.add_column("class")
+    for name in ("IU", "accuracy", "pixels"):
+        table.add_column(name, justify="right")
+    table.add_column("taken for")
+    scores = record.scores
+    confusion = np.array(record.confusion, np.int64)
+    for index, name in enumerate(record.classes):
+        truth = int(confusion[index].sum())
+        table.add_row(
+            escape(printable(name)),
+            _score(scores.per_class_iu[index]),
+            _score(scores.per_class_accuracy[index]),
+            f"{truth / scores.pixels:.1%}" if scores.pixels else "-",
+            escape(printable(_mistaken_for(confusion, index, record.classes))),
+        )
+    return table
+
+
+def report_json(report: EvaluateReport, output: str | None) -> dict[str, Any]:
+    """scores.json, and where the rest is."""
+    return report.record.model_dump(mode="json") | {
+        "output": output,
+        "per_image": report.per_image,
+        "contact_sheet": report.contact_sheet,
+    }
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _mistaken_for(confusion: np.ndarray[Any, Any], index: int, classes: tuple[str, ...]) -> str:
+    row = confusion[index].copy()
+    total = int(row.sum())
+    row[index] = 0
+    other = int(row.argmax())
+    if not total or row[other] < WORTH_NAMING * total:
+        return ""
+    return f"{classes[other]} {row[other] / total:.0%}"

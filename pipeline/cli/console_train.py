@@ -1,0 +1,147 @@
+"""What a person at a terminal sees of a training: a live bar there, a line now and then anywhere else."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from pipeline.cli.console import duration
+from pipeline.training.job import TrainObserver, TrainReport
+from pipeline.training.progress import TrainProgress
+
+LINE_SECONDS = 15.0
+
+
+@contextmanager
+def observe(console: Console) -> Iterator[TrainObserver]:
+    """An observer that suits `console`: live on a terminal, lines otherwise."""
+    if console.is_terminal:
+        with _BarObserver(console) as observer:
+            yield observer
+    else:
+        yield _LineObserver(console)
+
+
+class _LineObserver(TrainObserver):
+    """key=value lines for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._written = 0.0
+        self._validated: tuple[str, float | None] = ("", None)
+
+    def phase(self, name: str) -> None:
+        self._line(f"phase={json.dumps(name)}")
+
+    def note(self, text: str) -> None:
+        self._line(f"note={json.dumps(text)}")
+
+    def progress(self, progress: TrainProgress) -> None:
+        validated = (progress.stage, progress.val_mean_iu)
+        if progress.loss is None or (
+            time.monotonic() - self._written < LINE_SECONDS
+            and validated == self._validated
+            and progress.step < progress.steps
+        ):
+            return
+        self._written, self._validated = time.monotonic(), validated
+        values = {
+            "run": progress.name,
+            "stage": progress.stage,
+            "workers": progress.workers,
+            "step": f"{progress.step}/{progress.steps}",
+            "epoch": f"{progress.epoch:.2f}",
+            "loss": f"{progress.loss:.4f}",
+            "learning_rate": f"{progress.learning_rate:.3g}",
+            "images_per_s": f"{progress.images_per_second:.2f}",
+            "eta_s": f"{progress.eta_seconds:.0f}",
+        }
+        if progress.val_mean_iu is not None:
+            values |= {"val_mean_iu": f"{progress.val_mean_iu:.4f}", "best_mean_iu": f"{progress.best_mean_iu:.4f}"}
+        self._line(" ".join(f"{name}={value}" for name, value in values.items()))
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+class _BarObserver(TrainObserver):
+    """A spinner for the phases and a bar for the steps."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            SpinnerColumn(finished_text="[green]done[/]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "_BarObserver":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(escape(name), total=None, numbers="")
+
+    def note(self, text: str) -> None:
+        self._console.print(f"[dim]{escape(text)}[/]")
+
+    def progress(self, progress: TrainProgress) -> None:
+        if self._task is None:
+            return
+        numbers = f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.1f}"
+        if progress.loss is not None:
+            numbers += (
+                f", loss {progress.loss:.3f}, rate {progress.learning_rate:.2g}, "
+                f"{progress.images_per_second:.1f} images/s, {duration(progress.eta_seconds or 0)} left"
+            )
+        if progress.val_mean_iu is not None:
+            numbers += f", val mean IU {progress.val_mean_iu:.3f} (best {progress.best_mean_iu:.3f})"
+        self._bar.update(self._task, total=progress.steps, completed=progress.step, numbers=numbers)
+
+
+def print_report(console: Console, report: TrainReport) -> None:
+    """The end of a training, in a few lines."""
+    if report.nothing_to_do:
+        console.print(f"nothing to do: run {report.name} is finished, its model is {report.model_uri}", markup=False)
+    elif report.state == "interrupted":
+        console.print(f"stopped at step {report.steps}; the same command resumes", markup=False)
+    else:
+        console.print(
+            f"run [bold]{escape(report.name)}[/] finished: {report.steps} steps in {duration(report.seconds)}"
+            + (f", {report.failures} failures survived" if report.failures else "")
+        )
+        console.print(f"model {report.model_id} is {report.model_uri}", markup=False)
+    if report.scores is not None and report.scores.mean_iu is not None:
+        console.print(f"mean IU {report.scores.mean_iu:.4f}, pixel accuracy {report.scores.pixel_accuracy:.4f}")
+
+
+def report_json(report: TrainReport) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "state": report.state,
+        "name": report.name,
+        "uri": report.uri,
+        "nothing_to_do": report.nothing_to_do,
+        "model": report.model_uri,
+        "model_id": report.model_id,
+        "scores": report.scores.model_dump(mode="json") if report.scores else None,
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "failures": report.failures,
+    }

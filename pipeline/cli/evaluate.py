@@ -1,0 +1,57 @@
+"""`fcn evaluate`: how good a model is on labelled images."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
+from pipeline.evaluation.options import EvaluateJob, EvaluateOptions
+
+
+def evaluate(
+    model: str,
+    dataset: str,
+    *,
+    options: Annotated[EvaluateOptions | None, Parameter(name="*", negative="")] = None,
+    config: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Score MODEL on a split of DATASET, labelled images that it was not trained on.
+
+    A split with broken examples is refused, and all of them are named.
+
+    Parameters
+    ----------
+    model
+        The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    dataset
+        Labelled images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
+    config
+        A YAML file with any of these options; the command line wins.
+    json
+        Print the scores as JSON on standard output, instead of the table.
+    """
+    from rich.console import Console
+
+    from pipeline.cli import console
+    from pipeline.cli.console_scores import print_scores, report_json
+    from pipeline.evaluation.job import EvaluationStopped
+    from pipeline.evaluation.job import evaluate as run_job
+
+    given = options.model_dump() if options is not None else {}
+    job = EvaluateJob(model=model, dataset=dataset, **given)
+    screen = console.stderr_console()
+    try:
+        with stop_signals() as stop, console.observe(screen) as observer:
+            report = run_job(job, observer, stop.is_set)
+    except EvaluationStopped as error:
+        screen.print(str(error), markup=False)
+        return INTERRUPTED
+    if json:
+        console.print_json(report_json(report, job.output))
+    else:
+        print_scores(Console(highlight=False, soft_wrap=True), report)
+    if job.output is not None:
+        screen.print(f"scores, a row an image and the worst images are under {job.output}", markup=False)
+    return DONE

@@ -1,0 +1,428 @@
+"""`fcn rank`, `fcn compare` and `fcn query`: what to label next, what changed, and what else the tables can tell."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat, PositiveInt
+
+from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.table import Table
+
+    from pipeline.insight.compare import Comparison
+    from pipeline.insight.rank import Ranking
+    from pipeline.storage.store import Store
+
+SHOWN_ROWS = 100
+
+
+def rank(
+    output: str,
+    *,
+    by: Literal["confidence", "disagreement", "rare"] = "confidence",
+    top: PositiveInt = 50,
+    per_folder: PositiveInt | None = None,
+    recipe: str | None = None,
+    against: str | None = None,
+    export: Path | None = None,
+    copy_to: str | None = None,
+    format: Literal["label-studio", "cvat"] = "label-studio",
+    url_prefix: str | None = None,
+    json: Flag = False,
+) -> int:
+    """List the images that are most worth labelling by hand, and copy them into a labelling project.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    by
+        confidence: where the model is least sure. disagreement: where two models' masks differ most. rare: images with
+        classes that few images have.
+    top
+        How many.
+    per_folder
+        At most this many of one folder, so that one camera's night does not fill the list.
+    recipe
+        Whose masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
+    against
+        The other recipe, for disagreement. Default: the newest other one.
+    export
+        Also write the list to this .parquet or .csv file.
+    copy_to
+        Copy the images, with their masks as proposals, to this folder or URI.
+    format
+        The labelling tool that --copy-to writes for.
+    url_prefix
+        Where Label Studio will find the copied folder: a URL. Default: its local storage, or the bucket.
+    json
+        Print the list as JSON.
+    """
+    from rich.console import Console
+
+    from pipeline.cli import console
+    from pipeline.insight.rank import rank as find
+
+    if export is not None:
+        check_table_name(export)
+    store = _readable(output)
+    target = None if copy_to is None else _new_place(copy_to)
+    ranking = find(store, by, top=top, per_folder=per_folder, recipe=recipe, against=against)
+    if export is not None:
+        write_table(export, ranking.table().to_reader())
+    if json:
+        console.print_json([row | {"confidence": _rounded(row["confidence"])} for row in ranking.table().to_pylist()])
+    else:
+        Console(highlight=False).print(_ranking_table(ranking))
+    screen = console.stderr_console()
+    screen.print(_ranking_note(ranking), markup=False)
+    if export is not None:
+        screen.print(f"the list is in {export}", markup=False)
+    if target is not None:
+        _copy(store, ranking, target, format, url_prefix)
+    return DONE
+
+
+def compare(
+    output: str,
+    run_a: str,
+    run_b: str,
+    *,
+    fail_above: NonNegativeFloat | None = None,
+    top: PositiveInt = 12,
+    masks: PositiveInt = 2000,
+    picture: Path | None = None,
+    seed: int = 0,
+    json: Flag = False,
+) -> int:
+    """Tell what changed from RUN_A to RUN_B. Exits 3 when the class areas shifted by more than --fail-above.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    run_a
+        The run to compare with: its id, or the beginning of it (see `fcn runs`).
+    run_b
+        The run in question.
+    fail_above
+        The largest shift that is still fine: Jensen-Shannon divergence of the class areas in bits, 0 to 1.
+    top
+        How many of the images that changed most are listed and drawn.
+    masks
+        How many pairs of masks to look at, where both runs saw the same images.
+    picture
+        Draw the images that changed most, both masks side by side, to this PNG.
+    seed
+        Of the bootstrap; equal seeds give equal numbers.
+    json
+        Print the comparison as JSON.
+    """
+    from rich.console import Console
+
+    from pipeline.cli import console
+    from pipeline.insight.compare import compare as work_out
+    from pipeline.insight.compare import draw_changes
+
+    store = _readable(output)
+    found = work_out(store, run_a, run_b, top=top, masks=masks, seed=seed)
+    failed = fail_above is not None and found.shift.value > fail_above
+    if json:
+        console.print_json(comparison_json(found) | {"fail_above": fail_above, "failed": failed})
+    else:
+        _print_comparison(Console(highlight=False, soft_wrap=True), found)
+    screen = console.stderr_console()
+    if picture is not None:
+        drawn = draw_changes(store, found)
+        if drawn is None:
+            screen.print("no picture: no image of both runs changed and can still be read", markup=False)
+        else:
+            _write(picture, drawn)
+            screen.print(f"the images that changed most are in {picture}", markup=False)
+    if failed:
+        screen.print(f"[red]the class areas shifted by {found.shift.value:.4f}, more than --fail-above {fail_above}[/]")
+    return TOO_MANY_ERRORS if failed else DONE
+
+
+def query(
+    output: str,
+    sql: str | None = None,
+    *,
+    csv: Annotated[Flag, Parameter(name="--csv")] = False,
+    json: Flag = False,
+    parquet: Path | None = None,
+    views: Flag = False,
+) -> int:
+    """Ask the tables of an output in SQL (DuckDB): current, results, class_areas, class_totals and runs.
+
+    `current` has the newest row of each image and recipe, `results` every row of every run; `class_areas` is one row an
+    image and class, of current rows.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    sql
+        The query, such as "SELECT key, confidence FROM current ORDER BY confidence LIMIT 10".
+    csv
+        Print the rows as CSV.
+    json
+        Print the rows as JSON, one object a line.
+    parquet
+        Write the rows to this file.
+    views
+        Print the views as a script for the duckdb shell (duckdb -init FILE) instead of asking.
+    """
+    from pipeline.insight.query import open_tables, run_query, views_script
+
+    if views:
+        print(views_script(output), end="")
+        return DONE
+    if sql is None:
+        raise InputError('give a query, such as "SELECT count(*) FROM current", or --views')
+    if sum((csv, json, parquet is not None)) > 1:
+        raise InputError("--csv, --json and --parquet exclude each other; give one")
+    with open_tables(_readable(output)) as connection:
+        rows = run_query(connection, sql)
+        if parquet is not None:
+            check_table_name(parquet, (".parquet",))
+            write_table(parquet, rows)
+        else:
+            _print_rows(rows, "csv" if csv else "json" if json else "table")
+    return DONE
+
+
+def check_table_name(path: Path, suffixes: tuple[str, ...] = (".parquet", ".csv")) -> None:
+    """Raises InputError for a file whose name does not say how to write it."""
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path} does not end in {' or '.join(suffixes)}; its name says how the table is written")
+
+
+def write_table(path: Path, rows: "pa.RecordBatchReader") -> None:
+    """Rows to a Parquet or CSV file, a batch at a time. Nested columns become JSON in CSV."""
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+                _write_csv(file, rows)
+        else:
+            with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+                for batch in _batches(rows):
+                    writer.write_batch(batch)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error}); choose another place") from error
+
+
+def _write_csv(file: TextIO, rows: "pa.RecordBatchReader") -> None:
+    import csv
+
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows.schema.names)
+    for batch in _batches(rows):
+        writer.writerows(zip(*(map(_plain, column.to_pylist()) for column in batch.columns), strict=True))
+
+
+def _plain(value: object) -> object:
+    """CSV knows no lists and structs: they become JSON."""
+    import json
+
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+
+
+def _batches(rows: "pa.RecordBatchReader") -> Any:
+    """The batches of a query; what goes wrong on the way is told as what goes wrong at its start."""
+    import pyarrow as pa
+
+    from pipeline.insight.query import describe
+
+    try:
+        yield from rows
+    except (pa.ArrowException, RuntimeError) as error:
+        raise InputError(describe(error)) from error
+
+
+def _print_rows(rows: "pa.RecordBatchReader", form: Literal["csv", "json", "table"]) -> None:
+    if form == "json":
+        import json
+
+        for batch in _batches(rows):
+            for row in batch.to_pylist():
+                print(json.dumps(row, default=str, ensure_ascii=False))
+    elif form == "csv":
+        _write_csv(sys.stdout, rows)
+    elif rows.schema.names:
+        _print_table(rows)
+
+
+def _print_table(rows: "pa.RecordBatchReader") -> None:
+    import pyarrow as pa
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.cli import console
+
+    table = Table(box=None, pad_edge=False)
+    for field in rows.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        table.add_column(escape(console.printable(field.name)), justify="right" if numeric else "left", overflow="fold")
+    shown, more = 0, False
+    for batch in _batches(rows):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if shown == SHOWN_ROWS:
+                more = True
+                break
+            table.add_row(*(escape(console.printable(_cell(value))) for value in row))
+            shown += 1
+        if more:
+            break
+    # Wider than a terminal when it is read by another program.
+    screen = Console(highlight=False)
+    screen.print(table) if screen.is_terminal else Console(highlight=False, width=4000).print(table)
+    if more:
+        console.stderr_console().print(
+            f"the first {SHOWN_ROWS} rows; LIMIT gives others, --csv, --json and --parquet give all", markup=False
+        )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
+
+
+def _readable(output: str) -> "Store":
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    return store
+
+
+def _new_place(place: str) -> "Store":
+    from pipeline.storage.store import open_store
+
+    target = open_store(place)
+    target.check_writable()
+    if next(iter(target.list()), None) is not None:
+        raise InputError(f"{place} is not empty; give --copy-to a new folder")
+    return target
+
+
+def _copy(
+    store: "Store", ranking: "Ranking", target: "Store", form: Literal["label-studio", "cvat"], url_prefix: str | None
+) -> None:
+    from pipeline.cli import console
+    from pipeline.insight.labelling_export import Labelled, export_labelling
+    from pipeline.outputs.labels import read_labels
+    from pipeline.storage.store import open_store
+
+    source = open_store(str(ranking.record.job["source"]))
+    source.check_readable()
+    items = [Labelled(r.key, r.etag, r.mask_key, r.score, r.reason, r.confidence) for r in ranking.ranked]
+    labels = read_labels(store, ranking.record)
+    done = export_labelling(
+        items, source, store, target, labels, form, model_version=ranking.record.model_id, url_prefix=url_prefix
+    )
+    screen = console.stderr_console()
+    for key, why in done.left_out:
+        screen.print(f"left out {console.printable(key)}: {console.printable(why)}", markup=False)
+    screen.print(f"{done.images} images with their masks are under {target.uri}; {done.next_step}", markup=False)
+
+
+def _ranking_table(ranking: "Ranking") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.cli.console import printable
+
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("rank", "right"), ("score", "right"), ("image", "left"), ("why", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in ranking.ranked:
+        table.add_row(str(row.rank), f"{row.score:.3f}", escape(printable(row.key)), escape(row.reason))
+    return table
+
+
+def _ranking_note(ranking: "Ranking") -> str:
+    text = f"{len(ranking.ranked)} of {ranking.images} images, masks of recipe {ranking.record.recipe}"
+    if ranking.masks_compared is not None and ranking.masks_compared < ranking.images:
+        text += f"; {ranking.masks_compared} pairs of masks were compared"
+    return text
+
+
+def comparison_json(found: "Comparison") -> dict[str, Any]:
+    """A comparison for machines."""
+    from dataclasses import asdict
+
+    same = found.same
+    return {
+        "run_a": found.first.run_id,
+        "run_b": found.second.run_id,
+        "recipes": [found.first.recipe, found.second.recipe],
+        "images": list(found.images),
+        "shift": asdict(found.shift),
+        "classes": [asdict(change) for change in found.classes],
+        "same_images": {
+            "images": same.images,
+            "equal_masks": same.equal,
+            "compared": same.compared,
+            "pixel_agreement": same.pixels,
+            "mean_iu": same.mean_iu,
+            "changed": [
+                {"key": each.pair.key, "pixel_agreement": each.pixels, "mean_iu": each.mean_iu}
+                | {"mask_a": each.pair.mask_a, "mask_b": each.pair.mask_b}
+                for each in same.changed
+            ],
+        },
+    }
+
+
+def _print_comparison(screen: Any, found: "Comparison") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.cli.console import printable
+
+    for name, record, images in (("A", found.first, found.images[0]), ("B", found.second, found.images[1])):
+        screen.print(f"{name} {record.run_id}: {images} images, recipe {record.recipe}", markup=False)
+    shift = found.shift
+    screen.print(
+        f"shift of the class areas [bold]{shift.value:.4f}[/] (95 % interval {shift.low:.4f} to {shift.high:.4f}; "
+        f"chance alone would show about {shift.chance:.4f})"
+    )
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("class", "left"), ("A", "right"), ("B", "right"), ("change", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for change in sorted(found.classes, key=lambda change: -abs(change.after - change.before)):
+        name = escape(printable(change.class_name))
+        table.add_row(name, f"{change.before:.2%}", f"{change.after:.2%}", f"{change.after - change.before:+.2%}")
+    screen.print(table)
+    same = found.same
+    if not same.images:
+        screen.print("no image is in both runs with the same bytes, so no masks were compared")
+        return
+    text = f"{same.images} images are in both, {same.equal} with the very same mask"
+    if same.pixels is not None:
+        text += f"; pixel agreement {same.pixels:.2%}, mean IU {same.mean_iu:.3f} (over {same.compared})"
+    screen.print(text, markup=False)
+    for each in same.changed:
+        key = printable(each.pair.key)
+        screen.print(f"  {1 - each.pixels:6.1%} of the pixels changed, mean IU {each.mean_iu:.2f}: {key}", markup=False)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"cannot write the picture to {path} ({error}); choose another place") from error

@@ -1,0 +1,144 @@
+"""The process that decodes or encodes one image at a time for `pipeline.codec.processes`; not for use by hand.
+
+Run as `python -m pipeline.codec.worker_main ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS`. Fixed headers and small
+JSON come and go through stdin and stdout; images lie in the arena, an anonymous file shared with the parent.
+Nothing is pickled: should a hostile image take this process over, it can only answer with a wrong picture.
+"""
+
+import contextlib
+import ctypes
+import functools
+import gc
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from fcn_core.labels import LabelSet, encode_mask
+from pipeline.codec.images import decode
+from pipeline.errors import ImageError
+
+DECODE, ENCODE = 1, 2
+OK, FAILED, WORN_OUT = 0, 1, 2
+# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and
+# width.
+REQUEST = struct.Struct("<BIQII")
+# status; length of the JSON that follows (reason and message); length of the arena's content; height, width,
+# orientation.
+REPLY = struct.Struct("<BIQIIB")
+READY = b"codec-worker-1\n"
+
+_PR_SET_PDEATHSIG = 1
+# An arena that has grown beyond this is given back to the system rather than kept for the next image.
+ARENA_KEEP_BYTES = 64 << 20
+_STDERR_KEEP_BYTES = 64 << 10
+
+
+def main() -> None:
+    arena, parent, memory, max_pixels = (int(argument) for argument in sys.argv[1:])
+    # A library that prints must not garble the answers: stdout is ours alone, everybody else's goes to
+    # stderr.
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    _settle(parent, memory)
+    replies.write(READY)
+    _serve(sys.stdin.buffer, replies, arena, max_pixels)
+
+
+def _settle(parent: int, memory: int) -> None:
+    """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory, and keep to the
+    limit.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone already")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("800")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The limit is for the image; what the interpreter and its libraries have mapped comes on top.
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = mapped + memory
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
+    Image.MAX_IMAGE_PIXELS = None
+    gc.freeze()
+
+
+def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -> None:
+    """Answer requests until the parent closes the pipe."""
+    while header := requests.read(REQUEST.size):
+        operation, text_length, length, height, width = REQUEST.unpack(header)
+        text = requests.read(text_length)
+        try:
+            if operation == DECODE:
+                reply = _decode(arena, length, max_pixels)
+            else:
+                reply = _encode(arena, length, (height, width), text)
+        except Exception as error:
+            reply = _failure(error)
+        replies.write(reply)
+        if reply[0] == WORN_OUT:
+            return  # a heap that has hit its limit once may fail the next image, too
+        if os.fstat(2).st_size > _STDERR_KEEP_BYTES:
+            os.ftruncate(2, 0)
+
+
+def _decode(arena: int, length: int, max_pixels: int) -> bytes:
+    decoded = decode(_read(arena, length), max_pixels)
+    height, width, _ = decoded.pixels.shape
+    _write(arena, decoded.pixels.reshape(-1).data)
+    return REPLY.pack(OK, 0, decoded.pixels.nbytes, height, width, decoded.orientation)
+
+
+def _encode(arena: int, length: int, shape: tuple[int, int], labels_json: bytes) -> bytes:
+    mask = np.frombuffer(_read(arena, length), np.uint8).reshape(shape)
+    png = encode_mask(mask, _labels(labels_json))
+    _write(arena, memoryview(png))
+    return REPLY.pack(OK, 0, len(png), 0, 0, 0)
+
+
+@functools.lru_cache(maxsize=4)
+def _labels(labels_json: bytes) -> LabelSet:
+    return LabelSet.model_validate_json(labels_json)
+
+
+def _failure(error: Exception) -> bytes:
+    if isinstance(error, MemoryError):
+        error = ImageError("out_of_memory", "The image takes more memory than a codec worker may use.")
+    if isinstance(error, ImageError):
+        told = {"reason": error.reason, "message": error.message}
+    else:
+        told = {"error": f"{type(error).__name__}: {error}"[:1000]}
+    text = json.dumps(told).encode()
+    return REPLY.pack(WORN_OUT if told.get("reason") == "out_of_memory" else FAILED, len(text), 0, 0, 0, 0) + text
+
+
+def _read(arena: int, length: int) -> bytes:
+    parts: list[bytes] = []
+    done = 0
+    while done < length:
+        part = os.pread(arena, length - done, done)
+        if not part:
+            raise EOFError("the arena is shorter than announced")
+        parts.append(part)
+        done += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _write(arena: int, data: memoryview) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(arena, data[done:], done)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Labelled data: layouts, manifests, and the check before anybody trains on them."""

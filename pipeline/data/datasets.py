@@ -1,0 +1,259 @@
+"""Data sets in any storage: opened by URI, checked for what is there, read through a local cache.
+
+The one thing to know: opening lists files and reads lists, never pixels. What it returns is an
+`fcn_core.datasets.Pairs`, which can be pickled, opens its storage anew on each node, and reads a file when an example
+is asked for.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_core.datasets import Dataset, Pairs
+from fcn_core.errors import FcnError
+from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
+from pipeline.data import manifest
+from pipeline.data.layouts import (
+    CityscapesLayout,
+    Layout,
+    ManifestLayout,
+    Missing,
+    SbdLayout,
+    SegnetLayout,
+    Split,
+    VocLayout,
+)
+from pipeline.data.options import DatasetOptions, Preset
+from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
+from pipeline.storage.file_cache import FileCache
+from pipeline.storage.places import Places, split_uri
+from pipeline.storage.store import ObjectInfo, Store, open_store, read_object
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+LABELS_FILE = "labels.json"
+CLASSES_FILE = "classes.txt"
+READS_AT_ONCE = 16
+
+_LABELS_OF_PRESET: Mapping[str, str] = {"voc2012": "voc", "sbd": "voc", "camvid": "camvid", "cityscapes": "cityscapes"}
+_EXPECTED: Mapping[Preset | None, str] = {
+    None: "ImageSets/Segmentation/*.txt as in PASCAL VOC's layout",
+    "voc2012": "ImageSets/Segmentation/*.txt as in PASCAL VOC's layout",
+    "sbd": "ImageSets/Segmentation/val.txt as in PASCAL VOC's layout",
+    "camvid": "ImageSets/Segmentation/*.txt nor train.txt",
+    "cityscapes": "leftImg8bit/<split>/<city>/",
+}
+_NAMED_AT_MOST = 3
+_CHECK = "mend the list or the files (fcn data check names them all)"
+
+
+class StoredFiles:
+    """Reads the files of a data set by key, through the cache if there is one. Can be pickled.
+
+    Of `known` files the bytes are proven to be the ones that were listed. Raises FileNotFoundError for a file that is
+    not there, and StorageError for other trouble.
+    """
+
+    def __init__(self, places: Places, known: Mapping[str, ObjectInfo], cache: FileCache | None) -> None:
+        self.places = places
+        self.known = {key: (info.etag, info.size) for key, info in known.items()}
+        self.cache = cache
+
+    def __call__(self, key: str) -> bytes:
+        store, name = self.places.find(key)
+        etag, size = self.known.get(key, (None, None))
+        try:
+            if self.cache is None or etag is None:
+                return store.get(name, size=size, etag=etag)
+            identity = "\0".join((store.uri, name, etag, str(size)))
+            return self.cache.get(identity, lambda: store.get(name, size=size, etag=etag))
+        except ObjectMissing as error:
+            raise FileNotFoundError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A data set with its storage looked through: which splits it has, which classes, what is missing."""
+
+    options: DatasetOptions
+    uri: str
+    labels: LabelSet
+    layout: Layout
+    places: Places
+
+    def splits(self) -> list[str]:
+        """The names of its splits, sorted."""
+        return _asked(self.layout.splits)
+
+    def split(self, name: str) -> Split:
+        """What is there of a split. Raises InputError if there is no such split."""
+        splits = self.splits()
+        if name not in splits:
+            there = f"it has {', '.join(splits)}" if splits else "it has none"
+            raise InputError(f"data set {self.uri} has no split {name!r} ({there}); choose another")
+        return _asked(lambda: self.layout.split(name))
+
+    def pairs(self, split: Split) -> Pairs:
+        """The pairs of a split that are there, as a data set."""
+        keys = {key for pair in split.pairs for key in (pair.image, pair.mask)}
+        if self._is_local(keys):
+            # A user's own disk: no etags to carry along, and a cache only if one is asked for by name.
+            cache = self._cache(self.options.cache) if self.options.cache else None
+            known = self._known(keys) if cache else {}
+        else:
+            cache = self._cache(self.options.cache)
+            known = self._known(keys)
+        read = StoredFiles(self.places, known, cache)
+        return Pairs(read, split.pairs, self.labels, self.options.mask_coding, self.layout.recode)
+
+    def _is_local(self, keys: set[str]) -> bool:
+        schemes = {key.partition("://")[0].lower() for key in keys if "://" in key}
+        return self.places.root.location.scheme == "file" and schemes <= {"file"}
+
+    def _known(self, keys: set[str]) -> dict[str, ObjectInfo]:
+        return {key: self.layout.known[key] for key in keys if key in self.layout.known}
+
+    def _cache(self, folder: str | None) -> FileCache | None:
+        if self.options.cache_bytes == 0:
+            return None
+        cache = FileCache(folder, self.options.cache_bytes)
+        cache.prepare()
+        return cache
+
+
+def open_catalog(options: DatasetOptions) -> Catalog:
+    """Look through a data set's storage. Raises InputError for what a person must mend, storage out of reach
+    included."""
+    return _asked(lambda: _open(options))
+
+
+def open_dataset(options: DatasetOptions, split: str) -> Pairs:
+    """A split of a data set, every file of it known to be there. Can be pickled.
+
+    Raises InputError for storage that cannot be reached, a split that is not there, and a list that does not fit the
+    files; what is in the files shows when they are read (`fcn data check` reads them all).
+    """
+    catalog = open_catalog(options)
+    found = catalog.split(split)
+    for note in found.notes:
+        log.info("dataset=%s split=%s note=%r", catalog.uri, split, note)
+    if found.missing:
+        raise InputError(f"data set {catalog.uri}: split {split!r} {_missing(found.missing)}; {_CHECK}")
+    if found.duplicates:
+        raise InputError(f"data set {catalog.uri}: split {split!r} lists {found.duplicates[0]!r} twice; {_CHECK}")
+    if not found.pairs:
+        raise InputError(f"data set {catalog.uri}: split {split!r} is empty; give it one image name a line")
+    return catalog.pairs(found)
+
+
+def class_pixels(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """How many pixels each class has in all masks of a data set: int64 [num_classes]; ignored ones count nowhere.
+
+    Reads the masks only. Raises DataError for a mask that cannot be used.
+    """
+    mask_of: Callable[[int], npt.NDArray[np.uint8]]
+    mask_of = dataset.mask if isinstance(dataset, Pairs) else lambda index: dataset[index].mask
+    classes = dataset.labels.num_classes
+
+    def count(index: int) -> npt.NDArray[np.int64]:
+        return np.bincount(mask_of(index).ravel(), minlength=256)[:classes].astype(np.int64)
+
+    total = np.zeros(classes, np.int64)
+    with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="masks") as threads:
+        # In blocks, so that what is queued does not grow with the data set.
+        for first in range(0, len(dataset), 1024):
+            for counts in threads.map(count, range(first, min(first + 1024, len(dataset)))):
+                total += counts
+    return total
+
+
+def _missing(missing: tuple[Missing, ...]) -> str:
+    named = ", ".join(item.place for item in missing[:_NAMED_AT_MOST])
+    more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
+    files = "a file that is not there" if len(missing) == 1 else f"{len(missing)} files that are not there"
+    return f"needs {files} ({named}{more})"
+
+
+def _open(options: DatasetOptions) -> Catalog:
+    if _is_manifest(options.dataset):
+        folder, name = split_uri(options.dataset)
+        places = Places(open_store(folder))
+        # Asks quickly whether anybody is there at all; whoever may read but not list is let through.
+        with contextlib.suppress(AccessDenied):
+            places.root.check_readable()
+        rows = manifest.parse_manifest(places.root.get(name), name)
+        layout: Layout = ManifestLayout(rows, places)
+        labels = _labels(options, places.root, "the manifest's folder")
+        return Catalog(options, options.dataset, labels, layout, places)
+    store = open_store(options.dataset)
+    store.check_readable()
+    layout = _folder_layout(store, options.preset)
+    if not layout.splits():
+        raise InputError(
+            f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; correct the path, give a manifest, "
+            "or name the data set's layout with --preset"
+        )
+    return Catalog(options, store.uri, _labels(options, store, store.uri), layout, Places(store))
+
+
+def _is_manifest(dataset: str) -> bool:
+    return split_uri(dataset)[1].lower().endswith(manifest.SUFFIXES)
+
+
+def _folder_layout(store: Store, which: Preset | None) -> Layout:
+    if which == "cityscapes":
+        return CityscapesLayout.at(store)
+    if which == "sbd":
+        return SbdLayout.at(store)
+    voc = VocLayout.at(store)
+    if which == "camvid" and not voc.splits():
+        return SegnetLayout.at(store)
+    return voc
+
+
+def _labels(options: DatasetOptions, store: Store, where: str) -> LabelSet:
+    if options.labels is not None:
+        if options.labels.lower().endswith(".json"):
+            return parse_labels(read_object(options.labels), options.labels)
+        return find_labels(options.labels)
+    if options.preset is not None:
+        return preset(_LABELS_OF_PRESET[options.preset])
+    try:
+        return parse_labels(store.get(LABELS_FILE), f"{store.uri}/{LABELS_FILE}")
+    except ObjectMissing:
+        pass
+    try:
+        return _listed_labels(store.get(CLASSES_FILE), store)
+    except ObjectMissing:
+        raise InputError(
+            f"nothing says which classes {options.dataset} has; give --labels (voc, camvid, cityscapes or a .json "
+            f"file) or --preset, or put {LABELS_FILE} or {CLASSES_FILE} into {where}"
+        ) from None
+
+
+def _listed_labels(data: bytes, store: Store) -> LabelSet:
+    """One class name a line, in the order of the indices; coloured as PASCAL VOC would."""
+    try:
+        names = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{store.uri}/{CLASSES_FILE} is not text in UTF-8; give it one class name a line") from error
+    folders = store.location.folders
+    name = folders[-1] if folders else "classes"
+    return parse_labels(json.dumps({"name": name, "names": names}).encode(), f"{store.uri}/{CLASSES_FILE}")
+
+
+def _asked(question: Callable[[], Answer]) -> Answer:
+    """What a question to storage returns; every trouble is an InputError, since nothing has begun yet."""
+    try:
+        return question()
+    except (StorageError, FcnError) as error:
+        raise InputError(str(error)) from error

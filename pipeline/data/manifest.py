@@ -1,0 +1,102 @@
+"""A manifest: a table that says which image has which mask and belongs to which split.
+
+Parquet or CSV with the columns image, mask and split; further columns are left alone. A key is relative to the folder
+of the manifest, or a full URI.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.errors import InputError, StorageError
+from pipeline.outputs.results import read_table
+
+SUFFIXES = (".parquet", ".csv")
+COLUMNS = ("image", "mask", "split")
+
+_FULL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled image of a manifest, its keys as they are written there."""
+
+    image: str
+    mask: str
+    split: str
+
+
+def is_full(key: str) -> bool:
+    """Whether a key says by itself where the file is: a URI, or an absolute path."""
+    return _FULL.match(key) is not None
+
+
+def parse_manifest(data: bytes, name: str) -> list[Row]:
+    """The rows of a manifest in order. Raises InputError that names `name`, and the row where one is at fault."""
+    rows = _csv_rows(data, name) if name.lower().endswith(".csv") else _parquet_rows(data, name)
+    found = []
+    for number, values in enumerate(rows, 1):
+        found.append(_row(values, number, name))
+    if not found:
+        raise InputError(f"manifest {name} has no rows; give it one row an image")
+    return found
+
+
+def _row(values: Sequence[object], number: int, name: str) -> Row:
+    texts = []
+    for column, value in zip(COLUMNS, values, strict=True):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"manifest {name}: row {number} has no {column}; fill it in or remove the row")
+        texts.append(value.strip())
+    row = Row(*texts)
+    for key in (row.image, row.mask):
+        parts = key.split("/")
+        if not is_full(key) and ("\0" in key or any(part in ("", ".", "..") for part in parts)):
+            raise InputError(
+                f"manifest {name}: row {number} has the key {key!r}, which leads nowhere inside the manifest's folder; "
+                "write the path below that folder, or a full URI"
+            )
+    return row
+
+
+def _csv_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
+    try:
+        text = data.decode("utf-8-sig")
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [column.strip() for column in next(lines, [])]
+        places = _places(header, name)
+        for line in lines:
+            if line:
+                yield [line[place] if place < len(line) else "" for place in places]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"manifest {name} is not CSV in UTF-8 ({error}); save it again as such") from error
+
+
+def _parquet_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
+    try:
+        table = read_table(data, name)
+    except StorageError as error:
+        raise InputError(f"manifest {name} is not a readable Parquet file; write it again") from error
+    places = _places(table.column_names, name)
+    columns = []
+    for column, place in zip(COLUMNS, places, strict=True):
+        values = table.column(place)
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise InputError(f"manifest {name}: column {column} holds {values.type}; it must hold strings")
+        columns.append(values.to_pylist())
+    yield from zip(*columns, strict=True)
+
+
+def _places(header: Sequence[str], name: str) -> list[int]:
+    """Where each of our columns stands."""
+    for column in COLUMNS:
+        if header.count(column) != 1:
+            found = f"it has {', '.join(map(repr, header[:12]))}" if header else "it is empty"
+            fault = "has no column" if column not in header else "has more than one column"
+            raise InputError(f"manifest {name} {fault} {column!r} ({found}); it needs {', '.join(COLUMNS)}, once each")
+    return [header.index(column) for column in COLUMNS]

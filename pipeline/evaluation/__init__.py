@@ -1,0 +1,1 @@
+"""Scoring a model on labelled images, on the same actor pool as labelling."""

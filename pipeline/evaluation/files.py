@@ -1,0 +1,194 @@
+"""What an evaluation leaves behind: a row an example, the scores, the confusion matrix.
+
+    OUTPUT/images.parquet    one row an example
+    OUTPUT/confusion.csv     true classes by predicted classes, in pixels
+    OUTPUT/worst.png         the examples with the lowest mean IU: image, truth, prediction
+    OUTPUT/scores.json       all of it in numbers, and what was scored on what; written last, removed first
+
+No times or host names inside: equal evaluations give equal bytes.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fcn_core import PredictorSettings
+from fcn_core.metrics import Scores
+from pipeline.errors import StorageError
+from pipeline.models.load import ModelOrigin
+from pipeline.outputs.identity import digest
+from pipeline.outputs.results import to_parquet
+from pipeline.storage.store import Store
+
+SCORES_FILE, IMAGES_FILE, CONFUSION_FILE, WORST_FILE = "scores.json", "images.parquet", "confusion.csv", "worst.png"
+
+CLASS_SCORE = pa.struct(
+    [
+        pa.field("class_id", pa.int16(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("truth_pixels", pa.int64(), nullable=False),
+        pa.field("intersection_pixels", pa.int64(), nullable=False),
+        pa.field("union_pixels", pa.int64(), nullable=False),
+    ]
+)
+
+IMAGES_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("mask", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("labelled_pixels", pa.int64()),
+        pa.field("pixel_accuracy", pa.float64()),
+        pa.field("mean_iu", pa.float64()),
+        pa.field("classes", pa.list_(CLASS_SCORE)),
+        pa.field("confidence", pa.float32()),
+        pa.field("image_sha256", pa.string()),
+        pa.field("truth_sha256", pa.string()),
+    ],
+    metadata={"fcn_schema": "evaluation/1"},
+)
+"""One row an example, in the data set's order. See docs/evaluation.md for what each column means."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class in one example: pixels labelled so, those of them that were found, and those labelled or found."""
+
+    class_id: int
+    class_name: str
+    truth_pixels: int
+    intersection_pixels: int
+    union_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """What is known of one example: status "ok" with scores, or "error" with a reason.
+
+    Scores are None where no pixel is labelled. `truth_sha256` is of the class indices, not of the mask file.
+    """
+
+    name: str
+    image: str
+    mask: str
+    status: str
+    error: str | None = None
+    message: str | None = None
+    width: int | None = None
+    height: int | None = None
+    labelled_pixels: int | None = None
+    pixel_accuracy: float | None = None
+    mean_iu: float | None = None
+    classes: tuple[ClassScore, ...] | None = None
+    confidence: float | None = None
+    image_sha256: str | None = None
+    truth_sha256: str | None = None
+
+
+class BrokenExample(BaseModel):
+    """An example that could not be scored: `error` is a stable code, `message` the sentence for a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    error: str
+    message: str
+
+
+class EvaluationRecord(BaseModel):
+    """scores.json: which model, on which examples, with which settings, and how good it is there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    model: ModelOrigin
+    model_id: str
+    params_id: str
+    """Digest of all settings that can change a mask."""
+    settings: PredictorSettings
+    dataset: str
+    split: str
+    classes: tuple[str, ...]
+    examples: int
+    """Examples that were scored."""
+    examples_digest: str
+    """Of their image files and their truth, wherever they lie and whatever they are called: see `same_examples`."""
+    scores: Scores
+    confusion: tuple[tuple[int, ...], ...]
+    """Pixels of true class (row) that were given a class (column)."""
+    errors: tuple[BrokenExample, ...] = ()
+
+    def same_examples(self, other: "EvaluationRecord") -> bool:
+        """Whether both were scored on the same images against the same truth, so that their scores can be compared."""
+        return self.examples_digest == other.examples_digest and self.classes == other.classes
+
+
+def examples_digest(table: pa.Table) -> str:
+    """Stands for the examples that were scored: 16 hexadecimal digits, of file contents and truth in any order."""
+    columns = (table.column(name).to_pylist() for name in ("image_sha256", "truth_sha256"))
+    return digest(sorted([image, truth] for image, truth in zip(*columns, strict=True) if image))
+
+
+def broken_examples(table: pa.Table) -> tuple[BrokenExample, ...]:
+    """The examples that could not be scored, in the table's order."""
+    columns = (table.column(name).to_pylist() for name in ("name", "error", "message"))
+    return tuple(
+        BrokenExample(name=name, error=error, message=message)
+        for name, error, message in zip(*columns, strict=True)
+        if error
+    )
+
+
+def images_table(rows: Sequence[ExampleRow]) -> pa.Table:
+    """`rows` as a table of IMAGES_SCHEMA."""
+
+    def column(name: str) -> list[Any]:
+        if name == "classes":
+            return [None if row.classes is None else [asdict(score) for score in row.classes] for row in rows]
+        return [getattr(row, name) for row in rows]
+
+    return pa.table({name: column(name) for name in IMAGES_SCHEMA.names}, schema=IMAGES_SCHEMA)
+
+
+def confusion_csv(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """True classes down, predicted classes across, in pixels."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(["truth", *classes])
+    writer.writerows([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
+    return sink.getvalue().encode()
+
+
+def write_evaluation(output: Store, record: EvaluationRecord, table: pa.Table, worst: bytes | None) -> None:
+    """Write an evaluation, replacing one that is there. Whoever finds scores.json finds the files that belong to it."""
+    output.delete(SCORES_FILE)
+    output.put(IMAGES_FILE, to_parquet(table))
+    output.put(CONFUSION_FILE, confusion_csv(np.array(record.confusion, np.int64), record.classes))
+    if worst is None:
+        output.delete(WORST_FILE)
+    else:
+        output.put(WORST_FILE, worst)
+    output.put(SCORES_FILE, record.model_dump_json(indent=2).encode())
+
+
+def read_evaluation(output: Store) -> EvaluationRecord:
+    """The record of an evaluation. Raises ObjectMissing when there is none, StorageError for one that is damaged."""
+    try:
+        return EvaluationRecord.model_validate_json(output.get(SCORES_FILE))
+    except ValidationError as error:
+        raise StorageError(
+            f"{output.uri}: {SCORES_FILE} is not a record this version reads ({error.errors()[0]['msg']}); "
+            "evaluate the model again"
+        ) from error

@@ -1,0 +1,294 @@
+"""Images and their masks as a project that a labelling tool imports: Label Studio or CVAT.
+
+Both get copies of the images under flat names of their own (a tool that flattens folders must not mix images up), the
+masks as what the model proposes, the label set in the tool's own format, and `images.csv`, which says which copy is
+which image.
+"""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from fcn_core import LabelSet
+from fcn_core.errors import LabelError
+from fcn_core.labels import Mask, decode_mask, encode_mask
+from pipeline.errors import InputError, ObjectChanged, ObjectMissing
+from pipeline.insight.brush_rle import encode_brush
+from pipeline.outputs.identity import digest
+from pipeline.storage.store import Store
+
+LabellingFormat = Literal["label-studio", "cvat"]
+
+COPIES_AT_ONCE = 8
+TASKS_A_FILE = 50
+LONGEST_NAME = 150
+"""Bytes of a copy's name without its suffix, and without the mark that tells it from another."""
+
+_MARKED = re.compile(r"-[0-9a-f]{16}$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One image with its mask: the image's identity, where the mask is, and what to keep beside them."""
+
+    key: str
+    etag: str
+    mask_key: str
+    score: float
+    reason: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did: `left_out` are (key, why) of images that are not what they were when they were segmented."""
+
+    images: int
+    left_out: tuple[tuple[str, str], ...]
+    next_step: str
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    item: Labelled
+    name: str  # of the copy, without a folder or suffix
+    suffix: str
+    image: bytes
+    mask: Mask
+
+
+def export_labelling(
+    items: Sequence[Labelled],
+    source: Store,
+    output: Store,
+    target: Store,
+    labels: LabelSet,
+    form: LabellingFormat,
+    *,
+    model_version: str,
+    url_prefix: str | None = None,
+) -> Exported:
+    """Write `items`, in their order, as a project under `target`.
+
+    Images are read from `source`, masks from `output`. An image that has changed since it was segmented is left out:
+    its mask is of another picture. `url_prefix` is where Label Studio will find the folder `images/`; default: what
+    `image_prefix` says. Raises InputError for labels that the format cannot express.
+    """
+    names = copy_names([item.key for item in items])
+    left_out: list[tuple[str, str]] = []
+
+    def load(item: Labelled) -> _Loaded | None:
+        try:
+            image = source.get(item.key, etag=item.etag)
+            mask = decode_mask(output.get(item.mask_key))
+        except (ObjectChanged, ObjectMissing, LabelError) as error:
+            left_out.append((item.key, str(error)))
+            return None
+        suffix = PurePosixPath(item.key).suffix.lower()
+        suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ".jpg"
+        return _Loaded(item, names[item.key], suffix, image, mask)
+
+    with ThreadPoolExecutor(COPIES_AT_ONCE, "labelling") as threads:
+        loaded = _loaded(threads, load, items)
+        if form == "cvat":
+            written, next_step = _write_cvat(loaded, target, labels)
+        else:
+            prefix = url_prefix if url_prefix is not None else image_prefix(target)
+            written, next_step = _write_label_studio(loaded, target, labels, prefix, model_version)
+    _write_list(target, written)
+    return Exported(len(written), tuple(sorted(left_out)), next_step)
+
+
+def copy_names(keys: Sequence[str]) -> dict[str, str]:
+    """A flat name for the copy of each key, all different, even where case does not count and in every tool.
+
+    The key without its suffix; what is not a letter, digit, '.', '-' or '_' becomes '_'. Names that would meet, and
+    those too long, end in a digest of the key.
+    """
+    plain = {key: _plain_name(key) for key in keys}
+    uses = Counter(name.lower() for name in plain.values())
+
+    def name_of(key: str) -> str:
+        name = plain[key]
+        # A name that looks marked is marked, too: it must not be what another key is given.
+        free = uses[name.lower()] == 1 and len(name) <= LONGEST_NAME and not _MARKED.search(name)
+        return name if free and name else f"{name[:LONGEST_NAME] or 'image'}-{digest(key)}"
+
+    return {key: name_of(key) for key in keys}
+
+
+def _plain_name(key: str) -> str:
+    stem = re.sub(r"\.\w{1,5}$", "", key, flags=re.ASCII)
+    return re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII).lstrip(".-")
+
+
+def image_prefix(target: Store) -> str:
+    """Where Label Studio finds what is under `target`: object storage by URI, a folder through its local storage.
+
+    For a folder, LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT must be the folder that it lies in.
+    """
+    if target.location.scheme != "file":
+        return target.uri.split("?")[0].rstrip("/")
+    return f"/data/local-files/?d={quote(target.location.folders[-1] if target.location.folders else '')}"
+
+
+def _loaded(
+    threads: ThreadPoolExecutor, load: Callable[[Labelled], _Loaded | None], items: Sequence[Labelled]
+) -> Iterator[_Loaded]:
+    """In order, a few at a time: images may be large."""
+    rest = iter(items)
+    while chunk := list(islice(rest, COPIES_AT_ONCE)):
+        yield from (one for one in threads.map(load, chunk) if one is not None)
+
+
+def _write_label_studio(
+    loaded: Iterator[_Loaded], target: Store, labels: LabelSet, prefix: str, model_version: str
+) -> tuple[list[_Loaded], str]:
+    written: list[_Loaded] = []
+    tasks: list[dict[str, Any]] = []
+    files = 0
+
+    def flush() -> None:
+        nonlocal files
+        files += 1
+        target.put(f"tasks-{files:03d}.json", json.dumps(tasks, ensure_ascii=False).encode())
+        tasks.clear()
+
+    for one in loaded:
+        file = f"{one.name}{one.suffix}"
+        target.put(f"images/{file}", one.image)
+        tasks.append(_task(one, f"{prefix}/images/{quote(file)}", labels, model_version))
+        written.append(_without_pixels(one))
+        if len(tasks) == TASKS_A_FILE:
+            flush()
+    if tasks:
+        flush()
+    target.put("label_config.xml", label_config(labels).encode())
+    return written, "make a Label Studio project with label_config.xml as its labelling interface, import tasks-*.json"
+
+
+def _task(one: _Loaded, url: str, labels: LabelSet, model_version: str) -> dict[str, Any]:
+    """One image with what the model proposes, a brush region for each class that is there."""
+    height, width = one.mask.shape
+    regions = [
+        {
+            "id": f"{one.name[:20]}-{index}",
+            "type": "brushlabels",
+            "from_name": "label",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {
+                "format": "rle",
+                "rle": encode_brush(one.mask == index),
+                "brushlabels": [labels.names[index]],
+            },
+        }
+        for index in np.unique(one.mask).tolist()
+        if index < labels.num_classes
+    ]
+    prediction = {"model_version": model_version, "score": one.item.confidence, "result": regions}
+    data = {"image": url, "key": one.item.key, "score": one.item.score, "reason": one.item.reason}
+    return {"data": data, "predictions": [prediction]}
+
+
+def label_config(labels: LabelSet) -> str:
+    """Label Studio's labelling interface for a label set."""
+    lines = [
+        f"    <Label value={quoteattr(name)} background={quoteattr('#{:02x}{:02x}{:02x}'.format(*color))}/>"
+        for name, color in zip(labels.names, labels.palette, strict=True)
+    ]
+    return "\n".join(
+        [
+            "<View>",
+            '  <Image name="image" value="$image" zoom="true"/>',
+            '  <BrushLabels name="label" toName="image">',
+            *lines,
+            "  </BrushLabels>",
+            "</View>",
+            "",
+        ]
+    )
+
+
+def _write_cvat(loaded: Iterator[_Loaded], target: Store, labels: LabelSet) -> tuple[list[_Loaded], str]:
+    """The layout of CVAT's "Segmentation mask 1.1", and the annotations alone as the zip that CVAT uploads.
+
+    Without SegmentationObject, CVAT makes one mask a class of each image, which is what these masks are.
+    """
+    labels = _paintable(labels)
+    written: list[_Loaded] = []
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+
+        def put(name: str, data: bytes) -> None:
+            target.put(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+        for one in loaded:
+            target.put(f"JPEGImages/{one.name}{one.suffix}", one.image)
+            put(f"SegmentationClass/{one.name}.png", encode_mask(one.mask, labels))
+            written.append(_without_pixels(one))
+        put("ImageSets/Segmentation/default.txt", "".join(f"{one.name}\n" for one in written).encode())
+        put("labelmap.txt", labelmap(labels).encode())
+    target.put("annotations.zip", sink.getvalue())
+    raw = [
+        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "attributes": []}
+        for name, color in zip(labels.names, labels.palette, strict=True)
+    ]
+    target.put("labels.json", json.dumps(raw, indent=1, ensure_ascii=False).encode())
+    return written, (
+        "make a CVAT task with labels.json (Raw) as its labels and the files in JPEGImages, "
+        'then upload annotations.zip as "Segmentation mask 1.1"'
+    )
+
+
+def labelmap(labels: LabelSet) -> str:
+    """CVAT's labelmap.txt: name, colour, and two fields that segmentation has no use for."""
+    lines = [f"{name}:{','.join(map(str, color))}::" for name, color in zip(labels.names, labels.palette, strict=True)]
+    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
+
+
+def _paintable(labels: LabelSet) -> LabelSet:
+    """Labels that CVAT can tell apart by colour. Raises InputError for names that its label map cannot hold."""
+    for name in labels.names:
+        if ":" in name or name.startswith("#") or name != name.strip() or "\n" in name:
+            raise InputError(
+                f"CVAT's labelmap.txt cannot hold the class name {name!r} (no ':' or line break, no '#' or space "
+                "at its ends); take --format label-studio"
+            )
+    if len(set(labels.palette)) == labels.num_classes:
+        return labels
+    # Colours of one's own may repeat. Any that differ will do.
+    colors = tuple((index, 255 - index, 37 * index % 256) for index in range(labels.num_classes))
+    return labels.model_copy(update={"palette": colors})
+
+
+def _without_pixels(one: _Loaded) -> _Loaded:
+    return _Loaded(one.item, one.name, one.suffix, b"", np.zeros((0, 0), np.uint8))
+
+
+def _write_list(target: Store, written: Sequence[_Loaded]) -> None:
+    sink = io.StringIO()
+    rows = csv.writer(sink, lineterminator="\n")
+    rows.writerow(["name", "key", "etag", "score", "reason", "confidence", "mask_key"])
+    rows.writerows(
+        [f"{one.name}{one.suffix}", one.item.key, one.item.etag, one.item.score, one.item.reason, one.item.confidence,
+         one.item.mask_key]
+        for one in written
+    )  # fmt: skip
+    target.put("images.csv", sink.getvalue().encode(errors="surrogatepass"))

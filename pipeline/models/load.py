@@ -1,0 +1,104 @@
+"""The model that a job names: a bundle's folder or URI, or `registry:<name>@champion`, opened and verified.
+
+A reference to a registry is looked up once, here; the origin that comes with the bundle says what it stood for, and
+goes into the job's record.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from fcn_core import BundleError, ModelBundle
+from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
+from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.models.registry import is_reference, open_registry
+from pipeline.storage.store import open_store
+
+
+class ModelOrigin(BaseModel):
+    """Where a job's model came from. `name` to `champion` are None for a model that no registry was asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    asked: str
+    """The model as the job names it."""
+    uri: str
+    """Where its files are; a registry's are never replaced."""
+    model_id: str
+    name: str | None = None
+    version: str | None = None
+    champion: int | None = None
+    """The promotion that `@champion` was at that moment."""
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return f"{self.asked} is model {self.model_id}"
+        promoted = f", promotion {self.champion}" if self.champion else ""
+        return f"{self.asked} is version {self.version} of {self.name}{promoted}"
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A verified bundle, and where it came from."""
+
+    bundle: ModelBundle
+    origin: ModelOrigin
+
+
+def open_model(model: str, registry: str | None = None) -> OpenedModel:
+    """Open the model at a path or URI, or the one that `registry:<name>[@<version>|@champion]` stands for now.
+
+    `registry` is where references are looked up; default: FCN_REGISTRY. Raises InputError for what a person must
+    mend, and lets StorageUnavailable through: that may mend itself.
+    """
+    try:
+        if not is_reference(model):
+            store = open_store(model)
+            bundle = _read_bundle(model)
+            return OpenedModel(bundle, ModelOrigin(asked=model, uri=store.uri, model_id=bundle.model_id))
+        found = open_registry(registry).resolve(model)
+        bundle = _read_bundle(found.uri)
+        if bundle.model_id != found.model_id:
+            raise InputError(
+                f"{found.uri} holds model {bundle.model_id} where the registry promises {found.model_id}; "
+                "its files were replaced by hand, so delete the folder and publish the model again"
+            )
+    except StorageUnavailable:
+        raise
+    except (StorageError, BundleError) as error:
+        raise InputError(str(error)) from error
+    origin = ModelOrigin(
+        asked=model,
+        uri=found.uri,
+        model_id=found.model_id,
+        name=found.name,
+        version=found.version,
+        champion=found.champion,
+    )
+    return OpenedModel(bundle, origin)
+
+
+def load_bundle(model: str, registry: str | None = None) -> ModelBundle:
+    """The model at a path or URI, or the one that `registry:<name>[@<version>|@champion]` stands for now, verified.
+
+    `registry` is where references are looked up; default: FCN_REGISTRY. Raises InputError for what a person must mend,
+    StorageUnavailable for what may mend itself.
+    """
+    return open_model(model, registry).bundle
+
+
+def _read_bundle(uri: str) -> ModelBundle:
+    store = open_store(uri)
+    files = {}
+    # model.json first: where it is the commit, the weights are there too.
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        try:
+            files[name] = store.get(name)
+        except ObjectMissing:
+            continue  # from_files says which one is missing
+    if not files:
+        raise InputError(
+            f"there is no model at {uri}: neither {MODEL_FILE} nor {WEIGHTS_FILE}; "
+            "give the folder of a bundle (`fcn model new` makes one)"
+        )
+    return ModelBundle.from_files(files, source=uri)

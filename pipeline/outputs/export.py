@@ -1,0 +1,78 @@
+"""Masks under plain names, for tools that expect photos/a.jpg's mask at photos/a.png."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import PurePosixPath
+
+from pipeline.errors import InputError
+from pipeline.outputs import runs
+from pipeline.outputs.identity import safe_path
+from pipeline.outputs.results import read_current
+from pipeline.outputs.runs import RunRecord
+from pipeline.storage.store import open_store
+
+COPIES_AT_ONCE = 32
+
+
+def export_masks(output: str, destination: str, recipe: str | None = None) -> tuple[int, str]:
+    """Copy the current mask of every image to `destination`; returns how many, and of which recipe.
+
+    The image's suffix becomes .png. Where two images would share a name (a.jpg and a.png), both keep their suffix
+    (a.jpg.png). Masks already there are replaced. Raises InputError when there is nothing to export.
+    """
+    store = open_store(output)
+    store.check_readable()
+    chosen = _find(list(runs.records(store)), recipe, output)
+    target = open_store(destination)
+    target.check_writable()
+    current = read_current(store, ["status", "mask_key"])
+    wanted = [
+        (row["key"], row["mask_key"])
+        for row in current.to_pylist()
+        if row["status"] == "ok" and (row["model_id"], row["params_id"]) == (chosen.model_id, chosen.params_id)
+    ]
+    names = plain_names([key for key, _ in wanted])
+
+    def copy(item: tuple[str, str]) -> None:
+        key, mask_key = item
+        target.put(names[key], store.get(mask_key))
+
+    with ThreadPoolExecutor(COPIES_AT_ONCE, "export") as threads:
+        items = iter(wanted)
+        # In slices: submitting everything at once would hold a future for each of millions of masks.
+        while chunk := list(islice(items, COPIES_AT_ONCE * 32)):
+            list(threads.map(copy, chunk))
+    return len(wanted), chosen.recipe
+
+
+def plain_names(keys: list[str]) -> dict[str, str]:
+    """The name of each key's mask, all different and safe for any store.
+
+    The key's suffix becomes .png; where two keys would meet, .png is added to the whole key, as often as it takes.
+    """
+    paths = {key: PurePosixPath(safe_path(key)) for key in keys}
+    short = {key: str(path.with_suffix(".png")) for key, path in paths.items()}
+    uses = Counter(short.values())
+    names = {key: name for key, name in short.items() if uses[name] == 1}
+    taken = set(names.values())
+    for key in keys:
+        if key not in names:
+            name = f"{paths[key]}.png"
+            while name in taken:
+                name += ".png"
+            names[key] = name
+            taken.add(name)
+    return names
+
+
+def _find(records: list[RunRecord], recipe: str | None, output: str) -> RunRecord:
+    if not records:
+        raise InputError(f"there are no runs under {output}; give the OUTPUT of `fcn segment`")
+    if recipe is None:
+        return records[0]
+    for record in records:
+        if record.recipe == recipe:
+            return record
+    known = ", ".join(sorted({record.recipe for record in records}))
+    raise InputError(f"no run under {output} has recipe {recipe}; there are: {known}")

@@ -1,0 +1,325 @@
+"""What a run leaves behind as tables: one results file a shard, and the tables derived from them.
+
+The results file is the shard's commit record: it is written with one create-only PUT after the shard's masks, and there
+is no other truth about what is done. Everything else here can be made again from it.
+"""
+
+import contextlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.storage.store import ObjectInfo, Store
+
+READS_AT_ONCE = 16
+
+AREA = pa.struct(
+    [
+        pa.field("class_id", pa.int16(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("pixels", pa.int64(), nullable=False),
+        pa.field("fraction", pa.float64(), nullable=False),
+    ]
+)
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("last_modified", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("orientation", pa.int8()),
+        pa.field("mask_key", pa.string()),
+        pa.field("mask_sha256", pa.string()),
+        pa.field("areas", pa.list_(AREA)),
+        pa.field("confidence", pa.float32()),
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("params_id", pa.string(), nullable=False),
+    ],
+    metadata={"fcn_schema": "results/1"},
+)
+"""One row an image. See docs/results.md for what each column means."""
+
+CLASS_AREAS_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("last_modified", pa.timestamp("us", tz="UTC"), nullable=False),
+        *AREA,
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("params_id", pa.string(), nullable=False),
+    ],
+    metadata={"fcn_schema": "class_areas/1"},
+)
+"""One row an image and class present in it."""
+
+CLASS_TOTALS_SCHEMA = pa.schema(
+    [
+        pa.field("class_id", pa.int16(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("pixels", pa.int64(), nullable=False),
+        pa.field("fraction", pa.float64(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("params_id", pa.string(), nullable=False),
+    ],
+    metadata={"fcn_schema": "class_totals/1"},
+)
+"""One row a class of the label set: its pixels over the whole run, and in how many images it appears."""
+
+TRANSIENT_ERRORS = frozenset({"changed", "missing", "access_denied", "storage", "prediction_failed"})
+"""Error reasons that say nothing about the image itself: such a row is reported, but the image is not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassArea:
+    """How much of one image one class covers."""
+
+    class_id: int
+    class_name: str
+    pixels: int
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """What is known of one image after its shard: status "ok" with a mask, or "error" with a reason."""
+
+    key: str
+    etag: str
+    size: int
+    last_modified: datetime
+    status: str
+    model_id: str
+    params_id: str
+    error: str | None = None
+    message: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    mask_key: str | None = None
+    mask_sha256: str | None = None
+    areas: tuple[ClassArea, ...] | None = None
+    confidence: float | None = None
+
+
+_RUN_ID = re.compile(r"run_id=([^/]+)")
+
+
+def shard_key(table: str, run_id: str, shard: int) -> str:
+    """The name under OUTPUT of `table`'s file ("results" or "class_areas") for one shard."""
+    return f"{table}/run_id={run_id}/shard-{shard:08d}.parquet"
+
+
+def encode_results(rows: Sequence[ResultRow]) -> bytes:
+    """`rows` as Parquet. Equal rows give equal bytes."""
+    columns = {
+        field.name: (
+            [None if row.areas is None else [_area_dict(area) for area in row.areas] for row in rows]
+            if field.name == "areas"
+            else [getattr(row, field.name) for row in rows]
+        )
+        for field in RESULTS_SCHEMA
+    }
+    return to_parquet(pa.table(columns, schema=RESULTS_SCHEMA))
+
+
+def encode_class_areas(results: pa.Table) -> bytes:
+    """The class_areas file that follows from one shard's results."""
+    rows = [
+        {"key": row["key"], "etag": row["etag"], "last_modified": row["last_modified"]}
+        | area
+        | {"model_id": row["model_id"], "params_id": row["params_id"]}
+        for row in results.to_pylist()
+        for area in row["areas"] or ()
+    ]
+    return to_parquet(pa.Table.from_pylist(rows, schema=CLASS_AREAS_SCHEMA))
+
+
+def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow]) -> pa.Table:
+    """Commit one shard: its results file, create-only, then its class_areas.
+
+    The first writer wins. When the file is there already, whether a rival wrote it or a retried PUT had worked after
+    all, it is read back and is the truth. Returns the committed table.
+    """
+    data = encode_results(rows)
+    key = shard_key("results", run_id, shard)
+    try:
+        store.create(key, data)
+    except ObjectExists:
+        data = store.get(key)
+    table = read_table(data, key)
+    # The shard is done; should this fail, the end of the run makes it good.
+    with contextlib.suppress(StorageUnavailable):
+        _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
+    return table
+
+
+def committed_shards(store: Store, run_id: str) -> set[int]:
+    """Numbers of the shards of `run_id` that are committed."""
+    return set(_shard_numbers(store, f"results/run_id={run_id}/"))
+
+
+def read_results(store: Store, run_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The committed results of one run, a shard at a time, in shard order; of all columns or those named."""
+    return (table for _, table in read_result_files(store, run_id, columns))
+
+
+def read_result_files(
+    store: Store, run_id: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[ObjectInfo, pa.Table]]:
+    """The same with each shard's file, whose date tells when the shard was committed."""
+
+    def read(info: ObjectInfo) -> tuple[ObjectInfo, pa.Table]:
+        return info, read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
+
+    infos = (info for info in store.list(f"results/run_id={run_id}/") if info.key.endswith(".parquet"))
+    with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
+        # In slices, so that the tables of a long run are not all in memory at once.
+        while chunk := list(islice(infos, READS_AT_ONCE * 2)):
+            yield from threads.map(read, chunk)
+
+
+def result_runs(store: Store) -> list[str]:
+    """Ids of the runs that have committed anything, oldest first."""
+    found = {match[1] for info in store.list("results/") if (match := _RUN_ID.search(info.key))}
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTotal:
+    """What one class covers over many images: `fraction` of all their pixels, `images` in which it appears."""
+
+    class_id: int
+    class_name: str
+    pixels: int
+    fraction: float
+    images: int
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """What the committed results of a run add up to; `classes` has every class, in index order."""
+
+    ok: int
+    errors: dict[str, int]
+    classes: list[ClassTotal]
+
+
+def finish_tables(store: Store, run_id: str, classes: Sequence[str], model_id: str, params_id: str) -> RunTotals:
+    """Fill gaps in class_areas and write class_totals, both from the committed results.
+
+    `classes` are the label set's names in index order; a class that never appears has a row of zeros.
+    """
+    pixels = [0] * len(classes)
+    images = [0] * len(classes)
+    ok = 0
+    errors: Counter[str] = Counter()
+    present = set(_shard_numbers(store, f"class_areas/run_id={run_id}/"))
+    for shard in sorted(committed_shards(store, run_id)):
+        key = shard_key("results", run_id, shard)
+        table = read_table(store.get(key), key)
+        if shard not in present:
+            _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
+        areas = table.column("areas").combine_chunks().flatten()
+        for class_id, count in zip(areas.field("class_id").to_pylist(), areas.field("pixels").to_pylist(), strict=True):
+            pixels[class_id] += count
+            images[class_id] += 1
+        reasons = [reason for reason in table.column("error").to_pylist() if reason is not None]
+        errors.update(reasons)
+        ok += len(table) - len(reasons)
+    totals = class_totals(classes, pixels, images)
+    rows = [{**asdict(total), "model_id": model_id, "params_id": params_id} for total in totals]
+    table = pa.Table.from_pylist(rows, schema=CLASS_TOTALS_SCHEMA)
+    store.put(f"class_totals/run_id={run_id}.parquet", to_parquet(table))
+    return RunTotals(ok, dict(sorted(errors.items())), totals)
+
+
+def class_totals(classes: Sequence[str], pixels: Sequence[int], images: Sequence[int]) -> list[ClassTotal]:
+    """One total a class from its pixels and images; all lists in index order."""
+    everything = sum(pixels)
+    return [
+        ClassTotal(class_id, name, count, count / everything if everything else 0.0, present)
+        for class_id, (name, count, present) in enumerate(zip(classes, pixels, images, strict=True))
+    ]
+
+
+def read_class_totals(store: Store, run_id: str) -> list[ClassTotal]:
+    """The class_totals of a finished run."""
+    key = f"class_totals/run_id={run_id}.parquet"
+    columns = ["class_id", "class_name", "pixels", "fraction", "images"]
+    return [ClassTotal(**row) for row in read_table(store.get(key), key).select(columns).to_pylist()]
+
+
+def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
+    """The newest row of each key and recipe over all runs, sorted by key: what OUTPUT knows now.
+
+    Run ids sort by time, so a later run's row replaces an earlier one's. Reads every committed file; `columns` limits
+    what is kept in memory (key, model_id and params_id are always there).
+    """
+    wanted = None if columns is None else list(dict.fromkeys(["key", "model_id", "params_id", *columns]))
+    tables = [
+        table.append_column("run_id", pa.array([run_id] * len(table), pa.string()))
+        for run_id in result_runs(store)
+        for table in read_results(store, run_id, wanted)
+    ]
+    if not tables:
+        schema = RESULTS_SCHEMA if wanted is None else pa.schema([RESULTS_SCHEMA.field(name) for name in wanted])
+        return schema.append(pa.field("run_id", pa.string())).empty_table()
+    everything = pa.concat_tables(tables)
+    identities = zip(*(everything.column(name).to_pylist() for name in ("key", "model_id", "params_id")), strict=True)
+    newest = {identity: index for index, identity in enumerate(identities)}  # tables come oldest run first
+    return everything.take([index for _, index in sorted(newest.items())])
+
+
+def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Parquet bytes as a table, of all columns or those named; `key` names the file in the error."""
+    try:
+        return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{key} is not a readable Parquet file ({error}); move it away and run again") from error
+
+
+def _area_dict(area: ClassArea) -> dict[str, object]:
+    return {
+        "class_id": area.class_id,
+        "class_name": area.class_name,
+        "pixels": area.pixels,
+        "fraction": area.fraction,
+    }
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as a Parquet file. Equal tables give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _create_if_absent(store: Store, key: str, data: bytes) -> None:
+    with contextlib.suppress(ObjectExists):
+        store.create(key, data)
+
+
+def _shard_numbers(store: Store, prefix: str) -> Iterable[int]:
+    try:
+        for info in store.list(prefix):
+            match = re.fullmatch(r"shard-(\d{8})\.parquet", info.key.removeprefix(prefix))
+            if match:
+                yield int(match[1])
+    except ObjectMissing:
+        return

@@ -1,0 +1,184 @@
+"""A run's own record: run.json (what was asked, how it was resolved, how it stands) and progress.json (live numbers).
+
+Neither says what is done: the committed results do. The record is what finds an unfinished run again, keeps what "auto"
+was resolved to, and tells people.
+"""
+
+import contextlib
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fcn_core import PredictorSettings
+from pipeline.errors import ObjectMissing, StorageError
+from pipeline.models.load import ModelOrigin
+from pipeline.storage.store import Store
+
+PROGRESS_SECONDS = 5.0
+
+RunState = Literal["running", "finished", "interrupted", "failed"]
+
+_RUN_KEY = re.compile(r"runs/([^/]+)/run\.json")
+
+
+class DamagedRecord(StorageError):
+    """A run.json that is no run record, or one of another version."""
+
+
+class Counts(BaseModel):
+    """Images by outcome; `errors` counts error rows by reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int = 0
+    ok: int = 0
+    errors: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return sum(self.errors.values())
+
+    @property
+    def error_rate(self) -> float:
+        """Share of the finished images that have no mask, 0..1."""
+        finished = self.ok + self.failed
+        return self.failed / finished if finished else 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        errors = {
+            reason: self.errors.get(reason, 0) + other.errors.get(reason, 0)
+            for reason in sorted(self.errors.keys() | other.errors.keys())
+        }
+        return Counts(images=self.images + other.images, ok=self.ok + other.ok, errors=errors)
+
+
+class RunRecord(BaseModel):
+    """run.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    state: RunState
+    job: dict[str, Any]
+    job_digest: str
+    model: ModelOrigin | None = None
+    """What `job.model` stood for when the run was planned. None in records that are older than registries."""
+    model_id: str
+    params_id: str
+    recipe: str
+    settings: PredictorSettings
+    images: int
+    shards: int
+    started: datetime
+    finished: datetime | None = None
+    counts: Counts = Counts()
+    seconds: float = 0.0
+    reason: str | None = None
+    version: str
+
+    @property
+    def images_per_second(self) -> float:
+        return self.counts.images / self.seconds if self.seconds else 0.0
+
+
+class Progress(BaseModel):
+    """progress.json: how far a run is, as of `updated`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    images: int
+    done: int
+    counts: Counts
+    shards: int
+    shards_done: int
+    actors: int
+    images_per_second: float
+    eta_seconds: float | None
+    restarts: int
+    retries: int
+    updated: datetime
+
+
+def new_run_id() -> str:
+    """Sorts by time: the UTC second, then four random hexadecimal digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def write_record(output: Store, record: RunRecord) -> None:
+    output.put(_record_key(record.run_id), record.model_dump_json(indent=2).encode())
+
+
+def read_record(output: Store, run_id: str) -> RunRecord:
+    """Raises ObjectMissing when there is no such run, DamagedRecord when its record cannot be understood."""
+    key = _record_key(run_id)
+    try:
+        return RunRecord.model_validate_json(output.get(key))
+    except ValidationError as error:
+        raise DamagedRecord(
+            f"{output.uri}: {key} is not a run record this version reads ({error.errors()[0]['msg']})"
+        ) from error
+
+
+def records(output: Store) -> Iterator[RunRecord]:
+    """All runs of an output, newest first; those whose record makes no sense are passed over."""
+    run_ids = sorted(
+        (match[1] for info in output.list("runs/") if (match := _RUN_KEY.fullmatch(info.key))), reverse=True
+    )
+    for run_id in run_ids:
+        with contextlib.suppress(ObjectMissing, DamagedRecord):
+            yield read_record(output, run_id)
+
+
+def read_progress(output: Store, run_id: str) -> Progress | None:
+    try:
+        return Progress.model_validate_json(output.get(progress_key(run_id)))
+    except (ObjectMissing, ValidationError):
+        return None
+
+
+class ProgressWriter:
+    """Writes the newest progress to storage every few seconds, from a thread: slow storage must not slow the work."""
+
+    def __init__(self, output: Store, key: str) -> None:
+        self._output = output
+        self._key = key
+        self._latest: BaseModel | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="progress", daemon=True)
+        self._thread.start()
+
+    def update(self, progress: BaseModel) -> None:
+        self._latest = progress
+
+    def close(self) -> None:
+        """Write the last state and end the thread."""
+        self._stop.set()
+        self._thread.join(timeout=PROGRESS_SECONDS)
+
+    def _loop(self) -> None:
+        written = None
+        while True:
+            stopping = self._stop.wait(PROGRESS_SECONDS)
+            progress = self._latest
+            if progress is not None and progress is not written:
+                # Progress is for watching only: a write that fails is made good by the next one.
+                with contextlib.suppress(StorageError):
+                    self._output.put(self._key, progress.model_dump_json().encode())
+                    written = progress
+            if stopping:
+                return
+
+
+def progress_key(run_id: str) -> str:
+    """Where under OUTPUT a run's progress is written."""
+    return f"runs/{run_id}/progress.json"
+
+
+def _record_key(run_id: str) -> str:
+    return f"runs/{run_id}/run.json"

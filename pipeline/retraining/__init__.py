@@ -1,0 +1,1 @@
+"""From new data to a new champion: check, train, evaluate, compare, promote, relabel."""

@@ -1,0 +1,340 @@
+"""Retraining, from the data to a new champion: check, train, score, compare, publish, promote, relabel.
+
+Nothing is promoted until a challenger that was trained to its end has won, by a rule fixed before, on the same images
+as the champion. The same job again goes on where it ended: training at its newest checkpoint, and what was promoted
+once is never promoted again by itself.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol, TypeVar
+
+from fcn_core.labels import LabelSet
+from fcn_core.training_loop import History
+from pipeline.actors import cluster
+from pipeline.actors.placement import place
+from pipeline.data.check import check_dataset
+from pipeline.data.datasets import open_catalog
+from pipeline.data.layouts import Split
+from pipeline.data.report import EXPLANATIONS, DataReport
+from pipeline.errors import InputError, PipelineError
+from pipeline.evaluation.files import EvaluationRecord
+from pipeline.evaluation.job import EvaluationStopped, evaluate
+from pipeline.models.load import load_bundle
+from pipeline.models.promotion import Verdict, compare_evaluations
+from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_reference, open_registry
+from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
+from pipeline.retraining.options import RetrainJob
+from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.prepare import check_places
+from pipeline.storage.store import open_store
+from pipeline.training.job import TrainReport, train
+from pipeline.training.placement import check_fits
+from pipeline.training.plan import check_inputs
+from pipeline.training.store import TrainStore
+
+NAMED_AT_MOST = 3
+"""Problems of the data that the one sentence names; the report that the observer gets has more."""
+
+_STOPPED = "stopped before the verdict; nothing was promoted, and the same job resumes"
+
+T = TypeVar("T")
+
+
+class BadData(InputError):
+    """The data set is not fit for training."""
+
+
+class RetrainStopped(PipelineError):
+    """`should_stop` turned true; nothing was promoted."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A challenger against the champion of the moment, both scored on the same images of `split`.
+
+    `version` is what the challenger is called in the registry, `champion` the promotion that it was held against, None
+    if there was none.
+    """
+
+    verdict: Verdict
+    split: str
+    version: str
+    challenger_scores: EvaluationRecord
+    champion: Champion | None
+    champion_scores: EvaluationRecord | None
+
+
+@dataclass(frozen=True)
+class RetrainReport:
+    """What came of a retraining.
+
+    `promotion` is the number under which the challenger is champion now, None if it is not; `promoted`, whether this
+    call made it so. `relabelling` is the labelling that is due then, if one was asked for; `relabelled`, what it did.
+    """
+
+    name: str
+    registry: str
+    registry_name: str
+    trained: TrainReport
+    contest: Contest
+    promotion: int | None
+    promoted: bool
+    relabelling: SegmentJob | None
+    relabelled: RunReport | None = None
+
+
+class Run(Protocol):
+    """Does one named step of the work, here or where somebody sees it: calls it, and returns what it returns."""
+
+    def __call__(self, name: str, step: Callable[[], T], /) -> T: ...
+
+
+def _here(name: str, step: Callable[[], T], /) -> T:
+    return step()
+
+
+def retrain(
+    job: RetrainJob, observer: RetrainObserver | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> RetrainReport:
+    """A whole retraining: `challenge`, then the labelling of `job.relabel` if the challenger is the champion now."""
+    observer = observer or RetrainObserver()
+    report = challenge(job, observer, should_stop)
+    if report.relabelling is None:
+        return report
+    return replace(report, relabelled=segment(report.relabelling, ActorsPart(observer, "labelling"), should_stop))
+
+
+def challenge(
+    job: RetrainJob,
+    observer: RetrainObserver | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    run: Run = _here,
+) -> RetrainReport:
+    """A retraining but for the labelling, step by step.
+
+    A {date} in the job's name is today's, in UTC. Raises InputError for what cannot be done as asked, as far as that
+    can be known before anything is trained, BadData among it; RetrainStopped when `should_stop` turned true;
+    PipelineError when the machinery fails. Nothing was promoted then.
+    """
+    work = _Challenge(job.dated(datetime.now(UTC)), observer or RetrainObserver(), should_stop)
+    run("check data", work.check)
+    # One Ray for all that follows, where it is a private one.
+    with cluster.connect(job.ray_address):
+        trained = run("train", work.train)
+        challenger = run("score challenger", partial(work.score_challenger, trained))
+        while True:
+            champion = work.champion()
+            scores = run("score champion", partial(work.score_champion, champion, challenger))
+            contest = run("compare", partial(work.compare, challenger, champion, scores))
+            run("publish", partial(work.publish, trained, contest))
+            if not contest.verdict.promote:
+                return work.report(trained, contest, _standing(contest))
+            promotion = run("promote", partial(work.promote, contest))
+            if promotion is not None:
+                return work.report(trained, contest, promotion)
+
+
+class _Challenge:
+    """One call of `challenge`: what its steps do, and what they share."""
+
+    def __init__(self, job: RetrainJob, observer: RetrainObserver, should_stop: Callable[[], bool]) -> None:
+        self._job = job
+        self._observer = observer
+        self._should_stop = should_stop
+        self._registry = open_registry(job.registry)
+        self._name = job.registry_name
+        self._store = open_store(job.output).at(job.name)
+        self._labels: LabelSet | None = None
+
+    def check(self) -> None:
+        """See that nothing can be in the way later, after hours of training; then look through the data."""
+        job = self._job
+        self._observer.progress(None, "checking inputs")
+        self._registry.check_writable(self._name)
+        if job.model and is_reference(job.model):
+            self._registry.resolve(job.model)
+        splits = [*dict.fromkeys(filter(None, (job.train_split, job.val_split, job.scored_split)))]
+        catalog = open_catalog(job)
+        if not all(_is_whole(catalog.split(name)) for name in splits):
+            self._check_data(splits)  # which tells all that is wrong, not the first thing only
+        self._labels = check_inputs(job).train_set.labels
+        champion = self.champion()
+        if champion is not None:
+            self._check_classes(champion, self._labels)
+        if job.relabel is not None:
+            check_places(job.relabel)
+        if not cluster.is_remote(job.ray_address):
+            check_fits(job, cluster.nodes()[0])
+            for options in (job.evaluation, job.relabel):
+                if options is not None:
+                    place(options)
+        if job.scored_split == job.val_split:
+            self._observer.note(
+                f"the models are scored on split {job.val_split}, by which the challenger's best checkpoint is chosen; "
+                "that favours it a little, an eval_split of its own does not"
+            )
+        self._check_data(splits)
+
+    def _check_data(self, splits: Sequence[str]) -> None:
+        report = check_dataset(self._job, splits, on_image=self._on_image)
+        self._observer.checked(report)
+        if not report.ok:
+            raise BadData(_describe(report))
+
+    def _check_classes(self, champion: Champion, ours: LabelSet) -> None:
+        found = self._registry.find(self._name, champion.version)
+        theirs = found.description.labels if found else ours
+        if theirs.names != ours.names:
+            raise InputError(
+                f"the champion of {self._name} knows {theirs.num_classes} classes ({_few(theirs.names)}), the data set "
+                f"has {ours.num_classes} ({_few(ours.names)}), and models of other classes cannot be compared; give "
+                "another registry_name, or the right labels"
+            )
+
+    def _on_image(self, done: int, images: int) -> None:
+        self._check_stop()
+        self._observer.progress(done / images, f"{done} of {images} examples read")
+
+    def train(self) -> TrainReport:
+        """Train the challenger to its end, or what is left of that."""
+        report = train(self._job, TrainingPart(self._observer), self._should_stop)
+        if report.state != "finished":
+            raise RetrainStopped(f"{_STOPPED} at step {report.steps}")
+        if report.nothing_to_do:
+            self._observer.note(f"run {report.name} was trained to its end before")
+        self._observer.trained(report, self._histories())
+        return report
+
+    def _histories(self) -> Mapping[str, History]:
+        store = TrainStore(self._store)
+        run = store.load_run()
+        stages = [stage.arch for stage in run.plan.stages] if run else []
+        if len(stages) == 1:
+            return {stages[0]: store.load_history()}
+        return {stage: store.stage(stage).load_history() for stage in stages}
+
+    def score_challenger(self, trained: TrainReport) -> EvaluationRecord:
+        return self._score(_model_of(trained), "challenger")
+
+    def champion(self) -> Champion | None:
+        return self._registry.champion(self._name)
+
+    def score_champion(self, champion: Champion | None, challenger: EvaluationRecord) -> EvaluationRecord | None:
+        """The champion's scores. None without a champion."""
+        if champion is None:
+            self._observer.note(f"{self._name} has no champion yet")
+            return None
+        if champion.version == challenger.model_id:
+            return challenger
+        return self._score(f"{PREFIX}{self._name}@{champion.version}", "champion")
+
+    def _score(self, model: str, role: str) -> EvaluationRecord:
+        self._check_stop()
+        job = self._job.evaluation_of(model, self._registry.uri, self._store.at(f"evaluation/{role}").uri)
+        try:
+            return evaluate(job, ActorsPart(self._observer, f"scoring the {role}"), self._should_stop).record
+        except EvaluationStopped as error:
+            raise RetrainStopped(_STOPPED) from error
+
+    def compare(
+        self, challenger: EvaluationRecord, champion: Champion | None, scores: EvaluationRecord | None
+    ) -> Contest:
+        """The verdict, by the rule; but what was champion before does not become it again by itself."""
+        assert self._labels is not None, "the data was checked"
+        verdict = compare_evaluations(scores, challenger, self._labels, self._job.margin, self._job.class_limit)
+        version = challenger.model_id
+        before = next((each for each in self._registry.promotions(self._name) if each.version == version), None)
+        if champion is not None and before is not None:
+            verdict = replace(verdict, promote=False, reason=_settled(self._name, before, champion))
+        contest = Contest(verdict, self._job.scored_split, version, challenger, champion, scores)
+        self._observer.judged(contest)
+        return contest
+
+    def publish(self, trained: TrainReport, contest: Contest) -> None:
+        """Publish the challenger, whatever the verdict: one that lost is there to be looked at."""
+        self._check_stop()
+        bundle = load_bundle(_model_of(trained))
+        self._registry.publish(self._name, bundle, {"verdict": contest.verdict.reason, "training": trained.uri})
+
+    def promote(self, contest: Contest) -> int | None:
+        """Make the challenger champion. Returns the promotion's number; None when another model was promoted since
+        the two were compared."""
+        self._check_stop()
+        record = contest.challenger_scores
+        scores = record.scores.model_dump(mode="json")
+        scores |= record.model_dump(include={"dataset", "split", "examples_digest"})
+        after = contest.champion.number if contest.champion else 0
+        try:
+            return self._registry.promote(self._name, contest.version, contest.verdict.reason, scores, after=after)
+        except ChampionChanged as changed:
+            self._observer.note(f"{changed}: that comes now")
+            return None
+
+    def report(self, trained: TrainReport, contest: Contest, promotion: int | None) -> RetrainReport:
+        relabelling = None
+        if self._job.relabel is not None and promotion is not None:
+            # By version: which model labels is decided here, not by whoever promotes another one meanwhile.
+            model = f"{PREFIX}{self._name}@{contest.version}"
+            relabelling = self._job.relabel.with_model(model, self._registry.uri)
+        return RetrainReport(
+            name=trained.name,
+            registry=self._registry.uri,
+            registry_name=self._name,
+            trained=trained,
+            contest=contest,
+            promotion=promotion,
+            promoted=contest.verdict.promote,
+            relabelling=relabelling,
+        )
+
+    def _check_stop(self) -> None:
+        if self._should_stop():
+            raise RetrainStopped(_STOPPED)
+
+
+def _model_of(trained: TrainReport) -> str:
+    assert trained.model_uri is not None, "a finished training has a model"
+    return trained.model_uri
+
+
+def _standing(contest: Contest) -> int | None:
+    """The promotion under which a challenger that was not promoted is champion already."""
+    champion = contest.champion
+    return champion.number if champion is not None and champion.version == contest.version else None
+
+
+def _settled(name: str, before: Champion, champion: Champion) -> str:
+    """Why a version that was promoted before is not promoted now."""
+    if before.number == champion.number:
+        return f"version {before.version} is the champion already, by promotion {before.number} ({before.reason})"
+    return (
+        f"version {before.version} was champion before, by promotion {before.number}, until {champion.version} took "
+        f"its place ({champion.reason}); `fcn registry promote {name} {before.version}` would bring it back"
+    )
+
+
+def _is_whole(split: Split) -> bool:
+    """Whether the list of a split fits the files. What is in them takes longer to tell."""
+    return bool(split.pairs) and not split.missing and not split.duplicates
+
+
+def _describe(report: DataReport) -> str:
+    """A sentence of the first problems."""
+    problems = report.problems
+    named = "; ".join(
+        f"{EXPLANATIONS[problem.kind][0]} ({problem.count} in split {problem.split}: {problem.examples[0]}"
+        f"{', ...' if problem.count > 1 else ''})"
+        for problem in problems[:NAMED_AT_MOST]
+    )
+    more = f"; and {len(problems) - NAMED_AT_MOST} more kinds of problems" if len(problems) > NAMED_AT_MOST else ""
+    return (
+        f"data set {report.dataset} is not fit for training: {named}{more}; `fcn data check` tells all, and what to do"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,74 @@
+"""What a retraining tells while it runs, and how what its parts tell becomes that."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fcn_core.training_loop import History
+from pipeline.data.report import DataReport
+from pipeline.outputs.runs import Progress
+from pipeline.segmentation.observer import Observer
+from pipeline.training.job import TrainObserver, TrainReport
+from pipeline.training.progress import TrainProgress
+
+if TYPE_CHECKING:
+    from pipeline.retraining.job import Contest
+
+
+class RetrainObserver:
+    """What a retraining tells while it runs. Override what is of interest; called from the calling thread."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know: what "auto" chose, what is resumed, what a worker died of."""
+
+    def progress(self, share: float | None, text: str) -> None:
+        """How far the present step is, 0..1 or unknown, and what it is doing. Called several times a second."""
+
+    def checked(self, report: DataReport) -> None:
+        """The data was looked through, with or without problems."""
+
+    def trained(self, report: TrainReport, histories: Mapping[str, History]) -> None:
+        """Training is over; its curves by stage, in the order they were trained."""
+
+    def judged(self, contest: "Contest") -> None:
+        """Both models were scored and compared. Comes again if the champion changes before a promotion."""
+
+
+class TrainingPart(TrainObserver):
+    """Listens to the training."""
+
+    def __init__(self, whole: RetrainObserver) -> None:
+        self._whole = whole
+
+    def phase(self, name: str) -> None:
+        self._whole.progress(None, name)
+
+    def note(self, text: str) -> None:
+        self._whole.note(text)
+
+    def progress(self, progress: TrainProgress) -> None:
+        stage = f"{progress.stage} ({progress.stage_number} of {progress.stages}), " if progress.stages > 1 else ""
+        text = f"{stage}step {progress.step} of {progress.steps}"
+        if progress.loss is not None:
+            text += f", loss {progress.loss:.3f}, {progress.images_per_second or 0:.1f} images/s"
+        if progress.val_mean_iu is not None:
+            text += f", val mean IU {progress.val_mean_iu:.3f} (best {progress.best_mean_iu or 0:.3f})"
+        done = progress.stage_number - 1 + progress.step / progress.steps
+        self._whole.progress(done / progress.stages, text)
+
+
+class ActorsPart(Observer):
+    """Listens to an evaluation or a labelling; `doing` says to a person which."""
+
+    def __init__(self, whole: RetrainObserver, doing: str) -> None:
+        self._whole = whole
+        self._doing = doing
+
+    def phase(self, name: str) -> None:
+        self._whole.progress(None, f"{self._doing}: {name}")
+
+    def note(self, text: str) -> None:
+        self._whole.note(text)
+
+    def progress(self, progress: Progress) -> None:
+        share = progress.done / progress.images
+        self._whole.progress(share, f"{self._doing}: {progress.done} of {progress.images} images")

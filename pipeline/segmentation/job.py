@@ -1,0 +1,276 @@
+"""A labelling job from its options to its report: prepare, finish what was left, plan what is new, run, derive, judge.
+
+`SegmentJob` is the only definition of a job's options: the command line, `--config` files and the Prefect form are made
+from it. `segment` does the whole job and can be called from anywhere; it is what makes "the same command again" safe.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import ray
+
+from pipeline.actors import cluster
+from pipeline.actors.pool import ShardPool
+from pipeline.errors import PipelineError, StorageError
+from pipeline.outputs import runs
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.lease import Lease
+from pipeline.outputs.results import committed_shards, finish_tables
+from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
+from pipeline.report.make import write_report
+from pipeline.segmentation.observer import Meter, Observer
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
+from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
+from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
+from pipeline.storage.store import ObjectInfo
+
+MAX_AHEAD = 100_000
+"""Listed objects held in memory at most while the shard size is chosen."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a call of `segment` did. `runs` is empty when there was nothing to do; a resumed run comes first."""
+
+    state: runs.RunState
+    runs: tuple[RunRecord, ...]
+    selection: SelectionCounts
+    counts: Counts
+    max_error_rate: float
+    reports: tuple[str, ...] = ()
+    """The runs' HTML reports, as keys under OUTPUT."""
+
+    @property
+    def too_many_errors(self) -> bool:
+        """The gate: more of the images failed than the job allows."""
+        return self.counts.error_rate > self.max_error_rate
+
+
+def segment(
+    job: SegmentJob, observer: Observer | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> RunReport:
+    """Do a labelling job, whole: what an unfinished run of the same job left over, then all that is new.
+
+    Stops early, resumably, when `should_stop` turns true. Raises InputError before any work for what cannot be done as
+    asked, and PipelineError when a run fails on its way; the same call again then goes on where it ended.
+    """
+    observer = observer or Observer()
+    observer.phase("checking inputs")
+    inputs = check_inputs(job)
+    with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
+        return _Driver(job, inputs, observer, should_stop, lease).work()
+
+
+class _Stopped(Exception):
+    """`should_stop` turned true while a plan was being made; nothing of that plan counts."""
+
+
+class _Driver:
+    """One call of `segment`, with what its steps share."""
+
+    def __init__(
+        self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool], lease: Lease
+    ) -> None:
+        self._job = job
+        self._lease = lease
+        self._inputs = inputs
+        self._output = inputs.output
+        self._observer = observer
+        self._asked_to_stop = should_stop
+        self._selection = SelectionCounts()
+        self._finished: list[RunRecord] = []
+        self._reports: list[str] = []
+
+    def work(self) -> RunReport:
+        if not cluster.is_remote(self._job.ray_address):
+            return self._work(resolve(self._job, self._inputs))
+        # What the actors' machines can do is asked there, so Ray comes first.
+        self._observer.phase("connecting to Ray")
+        with cluster.connect(self._job.ray_address):
+            return self._work(resolve(self._job, self._inputs))
+
+    def _work(self, resolved: Resolved) -> RunReport:
+        for note in resolved.notes:
+            self._observer.note(note)
+        try:
+            leftover = None if self._job.fresh else self._unfinished(resolved)
+            if leftover is not None:
+                self._observer.note(f"resuming run {leftover[0].run_id}")
+                self._run(*leftover, resolved)
+            planned = self._plan(resolved)
+            if planned is not None:
+                self._run(*planned, resolved)
+        except _Stopped:
+            return self._report("interrupted")
+        return self._report("finished")
+
+    def _should_stop(self) -> bool:
+        return self._asked_to_stop() or self._lease.lost
+
+    def _check_stop(self) -> None:
+        """Raise _Stopped when asked to stop, and PipelineError when another driver took over."""
+        if self._lease.lost:
+            raise PipelineError(f"another run took over {self._output.uri}; this one has stopped and left it alone")
+        if self._asked_to_stop():
+            raise _Stopped
+
+    def _unfinished(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+        for record in runs.records(self._output):
+            if record.job_digest == resolved.job_digest:
+                if record.state == "finished":
+                    return None
+                manifest = read_manifest(self._output, record.run_id)
+                return (record, manifest) if manifest else None
+        return None
+
+    def _plan(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+        """List, leave out what is done, write the plan of a new run; None when nothing is left to do."""
+        job = self._job
+        # What a leftover run did counts: towards the limit, and as the retry that was asked for.
+        resumed = {record.run_id for record in self._finished}
+        limit = None if job.limit is None else job.limit - sum(record.images for record in self._finished)
+        if limit is not None and limit <= 0:
+            return None
+        self._observer.phase("listing")
+        done = DoneIndex.of(
+            self._output,
+            resolved.recipe,
+            retry_errors=job.retry_errors,
+            settled=resumed,
+            on_file=self._check_stop,
+        )
+        chosen = select(
+            self._watched(self._inputs.source.list()),
+            include=job.include,
+            exclude=job.exclude,
+            done=done,
+            counts=self._selection,
+        )
+        chosen = itertools.islice(chosen, limit)
+        # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
+        enough = 1 if job.shard_size else min(MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8)
+        ahead = list(itertools.islice(chosen, enough))
+        if not ahead:
+            return None
+        size = job.shard_size or choose_shard_size(len(ahead), resolved.pool.actors, resolved.largest_shard)
+        run_id = runs.new_run_id()
+        manifest = write_plan(self._output, run_id, itertools.chain(ahead, chosen), size)
+        record = RunRecord(
+            run_id=run_id,
+            state="running",
+            job=job.model_dump(mode="json"),
+            job_digest=resolved.job_digest,
+            model_id=resolved.recipe.model_id,
+            params_id=resolved.recipe.params_id,
+            model=self._inputs.origin,
+            recipe=resolved.recipe.name,
+            settings=resolved.settings,
+            images=manifest.images,
+            shards=manifest.shards,
+            started=datetime.now(UTC),
+            version=version("fcn-pipeline"),
+        )
+        runs.write_record(self._output, record)
+        return record, manifest
+
+    def _watched(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        for info in listing:
+            self._check_stop()
+            yield info
+
+    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> None:
+        """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
+        started = time.monotonic()
+        if record.state != "running":
+            record = record.model_copy(update={"state": "running", "reason": None})
+            runs.write_record(self._output, record)
+
+        def close(state: runs.RunState, reason: str | None, counts: Counts) -> None:
+            changes = {"state": state, "reason": reason, "counts": counts, "finished": datetime.now(UTC)}
+            seconds = record.seconds + time.monotonic() - started
+            closed = record.model_copy(update=changes | {"seconds": seconds})
+            self._finished.append(closed)
+            runs.write_record(self._output, closed)
+
+        meter = Meter(record.run_id, manifest.images, manifest.shards, self._observer)
+        try:
+            if not self._run_shards(record, manifest, resolved, meter):
+                self._check_stop()
+                raise _Stopped
+            self._observer.phase("writing tables")
+            labels = self._inputs.bundle.labels
+            totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
+        except BaseException as error:
+            # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
+            if not self._lease.lost:
+                stopped = not isinstance(error, Exception) or isinstance(error, _Stopped)
+                with contextlib.suppress(StorageError):
+                    close("interrupted" if stopped else "failed", str(error) or "stopped on request", meter.counts)
+            raise
+        close("finished", None, Counts(images=manifest.images, ok=totals.ok, errors=totals.errors))
+        if not self._job.no_report:
+            self._write_report(record.run_id)
+
+    def _write_report(self, run_id: str) -> None:
+        """Make the run's HTML report. The run is done: whatever goes wrong here is a note, never a failure."""
+        self._observer.phase("making the report")
+        try:
+            self._reports.append(write_report(self._output, run_id))
+        except Exception as error:
+            self._observer.note(f"the report of run {run_id} could not be made ({error}); `fcn report` tries again")
+
+    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
+        committed = committed_shards(self._output, record.run_id)
+        shards = (
+            shard for shard in read_shards(self._output, record.run_id, manifest) if shard.number not in committed
+        )
+        first = next(shards, None)
+        meter.start(len(committed))
+        if first is None:
+            return True
+        self._observer.phase("starting Ray")
+        with cluster.connect(self._job.ray_address):
+            spec = SegmenterSpec(
+                source=self._inputs.source.uri,
+                output=self._output.uri,
+                run_id=record.run_id,
+                recipe=Recipe(record.model_id, record.params_id),
+                settings=resolved.settings,
+                max_pixels=self._job.max_pixels,
+                codec_workers=resolved.codec_workers,
+                image_timeout=self._job.image_timeout,
+                image_memory=self._job.image_memory,
+            )
+            files = ray.put(self._inputs.bundle.to_files())
+            actors = min(resolved.pool.actors, manifest.shards - len(committed))
+            pool = ShardPool(replace(resolved.pool, actors=actors), Segmenter, spec, files)
+            writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
+            self._observer.phase("segmenting")
+            try:
+                return pool.run(
+                    itertools.chain([first], shards),
+                    on_done=meter.shard_done,
+                    on_progress=lambda state: writer.update(meter.update(state)),
+                    should_stop=self._should_stop,
+                    on_note=self._observer.note,
+                )
+            finally:
+                writer.close()
+
+    def _report(self, state: runs.RunState) -> RunReport:
+        counts = sum((record.counts for record in self._finished), Counts())
+        return RunReport(
+            state,
+            tuple(self._finished),
+            replace(self._selection),
+            counts,
+            self._job.max_error_rate,
+            tuple(self._reports),
+        )

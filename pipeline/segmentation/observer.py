@@ -1,0 +1,80 @@
+"""What a job tells while it runs: who listens, and how committed shards become progress."""
+
+import time
+from collections import deque
+from datetime import UTC, datetime
+
+from pipeline.actors.pool import PoolProgress
+from pipeline.outputs.runs import Counts, Progress
+from pipeline.segmentation.segmenter import ShardOutcome
+
+RATE_WINDOW_SECONDS = 60.0
+
+
+class Observer:
+    """What a job tells while it runs. Override what is of interest; methods are called from the calling thread."""
+
+    def phase(self, name: str) -> None:
+        """The job enters a phase, named for a person: "checking inputs", "listing", ..."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know: what "auto" chose, what is resumed."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called several times a second while shards run."""
+
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        """A shard was committed; `done` of the run's `images` are in committed shards now."""
+
+
+class Meter:
+    """Turns committed shards and the pool's reports into the progress of a run over `images` in `shards`."""
+
+    def __init__(self, run_id: str, images: int, shards: int, observer: Observer) -> None:
+        self._run_id = run_id
+        self._images = images
+        self._shards = shards
+        self._observer = observer
+        self._shards_done = 0
+        self._before = 0
+        self._marks: deque[tuple[float, int]] = deque()
+        self.counts = Counts()  # of the shards committed by this call
+
+    def start(self, committed: int) -> None:
+        """Shards committed by an earlier attempt count as done, but not towards the speed of this one."""
+        self._shards_done = committed
+        self._before = min(self._images, -(-self._images * committed // self._shards))
+
+    def shard_done(self, outcome: ShardOutcome) -> None:
+        self._shards_done += 1
+        self.counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
+        done = min(self._images, self._before + self.counts.images)
+        self._observer.shard(self._run_id, outcome, done, self._images)
+
+    def update(self, pool: PoolProgress) -> Progress:
+        now = time.monotonic()
+        here = self.counts.images + pool.images_in_flight
+        done = min(self._images, self._before + here)
+        # The clock starts with the first actor: waiting for machines says nothing about their speed.
+        if pool.ready and (not self._marks or now - self._marks[-1][0] >= 1.0):
+            self._marks.append((now, here))
+        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_WINDOW_SECONDS:
+            self._marks.popleft()
+        since, before = self._marks[0] if self._marks else (now, here)
+        rate = max(0.0, here - before) / (now - since) if now > since else 0.0
+        progress = Progress(
+            run_id=self._run_id,
+            images=self._images,
+            done=done,
+            counts=self.counts,
+            shards=self._shards,
+            shards_done=self._shards_done,
+            actors=pool.ready,
+            images_per_second=rate,
+            eta_seconds=(self._images - done) / rate if rate else None,
+            restarts=pool.restarts,
+            retries=pool.retries,
+            updated=datetime.now(UTC),
+        )
+        self._observer.progress(progress)
+        return progress

@@ -1,0 +1,141 @@
+"""Before any work: check what was asked, and settle what was left to "auto".
+
+Every check here fails with one InputError that names the thing and the remedy. What "auto" means is settled once for
+a model and an output, and kept: the run records under OUTPUT remember it, so that tonight's masks are made as
+yesterday's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fcn_core import ModelBundle, PredictorSettings
+from pipeline.actors.placement import Before, place
+from pipeline.actors.pool import PoolSpec
+from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.models.load import ModelOrigin, open_model
+from pipeline.outputs import runs
+from pipeline.outputs.identity import Recipe, digest
+from pipeline.segmentation.options import Places, SegmentJob
+from pipeline.storage.store import Store, is_inside, open_store
+
+OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "runs", "lease", "reports")
+
+LARGEST_SHARD_CPU = 256
+LARGEST_SHARD_GPU = 4096
+"""One to two minutes of FCN-8s VGG16 on two cores, and on a fast GPU."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job works with, opened and checked."""
+
+    source: Store
+    output: Store
+    bundle: ModelBundle
+    origin: ModelOrigin
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A job with nothing left open. `notes` tell a person what was chosen."""
+
+    settings: PredictorSettings
+    recipe: Recipe
+    pool: PoolSpec
+    codec_workers: int
+    largest_shard: int
+    job_digest: str
+    notes: tuple[str, ...]
+
+
+def check_inputs(job: SegmentJob) -> Inputs:
+    """Open and check model, source and output, in that order.
+
+    Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
+    """
+    model = open_model(job.model, job.registry)
+    source, output = check_places(job)
+    return Inputs(source, output, model.bundle, model.origin)
+
+
+def check_places(places: Places) -> tuple[Store, Store]:
+    """Open and check source and output. Raises as `check_inputs` does."""
+    source, output = open_store(places.source), open_store(places.output)
+    if is_inside(output.location, source.location):
+        raise InputError(
+            f"output {output.uri} lies inside source {source.uri}, so its masks would be taken for images; "
+            "choose a place beside the source"
+        )
+    for folder in OUTPUT_FOLDERS:
+        if is_inside(source.location, output.at(folder).location):
+            raise InputError(f"source {source.uri} is what jobs write under output {output.uri}; choose another source")
+    try:
+        source.check_readable()
+        output.check_writable()
+        if next(iter(source.list()), None) is None:
+            raise InputError(f"source {source.uri} is empty; check the spelling of the folder or prefix")
+    except StorageUnavailable:
+        raise
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    return source, output
+
+
+def resolve(job: SegmentJob, inputs: Inputs) -> Resolved:
+    """Settle what the job leaves open: as before for this model and output, else by the machines at hand."""
+    model_id = inputs.bundle.model_id
+    history = [record for record in runs.records(inputs.output) if record.model_id == model_id]
+    placement = place(
+        job,
+        Before(
+            precision=_kept(history, "precision", "precision"),
+            batch_size=_kept(history, "batch_size", "batch_size"),
+            threads=_kept(history, "cpus_per_actor", "threads"),
+            tile_pixels=history[0].settings.tile_pixels if history else None,
+        ),
+    )
+    recipe = placement.recipe(model_id)
+    job_digest = digest(
+        {
+            "source": inputs.source.uri,
+            "output": inputs.output.uri,
+            "include": job.include,
+            "exclude": job.exclude,
+            "limit": job.limit,
+            "retry_errors": job.retry_errors,
+            "model_id": recipe.model_id,
+            "params_id": recipe.params_id,
+        }
+    )
+    return Resolved(
+        settings=placement.settings,
+        recipe=recipe,
+        pool=placement.pool,
+        codec_workers=placement.codec_workers,
+        largest_shard=LARGEST_SHARD_GPU if placement.on_gpu else LARGEST_SHARD_CPU,
+        job_digest=job_digest,
+        notes=(*_followed(inputs.origin), *placement.notes(model_id), *_other_settings(recipe, history)),
+    )
+
+
+def _followed(origin: ModelOrigin) -> Iterator[str]:
+    if origin.name is not None:
+        yield str(origin)
+
+
+def _other_settings(recipe: Recipe, history: list[runs.RunRecord]) -> Iterator[str]:
+    others = {record.params_id for record in history} - {recipe.params_id}
+    if others and all(record.params_id != recipe.params_id for record in history):
+        yield (
+            "this model has labelled images here with other settings (precision, batch size, threads, ...); "
+            "those masks stay, and every image is labelled anew with these"
+        )
+
+
+def _kept(history: list[runs.RunRecord], option: str, setting: str) -> Any:
+    """What `setting` was when the job's `option` was last left open; None when it never was."""
+    for record in history:
+        if record.job.get(option) in (None, "auto"):
+            return getattr(record.settings, setting)
+    return None

@@ -1,0 +1,53 @@
+"""One image, segmented here and now, as a picture to look at: no Ray, no output to keep."""
+
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from fcn_core import Predictor, resolve_settings
+from fcn_core.render import Tile, contact_sheet
+from pipeline.codec.images import decode
+from pipeline.errors import ImageError, InputError, StorageError
+from pipeline.models.load import load_bundle
+from pipeline.outputs.results import ClassTotal, class_totals
+from pipeline.storage.store import read_object
+
+MAX_PIXELS = 178_956_970
+
+
+def write_preview(
+    image: str,
+    model: str,
+    target: Path,
+    *,
+    registry: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> tuple[list[ClassTotal], float]:
+    """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
+
+    `model` and `registry` are as `load_bundle` takes them.
+
+    Returns what each class covers, and the confidence (see `fcn_core.Segmentation`). Raises InputError when the image
+    or the model cannot be read.
+    """
+    bundle = load_bundle(model, registry)
+    try:
+        decoded = decode(read_object(image), MAX_PIXELS)
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    except ImageError as error:
+        raise InputError(f"{image}: {error.message}") from error
+    predictor = Predictor(bundle, resolve_settings(device=device, precision=precision))
+    result = predictor.predict([decoded.pixels])[0]
+    sheet = contact_sheet(
+        [Tile(PurePosixPath(image).name, decoded.pixels, result.mask)],
+        bundle.labels,
+        columns=1,
+        tile_width=640,
+    )
+    try:
+        sheet.save(target, "PNG")
+    except OSError as error:
+        raise InputError(f"cannot write the picture to {target} ({error}); choose another with --output") from error
+    areas = result.areas.tolist()
+    return class_totals(bundle.labels.names, areas, [int(area > 0) for area in areas]), result.confidence

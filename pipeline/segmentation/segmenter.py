@@ -1,0 +1,350 @@
+"""Segment one shard: fetch -> decode -> predict -> encode -> put -> commit, with the stages overlapped.
+
+Knows nothing of Ray: the pool puts a `Segmenter` into an actor and calls `process` from two threads, so that one
+shard's loading overlaps the other's end. I/O runs in threads, codecs in their own processes, the model in one place
+at a time.
+
+Batches depend on the shard alone, never on timing: images are taken in plan order and grouped by shape. So the same
+shard gives the same bytes however fast the storage answered.
+"""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
+from fcn_core.errors import LabelError
+from fcn_core.labels import decode_mask
+from pipeline.actors.buffer import Reservation
+from pipeline.actors.inference import ModelThread
+from pipeline.actors.read_ahead import ReadAhead
+from pipeline.actors.stages import StageClock
+from pipeline.codec.images import Decoded
+from pipeline.codec.processes import CodecPool
+from pipeline.errors import (
+    AccessDenied,
+    ImageError,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+)
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.results import ClassArea, ResultRow, commit_shard
+from pipeline.segmentation.plan import Shard
+from pipeline.storage.store import ObjectInfo, open_store
+
+EXPANSION = 16
+"""Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
+
+KILLED = "Working on this image alone killed the process three times, outside the decoder; the Ray logs may say why."
+
+MAX_EXAMPLES = 3
+"""Error rows quoted in a shard's outcome; all of them are in its results file."""
+
+
+@dataclass(frozen=True)
+class SegmenterSpec:
+    """All that an actor needs to know, small enough to send anywhere. Holds no secret: nodes resolve their own."""
+
+    source: str
+    output: str
+    run_id: str
+    recipe: Recipe
+    settings: PredictorSettings
+    max_pixels: int
+    codec_workers: int
+    image_timeout: float
+    image_memory: int
+    io_threads: int = 32
+    buffer_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    """One image that failed, to show a person."""
+
+    key: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What the driver hears of a committed shard."""
+
+    shard: int
+    images: int
+    ok: int
+    errors: Mapping[str, int]
+    examples: tuple[ErrorExample, ...]
+    pixels: int
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    index: int
+    entry: ObjectInfo
+    image: Decoded
+    memory: Reservation
+
+
+class Segmenter:
+    """One model on one device, with its codecs and its connections to storage."""
+
+    def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes]) -> None:
+        """`files` are the bundle's, as `ModelBundle.to_files` gives them.
+
+        Raises DeviceError when this machine cannot do what `spec.settings` says, StorageError when it cannot reach
+        source or output: better here, once, than as an error row for every image.
+        """
+        bundle = ModelBundle.from_files(files)
+        self.spec = spec
+        self.labels: LabelSet = bundle.labels
+        self.source = open_store(spec.source)
+        self.output = open_store(spec.output)
+        self.source.check_readable()
+        self.output.check_readable()
+        self._clock = StageClock()
+        self._model = ModelThread(bundle, spec.settings, self._clock)
+        self._codecs = CodecPool(
+            workers=spec.codec_workers,
+            memory_limit_bytes=spec.image_memory,
+            timeout_seconds=spec.image_timeout,
+            max_pixels=spec.max_pixels,
+        )
+        self._reader = ReadAhead(spec.io_threads, spec.buffer_bytes)
+        self._savers = ThreadPoolExecutor(spec.io_threads, "save")
+        self._progress: dict[int, int] = {}
+
+    def process(self, shard: Shard) -> ShardOutcome:
+        """Segment every image of `shard` and commit it.
+
+        An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does
+        not answer, in which case nothing is committed and the shard can be tried again, anywhere.
+        """
+        rows: dict[int, ResultRow] = {}
+        saves: deque[tuple[int, Future[ResultRow]]] = deque()
+        self._progress[shard.number] = 0
+
+        def finish(index: int, row: ResultRow) -> None:
+            rows[index] = row
+            self._progress[shard.number] += 1
+
+        try:
+            with self._reader.buffer.scope() as memory:
+                images = self._load_in_order(shard, finish, memory)
+                for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
+                    results = self._model.predict([item.image.pixels for item in batch])
+                    for item, result in zip(batch, results, strict=True):
+                        if isinstance(result, ImageError):
+                            item.memory.release()
+                            finish(item.index, self._error_row(item.entry, result))
+                            continue
+                        item.memory.resize(result.mask.nbytes)
+                        job = self._savers.submit(self._save, item.entry, item.image.orientation, result, item.memory)
+                        saves.append((item.index, job))
+                    del batch, item, result, results  # their pixels, while the next batch is awaited
+                    while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
+                        index, save = saves.popleft()
+                        finish(index, save.result())
+                while saves:
+                    index, save = saves.popleft()
+                    finish(index, save.result())
+            with self._clock("commit"):
+                ordered = [rows[index] for index in range(len(shard.entries))]
+                table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
+        finally:
+            self._progress.pop(shard.number, None)
+        return summarize(shard.number, table.to_pylist(), self._clock.take())
+
+    def probe(self, entry: ObjectInfo) -> None:
+        """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
+        reservation = self._reader.buffer.reserve(_guess(entry), force=True)
+        assert reservation is not None, "force always succeeds"
+        reservation.expedite()
+        try:
+            image = self._load(entry, reservation)
+            result = self._model.predict_one(image.pixels)
+            self._codecs.encode(result.mask, self.labels).result()
+        finally:
+            reservation.release()
+
+    def progress(self) -> dict[int, int]:
+        """Images finished so far in each shard at work."""
+        return dict(self._progress)
+
+    def close(self) -> None:
+        """End the codec processes and the threads."""
+        self._reader.close()
+        self._savers.shutdown(wait=False, cancel_futures=True)
+        self._model.close()
+        self._codecs.close()
+
+    def _load_in_order(
+        self, shard: Shard, finish: Callable[[int, ResultRow], None], memory: list[Reservation]
+    ) -> Iterator[_Loaded]:
+        """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
+        wanted: list[tuple[int, ObjectInfo]] = []
+        for index, entry in enumerate(shard.entries):
+            if entry.key in shard.culprits:
+                finish(index, self._error_row(entry, ImageError("killed_worker", KILLED)))
+            else:
+                wanted.append((index, entry))
+        loaded = self._reader.in_order(
+            wanted, lambda item: _guess(item[1]), lambda item, reservation: self._load(item[1], reservation), memory
+        )
+        for (index, entry), reservation, image in loaded:
+            if isinstance(image, ImageError | StorageError):
+                reservation.release()
+                finish(index, self._error_row(entry, image))
+                continue
+            yield _Loaded(index, entry, image, reservation)
+            del image  # its pixels, while the next one is awaited
+
+    def _load(self, entry: ObjectInfo, reservation: Reservation) -> Decoded:
+        if entry.size > self.spec.image_memory:
+            raise ImageError(
+                "file_too_large",
+                f"The file has {entry.size:,} bytes, more than the {self.spec.image_memory:,} that one image may take.",
+            )
+        with self._clock("fetch"):
+            data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
+        self._reader.buffer.wait_for_room(reservation)
+        with self._clock("decode"):
+            image = self._codecs.decode(data).result()
+        reservation.resize(image.pixels.nbytes)
+        return image
+
+    def _save(self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation) -> ResultRow:
+        try:
+            with self._clock("encode"):
+                png = self._codecs.encode(result.mask, self.labels).result()
+            mask_key = self.spec.recipe.mask_key(entry.key, entry.etag)
+            areas = result.areas
+            try:
+                with self._clock("put"):
+                    self.output.create(mask_key, png)
+            except ObjectExists:
+                png, areas = self._adopt(mask_key, png, result)
+        except ImageError as error:
+            return self._error_row(entry, error)
+        finally:
+            memory.release()
+        height, width = result.mask.shape
+        return ResultRow(
+            **_identity(entry, self.spec.recipe),
+            status="ok",
+            width=width,
+            height=height,
+            orientation=orientation,
+            mask_key=mask_key,
+            mask_sha256=hashlib.sha256(png).hexdigest(),
+            areas=class_areas(areas, self.labels),
+            confidence=result.confidence,
+        )
+
+    def _adopt(self, mask_key: str, ours: bytes, result: Segmentation) -> tuple[bytes, npt.NDArray[np.int64]]:
+        """The mask that is there is the mask: a rival's, or ours from a PUT that worked and was retried.
+
+        Unless it is no mask of this image at all, damaged by other hands: then ours replaces it.
+        """
+        there = self.output.get(mask_key)
+        if there == ours:
+            return ours, result.areas
+        try:
+            mask = decode_mask(there)
+        except LabelError:
+            mask = None
+        if mask is None or mask.shape != result.mask.shape or mask.max() >= self.labels.num_classes:
+            self.output.put(mask_key, ours)
+            return ours, result.areas
+        return there, count_areas(mask, self.labels)
+
+    def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
+        reason, message = error_reason(error)
+        return ResultRow(**_identity(entry, self.spec.recipe), status="error", error=reason, message=message)
+
+
+_STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
+
+
+def error_reason(error: ImageError | StorageError) -> tuple[str, str]:
+    """What an error row says: a stable code to group by, and the sentence for a person."""
+    if isinstance(error, ImageError):
+        return error.reason, error.message
+    return _STORAGE_REASONS.get(type(error), "storage"), str(error)
+
+
+def _guess(entry: ObjectInfo) -> int:
+    return max(1 << 20, entry.size * EXPANSION)
+
+
+def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int) -> Iterator[list[_Loaded]]:
+    """Batches of images of one shape, at most `batch_size` each, from a stream in plan order.
+
+    When more than `limit_bytes` are held back waiting for company, the group whose first image came first goes out
+    unfilled. Depends only on the order and shapes of the images, so equal shards are batched alike.
+    """
+    groups: dict[tuple[int, ...], list[_Loaded]] = {}
+    held = 0
+    for item in images:
+        group = groups.setdefault(item.image.pixels.shape, [])
+        group.append(item)
+        held += item.image.pixels.nbytes
+        while groups and (len(group) == batch_size or held > limit_bytes):
+            ready = group if len(group) == batch_size else next(iter(groups.values()))
+            del groups[ready[0].image.pixels.shape]
+            held -= sum(member.image.pixels.nbytes for member in ready)
+            yield ready
+            if ready is group:
+                break
+    yield from groups.values()
+
+
+def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet) -> tuple[ClassArea, ...]:
+    """The classes present in an image, from its pixel counts [n_classes]."""
+    total = int(areas.sum())
+    return tuple(
+        ClassArea(int(class_id), labels.names[class_id], int(areas[class_id]), int(areas[class_id]) / total)
+        for class_id in np.flatnonzero(areas)
+    )
+
+
+def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np.int64]:
+    """Pixels of each class in a mask [H, W], as int64 [n_classes]."""
+    return np.bincount(mask.ravel(), minlength=labels.num_classes)[: labels.num_classes].astype(np.int64)
+
+
+def summarize(shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float]) -> ShardOutcome:
+    """The outcome of a committed shard, from the rows that were committed (which may be a rival's)."""
+    failed = [row for row in rows if row["status"] != "ok"]
+    return ShardOutcome(
+        shard=shard,
+        images=len(rows),
+        ok=len(rows) - len(failed),
+        errors=Counter(str(row["error"]) for row in failed),
+        examples=tuple(
+            ErrorExample(str(row["key"]), str(row["error"]), str(row["message"])) for row in failed[:MAX_EXAMPLES]
+        ),
+        pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),
+        stage_seconds=stage_seconds,
+    )
+
+
+def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "etag": entry.etag,
+        "size": entry.size,
+        "last_modified": entry.last_modified,
+        "model_id": recipe.model_id,
+        "params_id": recipe.params_id,
+    }

@@ -1,0 +1,344 @@
+"""A local folder as a store. A key is a path inside the folder; it can never lead out of it.
+
+Names that are not UTF-8 are listed with their odd bytes written `\\xe9` (and their backslashes `\\x5c`), and
+can be read by that key; a file that bears the escaped name literally goes first. Links are followed as the
+user laid them, except into a folder that they are in. What cannot be an object (a loop, a dangling link, a
+socket) is logged, not listed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from pipeline.storage.store import Location, ObjectInfo, Store, folder, open_store
+
+log = logging.getLogger(__name__)
+
+# What a writer that died may leave: hidden from listings, and too long a random name to meet a user's own.
+_ASIDE = re.compile(rb"\.fcn-[0-9a-f]{32}\.tmp")
+_ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
+
+
+class LocalStore:
+    """See `pipeline.storage.store.Store`. `root` is an absolute path; it need not exist before the first write."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.normpath(root)
+        self._root_bytes = os.fsencode(self._root)
+
+    @classmethod
+    def from_uri(cls, uri: str) -> "LocalStore":
+        """From a path (relative to the working directory of now, `~` understood) or
+        `file:///percent-encoded`.
+        """
+        if not uri.lower().startswith("file://"):
+            return cls(os.path.abspath(os.path.expanduser(uri)))
+        parts = urlsplit(uri)
+        path = unquote(parts.path, errors="surrogateescape")
+        if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+            raise InputError(f"{uri} is not a local folder; write file:///absolute/path.")
+        if parts.query or parts.fragment:
+            raise InputError(f"{uri}: write '?' as %3F and '#' as %23 in a file:// URI, or give the path as it is.")
+        return cls(path)
+
+    @property
+    def uri(self) -> str:
+        return self._root
+
+    @property
+    def location(self) -> Location:
+        # Resolved, so that a link is no way around.
+        return Location("file", "", tuple(part for part in os.path.realpath(self._root).split("/") if part))
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self._root!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        return open_store, (self._root,)
+
+    def at(self, path: str) -> "LocalStore":
+        return LocalStore(os.path.join(self._root, folder(path, self._root)))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if "\0" in prefix:
+            raise StorageError(f"{self._root}: {prefix!r} cannot start the name of a file.")
+        try:
+            found = os.stat(self._root_bytes)
+            if not stat.S_ISDIR(found.st_mode):
+                raise StorageError(f"{self._root} is not a folder.")
+        except FileNotFoundError:
+            return  # an output that nothing has been written to yet
+        except OSError as error:
+            raise _fault(error, self._root) from error
+        yield from self._walk(self._root_bytes, "", prefix, ((found.st_dev, found.st_ino),))
+
+    def _walk(
+        self, directory: bytes, above: str, prefix: str, ancestors: tuple[tuple[int, int], ...]
+    ) -> Iterator[ObjectInfo]:
+        """The objects below `directory`, whose own key is `above` ("" or ending in "/")."""
+        try:
+            with os.scandir(directory) as entries:
+                names = [entry.name for entry in entries if not _ASIDE.fullmatch(entry.name)]
+        except FileNotFoundError:
+            return  # removed while we were listing
+        except OSError as error:
+            raise _fault(error, os.fsdecode(directory)) from error
+        found: list[tuple[str, bytes, os.stat_result]] = []
+        for name in names:
+            key = above + _escape(name)
+            # Only what can hold the prefix is looked at: list("runs/7/") does not walk the masks.
+            if not (key.startswith(prefix) or prefix.startswith(key + "/")):
+                continue
+            path = os.path.join(directory, name)
+            status = _stat(path)
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                key += "/"
+            elif not stat.S_ISREG(status.st_mode):
+                log.warning("not_listed path=%r reason=not_a_file", os.fsdecode(path))
+                continue
+            found.append((key, path, status))
+        # A folder sorts as its name and "/": "a.b" comes before "a/c", as in object storage.
+        found.sort(key=lambda item: item[0].encode())
+        last = ""
+        for key, path, status in found:
+            if key == last:
+                raise StorageError(
+                    f"{self._root}: two files would have the key {key!r}, one spelling it, the other by "
+                    "bytes that are not UTF-8; rename one."
+                )
+            last = key
+            if not key.endswith("/"):
+                if key.startswith(prefix):
+                    yield _info(key, status)
+                continue
+            identity = (status.st_dev, status.st_ino)
+            if identity in ancestors:
+                log.warning("not_listed path=%r reason=link_to_a_folder_it_is_in", os.fsdecode(path))
+                continue
+            yield from self._walk(path, key, prefix, (*ancestors, identity))
+
+    def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
+        path = self._existing(key)
+        try:
+            with open(path, "rb", opener=_open_file) as file:
+                before = _info(key, _regular(file.fileno(), key))
+                data = file.read()
+                after = _info(key, os.fstat(file.fileno()))
+        except OSError as error:
+            raise _fault(error, self._name(key)) from error
+        listed = etag is None or etag == before.etag
+        if not listed or (size is not None and size != before.size) or before.etag != after.etag:
+            raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
+        if len(data) != after.size:
+            raise ObjectChanged(f"{self._name(key)} gave {len(data)} bytes where the file has {after.size}.")
+        return data
+
+    def head(self, key: str) -> ObjectInfo:
+        path = self._existing(key)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _fault(error, self._name(key)) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectMissing(f"{self._name(key)} is not a file.")
+        return _info(key, status)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._write(key, data, os.replace)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._write(key, data, os.link)
+
+    def delete(self, key: str) -> None:
+        path = self._existing(key)
+        try:
+            os.unlink(path)
+            _sync_directory(os.path.dirname(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _fault(error, self._name(key)) from error
+
+    def check_readable(self) -> None:
+        if not os.path.lexists(self._root_bytes):
+            raise StorageError(f"{self._root} does not exist; create the folder or correct the path.")
+        if not os.path.isdir(self._root_bytes):
+            raise StorageError(f"{self._root} is not a folder; correct the path.")
+        try:
+            with os.scandir(self._root_bytes) as entries:
+                next(entries, None)
+        except OSError as error:
+            raise _fault(error, self._root) from error
+
+    def check_writable(self) -> None:
+        # Folders are made on the first write, so what must be writable is the nearest one that is there.
+        folder_there = self._root_bytes
+        while not os.path.lexists(folder_there):
+            folder_there = os.path.dirname(folder_there)
+        try:
+            aside = _write_aside(folder_there, b"")
+            os.unlink(aside)
+        except OSError as error:
+            raise _fault(error, self._root, "cannot be written to") from error
+
+    def _write(self, key: str, data: bytes, into_place: Callable[[bytes, bytes], None]) -> None:
+        path = self._path(key)
+        if _ASIDE.fullmatch(os.path.basename(path)):
+            raise StorageError(f"{self._name(key)}: names of this form are kept for files being written.")
+        try:
+            _make_directories(os.path.dirname(path))
+            aside = _write_aside(os.path.dirname(path), data)
+            try:
+                into_place(aside, path)
+            except FileExistsError:
+                if os.path.isdir(path):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+                raise ObjectExists(f"{self._name(key)} exists already.") from None
+            finally:
+                # Gone already after os.replace; still there after os.link or a failure.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(aside)
+            _sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise _fault(error, self._name(key), "cannot be written") from error
+
+    def _path(self, key: str) -> bytes:
+        """Where a key is written. Raises StorageError for a key that no file inside the root can have."""
+        if "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
+            raise StorageError(
+                f"{self._root}: {key!r} cannot name a file in this folder (an absolute path, or an empty, "
+                "'.', '..' or NUL part)."
+            )
+        try:
+            return os.path.join(self._root_bytes, key.encode())
+        except UnicodeEncodeError:
+            raise StorageError(f"{self._root}: {key!r} is not valid Unicode.") from None
+
+    def _existing(self, key: str) -> bytes:
+        """Where a key is read: as spelled, else, part by part, as the escaped form of a name that is not
+        UTF-8.
+        """
+        path = self._path(key)
+        if "\\x" not in key or os.path.lexists(path):
+            return path
+        path = self._root_bytes
+        for part in key.encode().split(b"/"):
+            literal = os.path.join(path, part)
+            raw = _ESCAPE.sub(lambda match: bytes.fromhex(match.group(1).decode()), part)
+            # An escape may not smuggle in what a key may not hold; only real escapes of a name are undone.
+            escaped = not os.path.lexists(literal) and _escape(raw).encode() == part
+            path = os.path.join(path, raw) if escaped else literal
+        return path
+
+    def _name(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+
+def _escape(name: bytes) -> str:
+    """A file name as (part of) a key: itself where it is UTF-8, else with backslash escapes; no two names
+    share one.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.replace(b"\\", b"\\x5c").decode(errors="backslashreplace")
+
+
+def _stat(path: bytes) -> os.stat_result | None:
+    """Follows links; None (and a line in the log where it is not a plain race) for what is not there."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        dangling = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+        if not dangling:
+            raise _fault(error, os.fsdecode(path)) from error
+        if os.path.islink(path):
+            log.warning("not_listed path=%r reason=dangling_link", os.fsdecode(path))
+        return None
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    # mtime and size, not the inode: the etag survives a copy that keeps times (cp -p, rsync -a).
+    etag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return ObjectInfo(key, etag, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _open_file(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    return descriptor
+
+
+def _regular(descriptor: int, key: str) -> os.stat_result:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectMissing(f"{key} is not a file.")
+    return status
+
+
+def _write_aside(directory: bytes, data: bytes) -> bytes:
+    path = os.path.join(directory, b".fcn-" + secrets.token_hex(16).encode() + b".tmp")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path
+
+
+def _make_directories(directory: bytes) -> None:
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    _make_directories(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory)
+        _sync_directory(parent)
+
+
+def _sync_directory(directory: bytes) -> None:
+    """A new name is only safe from a power cut once its folder has reached the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> StorageError:
+    """The operating system's refusal as one sentence."""
+    reading = trouble == "cannot be read"
+    match error.errno:
+        case errno.ENOENT:
+            return ObjectMissing(f"{name} does not exist.")
+        case errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG if reading:
+            return ObjectMissing(f"{name} is not a file.")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return AccessDenied(f"{name} {trouble}: {error.strerror}; check its owner, permissions and mount.")
+        case errno.ENOTDIR | errno.EISDIR:
+            return StorageError(f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file.")
+        case errno.ENOSPC | errno.EDQUOT:
+            return StorageError(f"{name} {trouble}: the disk is full or over quota.")
+        case errno.ENAMETOOLONG:
+            return StorageError(f"{name} {trouble}: the name is too long for this file system.")
+        case errno.EOPNOTSUPP | errno.ENOSYS:
+            return StorageError(f"{name} {trouble}: this file system has no hard links, which create-only writes need.")
+        case _:
+            return StorageError(f"{name} {trouble}: {error.strerror or type(error).__name__}.")

@@ -1,0 +1,307 @@
+"""A training job from its options to its model: check, plan or take up again, train each stage on Ray Train, judge.
+
+`train` does the whole job and can be called from anywhere. The same job again goes on where it ended, and a finished
+one has nothing to do.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+from fcn_core import ModelBundle
+from fcn_core.architecture import ArchName
+from fcn_core.metrics import Scores
+from fcn_core.training_loop import LoopPlan
+from pipeline.actors import cluster
+from pipeline.errors import InputError, ObjectExists, PipelineError, StorageError
+from pipeline.outputs.lease import Lease
+from pipeline.training.group import Group, GroupResult, GroupSpec, GroupStatus
+from pipeline.training.options import TrainJob
+from pipeline.training.placement import check_fits, missing_resources, settle_group
+from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start
+from pipeline.training.progress import TrainProgress, WorkerOutcome, now
+from pipeline.training.records import TrainRecord, TrainRun
+from pipeline.training.store import TrainStore
+from pipeline.training.worker import WorkerSpec
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 120.0
+"""How long workers may take to end their step and save, once they are asked to stop."""
+
+
+class TrainObserver:
+    """What a training job tells while it runs. Override what is of interest; called from the calling thread."""
+
+    def phase(self, name: str) -> None:
+        """The job enters a phase, named for a person."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know: what "auto" chose, what is resumed, what died."""
+
+    def progress(self, progress: TrainProgress) -> None:
+        """How far training is, about every half second."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did. `model_uri` is where the best model is, once finished."""
+
+    state: Literal["finished", "interrupted"]
+    name: str
+    uri: str
+    nothing_to_do: bool
+    model_uri: str | None
+    model_id: str | None
+    scores: Scores | None
+    steps: int
+    seconds: float
+    failures: int
+
+
+def train(
+    job: TrainJob, observer: TrainObserver | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> TrainReport:
+    """Do a training job, whole, or what is left of it.
+
+    Stops early, resumably, when `should_stop` turns true. Raises InputError for what cannot be done as asked, and
+    PipelineError when the run fails on its way; the same call again then goes on from the newest checkpoint.
+    """
+    observer = observer or TrainObserver()
+    observer.phase("checking inputs")
+    inputs = check_inputs(job)
+    with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
+        return _Driver(job, inputs, observer, should_stop, lease).work()
+
+
+class _Driver:
+    """One call of `train`, with what its steps share."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        inputs: TrainInputs,
+        observer: TrainObserver,
+        should_stop: Callable[[], bool],
+        lease: Lease,
+    ) -> None:
+        self._job = job
+        self._inputs = inputs
+        self._observer = observer
+        self._asked_to_stop = should_stop
+        self._lease = lease
+        self._store = TrainStore(inputs.output)
+        self._failures = 0
+
+    def work(self) -> TrainReport:
+        private = not cluster.is_remote(self._job.ray_address)
+        if private:
+            check_fits(self._job, cluster.nodes()[0])
+        run = self._begin()
+        before = self._store.load_record()
+        if before is not None and before.state == "finished":
+            return self._report(before, nothing_to_do=True)
+        started = before.started if before else now()
+        self._save_record(state="running", started=started)
+        try:
+            with cluster.connect(self._job.ray_address):
+                last = self._train_stages(run, private)
+        except BaseException as error:
+            # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
+            if not self._lease.lost:
+                state = "failed" if isinstance(error, Exception) else "interrupted"
+                with contextlib.suppress(StorageError):
+                    self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
+            raise
+        if self._lease.lost:
+            place = self._inputs.output.uri
+            raise PipelineError(f"another run took over {place}; this one has stopped and left it alone")
+        if not last.finished:
+            record = self._save_record(
+                state="interrupted", started=started, reason="stopped on request", step=last.step, seconds=last.seconds
+            )
+            return self._report(record)
+        self._observer.phase("keeping the best model")
+        bundle = self._finish(run)
+        record = self._save_record(
+            state="finished",
+            started=started,
+            model_id=bundle.model_id,
+            scores=Scores.model_validate(bundle.scores) if bundle.scores else None,
+            step=last.step,
+            seconds=last.seconds,
+        )
+        return self._report(record)
+
+    def _begin(self) -> TrainRun:
+        """The run as it was begun, or a new one, with its start model in place."""
+        run = self._store.load_run()
+        if run is not None:
+            check_same(self._job, self._inputs, run)
+            return run
+        self._observer.phase("preparing the start model")
+        if self._job.class_balance != "none":
+            self._observer.note("counting the pixels of each class, once")
+        run, start = new_run(self._job, self._inputs)
+        for note in run.start_notes:
+            self._observer.note(note)
+        self._stage_store(run, 0).save_start(start)
+        with contextlib.suppress(ObjectExists):
+            self._store.create_run(run)
+        return run
+
+    def _stage_store(self, run: TrainRun, number: int) -> TrainStore:
+        """Where a stage keeps its files: the run's own place when there is only one."""
+        stages = run.plan.stages
+        return self._store if len(stages) == 1 else self._store.stage(stages[number].arch)
+
+    def _train_stages(self, run: TrainRun, private: bool) -> WorkerOutcome:
+        spec, notes = settle_group(self._job, private)
+        for note in notes:
+            self._observer.note(note)
+        outcome = WorkerOutcome(finished=True, step=0, seconds=0.0)
+        for number, stage in enumerate(run.plan.stages):
+            store = self._stage_store(run, number)
+            done = store.load_done()
+            if done is not None:
+                outcome = done
+                continue
+            if number:
+                self._begin_stage(run, number)
+            outcome = self._train_stage(run, number, stage.arch, store, spec)
+            if not outcome.finished:
+                return outcome
+            store.save_done(outcome)
+        return outcome
+
+    def _begin_stage(self, run: TrainRun, number: int) -> None:
+        store, arch = self._stage_store(run, number), run.plan.stages[number].arch
+        if store.has_start():
+            return
+        self._observer.phase(f"carrying over to {arch}")
+        trained = self._best_of(self._stage_store(run, number - 1))
+        store.save_start(next_start(trained, arch, run.plan.stages[number].config.seed))
+
+    def _train_stage(
+        self, run: TrainRun, number: int, arch: ArchName, store: TrainStore, spec: GroupSpec
+    ) -> WorkerOutcome:
+        stages = run.plan.stages
+        name = arch if len(stages) == 1 else f"{arch} ({number + 1} of {len(stages)})"
+        steps = store.checkpoint_steps()
+        if steps:
+            self._observer.note(f"{arch}: resuming from the checkpoint of step {steps[-1]}")
+        weights = {} if run.class_weights is None else {"class_weights": run.class_weights}
+        work = WorkerSpec(
+            name=self._job.name,
+            run_uri=store.store.uri,
+            stage=arch,
+            stage_number=number + 1,
+            stages=len(stages),
+            train_set=self._inputs.train_set,
+            val_set=self._inputs.val_set,
+            config=self._job.train_config(arch).model_copy(update=weights),
+            plan=LoopPlan(**{field: getattr(self._job, field) for field in LoopPlan.model_fields}),
+            threads=spec.cpus,
+            record_examples=self._job.record_examples,
+        )
+        group = Group(spec, work)
+        try:
+            result = self._follow(group, spec, f"training {name}")
+        finally:
+            group.end()
+        if result is None:
+            return WorkerOutcome(finished=False, step=max(store.checkpoint_steps(), default=0), seconds=0.0)
+        if result.refused is not None:
+            raise InputError(result.refused)
+        if result.outcome is None:
+            times = f"{self._failures} times" if self._failures > 1 else "once"
+            raise PipelineError(
+                f"training ended after its workers had failed {times} ({result.failed}); "
+                "the same command goes on from the newest checkpoint"
+            )
+        return result.outcome
+
+    def _follow(self, group: Group, spec: GroupSpec, phase: str) -> GroupResult | None:
+        """Watch a group until it is done. None when it did not stop in time after it was asked to."""
+        told: GroupStatus | None = None
+        waiting_since = time.monotonic()
+        stop_by: float | None = None
+        while (result := group.wait(POLL_SECONDS)) is None:
+            if stop_by is not None and time.monotonic() > stop_by:
+                return None
+            status = group.status()
+            if status is None:
+                continue
+            if status.waiting and (told is None or not told.waiting or status.failures > told.failures):
+                waiting_since = time.monotonic()
+            self._tell(status, told, spec, phase)
+            told = status
+            if stop_by is None and (self._asked_to_stop() or self._lease.lost):
+                self._observer.phase("stopping")
+                group.stop()
+                stop_by = time.monotonic() + (0 if status.waiting else STOP_SECONDS)
+            elif stop_by is None and status.waiting:
+                self._check_placement(spec, time.monotonic() - waiting_since)
+        self._failures += told.failures if told else 0
+        return result
+
+    def _tell(self, status: GroupStatus, told: GroupStatus | None, spec: GroupSpec, phase: str) -> None:
+        """Tell the observer what is new since it was told last."""
+        failures = told.failures if told else 0
+        if status.failures > failures:
+            self._observer.note(f"{status.reason}; going on from the newest checkpoint (failure {status.failures})")
+        if status.waiting and (told is None or not told.waiting):
+            self._observer.phase(f"{phase}: waiting for {spec}")
+        if not status.waiting and (told is None or told.waiting):
+            self._observer.phase(phase)
+        if status.progress and not status.waiting and (told is None or status.progress != told.progress):
+            before = told.progress.workers if told and told.progress else status.progress.workers
+            if status.progress.workers != before:
+                self._observer.note(f"{status.progress.workers} worker(s) now, {before} before")
+            self._observer.progress(status.progress)
+
+    def _check_placement(self, spec: GroupSpec, waited: float) -> None:
+        if waited > self._job.placement_timeout:
+            raise PipelineError(
+                f"workers could not be placed within {self._job.placement_timeout:.0f} s: "
+                f"{missing_resources(spec)}; the same command resumes"
+            )
+
+    def _best_of(self, store: TrainStore) -> ModelBundle:
+        """The model of a finished stage: the best on the validation split, or without one the last."""
+        best = store.load_history().best
+        return store.load_best(best.step if best else store.best_steps()[-1])
+
+    def _finish(self, run: TrainRun) -> ModelBundle:
+        store = self._stage_store(run, len(run.plan.stages) - 1)
+        bundle = self._best_of(store)
+        start = self._stage_store(run, 0).load_start()
+        origin = {"run": self._job.name, "started_from": {"model_id": run.start_model_id} | dict(start.provenance)}
+        bundle = replace(bundle, provenance=dict(bundle.provenance) | origin)
+        self._store.save_model(bundle)
+        if store is not self._store:
+            self._store.save_history(store.load_history())
+        return bundle
+
+    def _save_record(self, *, started: datetime, **values: Any) -> TrainRecord:
+        record = TrainRecord(started=started, updated=now(), version=version("fcn-pipeline"), **values)
+        self._store.save_record(record)
+        return record
+
+    def _report(self, record: TrainRecord, *, nothing_to_do: bool = False) -> TrainReport:
+        finished = record.state == "finished"
+        return TrainReport(
+            state="finished" if finished else "interrupted",
+            name=self._job.name,
+            uri=self._store.store.uri,
+            nothing_to_do=nothing_to_do,
+            model_uri=self._store.store.at("model").uri if finished else None,
+            model_id=record.model_id,
+            scores=record.scores,
+            steps=record.step,
+            seconds=record.seconds,
+            failures=self._failures,
+        )

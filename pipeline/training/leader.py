@@ -1,0 +1,175 @@
+"""The leader of a group of training workers: an actor that runs Ray Train, and hears from the workers.
+
+Ray Train places the workers, connects them, watches them, and starts them anew when one dies or the cluster has
+changed. It keeps nothing: checkpoints are ours (see `pipeline.training.worker`), so its storage is a folder that is
+thrown away.
+"""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
+from ray.train.torch import TorchConfig, get_device
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from fcn_core.errors import FcnError
+from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.training.group import GroupResult, GroupSpec, GroupStatus
+from pipeline.training.progress import TrainProgress
+
+TELL_TIMEOUT_SECONDS = 30.0
+
+ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Workers whose partner died cannot say goodbye to each other.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
+}
+
+
+class GroupLeader:
+    """The actor. Its methods are called from several threads at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: TrainProgress | None = None
+        self._waiting = True
+        self._failures = 0
+        self._reason = ""
+        self._stopping = False
+
+    def run(self, me: Any, group: GroupSpec, name: str, work: list[Any]) -> GroupResult:
+        """Train one stage; returns when that has ended in any way.
+
+        `me` is this actor's handle, `work` a reference to the WorkerSpec.
+        """
+        folder = tempfile.mkdtemp(prefix="fcn-ray-train-")
+        least, most = group.workers
+        worker: Callable[[], Any] = _worker_function(group.device, work, me)
+        trainer = TorchTrainer(
+            worker,
+            torch_config=TorchConfig(backend=group.backend, timeout_s=int(group.backend_timeout)),
+            scaling_config=ScalingConfig(
+                num_workers=most if least == most else (least, most),
+                use_gpu=group.use_gpu,
+                resources_per_worker=group.bundle(),
+                placement_strategy=group.placement,
+                elastic_resize_monitor_interval_s=group.resize_interval,
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=group.max_failures),
+                callbacks=[_OnFailure(me)],
+                worker_runtime_env={"env_vars": group.environment},
+            ),
+        )
+        try:
+            result: Any = trainer.fit()
+        except TrainingFailedError as error:
+            return _explain(error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return GroupResult(result.return_value)
+
+    def tell(self, progress: TrainProgress) -> bool:
+        """The first worker's report; returns whether to go on."""
+        with self._lock:
+            self._progress = progress
+            self._waiting = False
+            return not self._stopping
+
+    def broken(self, reason: str) -> None:
+        """The workers have ended before their work was done."""
+        with self._lock:
+            self._failures += 1
+            self._reason = reason
+            self._waiting = True
+
+    def status(self) -> GroupStatus:
+        with self._lock:
+            return GroupStatus(self._progress, self._waiting, self._failures, self._reason)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopping = True
+
+
+class _Leader:
+    """The leader as the first worker sees it. Without one the driver is gone, and there is nobody to train for."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def tell(self, progress: TrainProgress) -> bool:
+        try:
+            return bool(ray.get(self._handle.tell.remote(progress), timeout=TELL_TIMEOUT_SECONDS))
+        except GetTimeoutError:
+            return True
+        except RayError:
+            return False
+
+
+def _worker_function(kind: str, work: list[Any], leader: Any) -> Callable[[], Any]:
+    """What Ray Train runs in every worker."""
+
+    def run_worker() -> Any:
+        from pipeline.training.worker import train_stage  # here, and not in the leader's and the controller's processes
+
+        spec = ray.get(work[0])
+        device = str(get_device()) if kind == "cuda" else "cpu"
+        return train_stage(replace(spec, config=spec.config.model_copy(update={"device": device})), _Leader(leader))
+
+    return run_worker
+
+
+class _Refused(Exception):
+    """What no other try would mend."""
+
+
+class _OnFailure(UserCallback):
+    """Ray Train calls it where it watches the workers: tells the leader, and ends what cannot get better."""
+
+    def __init__(self, leader: Any) -> None:
+        self._leader = leader
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, (FcnError, InputError, StorageError)) and not isinstance(error, StorageUnavailable):
+                raise _Refused(str(error))
+        self._leader.broken.remote(_reason(worker_exceptions))
+
+
+def _explain(error: TrainingFailedError) -> GroupResult:
+    if isinstance(error, ControllerError):
+        cause = error.controller_failure
+        if isinstance(cause, _Refused):
+            return GroupResult(None, refused=str(cause))
+        return GroupResult(None, failed=_first_line(cause))
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    return GroupResult(None, failed=_reason(failures) if failures else _first_line(error))
+
+
+def _reason(failures: dict[int, Exception]) -> str:
+    """Of several workers' errors the one that the others are echoes of: a death, else the first."""
+    deaths = {rank: getattr(error, "health_check_failure", None) for rank, error in failures.items()}
+    for rank, death in deaths.items():
+        if isinstance(death, OutOfMemoryError):
+            return f"worker {rank} was ended because its node ran out of memory"
+        if isinstance(death, RayError):
+            return f"worker {rank} died"
+    rank = min(failures)
+    return f"worker {rank} failed ({_first_line(failures[rank])})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

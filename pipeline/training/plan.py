@@ -1,0 +1,241 @@
+"""Before any training: check what was asked, settle it, and see that a run is only ever continued as it was begun.
+
+A run's plan is everything that its weights follow from. It is written to job.json once, at the first start; every later
+start under the same name makes its own plan anew and must come to the same.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
+from fcn_core.architecture import PADDED_ARCHS, ArchName
+from fcn_core.bundle import CAFFE, IMAGENET
+from fcn_core.datasets import Pairs
+from fcn_core.losses import balanced_weights
+from pipeline.data.datasets import class_pixels, open_dataset
+from pipeline.errors import InputError, StorageError
+from pipeline.models.load import OpenedModel, open_model
+from pipeline.models.registry import is_reference
+from pipeline.outputs.identity import digest
+from pipeline.storage.store import Store, open_store, read_object
+from pipeline.training.options import TrainJob
+from pipeline.training.progress import now
+from pipeline.training.records import SplitPlan, StagePlan, TrainPlan, TrainRun
+
+_WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt|bin|caffemodel|binaryproto)$", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+_TRANSPLANT_OPTIONS = ("backbone", "width", "head_width", "upsampling")
+_ARCHITECTURE_OPTIONS = (*_TRANSPLANT_OPTIONS, "dropout")
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What a job works with, opened and checked."""
+
+    output: Store
+    train_set: Pairs
+    val_set: Pairs | None
+
+
+def check_inputs(job: TrainJob) -> TrainInputs:
+    """Open and check output and data. Raises InputError for what a person must mend."""
+    output = open_store(job.output).at(job.name)
+    try:
+        output.check_writable()
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    train_set = open_dataset(job, job.train_split)
+    val_set = open_dataset(job, job.val_split) if job.val_split else None
+    for stage in job.stages(job.arch or "fcn8s"):
+        config = job.train_config(stage)
+        least = job.workers[1] * config.accumulate
+        if config.batch_size < least:
+            parts = f" in {config.accumulate} parts each" if config.accumulate > 1 else ""
+            raise InputError(
+                f"a batch_size of {config.batch_size} cannot be shared by {job.workers[1]} workers{parts}; "
+                f"give --train.batch-size {least} or more, or fewer --workers"
+            )
+    return TrainInputs(output, train_set, val_set)
+
+
+def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
+    """The run that a job starts, and the model that its first stage starts from.
+
+    Counts the classes in all masks if they are to be balanced.
+    """
+    labels = inputs.train_set.labels
+    opened = None if job.model is None or _is_weight_file(job.model) else open_model(job.model, job.registry)
+    arch = job.arch or (opened.bundle.architecture.arch if opened else "fcn8s")
+    first = job.stages(arch)[0]
+    if opened is not None:
+        start, notes = _from_bundle(job, opened, labels, first)
+    elif job.model is not None:
+        start, notes = _from_file(job, labels, first)
+    else:
+        start, notes = _new_network(job, labels, first)
+    if job.dropout is not None:
+        start = _with_dropout(start, job.dropout)
+    weights = None
+    if job.class_balance != "none":
+        weights = balanced_weights(class_pixels(inputs.train_set), job.class_balance)
+    run = TrainRun(
+        plan=_plan(job, inputs, _changed(start.architecture, arch=arch)),
+        start_model_id=start.model_id,
+        start_notes=tuple(notes),
+        class_weights=weights,
+        created=now(),
+        version=version("fcn-pipeline"),
+    )
+    return run, start
+
+
+def check_same(job: TrainJob, inputs: TrainInputs, run: TrainRun) -> None:
+    """Raise InputError, naming what differs, unless `job` is what `run` was begun as."""
+    asked = {name: getattr(job, name) for name in ("arch", *_ARCHITECTURE_OPTIONS)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    architecture = _changed(run.plan.architecture, **given)
+    before, after = (_flat(plan) for plan in (run.plan, _plan(job, inputs, architecture)))
+    differing = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if not differing:
+        return
+    listed = ", ".join(f"{name} was {before.get(name)!r} and is {after.get(name)!r}" for name in differing[:4])
+    more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+    raise InputError(
+        f"{inputs.output.uri} holds another training: {listed}{more}; give this one another --name, or the old options"
+    )
+
+
+def next_start(trained: ModelBundle, arch: ArchName, seed: int) -> ModelBundle:
+    """The model that the next stage starts from: what the last one has learned, in the next network."""
+    return _with_dropout(_transplanted(trained, arch, seed=seed).bundle, trained.architecture.dropout)
+
+
+def _is_weight_file(model: str) -> bool:
+    return not is_reference(model) and bool(_WEIGHT_FILE.search(model.partition("?")[0]))
+
+
+def _new_network(job: TrainJob, labels: LabelSet, arch: ArchName) -> tuple[ModelBundle, list[str]]:
+    options = {name: value for name in _ARCHITECTURE_OPTIONS if (value := getattr(job, name)) is not None}
+    architecture = Architecture.model_validate({"arch": arch, "num_classes": labels.num_classes} | options)
+    normalization = CAFFE if arch in PADDED_ARCHS else IMAGENET
+    bundle = ModelBundle.new(architecture, labels, normalization, seed=job.train_config(arch).seed)
+    return bundle, [f"starting from a new {arch} on {architecture.backbone}, which has learned nothing yet"]
+
+
+def _from_file(job: TrainJob, labels: LabelSet, arch: ArchName) -> tuple[ModelBundle, list[str]]:
+    assert job.model is not None
+    with tempfile.TemporaryDirectory(prefix="fcn-start-") as folder:
+        path = Path(job.model).expanduser()
+        if _SCHEME.match(job.model):
+            path = Path(folder) / job.model.partition("?")[0].rpartition("/")[2]
+            try:
+                path.write_bytes(read_object(job.model))
+            except StorageError as error:
+                raise InputError(str(error)) from error
+        imported = import_weights(
+            path,
+            arch,
+            backbone=job.backbone,
+            labels=labels,
+            normalization={"caffe": CAFFE, "imagenet": IMAGENET, None: None}[job.model_input],
+            width=job.width,
+            head_width=job.head_width,
+            upsampling=job.upsampling,
+            seed=job.train_config(arch).seed,
+        )
+    return imported.bundle, _import_notes(imported, imported.notes)
+
+
+def _from_bundle(job: TrainJob, opened: OpenedModel, labels: LabelSet, arch: ArchName) -> tuple[ModelBundle, list[str]]:
+    bundle, notes = opened.bundle, [f"starting from {opened.origin}"]
+    own = bundle.architecture
+    if bundle.labels.names != labels.names and not job.new_head:
+        raise InputError(
+            f"{job.model} knows {bundle.labels.num_classes} classes ({bundle.labels.name}), the data set has "
+            f"{labels.num_classes} ({labels.name}); give --new-head for new score layers, or the right --labels"
+        )
+    options = {name: value for name in _TRANSPLANT_OPTIONS if (value := getattr(job, name)) is not None}
+    if arch == own.arch and bundle.labels == labels and all(getattr(own, name) == options[name] for name in options):
+        return bundle, notes
+    imported = _transplanted(bundle, arch, labels=labels, seed=job.train_config(arch).seed, **options)
+    return imported.bundle, notes + _import_notes(imported, imported.notes[1:])
+
+
+def _import_notes(imported: Imported, notes: Sequence[str]) -> list[str]:
+    return [*notes, *([f"new layers: {', '.join(imported.untrained)}"] if imported.untrained else [])]
+
+
+def _transplanted(bundle: ModelBundle, arch: ArchName, **options: Any) -> Imported:
+    """What fits of a bundle in another network. Raises WeightsError when that is not a whole backbone."""
+    with tempfile.TemporaryDirectory(prefix="fcn-start-") as folder:
+        bundle.save(Path(folder) / "model")
+        return import_weights(Path(folder) / "model", arch, **options)
+
+
+def _with_dropout(bundle: ModelBundle, dropout: float) -> ModelBundle:
+    """The same weights in a network that differs in nothing that has weights."""
+    architecture = _changed(bundle.architecture, dropout=dropout)
+    return ModelBundle(architecture, bundle.labels, bundle.normalization, bundle.state, bundle.provenance)
+
+
+def _changed(architecture: Architecture, **changes: Any) -> Architecture:
+    return Architecture.model_validate(architecture.model_dump() | changes)
+
+
+def _plan(job: TrainJob, inputs: TrainInputs, architecture: Architecture) -> TrainPlan:
+    stages = tuple(
+        # How examples are read makes no difference to them.
+        StagePlan(arch=arch, config=job.train_config(arch).model_copy(update={"workers": 0}))
+        for arch in job.stages(architecture.arch)
+    )
+    return TrainPlan(
+        dataset=absolute(job.dataset),
+        mask_coding=job.mask_coding,
+        labels=inputs.train_set.labels,
+        train=_split(job.train_split, inputs.train_set),
+        val=_split(job.val_split, inputs.val_set) if job.val_split and inputs.val_set else None,
+        model=job.model if job.model is None or is_reference(job.model) else absolute(job.model),
+        model_input=job.model_input,
+        architecture=architecture,
+        class_balance=job.class_balance,
+        validate_every=job.validate_every,
+        stages=stages,
+    )
+
+
+def _split(name: str, dataset: Pairs) -> SplitPlan:
+    listed = [[pair.name, pair.image, pair.mask] for pair in dataset.pairs]
+    return SplitPlan(name=name, examples=len(listed), digest=digest(listed))
+
+
+def absolute(place: str) -> str:
+    """A path from the root, so that it means the same in another working directory; URIs as they are."""
+    return place if _SCHEME.match(place) else os.path.abspath(os.path.expanduser(place))
+
+
+def _flat(plan: TrainPlan) -> dict[str, Any]:
+    """Every value of a plan by a dotted name that a person knows from the job."""
+    values = plan.model_dump(mode="json")
+    stages = values.pop("stages")
+    several = len(stages) > 1
+    for stage in stages:
+        values[f"train ({stage['arch']})" if several else "train_config"] = stage["config"]
+    values["stages"] = [stage["arch"] for stage in stages]
+    labels = values.pop("labels")
+    values["labels"] = {"name": labels["name"], "names": labels["names"], "ignore_index": labels["ignore_index"]}
+    return dict(_walk(values, ""))
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _walk(item, f"{path}.{name}" if path else name)
+    else:
+        yield path, value

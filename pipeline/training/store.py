@@ -1,0 +1,212 @@
+"""What a training run keeps, under OUTPUT/<name>: its plan, checkpoints, best models, curves, and how it stands.
+
+    job.json                                 what was asked for and settled; create-only
+    start/                                   the model that training began with
+    checkpoints/step-00000400/               state.safetensors, then state.json, which commits it; the newest two stay
+    best/step-00000350/                      the model that was best then; those that kept checkpoints know of
+    model/                                   the best model of the finished run
+    history.json, progress.json, run.json    the curves; live numbers; how the run ended
+    tensorboard/, examples/                  the curves for TensorBoard; which names each worker saw, if asked for
+
+The one thing to know: a checkpoint is written once (create-only by its step) and what is wrong with it shows when it
+is read. So whoever writes here beside the rightful driver, such as the workers of a driver that died, does no harm:
+steps of one run are alike, and the first to commit one wins.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fcn_core import ModelBundle
+from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
+from fcn_core.checkpoint import STATE_FILE, TENSORS_FILE, from_files, to_files
+from fcn_core.errors import BundleError, CheckpointError
+from fcn_core.training_loop import History
+from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
+from pipeline.storage.store import Store
+from pipeline.training.progress import TrainProgress, WorkerOutcome
+from pipeline.training.records import Checkpoint, TrainRecord, TrainRun
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS_KEPT = 2
+
+M = TypeVar("M", bound=BaseModel)
+
+_STEP = re.compile(r"step-(\d{8})/")
+
+
+class TrainStore:
+    """One run's files, or one stage's of a run in stages. `store` is rooted at OUTPUT/<name>."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def stage(self, arch: str) -> "TrainStore":
+        """The files of one stage of this run."""
+        return TrainStore(self.store.at(f"stages/{arch}"))
+
+    # The plan, and what each stage starts from
+
+    def create_run(self, run: TrainRun) -> None:
+        """Write the plan, once. Raises ObjectExists."""
+        self.store.create("job.json", run.model_dump_json(indent=1).encode())
+
+    def load_run(self) -> TrainRun | None:
+        return self._get_model("job.json", TrainRun)
+
+    def save_start(self, bundle: ModelBundle) -> None:
+        """Keep the model that training begins with. Readers see it whole or not at all: model.json comes last."""
+        self._save_bundle("start/", bundle)
+
+    def has_start(self) -> bool:
+        """Whether the start model is there whole."""
+        return any(info.key == f"start/{MODEL_FILE}" for info in self.store.list("start/"))
+
+    def load_start(self) -> ModelBundle:
+        return self._load_bundle("start/")
+
+    # Checkpoints
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Commit a checkpoint, unless one of this step is there, and drop those that are too old."""
+        files = to_files(
+            {
+                "loop": checkpoint.loop,
+                "times": dict(checkpoint.times),
+                "examples": list(checkpoint.examples),
+            }
+        )
+        folder = _folder("checkpoints", checkpoint.step)
+        committed = self.checkpoint_steps()
+        if checkpoint.step not in committed:
+            # Tensors without a commit are what a writer that died left; if it lives, the digest in its commit tells.
+            self.store.put(folder + TENSORS_FILE, files[TENSORS_FILE])
+            with contextlib.suppress(ObjectExists):
+                self.store.create(folder + STATE_FILE, files[STATE_FILE])
+            committed.append(checkpoint.step)
+        for step in sorted(committed)[:-CHECKPOINTS_KEPT]:
+            self._drop("checkpoints", step, (STATE_FILE, TENSORS_FILE))
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps of committed checkpoints, ascending."""
+        return self._steps("checkpoints", STATE_FILE)
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None. Damaged ones are passed over, and logged."""
+        for step in reversed(self.checkpoint_steps()):
+            try:
+                return self.load_checkpoint(step)
+            except (CheckpointError, ObjectMissing) as error:
+                log.warning("checkpoint_passed_over step=%d reason=%s", step, error)
+        return None
+
+    def load_checkpoint(self, step: int) -> Checkpoint:
+        """Raises CheckpointError when it is damaged, ObjectMissing when it is not there."""
+        folder = _folder("checkpoints", step)
+        files = {name: self.store.get(folder + name) for name in (STATE_FILE, TENSORS_FILE)}
+        state = from_files(files, f"{self.store.uri}/{folder.rstrip('/')}")
+        return Checkpoint(step=step, loop=state["loop"], times=state["times"], examples=tuple(state["examples"]))
+
+    # Models
+
+    def save_best(self, step: int, bundle: ModelBundle) -> None:
+        self._save_bundle(_folder("best", step), bundle)
+
+    def drop_bests_but(self, steps: Iterable[int]) -> None:
+        """Drop the best models of all steps but these and later ones."""
+        kept = set(steps)
+        for step in self._steps("best", MODEL_FILE):
+            if kept and step < max(kept) and step not in kept:
+                self._drop("best", step, (MODEL_FILE, WEIGHTS_FILE))
+
+    def best_steps(self) -> list[int]:
+        """The steps whose models are kept, ascending."""
+        return self._steps("best", MODEL_FILE)
+
+    def load_best(self, step: int) -> ModelBundle:
+        return self._load_bundle(_folder("best", step))
+
+    def save_model(self, bundle: ModelBundle) -> None:
+        """Put the finished model where people look for it."""
+        self._save_bundle("model/", bundle)
+
+    def load_model(self) -> ModelBundle:
+        return self._load_bundle("model/")
+
+    # Curves and records
+
+    def save_history(self, history: History) -> None:
+        self._put_model("history.json", history)
+
+    def save_events(self, events: bytes) -> None:
+        self.store.put("tensorboard/events.out.tfevents.fcn", events)
+
+    def load_history(self) -> History:
+        return self._get_model("history.json", History) or History()
+
+    def save_done(self, outcome: WorkerOutcome) -> None:
+        """Note that a stage has been trained to its end."""
+        self._put_model("done.json", outcome)
+
+    def load_done(self) -> WorkerOutcome | None:
+        return self._get_model("done.json", WorkerOutcome)
+
+    def save_record(self, record: TrainRecord) -> None:
+        self._put_model("run.json", record)
+
+    def load_record(self) -> TrainRecord | None:
+        return self._get_model("run.json", TrainRecord)
+
+    def load_progress(self) -> TrainProgress | None:
+        return self._get_model("progress.json", TrainProgress)
+
+    def _put_model(self, key: str, value: BaseModel) -> None:
+        self.store.put(key, value.model_dump_json(indent=1).encode())
+
+    def _get_model(self, key: str, kind: type[M]) -> M | None:
+        try:
+            return kind.model_validate_json(self.store.get(key))
+        except ObjectMissing:
+            return None
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise InputError(f"{self.store.uri}: {key} is not one that this version reads ({reason})") from error
+
+    def _save_bundle(self, folder: str, bundle: ModelBundle) -> None:
+        files = bundle.to_files()
+        for name in (WEIGHTS_FILE, MODEL_FILE):
+            self.store.put(folder + name, files[name])
+
+    def _load_bundle(self, folder: str) -> ModelBundle:
+        place = f"{self.store.uri}/{folder.rstrip('/')}"
+        try:
+            files = {name: self.store.get(folder + name) for name in (MODEL_FILE, WEIGHTS_FILE)}
+            return ModelBundle.from_files(files, place)
+        except (BundleError, ObjectMissing) as error:
+            raise PipelineError(
+                f"the run's own model {place} is gone or damaged ({error}); train under another name"
+            ) from error
+
+    def _steps(self, kind: str, last_file: str) -> list[int]:
+        prefix = f"{kind}/"
+        found = []
+        for info in self.store.list(prefix):
+            match = _STEP.match(info.key, len(prefix))
+            if match and info.key[match.end() :] == last_file:
+                found.append(int(match[1]))
+        return sorted(found)
+
+    def _drop(self, kind: str, step: int, files: tuple[str, ...]) -> None:
+        # What could not be dropped takes room, nothing else.
+        with contextlib.suppress(StorageError):
+            for name in files:
+                self.store.delete(_folder(kind, step) + name)
+
+
+def _folder(kind: str, step: int) -> str:
+    return f"{kind}/step-{step:08d}/"

@@ -1,0 +1,49 @@
+"""A private Ray: guarded, alone, and there as often as it is needed in one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TWICE = """
+import ray
+from pipeline.actors import cluster
+
+@ray.remote
+def ask():
+    import os
+    return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])
+
+for number in range(2):
+    with cluster.connect():
+        print(number, ray.get(ask.remote()), len(cluster.nodes()))
+    assert not ray.is_initialized()
+"""
+
+
+ELSEWHERE = """
+from pipeline.actors import cluster
+
+with cluster.connect("127.0.0.1:1"):
+    pass
+"""
+
+
+def run(code: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `code` in a process that Ray is not yet used in, and that has no settings of ours."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", code]
+    environment["HOME"] = str(home)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    result = run(ELSEWHERE, tmp_path)
+    assert "InputError: no Ray cluster answers at 127.0.0.1:1" in result.stderr
+
+
+def test_a_private_ray_can_be_started_again_is_guarded_and_leaves_no_token_behind(tmp_path: Path) -> None:
+    result = run(TWICE, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["0 ('token', 64) 1", "1 ('token', 64) 1"]
+    assert not (tmp_path / ".ray").exists()

@@ -1,0 +1,236 @@
+"""The pool hands out every shard, whatever becomes of the actors, and says why when it cannot."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.actors import pool as pools
+from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
+from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
+from pipeline.segmentation.plan import Shard
+from pipeline.storage.store import ObjectInfo
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def shards(count: int) -> Iterator[Shard]:
+    return (Shard(number, (ENTRY,)) for number in range(count))
+
+
+class Steady:
+    """Returns (shard number, process id) after a moment."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        self.seconds = seconds
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        time.sleep(self.seconds)
+        return shard.number, os.getpid()
+
+    def probe(self, entry: ObjectInfo) -> None: ...
+
+    def progress(self) -> dict[int, int]:
+        return {}
+
+
+class DiesOnce(Steady):
+    """Takes its whole process down at shard 3, the first time anybody gets it."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        mark = self.marks / str(shard.number)
+        if shard.number == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+
+class DiesOfCompany(Steady):
+    """Shard 1 kills its process as a whole; each of its images alone is harmless."""
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+
+class Poisoned(Steady):
+    """Image "poison" kills whatever process works on it, unless the shard names it a culprit."""
+
+    def process(self, shard: Shard) -> tuple[int, frozenset[str]]:  # type: ignore[override]
+        if any(entry.key == "poison" for entry in shard.entries) and "poison" not in shard.culprits:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        return shard.number, shard.culprits
+
+    def probe(self, entry: ObjectInfo) -> None:
+        if entry.key == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StorageComesBack(Steady):
+    """The storage fails shard 1 twice."""
+
+    def __init__(self, marks: Path, failures: int) -> None:
+        super().__init__()
+        self.marks = marks
+        self.failures = failures
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 1 and len(list(self.marks.iterdir())) < self.failures:
+            (self.marks / str(time.monotonic_ns())).touch()
+            raise StorageUnavailable("s3://bucket: no answer")
+        return super().process(shard)
+
+
+class Buggy(Steady):
+    def process(self, shard: Shard) -> tuple[int, int]:
+        raise ZeroDivisionError("a mistake in the program")
+
+
+class Breaks(Steady):
+    """The first process to get shard 2 finds itself broken."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 2 and not (self.marks / "broken").exists():
+            (self.marks / "broken").touch()
+            raise WorkerBroken("the device is gone")
+        return super().process(shard)
+
+
+class StartsLate(Steady):
+    """The storage does not answer the first process."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        if not (marks / "tried").exists():
+            (marks / "tried").touch()
+            raise StorageUnavailable("s3://bucket: no answer")
+
+
+class CannotStart(Steady):
+    def __init__(self) -> None:
+        raise PipelineError("precision bfloat16 is not to be had here")
+
+
+def work(pool: ShardPool, count: int, should_stop: Any = lambda: False) -> tuple[bool, list[Any], list[PoolProgress]]:
+    done: list[Any] = []
+    states: list[PoolProgress] = []
+    complete = pool.run(shards(count), done.append, states.append, should_stop)
+    return complete, done, states
+
+
+def test_every_shard_is_done_once_by_several_actors() -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=3, cpus=1), Steady, 0.1), 40)
+    assert complete
+    assert Counter(number for number, _ in done) == Counter(range(40))
+    assert len({pid for _, pid in done}) > 1
+    assert max(state.ready for state in states) > 1
+
+
+def test_a_killed_actor_loses_nothing(tmp_path: Path) -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=2, cpus=1), DiesOnce, tmp_path), 12)
+    assert complete
+    assert {number for number, _ in done} == set(range(12))
+    assert states[-1].restarts == 1
+    assert states[-1].retries >= 1
+
+
+def test_an_image_that_kills_its_process_is_found_and_the_rest_is_done() -> None:
+    done: list[tuple[int, frozenset[str]]] = []
+    keys = ["a", "poison", "b"]
+    poisoned = Shard(1, tuple(replace(ENTRY, key=key) for key in keys))
+    work = iter([Shard(0, (ENTRY,)), poisoned, Shard(2, (ENTRY,))])
+    pool = ShardPool(PoolSpec(actors=2, cpus=1), Poisoned)
+    assert pool.run(work, done.append, lambda state: None, lambda: False)
+    assert sorted(done) == [(0, frozenset()), (1, frozenset({"poison"})), (2, frozenset())]
+
+
+def test_one_actor_is_enough_for_a_quarantine() -> None:
+    done: list[tuple[int, frozenset[str]]] = []
+    work = iter([Shard(1, (replace(ENTRY, key="poison"),))])
+    assert ShardPool(PoolSpec(actors=1, cpus=8), Poisoned).run(work, done.append, lambda state: None, lambda: False)
+    assert done == [(1, frozenset({"poison"}))]
+
+
+def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 2)
+    with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though each of its images alone does not"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
+
+
+def test_a_storage_failure_is_tried_again(tmp_path: Path) -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), StorageComesBack, tmp_path, 1), 4)
+    assert complete
+    assert {number for number, _ in done} == {0, 1, 2, 3}
+    assert states[-1].retries == 1
+    assert states[-1].restarts == 0
+
+
+def test_storage_that_stays_down_ends_the_run_and_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "MAX_STORAGE_RETRIES", 0)
+    with pytest.raises(PipelineError, match=r"storage stayed down .* the same command resumes"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), StorageComesBack, tmp_path, 99), 4)
+
+
+def test_a_mistake_in_the_program_is_not_retried() -> None:
+    with pytest.raises(PipelineError, match=r"shard \d failed: .*a mistake in the program"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), Buggy), 3)
+
+
+def test_an_actor_that_cannot_start_says_why() -> None:
+    with pytest.raises(PipelineError, match="could not get ready: precision bfloat16 is not to be had here"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), CannotStart), 3)
+
+
+def test_a_broken_worker_is_replaced_and_its_work_done_elsewhere(tmp_path: Path) -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), Breaks, tmp_path), 5)
+    assert complete
+    assert {number for number, _ in done} == set(range(5))
+    assert states[-1].restarts == 1
+
+
+def test_storage_that_is_away_when_an_actor_starts_does_not_end_the_run(tmp_path: Path) -> None:
+    complete, done, _ = work(ShardPool(PoolSpec(actors=1, cpus=1), StartsLate, tmp_path), 3)
+    assert complete
+    assert len(done) == 3
+
+
+def test_stopping_ends_the_work_within_the_running_shards() -> None:
+    started = time.monotonic()
+    complete, done, _ = work(
+        ShardPool(PoolSpec(actors=1, cpus=1), Steady, 30.0), 10, lambda: time.monotonic() - started > 4
+    )
+    assert not complete
+    assert done == []
+
+
+def test_actors_that_fit_nowhere_are_said_to_lack_what() -> None:
+    with pytest.raises(PipelineError, match=r"within 2 s: each needs 1 CPU and 3 GPU on one node.* GPU: 2 of 2"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=2), Steady), 1)
+
+
+def test_more_actors_than_fit_still_make_progress() -> None:
+    complete, done, states = work(ShardPool(PoolSpec(actors=4, cpus=1, gpus=1), Steady, 0.05), 20)
+    assert complete
+    assert len(done) == 20
+    assert max(state.ready for state in states) == 2

@@ -1,0 +1,172 @@
+"""SQL on an output works with no setup, on a folder and on a bucket, and no image counts twice."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.cli.app import run as fcn
+from pipeline.insight.query import TABLES, open_tables, run_query, views_script
+from pipeline.outputs.current import current_rows
+from pipeline.storage.store import Store, open_store
+from tests.commands import refused
+from tests.labellings import CAR, ROAD, SKY, striped, write_run
+
+FIRST, SECOND = "20260101T000000Z-aaaa", "20260202T000000Z-bbbb"
+OTHER_MODEL = "9999999999999999"
+
+
+@pytest.fixture(params=["folder", "odd folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Two runs of one model and one of another; the second changed an image and failed on another."""
+    names: dict[str, Callable[[], str]] = {
+        "folder": lambda: str(tmp_path / "labels"),
+        "odd folder": lambda: str(tmp_path / "it's [odd] *"),
+        "s3": lambda: f"s3://{request.getfixturevalue('bucket')}/la'bels",
+    }
+    store = open_store(names[request.param]())
+    write_run(store, FIRST, {f"cam/{k}.jpg": striped(SKY, ROAD) for k in range(6)})
+    write_run(store, SECOND, {"cam/1.jpg": striped(CAR), "cam/2.jpg": "truncated"})
+    write_run(store, "20260303T000000Z-cccc", {"cam/0.jpg": striped(SKY)}, model=OTHER_MODEL)
+    return store
+
+
+def ask(store: Store, sql: str) -> list[dict[str, object]]:
+    with open_tables(store) as connection:
+        rows: list[dict[str, object]] = run_query(connection, sql).read_all().to_pylist()
+        return rows
+
+
+def test_each_table_counts_what_it_says(store: Store) -> None:
+    counts = {table: ask(store, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in TABLES}
+    assert counts == {"results": 9, "current": 7, "class_areas": 4 * 2 + 1 + 1, "runs": 3, "class_totals": 3 * 11}
+
+
+def test_current_in_sql_is_current_in_python(store: Store) -> None:
+    columns = ["key", "etag", "recipe", "run_id", "status", "mask_key", "areas", "confidence", "last_modified"]
+    expected = [row for batch in current_rows(store, columns=columns) for row in batch.to_pylist()]
+    found = ask(store, f"SELECT {', '.join(columns)} FROM current")
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+def test_runs_tell_of_jobs_and_errors(store: Store) -> None:
+    rows = ask(
+        store,
+        "SELECT run_id, counts.ok AS ok, counts.errors['truncated'] AS truncated, job->>'model' AS model, started "
+        "FROM runs ORDER BY run_id",
+    )
+    assert [(row["run_id"], row["ok"], row["truncated"]) for row in rows[:2]] == [(FIRST, 6, None), (SECOND, 1, 1)]
+    assert rows[0]["model"] == "m"
+    assert str(rows[0]["started"]) == "2026-03-04 05:06:07+00:00"
+
+
+def test_totals_join_runs_and_areas_by_recipe(store: Store) -> None:
+    rows = ask(
+        store,
+        "SELECT DISTINCT run_id FROM class_totals JOIN runs USING (run_id, recipe) JOIN current USING (recipe) "
+        "ORDER BY ALL",
+    )
+    assert [row["run_id"] for row in rows][:2] == [FIRST, SECOND]
+
+
+def test_a_table_without_files_is_empty(store: Store) -> None:
+    for info in [*store.list("class_totals/"), *store.list("runs/")]:
+        store.delete(info.key)
+    assert ask(store, "SELECT run_id, class_name, recipe FROM class_totals") == []
+    assert ask(store, "SELECT run_id, recipe FROM runs") == []
+    assert ask(store, "SELECT count(*) AS n FROM current") == [{"n": 7}]
+
+
+@pytest.mark.parametrize("store", ["folder"], indirect=True)
+class TestCommand:
+    def test_rows_come_as_table_csv_json_and_parquet(
+        self, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sql = "SELECT key, confidence, areas FROM current WHERE key = 'cam/1.jpg'"
+        assert fcn(["query", store.uri, sql]) == 0
+        assert "cam/1.jpg" in capsys.readouterr().out
+        assert fcn(["query", store.uri, sql, "--csv"]) == 0
+        (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        assert (row["key"], json.loads(row["areas"])[0]["class_name"]) == ("cam/1.jpg", "car")
+        assert fcn(["query", store.uri, sql, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["areas"][0]["pixels"] == 80
+        assert fcn(["query", store.uri, sql, "--parquet", str(tmp_path / "rows.parquet")]) == 0
+        assert pq.read_table(tmp_path / "rows.parquet").column("key").to_pylist() == ["cam/1.jpg"]
+
+    def test_no_rows_are_still_a_table(self, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        sql = "SELECT key, areas FROM current WHERE false"
+        assert fcn(["query", store.uri, sql, "--csv"]) == 0
+        assert capsys.readouterr().out == "key,areas\n"
+        assert fcn(["query", store.uri, sql, "--parquet", str(tmp_path / "rows.parquet")]) == 0
+        assert pq.read_table(tmp_path / "rows.parquet").column_names == ["key", "areas"]
+
+    def test_a_long_answer_is_cut_on_the_screen_alone(self, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+        assert fcn(["query", store.uri, "SELECT range AS n FROM range(250)"]) == 0
+        captured = capsys.readouterr()
+        assert "the first 100 rows" in captured.err
+        assert "100" not in captured.out.split()
+        assert fcn(["query", store.uri, "SELECT range AS n FROM range(25000)", "--csv"]) == 0
+        assert capsys.readouterr().out.count("\n") == 25001
+
+    def test_a_key_cannot_drive_the_terminal(self, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+        write_run(store, "20260404T000000Z-dddd", {"\x1b[2J[red]x": striped(SKY)})
+        assert fcn(["query", store.uri, "SELECT key FROM current WHERE key LIKE '%red%'"]) == 0
+        assert r"\x1b[2J[red]x" in capsys.readouterr().out
+
+    def test_what_cannot_be_asked_is_said_in_one_sentence(
+        self, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert "Referenced column" in refused(capsys, "query", store.uri, "SELECT keey FROM current")
+        assert "yntax error" in refused(capsys, "query", store.uri, "SELEC 1")
+        assert "give a query" in refused(capsys, "query", store.uri)
+        assert "exclude each other" in refused(capsys, "query", store.uri, "SELECT 1", "--csv", "--json")
+        assert "does not end in .parquet" in refused(capsys, "query", store.uri, "SELECT 1", "--parquet", "x.txt")
+        message = refused(capsys, "query", store.uri, "SELECT CAST(key AS INT) FROM current")
+        assert "the query cannot be run" in message
+        (tmp_path / "empty").mkdir()
+        assert "there are no results under" in refused(capsys, "query", tmp_path / "empty", "SELECT 1")
+
+    def test_the_views_work_in_a_duckdb_of_ones_own(self, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+        assert fcn(["query", store.uri, "--views"]) == 0
+        script = capsys.readouterr().out
+        assert script == views_script(store.uri)
+        with duckdb.connect() as connection:
+            connection.execute(script)
+            for table in TABLES:
+                row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+                assert row is not None
+                assert row[0] > 0
+
+    def test_a_missing_duckdb_is_named_with_its_remedy(
+        self, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "duckdb", None)
+        assert "pip install 'fcn-pipeline[query]'" in refused(capsys, "query", store.uri, "SELECT 1")
+
+    def test_nothing_but_the_answer_is_printed(self, store: Store) -> None:
+        command = [sys.executable, "-m", "pipeline", "query", store.uri, "SELECT count(*) AS n FROM current", "--csv"]
+        code = f"import sys; from pipeline.cli.app import main; main({command[3:]!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "n\n7\n", "")
+
+
+def test_a_bucket_is_listed_and_fetched_once_a_query_needs_it(store: Store) -> None:
+    from pipeline.storage.files import ROOT, StoreFiles
+
+    files = StoreFiles(store)
+    found = files.glob(f"{ROOT}/results/*/*.parquet")
+    assert len(found) == len(list(store.list("results/")))
+    assert files.glob(f"{ROOT}/results/*.parquet") == [], "a star does not cross a slash"
+    before = files.open(found[0]).read()
+    assert files.size(found[0]) == len(before)
+    store.delete(found[0].removeprefix(f"{ROOT}/"))
+    assert files.open(found[0]).read() == before
+    with pytest.raises(PermissionError):
+        files.open(found[0], "wb")

@@ -1,0 +1,101 @@
+"""One driver at a time: the living are respected, the dead are not waited for, the superseded stop."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.outputs import lease as leases
+from pipeline.outputs.lease import Lease
+from pipeline.storage.store import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def test_a_second_driver_is_told_who_holds_the_output(store: Store) -> None:
+    with Lease.acquire(store), pytest.raises(InputError, match=rf"process {os.getpid()}.*--takeover"):
+        Lease.acquire(store)
+
+
+def test_a_released_lease_can_be_taken_at_once(store: Store) -> None:
+    Lease.acquire(store).release()
+    Lease.acquire(store).release()
+    assert [info.key for info in store.list("lease/") if info.key.endswith(".json")] == [
+        "lease/00000001.json",
+        "lease/00000002.json",
+    ]
+
+
+def test_a_killed_driver_is_not_waited_for(store: Store, tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from pipeline.outputs.lease import Lease; from pipeline.storage.store import open_store;"
+        f"Lease.acquire(open_store({str(tmp_path)!r})); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert store.head("lease/00000001.json")
+    Lease.acquire(store).release()
+
+
+def test_takeover_supersedes_and_the_old_owner_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    old = Lease.acquire(store)
+    new = Lease.acquire(store, takeover=True)
+    deadline = time.monotonic() + 10
+    while not old.lost and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert old.lost
+    assert not new.lost
+    old.release()
+    with pytest.raises(InputError):
+        Lease.acquire(store)  # the old owner's release must not free what is not its own
+    new.release()
+
+
+def owner_elsewhere(store: Store, beat: str) -> None:
+    record = {"host": "another-machine", "pid": 7, "machine": "m", "started": "x", "since": beat, "number": 1}
+    store.put("lease/00000001.json", json.dumps(record).encode())
+    store.put("lease/00000001.heartbeat", beat.encode())
+
+
+def test_an_owner_elsewhere_is_alive_while_it_beats(store: Store) -> None:
+    owner_elsewhere(store, leases._now())
+    with pytest.raises(InputError, match="host another-machine, process 7"):
+        Lease.acquire(store)
+
+
+def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
+    Lease.acquire(store).release()
+
+
+def test_an_owner_whose_clock_is_wrong_but_who_beats_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.2)
+    owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
+    beat = threading.Timer(0.2, lambda: store.put("lease/00000001.heartbeat", b"2026-01-01T00:00:10+00:00"))
+    beat.start()
+    with pytest.raises(InputError, match="another-machine"):
+        Lease.acquire(store)
+    beat.join()
+
+
+def test_a_lease_that_could_not_be_given_back_does_not_lock_its_own_process_out(store: Store) -> None:
+    lease = Lease.acquire(store)
+    lease._store = open_store("/proc/no-such-place")  # every write there fails
+    lease.release()
+    Lease.acquire(store).release()
+
+
+def test_a_damaged_lease_is_named(store: Store) -> None:
+    store.put("lease/00000001.json", b"{")
+    with pytest.raises(InputError, match=r"lease/00000001\.json is damaged"):
+        Lease.acquire(store)

@@ -1,0 +1,104 @@
+"""`fcn verify` finds nothing in a sound output, and names whatever was tampered with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcn_core import preset
+from fcn_core.labels import encode_mask
+from pipeline.cli.app import run as fcn
+from pipeline.outputs.verify import Verified, verify
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.options import SegmentJob
+from pipeline.storage.store import Store, open_store
+from tests.samples import fill
+
+
+@pytest.fixture(scope="module")
+def sound(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of two shards with an unreadable image."""
+    folder = tmp_path_factory.mktemp("verify")
+    fill(folder / "photos", 5)
+    (folder / "photos" / "bad.jpg").write_bytes(b"no")
+    job = SegmentJob(
+        source=str(folder / "photos"), output=str(folder / "labels"), model=str(model_dir), device="cpu", actors=1,
+        cpus_per_actor=1, shard_size=3,
+    )  # fmt: skip
+    segment(job)
+    return folder / "labels"
+
+
+@pytest.fixture
+def output(sound: Path, tmp_path: Path) -> Store:
+    """A copy to tamper with."""
+    copy = open_store(str(tmp_path / "labels"))
+    original = open_store(str(sound))
+    for info in original.list():
+        copy.put(info.key, original.get(info.key))
+    return copy
+
+
+def first(store: Store, prefix: str) -> str:
+    return next(iter(store.list(prefix))).key
+
+
+def test_a_sound_output_has_no_findings(output: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    checked = Verified()
+    assert list(verify(output, checked)) == []
+    assert checked == Verified(runs=1, rows=6, masks=5)
+    assert fcn(["verify", output.uri]) == 0
+    assert "5 masks" in capsys.readouterr().out
+
+
+def other_mask(store: Store) -> str:
+    key = first(store, "masks/")
+    store.put(key, encode_mask(np.zeros((72, 96), np.uint8), preset("camvid")))
+    return key
+
+
+def lost(prefix: str) -> Callable[[Store], str]:
+    def tamper(store: Store) -> str:
+        key = first(store, prefix)
+        store.delete(key)
+        return key
+
+    return tamper
+
+
+def swapped(prefix: str) -> Callable[[Store], str]:
+    """One shard's file under another's name."""
+
+    def tamper(store: Store) -> str:
+        one, two = [info.key for info in store.list(prefix)][:2]
+        store.put(one, store.get(two))
+        return one
+
+    return tamper
+
+
+def scribbled(store: Store) -> str:
+    key = first(store, "class_totals/")
+    store.put(key, b"PAR1")
+    return key
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [other_mask, lost("masks/"), lost("class_areas/"), lost("class_totals/"), swapped("class_areas/"),
+     swapped("results/"), scribbled],
+)  # fmt: skip
+def test_what_was_tampered_with_is_named(
+    output: Store, tamper: Callable[[Store], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tamper(output)
+    assert file in {finding.file for finding in verify(output, Verified())}
+    assert fcn(["verify", output.uri, "--json"]) == 1
+    assert file in {finding["file"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_a_lost_results_file_of_a_finished_run_is_noticed(output: Store) -> None:
+    output.delete(first(output, "results/"))
+    assert any("shards [0] are not committed" in finding.problem for finding in verify(output, Verified()))

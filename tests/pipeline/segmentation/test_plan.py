@@ -1,0 +1,59 @@
+"""A plan reads back as it was written, in shards of the size asked for, and counts only when it is complete."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import StorageError
+from pipeline.segmentation import plan
+from pipeline.segmentation.plan import choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.storage.store import ObjectInfo, open_store
+
+
+def entries(count: int) -> list[ObjectInfo]:
+    when = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
+    return [ObjectInfo(f"photos/{index}\n'\".jpg", f"etag{index}", index, when) for index in range(count)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 5), (5, 5), (6, 5), (23, 4), (40, 1)])
+def test_every_entry_is_in_one_shard_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int
+) -> None:
+    monkeypatch.setattr(plan, "SHARDS_PER_PART", 3)  # several parts from few entries
+    store = open_store(str(tmp_path))
+    manifest = write_plan(store, "run", iter(entries(count)), size)
+    shards = list(read_shards(store, "run", manifest))
+    assert [entry for shard in shards for entry in shard.entries] == entries(count)
+    assert [shard.number for shard in shards] == list(range(manifest.shards))
+    assert all(len(shard.entries) == size for shard in shards[:-1])
+    assert manifest.images == count
+    assert manifest.bytes == sum(range(count))
+    assert read_manifest(store, "run") == manifest
+
+
+def test_a_plan_without_its_manifest_is_no_plan(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_plan(store, "run", entries(3), 2)
+    store.delete("runs/run/plan/plan.json")
+    assert read_manifest(store, "run") is None
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.put("runs/run/plan/plan.json", b'{"images": "many"}')
+    with pytest.raises(StorageError, match=r"runs/run/plan/plan\.json is damaged"):
+        read_manifest(store, "run")
+
+
+@given(st.integers(1, 10**8), st.integers(1, 100), st.integers(16, 4096))
+def test_shards_are_neither_tiny_nor_larger_than_allowed(images: int, actors: int, largest: int) -> None:
+    assert 16 <= choose_shard_size(images, actors, largest) <= largest
+
+
+def test_small_jobs_still_give_every_actor_work() -> None:
+    assert choose_shard_size(468, 4, 256) == 16
+    assert choose_shard_size(4000, 4, 256) == 125
+    assert choose_shard_size(10**7, 4, 256) == 256

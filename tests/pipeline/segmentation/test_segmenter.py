@@ -1,0 +1,289 @@
+"""One shard, from keys to a commit, without Ray."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcn_core import resolve_settings
+from fcn_core.labels import decode_mask, encode_mask
+from pipeline.actors.buffer import ImageBuffer, Reservation
+from pipeline.codec.images import Decoded
+from pipeline.errors import ImageError, WorkerBroken
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.results import read_results
+from pipeline.segmentation import segmenter as segmenters
+from pipeline.segmentation.plan import Shard
+from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
+from pipeline.storage.store import ObjectInfo, Store, open_store
+from tests.samples import encode, fill, jpeg, model
+
+BUNDLE = model()
+FREE = Reservation(ImageBuffer(0), 0)
+
+
+def spec_for(source: Path, output: Path, run_id: str = "run") -> SegmenterSpec:
+    output.mkdir(exist_ok=True)  # as the driver, which holds a lease there, has done
+    return SegmenterSpec(
+        source=str(source),
+        output=str(output),
+        run_id=run_id,
+        recipe=Recipe(BUNDLE.model_id, "params"),
+        settings=resolve_settings(device="cpu", precision="float32", threads=1, batch_size=2),
+        max_pixels=1_000_000,
+        codec_workers=1,
+        image_timeout=20.0,
+        image_memory=1 << 30,
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    fill(folder, 5)
+    (folder / "wide.jpg").write_bytes(jpeg(101, 37))
+    (folder / "broken.jpg").write_bytes(jpeg(96, 72)[:500])
+    return folder
+
+
+def shard_of(source: Path, number: int = 0) -> Shard:
+    return Shard(number, tuple(open_store(str(source)).list()))
+
+
+def rows_of(output: Path, run_id: str = "run") -> dict[str, dict]:
+    return {row["key"]: row for table in read_results(open_store(str(output)), run_id) for row in table.to_pylist()}
+
+
+def run(spec: SegmenterSpec, shard: Shard) -> segmenters.ShardOutcome:
+    worker = Segmenter(spec, BUNDLE.to_files())
+    try:
+        return worker.process(shard)
+    finally:
+        worker.close()
+
+
+def test_every_image_has_a_mask_or_a_reason(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    outcome = run(spec_for(source, output), shard_of(source))
+    assert (outcome.images, outcome.ok, dict(outcome.errors)) == (7, 6, {"truncated": 1})
+    assert outcome.pixels == 5 * 96 * 72 + 101 * 37
+    rows = rows_of(output)
+    assert list(rows) == sorted(rows), "rows are in plan order"
+    for key, row in rows.items():
+        if key == "broken.jpg":
+            assert row["status"] == "error"
+            assert row["mask_key"] is None
+            continue
+        png = (output / row["mask_key"]).read_bytes()
+        mask = decode_mask(png)
+        assert mask.shape == (row["height"], row["width"])
+        assert hashlib.sha256(png).hexdigest() == row["mask_sha256"]
+        counts = np.bincount(mask.ravel(), minlength=11)
+        assert {area["class_id"]: area["pixels"] for area in row["areas"]} == {
+            int(index): int(counts[index]) for index in np.flatnonzero(counts)
+        }
+        assert sum(area["fraction"] for area in row["areas"]) == pytest.approx(1.0)
+
+
+def test_the_same_shard_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(spec_for(source, tmp_path / name), shard_of(source))
+    files = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("one", "two")
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) == 6 + 2
+
+
+def test_an_object_changed_after_listing_is_named_and_not_segmented(source: Path, tmp_path: Path) -> None:
+    shard = shard_of(source)
+    (source / "0002.jpg").write_bytes(jpeg(50, 50))
+    (source / "0003.jpg").unlink()
+    outcome = run(spec_for(source, tmp_path / "labels"), shard)
+    assert dict(outcome.errors) == {"truncated": 1, "changed": 1, "missing": 1}
+    rows = rows_of(tmp_path / "labels")
+    assert (rows["0002.jpg"]["error"], rows["0003.jpg"]["error"]) == ("changed", "missing")
+
+
+def test_a_mask_that_is_there_already_is_the_mask(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    shard = shard_of(source)
+    spec = spec_for(source, output)
+    entry = next(entry for entry in shard.entries if entry.key == "0000.jpg")
+    rival = BUNDLE.labels
+    mask = np.full((72, 96), 4, np.uint8)
+    mask[:10] = 9
+    png = encode_mask(mask, rival)
+    open_store(str(output)).create(spec.recipe.mask_key(entry.key, entry.etag), png)
+    run(spec, shard)
+    row = rows_of(output)["0000.jpg"]
+    assert row["mask_sha256"] == hashlib.sha256(png).hexdigest()
+    assert {area["class_id"]: area["pixels"] for area in row["areas"]} == {4: 62 * 96, 9: 10 * 96}
+
+
+def test_a_damaged_mask_in_the_way_is_replaced(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    shard = shard_of(source)
+    spec = spec_for(source, output)
+    names = [spec.recipe.mask_key(entry.key, entry.etag) for entry in shard.entries if entry.key.startswith("000")]
+    open_store(str(output)).create(names[0], b"no PNG")
+    open_store(str(output)).create(names[1], encode_mask(np.zeros((3, 3), np.uint8), BUNDLE.labels))
+    outcome = run(spec, shard)
+    assert outcome.ok == 6
+    assert decode_mask((output / names[0]).read_bytes()).shape == (72, 96)
+    assert decode_mask((output / names[1]).read_bytes()).shape == (72, 96)
+
+
+def test_a_file_too_large_to_read_is_a_row(source: Path, tmp_path: Path) -> None:
+    with (source / "huge.jpg").open("wb") as file:
+        file.truncate(2 << 30)  # a hole: it takes no space
+    outcome = run(spec_for(source, tmp_path / "labels"), shard_of(source))
+    assert dict(outcome.errors) == {"truncated": 1, "file_too_large": 1}
+
+
+def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(source: Path, tmp_path: Path) -> None:
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+    predict = worker._model.predictor.predict
+    failing: set[tuple[int, ...]] = {(37, 101, 3)}
+
+    def fails(images: list[np.ndarray]) -> list:  # type: ignore[type-arg]
+        if any(image.shape in failing for image in images):
+            raise RuntimeError("out of memory")
+        return predict(images)
+
+    worker._model.predictor.predict = fails  # type: ignore[method-assign,assignment]
+    try:
+        outcome = worker.process(shard_of(source))
+        assert dict(outcome.errors) == {"truncated": 1, "prediction_failed": 1}
+        assert "101x37" in rows_of(tmp_path / "labels")["wide.jpg"]["message"]
+        failing.add((64, 64, 3))
+        with pytest.raises(WorkerBroken, match="out of memory"):
+            worker.process(replace(shard_of(source), number=1))
+        assert worker._reader.buffer.used == 0
+    finally:
+        worker.close()
+
+
+def test_the_buffer_is_empty_after_every_shard_and_bounds_what_is_decoded(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    for index in range(12):  # flat images: tiny files, large pixels
+        (source / f"{index}.png").write_bytes(encode(Image.new("RGB", (900, 900), (index, 9, 9)), "PNG"))
+    limit = 3 * 900 * 900 * 3
+    worker = Segmenter(replace(spec_for(source, tmp_path / "labels"), buffer_bytes=limit), BUNDLE.to_files())
+    peak = 0
+    change = worker._reader.buffer._change
+
+    def watch(reservation: Reservation, amount: int) -> None:
+        nonlocal peak
+        change(reservation, amount)
+        peak = max(peak, worker._reader.buffer.used)
+
+    worker._reader.buffer._change = watch  # type: ignore[method-assign]
+    try:
+        assert worker.process(shard_of(source)).ok == 12
+    finally:
+        worker.close()
+    assert worker._reader.buffer.used == 0
+    image = 900 * 900 * 3
+    # One codec worker may be past the gate, and the image everything waits for; 1 MiB is guessed for each in the queue.
+    assert limit < peak <= limit + 2 * image + 12 * (1 << 20)
+
+
+def test_large_images_pass_through_a_small_buffer(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    fill(source, 6, size=(400, 300))
+    spec = replace(spec_for(source, tmp_path / "labels"), buffer_bytes=400 * 300 * 3)
+    assert run(spec, shard_of(source)).ok == 6
+
+
+def test_sixteen_bit_and_transparent_images_are_segmented(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    deep = Image.fromarray((np.arange(64 * 48, dtype=np.uint16) * 21).reshape(48, 64))
+    (source / "deep.png").write_bytes(encode(deep, "PNG"))
+    (source / "clear.png").write_bytes(encode(Image.new("RGBA", (64, 48), (200, 30, 30, 90)), "PNG"))
+    assert run(spec_for(source, tmp_path / "labels"), shard_of(source)).ok == 2
+
+
+def test_a_culprit_has_its_row_and_is_not_touched(source: Path, tmp_path: Path) -> None:
+    shard = replace(shard_of(source), culprits=frozenset({"0001.jpg"}))
+    (source / "0001.jpg").unlink()  # reading it would make another row
+    outcome = run(spec_for(source, tmp_path / "labels"), shard)
+    assert dict(outcome.errors) == {"truncated": 1, "killed_worker": 1}
+    assert rows_of(tmp_path / "labels")["0001.jpg"]["error"] == "killed_worker"
+
+
+def test_a_probe_does_everything_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+    entries = {entry.key: entry for entry in shard_of(source).entries}
+    try:
+        worker.probe(entries["0000.jpg"])
+        with pytest.raises(ImageError, match="truncated"):
+            worker.probe(entries["broken.jpg"])
+    finally:
+        worker.close()
+    assert list((tmp_path / "labels").iterdir()) == []
+
+
+@given(
+    st.lists(st.sampled_from([(4, 4), (4, 8), (8, 8), (2, 2)]), max_size=40),
+    st.integers(1, 5),
+    st.integers(1, 2000),
+)
+def test_batches_hold_each_image_once_in_one_shape(shapes: list[tuple[int, int]], size: int, limit: int) -> None:
+    entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
+    images = [
+        segmenters._Loaded(index, entry, Decoded(np.zeros((*shape, 3), np.uint8), 1), FREE)
+        for index, shape in enumerate(shapes)
+    ]
+    batches = list(group_by_shape(iter(images), size, limit))
+    assert sorted(item.index for batch in batches for item in batch) == list(range(len(shapes)))
+    assert all(len({item.image.pixels.shape for item in batch}) == 1 for batch in batches)
+    assert all(1 <= len(batch) <= size for batch in batches)
+
+
+def test_full_batches_leave_before_the_stream_ends() -> None:
+    entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
+    taken: list[int] = []
+
+    def stream():  # type: ignore[no-untyped-def]
+        for index in range(10):
+            taken.append(index)
+            yield segmenters._Loaded(index, entry, Decoded(np.zeros((4, 4, 3), np.uint8), 1), FREE)
+
+    first = next(group_by_shape(stream(), 3, 10_000))
+    assert [item.index for item in first] == [0, 1, 2]
+    assert len(taken) == 3
+
+
+def test_storage_that_is_down_commits_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.errors import StorageUnavailable
+
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+
+    class Down:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def create(self, key: str, data: bytes) -> None:
+            raise StorageUnavailable("no answer")
+
+    real: Store = worker.output
+    worker.output = Down()  # type: ignore[assignment]
+    try:
+        with pytest.raises(StorageUnavailable):
+            worker.process(shard_of(source))
+    finally:
+        worker.close()
+    assert rows_of(tmp_path / "labels") == {}

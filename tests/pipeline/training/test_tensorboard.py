@@ -1,0 +1,53 @@
+"""The curves as TensorBoard reads them."""
+
+import struct
+from collections.abc import Iterator
+
+from tensorboardX.proto.event_pb2 import Event
+
+from fcn_core.metrics import ConfusionMatrix
+from fcn_core.training_loop import History, LossPoint, ValidationPoint
+from pipeline.training.tensorboard import event_file
+
+
+def history(steps: int) -> History:
+    matrix = ConfusionMatrix(2)
+    matrix.counts[:] = [[3, 1], [0, 4]]
+    return History(
+        losses=[LossPoint(step=s, epoch=s / 4, loss=1 / s, learning_rate=0.5) for s in range(1, steps + 1)],
+        validations=[ValidationPoint(step=s, epoch=s / 4, scores=matrix.scores()) for s in range(4, steps + 1, 4)],
+    )
+
+
+def events(file: bytes) -> Iterator[Event]:
+    """The records of an event file: length, its checksum, the event, its checksum."""
+    place = 0
+    while place < len(file):
+        (length,) = struct.unpack_from("<Q", file, place)
+        yield Event.FromString(file[place + 12 : place + 12 + length])
+        place += 16 + length
+
+
+def test_every_point_is_there_with_its_step_and_its_time() -> None:
+    times = {str(step): 1000.0 + step for step in range(1, 9)}
+    found = {
+        (value.tag, event.step): (value.simple_value, event.wall_time)
+        for event in events(event_file(history(8), times))
+        for value in event.summary.value
+    }
+    assert found["train/loss", 2] == (0.5, 1002.0)
+    assert found["train/learning_rate", 8] == (0.5, 1008.0)
+    assert found["val/pixel_accuracy", 4] == (0.875, 1004.0)
+    assert len([key for key in found if key[0] == "train/loss"]) == 8
+    assert len([key for key in found if key[0] == "val/mean_iu"]) == 2
+
+
+def test_a_longer_history_only_adds_to_the_file() -> None:
+    times = {str(step): 1000.0 + step for step in range(1, 13)}
+    short, long = (list(events(event_file(history(steps), times)))[1:] for steps in (6, 12))
+    assert long[: len(short)] == short
+    assert len(event_file(history(6), times)) < len(event_file(history(12), times))
+
+
+def test_a_run_without_a_step_has_no_points() -> None:
+    assert not any(event.summary.value for event in events(event_file(History(), {})))
