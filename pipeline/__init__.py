@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.files import EvaluationRecord, read_evaluation
     from pipeline.evaluation.job import EvaluateReport, evaluate
     from pipeline.evaluation.options import EvaluateJob
+    from pipeline.evaluation.promotion import Verdict, compare_evaluations
     from pipeline.models.load import load_bundle
-    from pipeline.models.promotion import Verdict, compare_evaluations
     from pipeline.models.registry import Registry, open_registry
     from pipeline.outputs.current import current_rows
     from pipeline.outputs.results import read_current
@@ -91,7 +91,7 @@ _MODULE_OF = {
     ),
     "pipeline.evaluation.options": ("EvaluateJob",),
     "pipeline.models.load": ("load_bundle",),
-    "pipeline.models.promotion": (
+    "pipeline.evaluation.promotion": (
         "Verdict",
         "compare_evaluations",
     ),

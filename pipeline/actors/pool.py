@@ -19,7 +19,7 @@ from fcn_core.errors import FcnError
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec, start_worker
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
-from pipeline.segmentation.plan import Shard
+from pipeline.outputs.plan import Shard
 
 log = logging.getLogger(__name__)
 

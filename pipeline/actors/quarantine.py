@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.actors.worker import WorkerSpec, start_worker
-from pipeline.segmentation.plan import Shard
+from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
 DEATHS_TO_BLAME = 3

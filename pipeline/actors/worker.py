@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.segmentation.plan import Shard
+from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
 SHARDS_IN_FLIGHT = 2

@@ -31,9 +31,9 @@ from pipeline.data.layouts import (
     VocLayout,
 )
 from pipeline.data.options import DatasetOptions, Preset
+from pipeline.data.places import Places, split_uri
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
 from pipeline.storage.file_cache import FileCache
-from pipeline.storage.places import Places, split_uri
 from pipeline.storage.store import ObjectInfo, Store, open_store, read_object
 
 log = logging.getLogger(__name__)

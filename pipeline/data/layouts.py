@@ -15,8 +15,8 @@ from typing import Protocol
 
 from fcn_core.datasets import Pair, parse_names
 from pipeline.data.manifest import Row
+from pipeline.data.places import Places
 from pipeline.errors import InputError, ObjectMissing
-from pipeline.storage.places import Places
 from pipeline.storage.store import ObjectInfo, Store
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -30,7 +30,7 @@ from pipeline.data.datasets import StoredFiles
 from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Exhibit, Gallery
-from pipeline.segmentation.plan import Shard
+from pipeline.outputs.plan import Shard
 from pipeline.segmentation.segmenter import EXPANSION, KILLED, ErrorExample, ShardOutcome, error_reason
 from pipeline.storage.store import ObjectInfo
 

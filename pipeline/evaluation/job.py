@@ -21,7 +21,6 @@ from fcn_core.errors import DataError
 from fcn_core.evaluation import check_classes
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
-from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
@@ -42,8 +41,9 @@ from pipeline.evaluation.files import (
 from pipeline.evaluation.gallery import Exhibit
 from pipeline.evaluation.options import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
+from pipeline.outputs.plan import Shard, choose_shard_size
 from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.plan import Shard, choose_shard_size
+from pipeline.segmentation.placement import Placement, place
 from pipeline.segmentation.prepare import LARGEST_SHARD_CPU
 from pipeline.storage.store import ObjectInfo, Store, open_store
 

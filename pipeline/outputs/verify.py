@@ -18,6 +18,7 @@ from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
 from pipeline.errors import ObjectMissing, StorageError
 from pipeline.outputs import runs
+from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import (
     committed_shards,
     encode_class_areas,
@@ -26,7 +27,6 @@ from pipeline.outputs.results import (
     read_table,
     shard_key,
 )
-from pipeline.segmentation.plan import read_manifest, read_shards
 from pipeline.storage.store import Store
 
 MASKS_AT_ONCE = 32

@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 from fcn_core.labels import LabelSet
 from fcn_core.training_loop import History
 from pipeline.actors import cluster
-from pipeline.actors.placement import place
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
@@ -22,13 +21,14 @@ from pipeline.data.report import EXPLANATIONS, DataReport
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
+from pipeline.evaluation.promotion import Verdict, compare_evaluations
 from pipeline.models.load import load_bundle
-from pipeline.models.promotion import Verdict, compare_evaluations
 from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_reference, open_registry
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.retraining.options import RetrainJob
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.placement import place
 from pipeline.segmentation.prepare import check_places
 from pipeline.storage.store import open_store
 from pipeline.training.job import TrainReport, train

@@ -20,12 +20,12 @@ from pipeline.errors import PipelineError, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import Lease
+from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
 from pipeline.outputs.results import committed_shards, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.options import SegmentJob
-from pipeline.segmentation.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select

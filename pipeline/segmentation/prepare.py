@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcn_core import ModelBundle, PredictorSettings
-from pipeline.actors.placement import Before, place
 from pipeline.actors.pool import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.segmentation.options import Places, SegmentJob
+from pipeline.segmentation.placement import Before, place
 from pipeline.storage.store import Store, is_inside, open_store
 
 OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "runs", "lease", "reports")

@@ -36,8 +36,8 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard
-from pipeline.segmentation.plan import Shard
 from pipeline.storage.store import ObjectInfo, open_store
 
 EXPANSION = 16

@@ -15,7 +15,7 @@ import pytest
 from pipeline.actors import pool as pools
 from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
-from pipeline.segmentation.plan import Shard
+from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -31,9 +31,9 @@ from pipeline.evaluation.evaluator import Evaluator, ShardScores
 from pipeline.evaluation.files import ExampleRow, examples_digest, images_table, read_evaluation
 from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationStopped, evaluate
 from pipeline.evaluation.options import EvaluateJob
+from pipeline.outputs.plan import Shard
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.plan import Shard
 from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.store import open_store
 from tests.labelled import LABELS, truth, write_labelled

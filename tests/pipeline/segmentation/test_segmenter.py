@@ -16,9 +16,9 @@ from pipeline.actors.buffer import ImageBuffer, Reservation
 from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.segmentation import segmenter as segmenters
-from pipeline.segmentation.plan import Shard
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
 from pipeline.storage.store import ObjectInfo, Store, open_store
 from tests.samples import encode, fill, jpeg, model

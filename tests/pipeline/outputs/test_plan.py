@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StorageError
-from pipeline.segmentation import plan
-from pipeline.segmentation.plan import choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.outputs import plan
+from pipeline.outputs.plan import choose_shard_size, read_manifest, read_shards, write_plan
 from pipeline.storage.store import ObjectInfo, open_store
 
 
