@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import PipelineError
@@ -73,8 +73,9 @@ class Group:
     def __init__(self, spec: GroupSpec, work: "WorkerSpec") -> None:
         from pipeline.training.leader import ENVIRONMENT, GroupLeader  # Ray Train takes seconds to import
 
-        # On this node: where the driver is, it is needed just as long.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # On this node: where the driver is, it is needed just as long. Not soft=True: Ray 2.60 then places an actor
+        # without CPUs anywhere, and training would end with a node that could be spared.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(GroupLeader)
         self._leader = actor.options(
             num_cpus=0, max_concurrency=8, scheduling_strategy=here, runtime_env={"env_vars": ENVIRONMENT}
@@ -91,10 +92,10 @@ class Group:
         return result
 
     def status(self) -> GroupStatus | None:
-        """How it is doing; None when the leader has no time to answer."""
+        """How it is doing; None when the leader has no time to answer, or cannot be reached just now."""
         try:
             status: GroupStatus = self._ask(self._leader.status.remote())
-        except GetTimeoutError:
+        except (GetTimeoutError, ActorUnavailableError):
             return None
         return status
 

@@ -30,6 +30,8 @@ TELL_TIMEOUT_SECONDS = 30.0
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    # How long to wait for as many workers as there was room for before a node was lost; then for as many as there is.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Workers whose partner died cannot say goodbye to each other.
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",

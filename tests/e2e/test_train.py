@@ -16,7 +16,14 @@ from pipeline.training.store import TrainStore
 from tests.trainings import assert_each_once_an_epoch, descendants, job, kept, options, write_scenes
 
 STEPS = 60
-DISTURBED = {"val_split": None, "record_examples": True, "save_every": 3, "train": {"steps": STEPS}}
+DISTURBED = {
+    "val_split": None,
+    "record_examples": True,
+    "save_every": 3,
+    "width": 0.25,
+    "train": {"steps": STEPS, "augmentation": {"crop_height": 128, "crop_width": 128}},
+}
+"""Some 0.1 s a step on one core: seconds between the first checkpoint and the end, to be disturbed in."""
 
 
 @pytest.fixture(scope="module")

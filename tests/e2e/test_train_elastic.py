@@ -28,9 +28,12 @@ from pipeline.training.job import train
 from tests.trainings import Watcher, job
 
 place, options = sys.argv[1], json.loads(sys.argv[2])
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+# A node that is gone is noticed in seconds, not in fifteen.
+quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
+head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+ray.init(cluster.address, log_to_driver=False)  # before there is a second node that the driver could be on
 second = [cluster.add_node(num_cpus=1)]
-ray.init(cluster.address, log_to_driver=False)
 stop = threading.Event()
 told = []
 

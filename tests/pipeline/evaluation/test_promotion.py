@@ -179,18 +179,19 @@ def test_the_verdict_follows_from_the_rows(
 
 
 def test_the_page_of_the_registry_promotes_as_it_says(s3_endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    boto3.client("s3").create_bucket(Bucket="company")
+    bucket = "company-of-this-test"  # others use the page's own bucket
+    boto3.client("s3").create_bucket(Bucket=bucket)
     bundles = [model(LABELS, seed=seed) for seed in range(2)]
-    registry = open_registry("s3://company/registry")
+    registry = open_registry(f"s3://{bucket}/registry")
     old, new = (registry.publish("road", bundle) for bundle in bundles)
     registry.promote("road", old, "the first")
     for place, version, level in (("champion", old, 0.5), ("challenger", new, 0.6)):
         record = evaluation("s3://data/camvid", "val", "5d41402abc4b2a76", level, level, level)
-        output = open_store(f"s3://company/scores/{place}")
+        output = open_store(f"s3://{bucket}/scores/{place}")
         write_evaluation(output, record.model_copy(update={"model_id": version}), images_table([]), None)
     page = (Path(__file__).parents[3] / "docs" / "registry.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(compile(code, "registry.md", "exec"), {})
+    exec(compile(code.replace("s3://company/", f"s3://{bucket}/"), "registry.md", "exec"), {})
     assert "is +0.1000, and no class falls" in capsys.readouterr().out
     champion = registry.champion("road")
     assert champion is not None
