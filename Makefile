@@ -1,8 +1,10 @@
 # The commands of a checkout. `make setup` needs only Python 3.11 or newer, git and make.
 PYTHON ?= python3.11
 BIN := .venv/bin
+VENV ?= .venv
+INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup runtime demo test lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -11,14 +13,20 @@ help:
 	@echo "make format  let ruff format the code"
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
 	@echo "make setup   make .venv with everything that the others need"
+	@echo "make runtime VENV=DIR  install into DIR what runs in production; container images are made with it"
 	@echo "make clean   remove .venv, caches and the demo's output"
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python -m $(INSTALL) -e '.[test,lint]'
 	@touch $@
+
+# What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this.
+runtime:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query]'
 
 demo: setup
 	@$(BIN)/python -m flows.demo
