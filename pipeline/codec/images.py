@@ -55,6 +55,7 @@ _OTHERS = {
     b"v/1\x01": "OpenEXR",
     b"#?RADIANCE": "Radiance HDR",
 }
+_TRUNCATED = "The file ends before the picture does; it was cut off on its way here."
 _BRANDS = {
     b"heic": "HEIC",
     b"heix": "HEIC",
@@ -181,11 +182,15 @@ def _image_error(error: Exception, data: bytes) -> ImageError:
         case OSError() if "out of memory" in text:
             return _out_of_memory()
         case OSError() if "truncated" in text.lower() or "Unexpected end" in text:
-            return ImageError("truncated", "The file ends before the picture does; it was cut off on its way here.")
+            return ImageError("truncated", _TRUNCATED)
         case OSError() if "not available" in text or "unsupported" in text.lower():
             return ImageError("unsupported_format", f"This variant of the format cannot be read ({_short(text)}).")
-        case _:
-            return ImageError("damaged", f"The file is damaged: {_short(text) or type(error).__name__}.")
+        case _ if _is_cut_webp(data):
+            return ImageError("truncated", _TRUNCATED)
+        case OSError() | SyntaxError() | ValueError() if text:
+            return ImageError("damaged", f"The file is damaged; the decoder's words: {_short(text)}.")
+        case _:  # an accident inside the decoder, whose text tells of its code and not of the file
+            return ImageError("damaged", "The file is damaged; its parts contradict one another.")
 
 
 def _unidentified(data: bytes) -> ImageError:
@@ -198,11 +203,16 @@ def _unidentified(data: bytes) -> ImageError:
     return ImageError("not_an_image", "The file is not an image of a supported format.")
 
 
+def _is_cut_webp(data: bytes) -> bool:
+    """Whether a WebP file says that it is longer than it is; its decoder only says that it cannot start."""
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+
+
 def _out_of_memory() -> ImageError:
     return ImageError("out_of_memory", "Decoding the image takes more memory than a codec worker may use.")
 
 
 def _short(text: str) -> str:
     """An exception's text for a table's cell: one printable line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()).rstrip(".")
     return line if len(line) <= 120 else line[:117] + "..."

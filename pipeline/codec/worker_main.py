@@ -18,7 +18,7 @@ import sys
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fcn_core.labels import LabelSet, encode_mask
 from pipeline.codec.images import decode
@@ -38,6 +38,7 @@ _PR_SET_PDEATHSIG = 1
 # An arena that has grown beyond this is given back to the system rather than kept for the next image.
 ARENA_KEEP_BYTES = 64 << 20
 _STDERR_KEEP_BYTES = 64 << 10
+_LARGEST_PROFILE_BYTES = 16 << 20
 
 
 def main() -> None:
@@ -70,6 +71,8 @@ def _settle(parent: int, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
     Image.MAX_IMAGE_PIXELS = None
+    # Colour profiles for print are larger than the one megabyte that Pillow allows them in PNG files.
+    PngImagePlugin.MAX_TEXT_CHUNK = _LARGEST_PROFILE_BYTES
     gc.freeze()
 
 

@@ -1,20 +1,18 @@
 """Image bytes to pixels: right for what is an image, an ImageError for everything else."""
 
-import functools
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.codec.images import FORMATS, decode
+from pipeline.codec.images import decode
 from pipeline.errors import ImageError
+from tests.hostile.formats import KINDS, encoded, photo, sample
 
 # What Pillow remarks about damaged files is not for us to hear.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -24,31 +22,7 @@ REASONS = {
     *("empty_file", "not_an_image", "unsupported_format", "truncated", "damaged", "too_many_pixels"),
     "out_of_memory",
 }
-KINDS = [*FORMATS, "MPO"]
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF"]
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "WEBP": {"lossless": True},
-    "MPO": {"save_all": True},
-    "JPEG2000": {},
-}
-
-
-def photo(height: int = 23, width: int = 31) -> npt.NDArray[np.uint8]:
-    """Smooth, with no symmetry: every turn and mirror image of it looks different."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 200 // width, y * 200 // height, (x + 2 * y) * 60 // (width + height)], 2).astype(np.uint8)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    extra = {"append_images": [ImageOps.invert(image)]} if kind == "MPO" else {}
-    image.save(buffer, kind, **SAVE_OPTIONS.get(kind, {}), **extra, **options)
-    return buffer.getvalue()
-
-
-@functools.cache
-def sample(kind: str) -> bytes:
-    return encoded(Image.fromarray(photo()), kind)
 
 
 def reason(data: bytes, max_pixels: int = LIMIT) -> str:
