@@ -128,6 +128,16 @@ class LocalStore:
                 continue
             yield from self._walk(path, key, prefix, (*ancestors, identity))
 
+    def abandoned(self) -> Iterator[ObjectInfo]:
+        """What writers that died left aside below the root: files that listings hide. Links are not followed."""
+        for directory, _, names in os.walk(self._root_bytes):
+            above = os.path.relpath(directory, self._root_bytes)
+            parts = [] if above == b"." else [_escape(part) for part in above.split(b"/")]
+            for name in sorted(filter(_ASIDE.fullmatch, names)):
+                status = _stat(os.path.join(directory, name))
+                if status is not None:
+                    yield _info("/".join([*parts, name.decode()]), status)
+
     def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
         path = self._existing(key)
         try:

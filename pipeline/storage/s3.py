@@ -27,6 +27,7 @@ from botocore.exceptions import ClientError
 from pipeline.errors import ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.faults import fault, raise_fault
 from pipeline.storage.forking import is_forked
+from pipeline.storage.parallel_listing import Page, list_in_parallel
 from pipeline.storage.s3_clients import Clients, S3Address
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder, open_store
 
@@ -36,6 +37,9 @@ Result = TypeVar("Result")
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+PAGE_KEYS = 1000
+"""Keys a listing's request may answer with; S3 gives no more."""
+
 # An answer that fails its MD5 is asked for again this often; damage on the way is rare and rarely strikes
 # twice.
 _READ_TRIES = 3
@@ -84,23 +88,26 @@ class S3Store:
         return S3Store(address, self._options, self._clients)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        root, last = self._address.prefix, ""
         try:
-            pages = self._clients.boto().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._address.bucket, Prefix=root + prefix):
-                for found in page.get("Contents", ()):
-                    key = found["Key"].removeprefix(root)
-                    if not key:
-                        continue
-                    # Code points order as UTF-8 bytes do. What resumes and merges relies on the order, so a
-                    # service that has another (S3 Express) must not pass unnoticed.
-                    if key <= last:
-                        raise StorageError(f"{self.uri}: this service does not list keys in order ({last!r}, {key!r}).")
-                    last = key
-                    modified = found["LastModified"].astimezone(UTC)
-                    yield ObjectInfo(key, _bare(found.get("ETag")), found["Size"], modified)
+            yield from list_in_parallel(lambda after: self._page(prefix, after), prefix)
         except Exception as error:
             self._raise(error, self._name(prefix))
+
+    def _page(self, prefix: str, after: str | None) -> Page:
+        """The first page of keys that start with `prefix` and lie above `after`."""
+        root = self._address.prefix
+        start: dict[str, Any] = {} if after is None else {"StartAfter": root + after}
+        answer = self._clients.boto().list_objects_v2(
+            Bucket=self._address.bucket, Prefix=root + prefix, MaxKeys=PAGE_KEYS, **start
+        )
+        contents = answer.get("Contents", [])
+        objects = [
+            ObjectInfo(key, _bare(found.get("ETag")), found["Size"], found["LastModified"].astimezone(UTC))
+            for found in contents
+            if (key := found["Key"].removeprefix(root))
+        ]
+        more = answer["IsTruncated"] and contents
+        return Page(objects, contents[-1]["Key"].removeprefix(root) if more else None)
 
     def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
         for _ in range(_READ_TRIES):

@@ -21,6 +21,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store as RustS3
 
 from pipeline.errors import AccessDenied, InputError
+from pipeline.storage.s3_answers import read_fast
 from pipeline.storage.store import StorageOptions
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Clients:
     def _open_session(self) -> boto3.Session:
         if self._session is None:
             self._core = botocore.session.Session(profile=self._address.profile)
+            read_fast(self._core)
             self._session = boto3.Session(botocore_session=self._core, region_name=self._address.region)
         return self._session
 

@@ -147,12 +147,21 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
 
 def read_object(uri: str) -> bytes:
     """The bytes of one file or object that a person named. Raises StorageError or InputError."""
-    uri, mark, options = uri.rpartition("?") if _OPTIONS.search(uri) else (uri, "", "")
-    place, _, name = uri.rpartition("/")
-    if uri.lower().startswith("file://"):
-        name = unquote(name)
+    options = uri_options(uri)
+    place, _, _ = uri.removesuffix(options).rpartition("/")
     # A bare "/" before the name is the root folder, no "/" at all this one.
-    return open_store((place or ("/" if uri.startswith("/") else ".")) + mark + options).get(name)
+    return open_store((place or ("/" if uri.startswith("/") else ".")) + options).get(object_name(uri))
+
+
+def object_name(uri: str) -> str:
+    """The last part of the URI of one file or object."""
+    name = uri.removesuffix(uri_options(uri)).rpartition("/")[2]
+    return unquote(name) if uri.lower().startswith("file://") else name
+
+
+def uri_options(uri: str) -> str:
+    """The options at the end of an s3:// URI, with their question mark; "" where there are none."""
+    return "?" + uri.rpartition("?")[2] if _OPTIONS.search(uri) else ""
 
 
 def folder(path: str, what: str) -> str:

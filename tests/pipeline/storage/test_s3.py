@@ -23,7 +23,7 @@ from pipeline.errors import (
     StorageError,
     StorageUnavailable,
 )
-from pipeline.storage.store import StorageOptions, Store, open_store
+from pipeline.storage.store import ObjectInfo, StorageOptions, Store, open_store
 from tests.faulty_s3 import FAULTS, FaultyS3
 
 # The server of the tests cannot store line ends in a key; the others below are as nasty as S3 allows.
@@ -88,6 +88,26 @@ def test_any_keys_come_back_in_order_with_their_bytes(bucket: str, objects: dict
             store.create(info.key, b"")
         store.delete(info.key)
     assert keys(store) == []
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(KEYS, max_size=25, unique=True), st.integers(1, 5), st.integers(0, 10**9))
+def test_listing_by_many_requests_is_listing_by_one(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, names: list[str], page: int, run: int
+) -> None:
+    client, root = boto3.client("s3"), f"{run}/"
+    store = open_store(f"s3://{bucket}/{run}", HASTY)
+    assume(not keys(store))
+    for name in [*names, "a//b", "./x", "../x", "dir/", "name#1", "😀", "é" * 500]:
+        client.put_object(Bucket=bucket, Key=root + name, Body=b"x")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=root)
+    one_by_one = [
+        ObjectInfo(found["Key"].removeprefix(root), found["ETag"].strip('"'), found["Size"], found["LastModified"])
+        for answer in pages
+        for found in answer["Contents"]
+    ]
+    monkeypatch.setattr("pipeline.storage.s3.PAGE_KEYS", page)
+    assert list(store.list()) == one_by_one
 
 
 @pytest.mark.parametrize("key", ["a//b", "/a", "a/", "./a", "a/../b", "..", "a\tb", "\x7f", "a%2Fb", "a+b", "ä/ö"])
