@@ -4,31 +4,27 @@ The plan is written in parts as the listing streams in, and `plan.json` last: a 
 resumed run reads the same plan, so its shards hold the same images in the same order.
 """
 
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ObjectMissing, StorageError
-from pipeline.outputs.results import read_table
+from pipeline.outputs.results import read_table, to_parquet
+from pipeline.storage.batches import LISTING_SCHEMA, to_infos
 from pipeline.storage.store import ObjectInfo, Store
 
-SHARDS_PER_PART = 64
-"""Plan parts are read back one at a time, so this bounds what the driver holds."""
+IMAGES_PER_PART = 1 << 16
+"""A part has as many whole shards as fit in so many images, and one at least. Parts are written and read back one at a
+time, so this, not the number of images, bounds what the driver holds.
+"""
 
 PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("shard", pa.int32(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("etag", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("last_modified", pa.timestamp("us", tz="UTC"), nullable=False),
-    ],
-    metadata={"fcn_schema": "plan/1"},
+    [pa.field("shard", pa.int32(), nullable=False), *LISTING_SCHEMA], metadata={"fcn_schema": "plan/1"}
 )
 
 
@@ -55,18 +51,24 @@ class PlanManifest(BaseModel):
     parts: int
 
 
-def write_plan(output: Store, run_id: str, entries: Iterable[ObjectInfo], shard_size: int) -> PlanManifest:
-    """Cut `entries` into shards of `shard_size`, write the parts and then the manifest."""
-    stream = iter(entries)
-    images = size = shards = parts = 0
-    while chunk := list(islice(stream, shard_size * SHARDS_PER_PART)):
-        numbers = [shards + index // shard_size for index in range(len(chunk))]
-        output.put(_part_key(run_id, parts), _encode_part(numbers, chunk))
-        images += len(chunk)
-        size += sum(info.size for info in chunk)
-        shards = numbers[-1] + 1
-        parts += 1
-    manifest = PlanManifest(images=images, bytes=size, shards=shards, parts=parts)
+def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], shard_size: int) -> PlanManifest:
+    """Cut `entries`, batches of LISTING_SCHEMA, into shards of `shard_size`, write the parts and then the manifest."""
+    images = size = parts = 0
+    with ThreadPoolExecutor(1, "plan") as thread:
+        # One part is written while the next is selected.
+        written: Future[None] | None = None
+        for part in _in_parts(entries, shard_size * max(1, IMAGES_PER_PART // shard_size)):
+            numbers = (images + np.arange(len(part), dtype=np.int64)) // shard_size
+            table = part.add_column(0, PLAN_SCHEMA.field("shard"), pa.array(numbers.astype(np.int32)))
+            if written is not None:
+                written.result()
+            written = thread.submit(_write_part, output, _part_key(run_id, parts), table)
+            images += len(part)
+            size += pc.sum(part["size"]).as_py()
+            parts += 1
+        if written is not None:
+            written.result()
+    manifest = PlanManifest(images=images, bytes=size, shards=-(-images // shard_size), parts=parts)
     output.put(_manifest_key(run_id), manifest.model_dump_json(indent=2).encode())
     return manifest
 
@@ -84,19 +86,20 @@ def read_manifest(output: Store, run_id: str) -> PlanManifest | None:
         ) from error
 
 
-def read_shards(output: Store, run_id: str, manifest: PlanManifest) -> Iterator[Shard]:
-    """The shards of a plan in order, one part in memory at a time."""
+def read_shards(
+    output: Store, run_id: str, manifest: PlanManifest, but: Collection[int] = frozenset()
+) -> Iterator[Shard]:
+    """The shards of a plan in order, without those numbered in `but`; one part in memory at a time."""
     for part in range(manifest.parts):
         key = _part_key(run_id, part)
-        table = read_table(output.get(key), key)
-        shard_numbers = table.column("shard").to_pylist()
-        columns = (table.column(name).to_pylist() for name in ("key", "etag", "size", "last_modified"))
-        entries = [ObjectInfo(*values) for values in zip(*columns, strict=True)]
-        start = 0
-        for index in range(1, len(entries) + 1):
-            if index == len(entries) or shard_numbers[index] != shard_numbers[start]:
-                yield Shard(shard_numbers[start], tuple(entries[start:index]))
-                start = index
+        table = read_table(output.get(key), key).combine_chunks()
+        numbers = table["shard"].to_numpy()
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        entries = table.select(LISTING_SCHEMA.names)
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(table)], strict=True):
+            number = int(numbers[start])
+            if number not in but:
+                yield Shard(number, tuple(to_infos(entries.slice(start, stop - start))))
 
 
 def choose_shard_size(images: int, actors: int, largest: int) -> int:
@@ -107,13 +110,20 @@ def choose_shard_size(images: int, actors: int, largest: int) -> int:
     return max(16, min(largest, -(-images // (actors * 8))))
 
 
-def _encode_part(shards: list[int], entries: list[ObjectInfo]) -> bytes:
-    columns: dict[str, list[object]] = {"shard": list(shards)}
-    for name in ("key", "etag", "size", "last_modified"):
-        columns[name] = [getattr(info, name) for info in entries]
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=PLAN_SCHEMA), sink, compression="zstd")
-    return sink.getvalue()
+def _in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows, `rows` a table, the last one excepted; none empty."""
+    held = LISTING_SCHEMA.empty_table()
+    for batch in batches:
+        held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+        while len(held) >= rows:
+            yield held.slice(0, rows)
+            held = held.slice(rows)
+    if len(held):
+        yield held
+
+
+def _write_part(output: Store, key: str, table: pa.Table) -> None:
+    output.put(key, to_parquet(table.cast(PLAN_SCHEMA).combine_chunks()))
 
 
 def _part_key(run_id: str, part: int) -> str:

@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+import pyarrow as pa
 import ray
 
 from pipeline.actors import cluster
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import PipelineError, StorageError
 from pipeline.outputs import runs
+from pipeline.outputs.compact import compact, is_due
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
 from pipeline.outputs.results import committed_shards, finish_tables
@@ -29,10 +32,10 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
-from pipeline.storage.store import ObjectInfo
+from pipeline.storage.batches import to_batches
 
-MAX_AHEAD = 100_000
-"""Listed objects held in memory at most while the shard size is chosen."""
+MAX_AHEAD = 1_000_000
+"""Listed objects held in memory at most, as Arrow batches of some 100 MB, while the shard size is chosen."""
 
 
 @dataclass(frozen=True)
@@ -142,24 +145,29 @@ class _Driver:
         done = DoneIndex.of(
             self._output,
             resolved.recipe,
+            history=self._history(),
             retry_errors=job.retry_errors,
             settled=resumed,
             on_file=self._check_stop,
         )
         chosen = select(
-            self._watched(self._inputs.source.list()),
+            self._watched(to_batches(self._inputs.source.list())),
             include=job.include,
             exclude=job.exclude,
             done=done,
             counts=self._selection,
+            limit=limit,
         )
-        chosen = itertools.islice(chosen, limit)
         # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
         enough = 1 if job.shard_size else min(MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8)
-        ahead = list(itertools.islice(chosen, enough))
+        ahead, images = [], 0
+        while images < enough and (batch := next(chosen, None)) is not None:
+            ahead.append(batch)
+            images += len(batch)
         if not ahead:
             return None
-        size = job.shard_size or choose_shard_size(len(ahead), resolved.pool.actors, resolved.largest_shard)
+        # The count is cut off, so that how the listing came in batches makes no difference.
+        size = job.shard_size or choose_shard_size(min(images, enough), resolved.pool.actors, resolved.largest_shard)
         run_id = runs.new_run_id()
         manifest = write_plan(self._output, run_id, itertools.chain(ahead, chosen), size)
         record = RunRecord(
@@ -180,10 +188,25 @@ class _Driver:
         runs.write_record(self._output, record)
         return record, manifest
 
-    def _watched(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-        for info in listing:
+    def _history(self) -> History:
+        """What is committed; compacted first where reading all of it would take long."""
+        history = read_history(self._output)
+        if is_due(history):
+            self._observer.phase("compacting")
+            try:
+                compact(self._output, self._check_stop)
+            except (StorageError, OSError) as error:
+                # Nothing depends on an index; without one the same is read the long way.
+                self._observer.note(f"the results could not be compacted ({error}); `fcn compact` tries again")
+            else:
+                history = read_history(self._output)
+            self._observer.phase("listing")
+        return history
+
+    def _watched(self, listing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in listing:
             self._check_stop()
-            yield info
+            yield batch
 
     def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> None:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
@@ -228,9 +251,7 @@ class _Driver:
 
     def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
         committed = committed_shards(self._output, record.run_id)
-        shards = (
-            shard for shard in read_shards(self._output, record.run_id, manifest) if shard.number not in committed
-        )
+        shards = read_shards(self._output, record.run_id, manifest, but=committed)
         first = next(shards, None)
         meter.start(len(committed))
         if first is None:

@@ -19,7 +19,7 @@ from pipeline.segmentation.options import Places, SegmentJob
 from pipeline.segmentation.placement import Before, place
 from pipeline.storage.store import Store, is_inside, open_store
 
-OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "runs", "lease", "reports")
+OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "index", "runs", "lease", "reports")
 
 LARGEST_SHARD_CPU = 256
 LARGEST_SHARD_GPU = 4096

@@ -1,25 +1,36 @@
 """Which listed objects a job works on: suffixes or globs first, then what is done already is left out.
 
-Selection streams: it holds no list of objects, only counters, and an index of what is done.
+Selection streams, a hundred thousand objects at a time as Arrow batches: it holds no list of objects, only counters,
+and of what is done the stretch that the listing is at.
 """
 
 import fnmatch
-import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.outputs.compact import read_late
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.results import TRANSIENT_ERRORS, read_results, result_runs
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.outputs.index import INDEX_SCHEMA, History, IndexReader, read_history, rows_between
+from pipeline.outputs.results import TRANSIENT_ERRORS
+from pipeline.storage.store import Store
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif",
 )  # fmt: skip
 """Taken when a job names no --include, in any case. Everything else is counted as left out."""
+
+LOOKED_UP_AT_ONCE = 1 << 17
+"""Listed objects that are held against what is done together: about 20 MB, and as much of what is done."""
+
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -37,12 +48,15 @@ class SelectionCounts:
 class DoneIndex:
     """The (key, etag) pairs that a recipe has finished with: committed ok, or failed for a reason in the image itself.
 
-    Holds 16 bytes an image, so ten million done images take about a gigabyte of Python objects.
+    Of two rows about one pair, the later one (by run, shard, row) tells whether it failed. Holds the results that no
+    compacted index covers, about 100 bytes a row, and one part of the index.
     """
 
-    def __init__(self) -> None:
-        self._done: set[bytes] = set()
-        self._failed: set[bytes] = set()
+    def __init__(self, late: pa.Table, index: IndexReader, *, retry_errors: bool, settled: Collection[str]) -> None:
+        self._late = late
+        self._index = index
+        self._retry_errors = retry_errors
+        self._settled = pa.array(sorted(settled), pa.string())
 
     @classmethod
     def of(
@@ -50,86 +64,150 @@ class DoneIndex:
         output: Store,
         recipe: Recipe,
         *,
+        history: History | None = None,
         retry_errors: bool = False,
         settled: Collection[str] = (),
         on_file: Callable[[], None] = lambda: None,
     ) -> "DoneIndex":
-        """Read it from the committed results under OUTPUT.
+        """Read it from the committed results under OUTPUT and their index (`history`, when it was read already).
 
         With `retry_errors` only ok rows count as done, and the errors of runs in `settled`. `on_file` is called for
-        each file read; it may raise to stop.
+        each results file read; it may raise to stop.
         """
-        index = cls()
-        columns = ["key", "etag", "status", "error", "model_id", "params_id"]
-        for run_id in result_runs(output):
-            retry = retry_errors and run_id not in settled
-            for table in read_results(output, run_id, columns):
-                on_file()
-                mine = pc.and_(
-                    pc.equal(table["model_id"], recipe.model_id),
-                    pc.equal(table["params_id"], recipe.params_id),
-                )
-                rows = table.filter(mine).select(["key", "etag", "status", "error"])
-                for key, etag, status, error in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                    if status == "ok" or (not retry and error not in TRANSIENT_ERRORS):
-                        index.add(key, etag, failed=status != "ok")
-        return index
+        history = history or read_history(output)
+        pieces = [INDEX_SCHEMA.empty_table()]
+        for table in read_late(output, history, on_file):
+            of_recipe = pc.and_(
+                pc.equal(table["model_id"], recipe.model_id), pc.equal(table["params_id"], recipe.params_id)
+            )
+            pieces.append(table.filter(of_recipe).select(INDEX_SCHEMA.names))
+        late = pa.concat_tables(pieces).sort_by("key").combine_chunks()
+        return cls(late, IndexReader(output, history, recipe), retry_errors=retry_errors, settled=settled)
 
-    def add(self, key: str, etag: str, *, failed: bool = False) -> None:
-        fingerprint = _fingerprint(key, etag)
-        self._done.add(fingerprint)
-        (self._failed.add if failed else self._failed.discard)(fingerprint)
+    def look_up(self, keys: pa.Array, etags: pa.Array) -> tuple[Mask, Mask]:
+        """Which of these images are done, and which of them are done without a mask.
 
-    def failed(self, key: str, etag: str) -> bool:
-        """Whether this image is done without a mask."""
-        return _fingerprint(key, etag) in self._failed
+        Any order of keys gives the same answer; rising ones, as listings have them, give it quickest.
+        """
+        if not len(keys):
+            return np.zeros(0, bool), np.zeros(0, bool)
+        wanted = _identities(keys, etags)
+        first, last = pc.min_max(keys).as_py().values()
+        found = [INDEX_SCHEMA.empty_table().append_column("identity", pa.array([], pa.string()))]
+        for rows in [*self._index.between(first, last), rows_between(self._late, first, last)]:
+            rows = self._that_count(rows)
+            rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
+            found.append(rows.filter(pc.is_in(rows["identity"], value_set=wanted)))
+        rows = pa.concat_tables(found)
+        done = _mask(pc.is_in(wanted, value_set=rows["identity"]))
+        errors = rows.filter(pc.is_valid(rows["error"]))
+        if not len(errors):
+            return done, np.zeros_like(done)
+        contested = rows.filter(pc.is_in(rows["identity"], value_set=errors["identity"]))
+        return done, _last_is_error(wanted, contested)
 
-    def __contains__(self, identity: tuple[str, str]) -> bool:
-        return _fingerprint(*identity) in self._done
+    def _that_count(self, rows: pa.Table) -> pa.Table:
+        permanent = pc.invert(pc.is_in(rows["error"], value_set=pa.array(sorted(TRANSIENT_ERRORS))))
+        if self._retry_errors:
+            permanent = pc.and_(permanent, pc.is_in(rows["run_id"], value_set=self._settled))
+        return rows.filter(pc.or_(pc.is_null(rows["error"]), permanent))
 
-    def __len__(self) -> int:
-        return len(self._done)
+
+def _identities(keys: pa.Array | pa.ChunkedArray, etags: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    # An etag is a header's value and holds no NUL, so two pairs never read the same.
+    return pc.binary_join_element_wise(etags, keys, "\0")
+
+
+def _last_is_error(wanted: pa.Array, rows: pa.Table) -> Mask:
+    """For each identity in `wanted`: is there a row of it, and is the last one an error?"""
+    # A stable sort, so the rows of one shard stay in order; turned round, because the first match is what is found.
+    rows = rows.sort_by([("run_id", "ascending"), ("shard", "ascending")])
+    rows = rows.take(pa.array(range(len(rows) - 1, -1, -1), pa.int64()))
+    place = pc.index_in(wanted, value_set=rows["identity"])
+    return _mask(pc.fill_null(pc.is_valid(rows["error"]).take(place), False))
 
 
 def select(
-    listing: Iterable[ObjectInfo],
+    listing: Iterable[pa.RecordBatch],
     *,
     include: Sequence[str],
     exclude: Sequence[str],
     done: DoneIndex,
     counts: SelectionCounts,
-) -> Iterator[ObjectInfo]:
-    """The objects of `listing` to work on, in its order; `counts` is kept up to date on the way."""
+    limit: int | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The objects of `listing` (batches of LISTING_SCHEMA) to work on, in its order, at most `limit`; no empty batches.
+
+    `counts` is kept up to date on the way; what is listed after the last object that is taken is not counted.
+    """
     wanted = key_filter(include, exclude)
-    for info in listing:
-        counts.listed += 1
-        if not wanted(info.key):
-            counts.left_out += 1
-        elif (info.key, info.etag) in done:
-            counts.done += 1
-            counts.failed_before += done.failed(info.key, info.etag)
-        else:
-            counts.selected += 1
-            counts.selected_bytes += info.size
-            yield info
+    for batch in _gathered(listing):
+        is_image = wanted(batch["key"])
+        images = batch.filter(pa.array(is_image))
+        is_done, has_failed = np.zeros((2, len(batch)), bool)
+        is_done[is_image], has_failed[is_image] = done.look_up(images["key"], images["etag"])
+        chosen = is_image & ~is_done
+        left = None if limit is None else limit - counts.selected
+        if left is not None and chosen.sum() >= left:
+            end = int(np.flatnonzero(chosen)[left - 1]) + 1
+            batch, is_image, is_done, has_failed, chosen = (
+                each[:end] for each in (batch, is_image, is_done, has_failed, chosen)
+            )
+        selected = batch.filter(pa.array(chosen))
+        counts.listed += len(batch)
+        counts.left_out += int((~is_image).sum())
+        counts.done += int(is_done.sum())
+        counts.failed_before += int(has_failed.sum())
+        counts.selected += len(selected)
+        counts.selected_bytes += pc.sum(selected["size"]).as_py() or 0
+        if len(selected):
+            yield selected
+        if counts.selected == limit:
+            return
 
 
-def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
-    """A predicate on keys. Globs match whole keys and `*` crosses `/`, as in the AWS CLI; `**/` may match nothing."""
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in larger batches: small ones at first, for jobs that end after a few images."""
+    held: list[pa.RecordBatch] = []
+    rows, enough = 0, 1
+    for batch in batches:
+        held.append(batch)
+        rows += len(batch)
+        if rows >= enough:
+            yield pa.concat_batches(held)
+            enough = min(2 * rows, LOOKED_UP_AT_ONCE)
+            held, rows = [], 0
+    if rows:
+        yield pa.concat_batches(held)
+
+
+def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[pa.Array], Mask]:
+    """A predicate on arrays of keys. Globs match whole keys and `*` crosses `/`, as in the AWS CLI; `**/` may match
+    nothing.
+    """
+    included = _any_glob(include) if include else _is_image
+    if not exclude:
+        return included
     excluded = _any_glob(exclude)
-    if include:
-        included = _any_glob(include)
-        return lambda key: included(key) and not excluded(key)
-    return lambda key: key.lower().endswith(IMAGE_SUFFIXES) and not excluded(key)
+    return lambda keys: included(keys) & ~excluded(keys)
 
 
-def _any_glob(patterns: Sequence[str]) -> Callable[[str], bool]:
-    if not patterns:
-        return lambda key: False
-    variants = [variant for pattern in patterns for variant in {pattern, pattern.replace("**/", "")}]
-    expression = re.compile("|".join(fnmatch.translate(variant) for variant in sorted(variants)))
-    return lambda key: expression.match(key) is not None
+def _is_image(keys: pa.Array) -> Mask:
+    suffixes = "|".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+    return _mask(pc.match_substring_regex(keys, rf"\.(?:{suffixes})\z", ignore_case=True))
 
 
-def _fingerprint(key: str, etag: str) -> bytes:
-    return hashlib.blake2b(f"{key}\0{etag}".encode(), digest_size=16).digest()
+def _any_glob(patterns: Sequence[str]) -> Callable[[pa.Array], Mask]:
+    variants = sorted({variant for pattern in patterns for variant in (pattern, pattern.replace("**/", ""))})
+    if any("[" in variant for variant in variants):
+        # Only Python reads these as Python's fnmatch does.
+        expression = re.compile("|".join(map(fnmatch.translate, variants)))
+        return lambda keys: np.array([expression.match(key) is not None for key in keys.to_pylist()], bool)
+    simple = "|".join(re.escape(variant).replace(r"\*", ".*").replace(r"\?", ".") for variant in variants)
+    return lambda keys: _mask(pc.match_substring_regex(keys, rf"(?s)\A(?:{simple})\z"))
+
+
+def _mask(answers: pa.Array | pa.ChunkedArray) -> Mask:
+    answers = answers.combine_chunks() if isinstance(answers, pa.ChunkedArray) else answers
+    mask: Mask = answers.to_numpy(zero_copy_only=False)
+    return mask

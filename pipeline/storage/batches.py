@@ -35,7 +35,7 @@ def to_batches(listing: Iterable[ObjectInfo]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(arrays, schema=LISTING_SCHEMA)
 
 
-def to_infos(batch: pa.RecordBatch) -> list[ObjectInfo]:
-    """The objects of a batch."""
-    columns = (batch.column(name).to_pylist() for name in LISTING_SCHEMA.names)
+def to_infos(rows: pa.RecordBatch | pa.Table) -> list[ObjectInfo]:
+    """The objects of a batch, or table, of LISTING_SCHEMA."""
+    columns = (rows.column(name).to_pylist() for name in LISTING_SCHEMA.names)
     return [ObjectInfo(*values) for values in zip(*columns, strict=True)]

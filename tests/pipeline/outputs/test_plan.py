@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from pipeline.errors import StorageError
 from pipeline.outputs import plan
 from pipeline.outputs.plan import choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.outputs.results import read_table
+from pipeline.storage import batches
+from pipeline.storage.batches import to_batches
 from pipeline.storage.store import ObjectInfo, open_store
 
 
@@ -22,9 +25,10 @@ def entries(count: int) -> list[ObjectInfo]:
 def test_every_entry_is_in_one_shard_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int
 ) -> None:
-    monkeypatch.setattr(plan, "SHARDS_PER_PART", 3)  # several parts from few entries
+    monkeypatch.setattr(plan, "IMAGES_PER_PART", 10)  # several parts from few entries
+    monkeypatch.setattr(batches, "BATCH_ROWS", 7)
     store = open_store(str(tmp_path))
-    manifest = write_plan(store, "run", iter(entries(count)), size)
+    manifest = write_plan(store, "run", to_batches(entries(count)), size)
     shards = list(read_shards(store, "run", manifest))
     assert [entry for shard in shards for entry in shard.entries] == entries(count)
     assert [shard.number for shard in shards] == list(range(manifest.shards))
@@ -32,11 +36,24 @@ def test_every_entry_is_in_one_shard_in_order(
     assert manifest.images == count
     assert manifest.bytes == sum(range(count))
     assert read_manifest(store, "run") == manifest
+    but = {0, manifest.shards - 1}
+    assert list(read_shards(store, "run", manifest, but)) == [shard for shard in shards if shard.number not in but]
+
+
+@pytest.mark.parametrize(("size", "parts"), [(1, 3), (3, 3), (10, 3), (11, 3), (25, 1)])
+def test_parts_are_bounded_by_images_and_hold_whole_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, parts: int
+) -> None:
+    monkeypatch.setattr(plan, "IMAGES_PER_PART", 10)
+    store = open_store(str(tmp_path))
+    assert write_plan(store, "run", to_batches(entries(25)), size).parts == parts
+    first = read_table(store.get("runs/run/plan/part-00000.parquet"), "part")
+    assert len(first) % size == 0
 
 
 def test_a_plan_without_its_manifest_is_no_plan(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    write_plan(store, "run", entries(3), 2)
+    write_plan(store, "run", to_batches(entries(3)), 2)
     store.delete("runs/run/plan/plan.json")
     assert read_manifest(store, "run") is None
 
