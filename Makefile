@@ -9,6 +9,7 @@ INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make test    run the tests"
+	@echo "make fuzz    damaged images and weights for the readers, for a minute"
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
@@ -33,6 +34,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds 60
 
 lint: setup
 	$(BIN)/ruff check .
