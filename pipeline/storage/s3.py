@@ -197,16 +197,19 @@ class S3Store:
         bucket, full = self._address.bucket, self._full(f".fcn-check-{uuid.uuid4().hex}")
         try:
             client = self._clients.boto(hasty=True)
-            made = client.put_object(Bucket=bucket, Key=full, Body=b"", IfNoneMatch="*")
-            versions = [made.get("VersionId")]
-            try:
-                made = client.put_object(Bucket=bucket, Key=full, Body=b"", IfNoneMatch="*")
-                versions.append(made.get("VersionId"))
-                exclusive = False
-            except ClientError as error:
-                exclusive = error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412)
+            versions: list[str | None] = []
+            exclusive = False
+            for _ in range(2):
+                try:
+                    made = client.put_object(Bucket=bucket, Key=full, Body=b"", IfNoneMatch="*")
+                    versions.append(made.get("VersionId"))
+                except ClientError as error:
+                    # The first, too, may be told so: by boto3's retry of a write that had worked.
+                    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+                        raise
+                    exclusive = True
             # On a versioned bucket a plain DELETE would only hide it.
-            for version in dict.fromkeys(versions):
+            for version in dict.fromkeys(versions or [None]):
                 which: dict[str, Any] = {"VersionId": version} if version and version != "null" else {}
                 client.delete_object(Bucket=bucket, Key=full, **which)
         except Exception as error:
