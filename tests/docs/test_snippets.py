@@ -45,6 +45,7 @@ NOT_RUN = {
     "docs/report.md": "tests/pipeline/test_report*.py run these commands",
     "docs/results.md": "test_results_page.py runs it, on an output of its own",
     "docs/retraining.md": "needs a Prefect server and hours; tests/flows run the flow",
+    "docs/security.md": "its one command fuzzes for an hour; tests/fuzz does for a moment",
     "docs/training.md": "needs buckets of training data and hours; tests/e2e/test_train.py trains",
     "docs/tutorial.md": "test_tutorial.py runs it from beginning to end",
     "docs/weights.md": "needs the authors' files, half a gigabyte each, or a download; tests of imports make their own",

@@ -1,0 +1,96 @@
+"""az:// as a store and as a job's source and output, against Azurite."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import AccessDenied, ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from pipeline.outputs.verify import Verified, verify
+from pipeline.storage.store import StorageOptions, open_store
+from tests.samples import jpeg
+
+HASTY = StorageOptions(connect_seconds=2, read_seconds=5, retry_seconds=3, check_seconds=3)
+NAMES = ["a", "b/c", "b.c", "ä/😀.jpg", "name#1?.jpg", "with space", "100%25.jpg", "k" * 200]
+
+
+def test_objects_come_back_in_order_with_their_bytes(container: str) -> None:
+    store = open_store(f"az://{container}/some/prefix", HASTY)
+    store.check_readable()
+    store.check_writable()
+    for name in NAMES:
+        store.put(name, name.encode())
+    listed = list(store.list())
+    assert [info.key for info in listed] == sorted(NAMES, key=str.encode)
+    for info in listed:
+        assert store.get(info.key, size=info.size, etag=info.etag) == info.key.encode()
+        assert store.head(info.key) == info
+    assert [info.key for info in store.list("b/")] == ["b/c"]
+    for name in NAMES:
+        store.delete(name)
+        store.delete(name)
+    assert list(store.list()) == []
+
+
+def test_changes_and_absence_are_noticed(container: str) -> None:
+    store = open_store(f"az://{container}", HASTY)
+    store.put("k", b"1")
+    listed = store.head("k")
+    store.put("k", b"2")
+    with pytest.raises(ObjectChanged):
+        store.get("k", size=1, etag=listed.etag)
+    store.delete("k")
+    with pytest.raises(ObjectMissing):
+        store.get("k")
+    with pytest.raises(ObjectMissing):
+        store.head("k")
+
+
+def test_of_many_creators_one_wins(container: str) -> None:
+    store, won = open_store(f"az://{container}", HASTY), []
+
+    def create(number: int) -> None:
+        try:
+            store.create("k", b"%d" % number)
+        except ObjectExists:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get("k") == b"%d" % won[0]
+
+
+def test_a_container_that_is_not_there_and_a_wrong_key_say_so(container: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match="no such"):
+        open_store("az://absent-container", HASTY).check_readable()
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
+    with pytest.raises(AccessDenied) as caught:
+        open_store(f"az://{container}", HASTY).check_readable()
+    assert "d3Jvbmc" not in str(caught.value)
+
+
+def test_a_container_is_labelled(container: str, model_dir: Path) -> None:
+    """The whole job in a process of its own, whose actors find the account as it does; then there is nothing to do."""
+    photos, labels = open_store(f"az://{container}/photos"), open_store(f"az://{container}/labels")
+    for index in range(6):
+        photos.put(f"cam/{index}.jpg", jpeg(60, 40, seed=index))
+    options = ["--model", str(model_dir), "--device", "cpu", "--cpus-per-actor", "1", "--actors", "1", "--json"]
+    script = "from pipeline.cli.app import run; import sys; sys.exit(run(sys.argv[1:]) or run(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "segment", photos.uri, labels.uri, *options],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    decoder = json.JSONDecoder()
+    first, end = decoder.raw_decode(done.stdout)
+    second, _ = decoder.raw_decode(done.stdout[end:].lstrip())
+    assert (first["ok"], second["images"], second["already_done"]) == (6, 0, 6)
+    assert list(verify(labels, Verified())) == []
