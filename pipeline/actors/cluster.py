@@ -5,6 +5,7 @@ has no dashboard, reports no usage, and ends with the process.
 """
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._private.state import state
 from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled module without stubs
 from ray.exceptions import RayError
+from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.errors import InputError, PipelineError
 
@@ -123,9 +126,40 @@ def is_remote(address: str | None) -> bool:
 def nodes() -> list[NodeResources]:
     """The nodes an actor may be placed on. Asks Ray when connected, else describes the node that would be started."""
     if ray.is_initialized():
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        going = draining_nodes()
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
         return [NodeResources(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
+    import torch  # takes a second of every process that imports it, and is needed by few that import this module
+
     return [NodeResources(float(_usable_cpus()), float(torch.cuda.device_count()))]
+
+
+def count_fitting(found: list[NodeResources], cpus: float, gpus: float) -> int:
+    """How many actors of `cpus` and `gpus` each these nodes could hold, were they idle."""
+    return sum(int(min(node.cpus // cpus, node.gpus // gpus if gpus else float("inf"))) for node in found)
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that are about to be taken away: preempted, or scaled down."""
+    # Ray tells this nowhere in its public interface; its own libraries ask here, too.
+    return set(state.get_draining_nodes())
+
+
+def is_alive(node_id: str) -> bool:
+    """Whether Ray takes this node for alive, as it does for some seconds after a node's end."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def is_fixed() -> bool:
+    """Whether it is known that no autoscaler adds nodes to this cluster.
+
+    Every head without one runs Ray's read-only autoscaler, which calls each node a type of its own, after the node's
+    id. Where nothing is reported, or something else, there may be one.
+    """
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
+    report = status.get("autoscaler_report") or {}
+    types: dict[str, str] = report.get("node_type_mapping") or {}
+    return bool(types) and all(name == f"node_{node_id}" for node_id, name in types.items())
 
 
 def _usable_cpus() -> int:

@@ -9,25 +9,27 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from fcn_core.errors import FcnError
+from pipeline.actors import cluster
+from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.quarantine import Quarantine
-from pipeline.actors.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec, start_worker
+from pipeline.actors.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
 from pipeline.outputs.plan import Shard
 
 log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 45.0
-"""When no actor is there after so long, people are told what is missing."""
+"""When no actor is there after so long, people are told what is missing, or the run ends where nothing can change."""
 
-POLL_SECONDS = 1.0
-"""How often each actor is asked how far it is."""
+PROGRESS_SECONDS = 0.2
+"""How often progress is told."""
 
 MAX_SETUP_FAILURES = 5
 """How many times as many actors as are wanted may fail, in a row, before one is ready."""
@@ -44,12 +46,13 @@ MAX_EXAMINATIONS = 3
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How many actors, and what each needs."""
+    """How many actors, and what each needs. `elastic`: more of them as soon as more nodes have room for them."""
 
     actors: int
     cpus: float
     gpus: float = 0.0
     placement_timeout: float = 60.0
+    elastic: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,44 +67,25 @@ class PoolProgress:
     retries: int
 
 
-@dataclass(eq=False)
-class _Actor:
-    handle: Any
-    setup_ref: Any
-    node_id: str | None = None
-    ready: bool = False
-    shards: dict[Any, "_Attempt"] = field(default_factory=dict)
-    progress_ref: Any = None
-    asked_at: float = 0.0
-    images: dict[int, int] = field(default_factory=dict)  # by shard number
-
-
-@dataclass(eq=False)
-class _Attempt:
-    shard: Shard
-    deaths: int = 0
-    examinations: int = 0
-    alone: bool = False  # after an examination, so that no shard dies of another's doing
-    storage_failures: int = 0
-    not_before: float = 0.0
-
-
 class ShardPool:
     """Runs shards on actors. One use: build it, call `run`."""
 
     def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: Any) -> None:
         """`factory(*args)` builds the Processor inside each actor. `args` may be Ray object references."""
         self._spec = spec
+        self._wanted = spec.actors
         self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args)
-        self._quarantine: tuple[_Attempt, Quarantine] | None = None
-        self._suspects: deque[_Attempt] = deque()
-        self._actors: list[_Actor] = []
-        self._retries: deque[_Attempt] = deque()
+        self._crew = Crew(self._worker)
+        self._quarantine: tuple[Attempt, Quarantine] | None = None
+        self._suspects: deque[Attempt] = deque()
+        self._retries: deque[Attempt] = deque()
         self._setup_failures = 0
         self._next_start = 0.0
         self._restarts = 0
         self._retry_count = 0
         self._notified = False
+        self._told_at = float("-inf")
+        self._working_at = 0.0
         self._on_note: Callable[[str], None] = lambda text: None
 
     def run(
@@ -117,13 +101,14 @@ class ShardPool:
         `on_done` gets what `Processor.process` returned, once a shard. Raises PipelineError when no actor can be placed
         or set up, when the storage stays down, or when a shard fails for a reason of the program's own.
         """
-        started = time.monotonic()
         exhausted = False
         self._on_note = on_note
+        self._working_at = time.monotonic()
         try:
             while True:
                 if should_stop():
                     return False
+                self._crew.watch_nodes()
                 exhausted = self._assign(shards, exhausted)
                 if exhausted and not self._unfinished():
                     on_progress(self._state())
@@ -132,30 +117,33 @@ class ShardPool:
                 self._keep_up_actors(idle_tail=exhausted and not self._retries)
                 for result in self._collect():
                     on_done(result)
-                self._ask_progress()
-                on_progress(self._state())
-                self._check_placement(started)
+                self._crew.ask_progress()
+                if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+                    self._told_at = time.monotonic()
+                    on_progress(self._state())
+                self._check_placement()
         finally:
-            self._shut_down()
+            if self._quarantine:
+                self._quarantine[1].stop()
+            self._crew.close()
 
     def _assign(self, shards: Iterator[Shard], exhausted: bool) -> bool:
         """Give work to every ready actor with room, least busy first. Returns whether `shards` is used up."""
         now = time.monotonic()
         for depth in range(SHARDS_IN_FLIGHT):
-            for actor in self._actors:
-                busy_alone = any(attempt.alone for attempt in actor.shards.values())
-                if not actor.ready or len(actor.shards) != depth or busy_alone:
+            for member in self._crew.members:
+                if not member.ready or member.leaving or len(member.shards) != depth or member.works_alone:
                     continue
                 attempt = self._next_retry(now, may_be_alone=depth == 0)
                 if attempt is None and not exhausted:
                     shard = next(shards, None)
                     exhausted = shard is None
-                    attempt = _Attempt(shard) if shard else None
+                    attempt = Attempt(shard) if shard else None
                 if attempt:
-                    actor.shards[actor.handle.process.remote(attempt.shard)] = attempt
+                    self._crew.hand(member, attempt)
         return exhausted
 
-    def _next_retry(self, now: float, may_be_alone: bool) -> _Attempt | None:
+    def _next_retry(self, now: float, may_be_alone: bool) -> Attempt | None:
         for attempt in self._retries:
             if attempt.not_before <= now and (may_be_alone or not attempt.alone):
                 self._retries.remove(attempt)
@@ -163,30 +151,39 @@ class ShardPool:
         return None
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
-        """Replace lost actors; at the tail, when nothing is left to hand out, only as many as still have work."""
+        """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
+        crew = self._crew
+        if self._spec.elastic:
+            # Never fewer than there were: what waits for a place tells an autoscaler to replace a lost node.
+            self._wanted = max(self._wanted, cluster.count_fitting(crew.nodes, self._spec.cpus, self._spec.gpus))
         # The quarantine's actor takes the place of one of ours, else it might never be placed.
-        wanted = max(1, self._spec.actors - 1) if self._quarantine and self._spec.actors > 1 else self._spec.actors
-        if self._quarantine and self._spec.actors == 1:
-            wanted = 0
-        spare = [actor for actor in self._actors if actor.ready and not actor.shards]
+        wanted = self._wanted - 1 if self._quarantine else self._wanted
+        for member in [member for member in crew.members if member.leaving and not member.shards]:
+            crew.drop(member)
+        spare = [member for member in crew.members if member.ready and not member.shards]
         if idle_tail:
-            for actor in spare:
-                self._drop(actor)
+            for member in spare:
+                crew.drop(member)
             return
-        while len(self._actors) > wanted and spare:
-            self._drop(spare.pop())
-        while len(self._actors) < wanted and time.monotonic() >= self._next_start:
-            self._actors.append(_Actor(*start_worker(self._worker)))
+        staying = sum(not member.leaving for member in crew.members)
+        while staying > wanted and spare:
+            crew.drop(spare.pop())
+            staying -= 1
+        while staying < wanted and time.monotonic() >= self._next_start:
+            crew.start()
+            staying += 1
 
     def _unfinished(self) -> bool:
-        return bool(self._retries or self._suspects or self._quarantine or any(actor.shards for actor in self._actors))
+        return bool(
+            self._retries or self._suspects or self._quarantine or any(member.shards for member in self._crew.members)
+        )
 
     def _examine_suspects(self) -> None:
         """Take the next suspicious shard into quarantine, or one that comes out of it back to work."""
         if self._quarantine is None:
             if self._suspects:
                 attempt = self._suspects.popleft()
-                log.warning("shard=%d quarantine=begins deaths=%d", attempt.shard.number, attempt.deaths)
+                log.warning("shard=%d quarantine=begins deaths=%d", attempt.shard.number, len(attempt.death_nodes))
                 self._quarantine = (attempt, Quarantine(attempt.shard, self._worker))
             return
         attempt, quarantine = self._quarantine
@@ -195,7 +192,7 @@ class ShardPool:
         self._quarantine = None
         log.warning("shard=%d quarantine=ends culprits=%s", attempt.shard.number, sorted(quarantine.culprits))
         attempt.examinations += 1
-        attempt.deaths = 0
+        attempt.death_nodes.clear()
         attempt.alone = True
         if not quarantine.culprits and attempt.examinations >= MAX_EXAMINATIONS:
             raise PipelineError(
@@ -207,52 +204,46 @@ class ShardPool:
 
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
-        owners = {ref: actor for actor in self._actors for ref in actor.shards}
-        owners |= {actor.setup_ref: actor for actor in self._actors if not actor.ready}
-        owners |= {actor.progress_ref: actor for actor in self._actors if actor.progress_ref is not None}
-        if not owners:
-            time.sleep(0.1)
-            return
-        done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
-        if not done:
-            done, _ = ray.wait(list(owners), num_returns=1, timeout=0.25)
-        for ref in done:
-            actor = owners[ref]
-            if actor not in self._actors:
+        for ref in self._crew.wait():
+            member = self._crew.owner(ref)
+            if member is None:
                 continue  # dropped while handling an earlier result of this round
             try:
                 value = ray.get(ref, timeout=30)
             except RayTaskError as error:
-                self._task_failed(actor, ref, error)
+                self._task_failed(member, ref, error)
             except RayError as error:  # also a reference that cannot be had: its owner is gone
-                self._actor_died(actor, error)
+                self._actor_died(member, error)
             else:
-                if ref == actor.setup_ref:
-                    actor.ready = True
-                    actor.node_id = value
-                    self._setup_failures = 0
-                elif ref == actor.progress_ref:
-                    actor.images = value
-                    actor.progress_ref = None
-                else:
-                    actor.images.pop(actor.shards.pop(ref).shard.number, None)
+                asked_for_progress = ref == member.progress_ref
+                attempt = self._crew.settle(ref)
+                if attempt:
+                    member.images.pop(attempt.shard.number, None)
                     yield value
+                elif asked_for_progress:
+                    member.images = value
+                else:
+                    member.ready = True
+                    member.node_id = value
+                    self._setup_failures = 0
 
-    def _task_failed(self, actor: _Actor, ref: Any, error: RayTaskError) -> None:
+    def _task_failed(self, member: Member, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
-        if ref == actor.progress_ref:
-            actor.progress_ref = None
-        elif ref == actor.setup_ref:
+        if ref == member.progress_ref:
+            self._crew.settle(ref)
+        elif ref == member.setup_ref:
             # One bad machine, or a moment without storage, is no reason to end what others are doing.
-            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._actors):
+            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._crew.members):
                 raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
-            self._actor_died(actor, cause)
+            self._actor_died(member, cause)
         elif isinstance(cause, WorkerBroken):
-            self._actor_died(actor, cause)
+            self._actor_died(member, cause)
         else:
-            self._shard_failed(actor.shards.pop(ref), cause)
+            attempt = self._crew.settle(ref)
+            assert attempt is not None, "what is neither progress nor setup is a shard"
+            self._shard_failed(attempt, cause)
 
-    def _shard_failed(self, attempt: "_Attempt", cause: Exception) -> None:
+    def _shard_failed(self, attempt: Attempt, cause: Exception) -> None:
         if not isinstance(cause, StorageUnavailable):
             raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
         attempt.storage_failures += 1
@@ -267,77 +258,69 @@ class ShardPool:
         self._retries.append(attempt)
         self._retry_count += 1
 
-    def _actor_died(self, actor: _Actor, error: Exception) -> None:
-        numbers = sorted(attempt.shard.number for attempt in actor.shards.values())
-        log.warning("actor=lost ready=%s shards=%s error=%s", actor.ready, numbers, _text(error))
+    def _actor_died(self, member: Member, error: Exception) -> None:
+        numbers = sorted(attempt.shard.number for attempt in member.shards.values())
+        log.warning("actor=lost ready=%s shards=%s error=%s", member.ready, numbers, _text(error))
         self._restarts += 1
-        if not actor.ready:
+        if not member.ready:
             self._setup_failures += 1
             if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
                 raise PipelineError(
                     f"actors fail before they are ready, {self._setup_failures} in a row: {_text(error)}"
                 ) from error
             self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
-        lost_node = not _is_alive(actor.node_id)
-        for attempt in actor.shards.values():
-            # A death with its node says nothing about the shard. Ray may not know of the node's end yet; then the
+        preempted = isinstance(error, RayActorError) and error.preempted
+        for attempt in member.shards.values():
+            if member.node_id and not preempted:
+                attempt.death_nodes.append(member.node_id)
+            # A death with its node says nothing about the shard. Ray may learn of a node's end only seconds after its
+            # actors', so earlier deaths are judged once more, by what is known now. Should even that be too early, the
             # shard is examined in vain, and no harm is done.
-            attempt.deaths += not lost_node
+            attempt.death_nodes = [node for node in attempt.death_nodes if not self._crew.will_be_lost(node)]
             self._retry_count += 1
-            (self._suspects if attempt.deaths >= SUSPICIOUS_DEATHS else self._retries).append(attempt)
-        actor.shards.clear()
-        self._drop(actor)
-
-    def _ask_progress(self) -> None:
-        now = time.monotonic()
-        for actor in self._actors:
-            if actor.ready and actor.progress_ref is None and now - actor.asked_at >= POLL_SECONDS:
-                actor.asked_at = now
-                actor.progress_ref = actor.handle.progress.remote()
+            suspicious = len(attempt.death_nodes) >= SUSPICIOUS_DEATHS
+            (self._suspects if suspicious else self._retries).append(attempt)
+        self._crew.drop(member)
 
     def _state(self) -> PoolProgress:
+        members = self._crew.members
         return PoolProgress(
-            ready=sum(actor.ready for actor in self._actors),
-            wanted=self._spec.actors,
-            shards_in_flight=sum(len(actor.shards) for actor in self._actors),
-            images_in_flight=sum(self._images(actor) for actor in self._actors),
+            ready=sum(member.ready for member in members),
+            wanted=self._wanted,
+            shards_in_flight=sum(len(member.shards) for member in members),
+            images_in_flight=sum(member.images_in_flight for member in members),
             restarts=self._restarts,
             retries=self._retry_count,
         )
 
-    @staticmethod
-    def _images(actor: _Actor) -> int:
-        """Images finished in shards that the actor still works on; its last report may name others."""
-        at_work = {attempt.shard.number for attempt in actor.shards.values()}
-        return sum(count for number, count in actor.images.items() if number in at_work)
-
-    def _check_placement(self, started: float) -> None:
-        """Say what is missing when no actor has been placed for a while, and give up in the end."""
-        if any(actor.ready for actor in self._actors) or self._restarts or not self._actors:
+    def _check_placement(self) -> None:
+        """Say what is missing when no actor has had a place for a while, and give up in the end."""
+        now = time.monotonic()
+        members = self._crew.members
+        # Actors that come and fail have their place; and the quarantine's may have the only one.
+        if not members or self._setup_failures or self._quarantine or any(member.ready for member in members):
+            self._working_at = now
+            self._notified = False
             return
-        waited = time.monotonic() - started
-        if waited < NOTICE_SECONDS and waited < self._spec.placement_timeout:
-            return
-        missing = missing_resources(self._spec)
+        waited = now - self._working_at
         if waited >= self._spec.placement_timeout:
-            raise PipelineError(f"no actor could be placed within {self._spec.placement_timeout:.0f} s: {missing}")
-        if not self._notified:
+            raise PipelineError(
+                f"no actor could be placed within {self._spec.placement_timeout:.0f} s: {missing_resources(self._spec)}"
+            )
+        if waited >= NOTICE_SECONDS and not self._notified:
             self._notified = True
-            self._on_note(f"still waiting for the first actor: {missing}")
-
-    def _drop(self, actor: _Actor) -> None:
-        self._actors.remove(actor)
-        ray.kill(actor.handle)
-
-    def _shut_down(self) -> None:
-        if self._quarantine:
-            self._quarantine[1].stop()
-        for actor in list(self._actors):
-            self._drop(actor)
+            refuse_impossible(self._spec)
+            which = "an actor again" if self._restarts else "the first actor"
+            self._on_note(f"still waiting for {which}: {missing_resources(self._spec)}")
 
 
-def _is_alive(node_id: str | None) -> bool:
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+def refuse_impossible(spec: PoolSpec) -> None:
+    """Raise PipelineError where no actor can ever be placed: no node is large enough, and no other will come."""
+    if not cluster.count_fitting(cluster.nodes(), spec.cpus, spec.gpus) and cluster.is_fixed():
+        raise PipelineError(
+            f"no actor can be placed: {missing_resources(spec)}; no node is large enough, and the cluster has no "
+            "autoscaler to add one"
+        )
 
 
 def missing_resources(spec: PoolSpec) -> str:

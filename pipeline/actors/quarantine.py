@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
@@ -68,8 +69,10 @@ class Quarantine:
         """Whether a new actor comes up where the last one died. If not, the next one may come up anywhere."""
         node = self._node
         self._discard()
-        if node is None:
-            return False  # it died before it was ready: no image had been near it
+        # One that died before it was ready: no image had been near it. One on a node that is about to go: it may have
+        # been ended, and nothing new is placed there.
+        if node is None or node in cluster.draining_nodes():
+            return False
         try:
             self._start(node)
         except RayError:

@@ -109,7 +109,7 @@ def evaluate(
             # What the actors' machines can do is asked there, so Ray comes first.
             observer.phase("connecting to Ray")
             stack.enter_context(cluster.connect(job.ray_address))
-        placement = place(job)
+        placement = place(job, on_note=observer.note)
         for note in placement.notes(inputs.model.bundle.model_id):
             observer.note(note)
         observer.phase("starting Ray")

@@ -3,6 +3,7 @@
 Everything that runs a model in Ray actors asks here, so that a model is scored as it labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 from fcn_core import PredictorSettings, resolve_settings
 from fcn_core.errors import DeviceError
 from pipeline.actors import cluster
-from pipeline.actors.pool import PoolSpec, missing_resources
+from pipeline.actors.pool import NOTICE_SECONDS, PoolSpec, missing_resources, refuse_impossible
 from pipeline.errors import InputError, PipelineError
 from pipeline.outputs.identity import Recipe, params_id
 from pipeline.segmentation.options import ActorOptions
@@ -63,9 +64,12 @@ class Placement:
         return notes
 
 
-def place(options: ActorOptions, before: Before = Before()) -> Placement:
+def place(
+    options: ActorOptions, before: Before = Before(), on_note: Callable[[str], None] = lambda text: None
+) -> Placement:
     """Settle what the options leave open: as before, else by the machines at hand.
 
+    `on_note` is told, within a minute, what is missing when no machine of the cluster can be asked.
     Raises InputError for what they ask and the machines do not have, and PipelineError when the machines of a cluster
     cannot be asked.
     """
@@ -74,13 +78,16 @@ def place(options: ActorOptions, before: Before = Before()) -> Placement:
     if gpus is None:
         gpus = 1.0 if options.device != "cpu" and any(node.gpus for node in nodes) else 0.0
     cpus = options.cpus_per_actor or (before.threads if before.threads and not gpus else _default_cpus(nodes, gpus))
-    pool = PoolSpec(_count_actors(options, nodes, cpus, gpus), cpus, gpus, options.placement_timeout)
-    settings = _settle(options, before, cpus, pool)
+    actors = _count_actors(options, nodes, cpus, gpus)
+    pool = PoolSpec(actors, cpus, gpus, options.placement_timeout, elastic=options.actors is None)
+    settings = _settle(options, before, cpus, pool, on_note)
     on_gpu = settings.device != "cpu"
     return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))
 
 
-def _settle(options: ActorOptions, before: Before, cpus: int, pool: PoolSpec) -> PredictorSettings:
+def _settle(
+    options: ActorOptions, before: Before, cpus: int, pool: PoolSpec, on_note: Callable[[str], None]
+) -> PredictorSettings:
     wanted: dict[str, Any] = {
         "device": options.device if pool.gpus or options.device != "auto" else "cpu",
         "precision": (before.precision if options.precision == "auto" else None) or options.precision,
@@ -95,7 +102,11 @@ def _settle(options: ActorOptions, before: Before, cpus: int, pool: PoolSpec) ->
             return resolve_settings(**wanted)
         # Asked where the actors will be: the driver's machine may have other hardware.
         task = ray.remote(resolve_settings).options(num_cpus=0, num_gpus=pool.gpus)
-        settings: PredictorSettings = ray.get(task.remote(**wanted), timeout=pool.placement_timeout)
+        answer = task.remote(**wanted)
+        if not ray.wait([answer], timeout=min(NOTICE_SECONDS, pool.placement_timeout))[0]:
+            refuse_impossible(pool)
+            on_note(f"still waiting for a machine to ask what it can do: {missing_resources(pool)}")
+        settings: PredictorSettings = ray.get(answer, timeout=max(0.0, pool.placement_timeout - NOTICE_SECONDS))
         return settings
     except GetTimeoutError as error:
         raise PipelineError(
@@ -118,7 +129,7 @@ def _default_cpus(nodes: list[cluster.NodeResources], gpus: float) -> int:
 
 
 def _count_actors(options: ActorOptions, nodes: list[cluster.NodeResources], cpus: int, gpus: float) -> int:
-    fitting = sum(int(min(node.cpus // cpus, node.gpus // gpus if gpus else float("inf"))) for node in nodes)
+    fitting = cluster.count_fitting(nodes, cpus, gpus)
     if fitting == 0 and not cluster.is_remote(options.ray_address):
         here = nodes[0]
         raise InputError(

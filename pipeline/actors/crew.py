@@ -1,0 +1,158 @@
+"""The actors that a pool has at the moment: started, ready, at work, about to lose their node, gone.
+
+Whatever Ray owes us (an actor that gets ready, a shard's outcome, a report of progress) is a reference, and one map
+says whose it is. Who gets which shard, and what a failure means, is for the pool to say.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from pipeline.actors import cluster
+from pipeline.actors.worker import WorkerSpec, start_worker
+from pipeline.outputs.plan import Shard
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 0.25
+"""How long at most a pool waits for something to happen before it looks around."""
+
+POLL_SECONDS = 1.0
+"""How often each actor is asked how far it is, while there are few of them."""
+
+ASKED_PER_SECOND = 16
+"""How many actors are asked in a second, when there are many: the driver's work must not grow with their number."""
+
+NODES_SECONDS = 2.0
+"""How often Ray is asked which nodes there are and which are being drained."""
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A shard on its way through the pool, with what happened to it so far."""
+
+    shard: Shard
+    death_nodes: list[str] = field(default_factory=list)  # where actors died over it, nodes known as lost left out
+    examinations: int = 0
+    alone: bool = False  # after an examination, so that no shard dies of another's doing
+    storage_failures: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(eq=False)
+class Member:
+    """An actor. `leaving`: its node is being drained, so it finishes what it has and gets nothing more."""
+
+    handle: Any
+    setup_ref: Any
+    node_id: str | None = None
+    ready: bool = False
+    leaving: bool = False
+    shards: dict[Any, Attempt] = field(default_factory=dict)  # by reference
+    progress_ref: Any = None
+    asked_at: float = 0.0
+    images: dict[int, int] = field(default_factory=dict)  # by shard number, as last reported
+
+    @property
+    def works_alone(self) -> bool:
+        """Whether it has a shard that must have an actor to itself."""
+        return any(attempt.alone for attempt in self.shards.values())
+
+    @property
+    def images_in_flight(self) -> int:
+        """Images finished in shards that it still works on; its last report may name others."""
+        at_work = {attempt.shard.number for attempt in self.shards.values()}
+        return sum(count for number, count in self.images.items() if number in at_work)
+
+
+class Crew:
+    """The members of a pool. Not thread-safe."""
+
+    def __init__(self, worker: WorkerSpec) -> None:
+        self.members: list[Member] = []
+        self.nodes: list[cluster.NodeResources] = []
+        """The nodes that actors may be placed on, as of the last `watch_nodes`."""
+        self._worker = worker
+        self._owners: dict[Any, Member] = {}
+        self._draining: set[str] = set()
+        self._looked_at = float("-inf")
+
+    def start(self) -> None:
+        """One more actor, as soon as Ray finds a place for it."""
+        member = Member(*start_worker(self._worker))
+        self.members.append(member)
+        self._owners[member.setup_ref] = member
+
+    def hand(self, member: Member, attempt: Attempt) -> None:
+        """Let a member work on a shard."""
+        ref = member.handle.process.remote(attempt.shard)
+        member.shards[ref] = attempt
+        self._owners[ref] = member
+
+    def drop(self, member: Member) -> None:
+        """End an actor; whatever it still owes is forgotten."""
+        self.members.remove(member)
+        for ref in (member.setup_ref, member.progress_ref, *member.shards):
+            self._owners.pop(ref, None)
+        ray.kill(member.handle)
+
+    def wait(self) -> list[Any]:
+        """The references that are due, after WAIT_SECONDS at most. Each is to be taken with `owner`, then `settle`."""
+        if not self._owners:
+            time.sleep(WAIT_SECONDS / 2)
+            return []
+        everything = list(self._owners)
+        due, _ = ray.wait(everything, num_returns=len(everything), timeout=0)
+        if not due:
+            # A report of progress is no reason to wake up.
+            work = [ref for ref, member in self._owners.items() if ref is not member.progress_ref]
+            due, _ = ray.wait(work or everything, num_returns=1, timeout=WAIT_SECONDS)
+        return list(due)
+
+    def owner(self, ref: Any) -> Member | None:
+        """Whose reference this is; None when its owner was dropped."""
+        return self._owners.get(ref)
+
+    def settle(self, ref: Any) -> Attempt | None:
+        """Forget a reference that was answered; returns the attempt where it was a shard's."""
+        member = self._owners.pop(ref)
+        if ref == member.progress_ref:
+            member.progress_ref = None
+        return member.shards.pop(ref, None)
+
+    def ask_progress(self) -> None:
+        """Ask those that were not asked for a while how far they are."""
+        now = time.monotonic()
+        interval = max(POLL_SECONDS, len(self.members) / ASKED_PER_SECOND)
+        for member in self.members:
+            if member.ready and member.progress_ref is None and now - member.asked_at >= interval:
+                member.asked_at = now
+                member.progress_ref = member.handle.progress.remote()
+                self._owners[member.progress_ref] = member
+
+    def watch_nodes(self) -> None:
+        """See, now and then, which nodes there are, and who is on a node that is about to go."""
+        now = time.monotonic()
+        if now - self._looked_at < NODES_SECONDS:
+            return
+        self._looked_at = now
+        self.nodes = cluster.nodes()
+        draining = cluster.draining_nodes()
+        for node_id in draining - self._draining:
+            here = sum(member.node_id == node_id for member in self.members)
+            if here:
+                log.warning("node=%s draining actors=%d", node_id[:12], here)
+        self._draining |= draining
+        for member in self.members:
+            member.leaving = member.node_id in draining
+
+    def will_be_lost(self, node_id: str | None) -> bool:
+        """Whether a node is gone, or was being drained: a death there says nothing about the work."""
+        return node_id is None or node_id in self._draining or not cluster.is_alive(node_id)
+
+    def close(self) -> None:
+        for member in list(self.members):
+            self.drop(member)
