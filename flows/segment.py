@@ -53,6 +53,8 @@ def segment(job: SegmentJob, compare_limit: float | None = None) -> SegmentSumma
     """
     prepare(job)
     report = run(job)
+    if report.aborted:
+        raise TooManyErrors(f"{report.aborted}; running the flow again resumes it")
     if report.state != "finished":
         return Cancelled(message="the run was stopped; running the flow again resumes it")  # type: ignore[return-value]
     summary = publish(job, report)

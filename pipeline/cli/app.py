@@ -1,7 +1,7 @@
 """The `fcn` command. Thin: options in, a call of the library, a few lines out.
 
-Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 finished with too many errors, 130 interrupted. What is
-slow to import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
+Exit codes: 0 done, 1 failed, 2 bad input (nothing was done), 3 too many errors, 130 interrupted. What is slow to
+import (PyTorch, Ray) is imported in the commands, so that `fcn --help` answers at once.
 """
 
 import os
@@ -108,7 +108,7 @@ def segment(
     console.print_report(screen, report, output)
     if json:
         console.print_json(console.report_json(report, output))
-    if report.state == "interrupted":
+    if report.state == "interrupted" and not report.aborted:
         return INTERRUPTED
     return TOO_MANY_ERRORS if report.too_many_errors else DONE
 

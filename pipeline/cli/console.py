@@ -136,9 +136,11 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         console.print(f"masks and tables are under {output}", markup=False)
     for key in report.reports:
         console.print(f"report: {printable(output.partition('?')[0].rstrip('/'))}/{key}", markup=False)
-    if report.state == "interrupted":
+    if report.aborted:
+        console.print(f"[red]stopped early: {escape(report.aborted)}[/]; once that is mended the same command resumes")
+    elif report.state == "interrupted":
         console.print("stopped; the same command resumes", markup=False)
-    if report.too_many_errors:
+    if report.too_many_errors and not report.aborted:
         console.print(
             f"[red]{report.counts.error_rate:.1%} of the images failed, more than --max-error-rate "
             f"{report.max_error_rate:.1%} allows[/]; the rows with status=error in results say why"
@@ -160,6 +162,7 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
         "errors": report.counts.errors,
         "error_rate": report.counts.error_rate,
         "max_error_rate": report.max_error_rate,
+        "aborted": report.aborted,
     }
 
 

@@ -30,12 +30,15 @@ from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
-from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
+from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import to_batches
 
 MAX_AHEAD = 1_000_000
 """Listed objects held in memory at most, as Arrow batches of some 100 MB, while the shard size is chosen."""
+
+ABORT_AFTER_IMAGES = 100
+"""`abort_error_rate` is not applied before so many images are done: a few bad ones at the start say nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class RunReport:
     max_error_rate: float
     reports: tuple[str, ...] = ()
     """The runs' HTML reports, as keys under OUTPUT."""
+    aborted: str | None = None
+    """Why the job ended early, when `abort_error_rate` made it; the same call resumes it."""
 
     @property
     def too_many_errors(self) -> bool:
         """The gate: more of the images failed than the job allows."""
-        return self.counts.error_rate > self.max_error_rate
+        return self.aborted is not None or self.counts.error_rate > self.max_error_rate
 
 
 def segment(
@@ -72,7 +77,7 @@ def segment(
 
 
 class _Stopped(Exception):
-    """`should_stop` turned true while a plan was being made; nothing of that plan counts."""
+    """`should_stop` turned true, or the job gave up. What is committed stays; a plan that was being made does not."""
 
 
 class _Driver:
@@ -90,14 +95,15 @@ class _Driver:
         self._selection = SelectionCounts()
         self._finished: list[RunRecord] = []
         self._reports: list[str] = []
+        self._aborted: str | None = None
 
     def work(self) -> RunReport:
         if not cluster.is_remote(self._job.ray_address):
-            return self._work(resolve(self._job, self._inputs))
+            return self._work(resolve(self._job, self._inputs, self._observer.note))
         # What the actors' machines can do is asked there, so Ray comes first.
         self._observer.phase("connecting to Ray")
         with cluster.connect(self._job.ray_address):
-            return self._work(resolve(self._job, self._inputs))
+            return self._work(resolve(self._job, self._inputs, self._observer.note))
 
     def _work(self, resolved: Resolved) -> RunReport:
         for note in resolved.notes:
@@ -226,7 +232,7 @@ class _Driver:
         try:
             if not self._run_shards(record, manifest, resolved, meter):
                 self._check_stop()
-                raise _Stopped
+                raise _Stopped(self._aborted or "")
             self._observer.phase("writing tables")
             labels = self._inputs.bundle.labels
             totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
@@ -277,13 +283,20 @@ class _Driver:
             try:
                 return pool.run(
                     itertools.chain([first], shards),
-                    on_done=meter.shard_done,
+                    on_done=lambda outcome: self._shard_done(meter, outcome),
                     on_progress=lambda state: writer.update(meter.update(state)),
-                    should_stop=self._should_stop,
+                    should_stop=lambda: self._aborted is not None or self._should_stop(),
                     on_note=self._observer.note,
                 )
             finally:
                 writer.close()
+
+    def _shard_done(self, meter: Meter, outcome: ShardOutcome) -> None:
+        meter.shard_done(outcome)
+        counts, limit = meter.counts, self._job.abort_error_rate
+        if counts.images >= ABORT_AFTER_IMAGES and counts.error_rate > limit:
+            share = f"more than abort_error_rate {limit:.1%} allows"
+            self._aborted = f"{counts.failed} of the first {counts.images} images failed, {share}"
 
     def _report(self, state: runs.RunState) -> RunReport:
         counts = sum((record.counts for record in self._finished), Counts())
@@ -294,4 +307,5 @@ class _Driver:
             counts,
             self._job.max_error_rate,
             tuple(self._reports),
+            self._aborted,
         )

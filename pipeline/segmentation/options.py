@@ -97,6 +97,13 @@ class LabelOptions(BaseModel):
         le=1,
         description="Finish with exit code 3 when more than this share of the images fails.",
     )
+    abort_error_rate: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Stop early, with exit code 3, when more than this share of at least 100 images failed. The same "
+        "command resumes. Default: never.",
+    )
     fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
     takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
     no_report: bool = Field(default=False, description="Make no HTML report at the end of the run.")

@@ -5,7 +5,7 @@ a model and an output, and kept: the run records under OUTPUT remember it, so th
 yesterday's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,11 @@ def check_places(places: Places) -> tuple[Store, Store]:
     return source, output
 
 
-def resolve(job: SegmentJob, inputs: Inputs) -> Resolved:
-    """Settle what the job leaves open: as before for this model and output, else by the machines at hand."""
+def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> Resolved:
+    """Settle what the job leaves open: as before for this model and output, else by the machines at hand.
+
+    `on_note` is told what a person should know while this takes long.
+    """
     model_id = inputs.bundle.model_id
     history = [record for record in runs.records(inputs.output) if record.model_id == model_id]
     placement = place(
@@ -94,6 +97,7 @@ def resolve(job: SegmentJob, inputs: Inputs) -> Resolved:
             threads=_kept(history, "cpus_per_actor", "threads"),
             tile_pixels=history[0].settings.tile_pixels if history else None,
         ),
+        on_note,
     )
     recipe = placement.recipe(model_id)
     job_digest = digest(
