@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core.mask_coding import MaskCoding
+from pipeline.storage.uri import Uri
 
 Preset = Literal["voc2012", "sbd", "camvid", "cityscapes"]
 
@@ -14,7 +15,7 @@ class DatasetPlace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(
+    dataset: Uri = Field(
         min_length=1,
         description="Labelled images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.",
     )

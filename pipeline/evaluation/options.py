@@ -4,12 +4,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.data.options import DatasetOptions, DatasetPlace, ReadingOptions
 from pipeline.segmentation.options import ActorOptions
+from pipeline.storage.uri import Uri
 
 
 class EvaluatePlaces(DatasetPlace):
     """Which model on which labelled images."""
 
-    model: str = Field(
+    model: Uri = Field(
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
     )
 
@@ -20,7 +21,7 @@ class ScoringOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: str = Field(default="val", min_length=1, description="The split to score the model on.")
-    output: str | None = Field(
+    output: Uri | None = Field(
         default=None,
         description="Where scores, a row an image and the worst images go: a folder, s3://, gs:// or az://. An "
         "evaluation that is there is replaced. Default: nothing is written.",
@@ -29,7 +30,7 @@ class ScoringOptions(BaseModel):
     allow_errors: bool = Field(
         default=False, description="Leave out examples that are broken, instead of refusing the whole split."
     )
-    registry: str | None = Field(
+    registry: Uri | None = Field(
         default=None, description="The folder or URI where registry:... models are. Default: FCN_REGISTRY."
     )
 

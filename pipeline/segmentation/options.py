@@ -4,14 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.storage.uri import Uri
+
 
 class Places(BaseModel):
     """Where a job reads and writes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
-    output: str = Field(
+    source: Uri = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
+    output: Uri = Field(
         description="Where masks and tables go: a folder, s3://, gs:// or az://. Not inside the source."
     )
 
@@ -72,10 +74,10 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(
+    model: Uri = Field(
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
     )
-    registry: str | None = Field(
+    registry: Uri | None = Field(
         default=None, description="The folder or URI where registry:... models are. Default: FCN_REGISTRY."
     )
 
