@@ -32,6 +32,7 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
+from pipeline.segmentation.sources import objects_of
 from pipeline.storage.batches import to_batches
 
 MAX_AHEAD = 1_000_000
@@ -157,7 +158,7 @@ class _Driver:
             on_file=self._check_stop,
         )
         chosen = select(
-            self._watched(to_batches(self._inputs.source.list())),
+            self._watched(to_batches(objects_of(self._inputs.source, self._job.keys))),
             include=job.include,
             exclude=job.exclude,
             done=done,

@@ -91,6 +91,11 @@ class LabelOptions(BaseModel):
         default=(), description="Only keys that match one of these globs. Default: files named like images."
     )
     exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
+    keys: str | None = Field(
+        default=None,
+        description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
+        "manifest.json.",
+    )
     limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
     retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
     max_error_rate: float = Field(

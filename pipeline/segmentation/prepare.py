@@ -17,6 +17,7 @@ from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.segmentation.options import Places, SegmentJob
 from pipeline.segmentation.placement import Before, place
+from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.store import Store, is_inside, open_store
 
 OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "index", "runs", "lease", "reports")
@@ -55,12 +56,12 @@ def check_inputs(job: SegmentJob) -> Inputs:
     Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
     """
     model = open_model(job.model, job.registry)
-    source, output = check_places(job)
+    source, output = check_places(job, job.keys)
     return Inputs(source, output, model.bundle, model.origin)
 
 
-def check_places(places: Places) -> tuple[Store, Store]:
-    """Open and check source and output. Raises as `check_inputs` does."""
+def check_places(places: Places, keys: str | None = None) -> tuple[Store, Store]:
+    """Open and check source and output, and the list of keys if there is one. Raises as `check_inputs` does."""
     source, output = open_store(places.source), open_store(places.output)
     if is_inside(output.location, source.location):
         raise InputError(
@@ -73,7 +74,9 @@ def check_places(places: Places) -> tuple[Store, Store]:
     try:
         source.check_readable()
         output.check_writable()
-        if next(iter(source.list()), None) is None:
+        if keys is not None:
+            check_key_list(source, keys)
+        elif next(iter(source.list()), None) is None:
             raise InputError(f"source {source.uri} is empty; check the spelling of the folder or prefix")
     except StorageUnavailable:
         raise
@@ -111,6 +114,8 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
             "model_id": recipe.model_id,
             "params_id": recipe.params_id,
         }
+        # Left out where there is none, so that runs of before there were lists are still continued.
+        | ({} if job.keys is None else {"keys": job.keys})
     )
     return Resolved(
         settings=placement.settings,

@@ -1,0 +1,89 @@
+"""S3 Inventory as a key list: the manifest.json that S3 writes daily or weekly, and the data files that it names.
+
+An inventory is of a whole bucket: what lies outside SOURCE is passed over, and of a versioned bucket all but the newest
+versions. https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
+"""
+
+import hashlib
+from collections.abc import Iterator
+from urllib.parse import unquote_plus
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.errors import InputError
+from pipeline.segmentation.key_lists import read_csv, read_parquet, with_keys
+from pipeline.storage.store import Store, object_name, open_store, read_object, uri_options
+
+_VERSIONED = {"bucket": "bucket", "islatest": "is_latest", "isdeletemarker": "is_delete_marker"}
+
+
+class _DataFile(BaseModel):
+    key: str
+    md5: str | None = Field(None, alias="MD5checksum")
+
+
+class _Manifest(BaseModel):
+    source: str = Field(alias="sourceBucket")
+    destination: str = Field(alias="destinationBucket")
+    format: str = Field(alias="fileFormat")
+    columns: str = Field(alias="fileSchema")
+    files: list[_DataFile]
+
+
+def is_inventory(uri: str) -> bool:
+    """Whether `uri` names an inventory: they are all called manifest.json."""
+    return object_name(uri) == "manifest.json"
+
+
+def read_inventory(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
+    """The current objects below `source` that the inventory lists, in ENTRIES_SCHEMA, in its order.
+
+    Raises InputError when it is of another bucket, or of a kind that is not read here.
+    """
+    try:
+        manifest = _Manifest.model_validate_json(read_object(uri))
+    except ValidationError as error:
+        raise InputError(
+            f"key list {uri} is not the manifest of an S3 Inventory ({error.errors()[0]['msg']})"
+        ) from None
+    place = source.location
+    if place.scheme != "s3" or place.folders[:1] != (manifest.source,):
+        raise InputError(f"{uri} is an inventory of s3://{manifest.source}, not of the source {source.uri}")
+    if manifest.format not in ("CSV", "Parquet"):
+        raise InputError(
+            f"{uri} is an inventory in the format {manifest.format}, which is not read here; configure CSV or Parquet"
+        )
+    # It is on the service that the manifest came from.
+    options = uri_options(uri) or uri_options(source.uri)
+    data = open_store(f"s3://{manifest.destination.removeprefix('arn:aws:s3:::')}{options}")
+    for file in manifest.files:
+        content = data.get(file.key)
+        if file.md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != file.md5:
+            raise InputError(f"{data.uri}: {file.key} is not the file that {uri} was made with (MD5); take another one")
+        if manifest.format == "CSV":
+            header = [name.strip() for name in manifest.columns.split(",")]
+            batches = read_csv(file.key, content, packed=file.key.endswith(".gz"), header=header, more=_VERSIONED)
+        else:
+            batches = read_parquet(file.key, content, _VERSIONED)
+        for batch in batches:
+            yield _below(source, batch, encoded=manifest.format == "CSV")
+
+
+def _below(source: Store, batch: pa.RecordBatch, *, encoded: bool) -> pa.RecordBatch:
+    """The current objects below the source, by their keys in there."""
+    names = batch.schema.names
+    if "is_latest" in names:
+        batch = batch.filter(pc.equal(_boolean(batch["is_latest"]), True))
+    if "is_delete_marker" in names:
+        batch = batch.filter(pc.invert(pc.fill_null(_boolean(batch["is_delete_marker"]), False)))
+    keys = [unquote_plus(key) for key in batch["key"].to_pylist()] if encoded else batch["key"].to_pylist()
+    root = "".join(f"{part}/" for part in source.location.folders[1:])
+    inside = pa.array([len(key) > len(root) and key.startswith(root) for key in keys], pa.bool_())
+    keys = [key[len(root) :] for key, wanted in zip(keys, inside.to_pylist(), strict=True) if wanted]
+    return with_keys(batch.filter(inside), keys)
+
+
+def _boolean(column: pa.Array) -> pa.Array:
+    return column if pa.types.is_boolean(column.type) else pc.equal(pc.ascii_lower(column), "true")

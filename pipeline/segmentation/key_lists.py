@@ -1,0 +1,184 @@
+"""Key lists that people make: Parquet and CSV with a column `key`, or text with one key a line.
+
+The columns etag, size and last_modified are taken where they are there. Keys are relative to SOURCE, or full URIs
+below it.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.storage.store import Store, object_name, read_object
+
+ENTRIES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("last_modified", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""What a list says of an object; null where it does not say."""
+
+_FORMATS = (
+    "a Parquet file, CSV (.csv, .csv.gz), text with a key a line (.txt, .txt.gz), or an S3 Inventory's manifest.json"
+)
+_FULL_URI = re.compile(r"(s3a?|gs|az|file)://", re.IGNORECASE)
+_LINES_AT_ONCE = 10_000
+_HEADER_BYTES = 1 << 16
+
+# How lists and inventories spell the columns, in lower case and without "_" or "-".
+_COLUMNS = {"key": "key", "etag": "etag", "size": "size", "lastmodified": "last_modified",
+            "lastmodifieddate": "last_modified"}  # fmt: skip
+
+
+def read_key_list(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
+    """The entries of the list at `uri`, in ENTRIES_SCHEMA, keys relative to `source`; in the list's order.
+
+    Raises InputError naming what is wrong with the list.
+    """
+    name = object_name(uri).lower()
+    if name.endswith(".parquet"):
+        batches = read_parquet(uri, read_object(uri))
+    elif name.endswith((".csv", ".csv.gz")):
+        batches = read_csv(uri, read_object(uri), packed=name.endswith(".gz"))
+    elif name.endswith((".txt", ".txt.gz")):
+        batches = _read_text(uri, read_object(uri), packed=name.endswith(".gz"))
+    elif name.endswith(".orc"):
+        raise InputError(f"key list {uri} is an ORC file, which is not read here; write it as Parquet or CSV")
+    else:
+        raise InputError(f"key list {uri}: {name!r} is no list of a known kind; give {_FORMATS}")
+    for batch in batches:
+        yield with_keys(batch, _relative(source, uri, batch["key"].to_pylist()))
+
+
+def read_parquet(uri: str, data: bytes, more: Mapping[str, str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The entries of a Parquet file; `more` are further columns to take, as `read_csv` says."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        names = _wanted(uri, file.schema_arrow.names, more)
+        for batch in file.iter_batches(columns=list(names)):
+            yield _entries(uri, batch, names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"key list {uri} is not a readable Parquet file ({error})") from error
+
+
+def read_csv(
+    uri: str,
+    data: bytes,
+    *,
+    packed: bool,
+    header: list[str] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The entries of a CSV file, whose first line is its header unless `header` is given.
+
+    `more` maps the plain names (lower case, without "_" and "-") of further columns to what they are called in the
+    batches; they come after those of ENTRIES_SCHEMA, as strings from CSV, as they are from Parquet.
+    """
+    try:
+        if header is None:
+            first = _open(data, packed).read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+            header = next(csv.reader(io.StringIO(first)), [])
+            skip = 1
+        else:
+            skip = 0
+        names = _wanted(uri, header, more)
+        reader = pyarrow.csv.open_csv(
+            _open(data, packed),
+            read_options=pyarrow.csv.ReadOptions(column_names=header, skip_rows=skip, encoding="utf8"),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(names),
+                column_types={name: _csv_type(column) for name, column in names.items()},
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+        for batch in reader:
+            yield _entries(uri, batch, names)
+    except (pa.ArrowException, OSError, csv.Error) as error:
+        raise InputError(f"key list {uri} is not readable CSV ({error})") from error
+
+
+def with_keys(batch: pa.RecordBatch, keys: list[str]) -> pa.RecordBatch:
+    """The entries of `batch` under other keys."""
+    columns = [pa.array(keys, pa.string()), *(batch[name] for name in ENTRIES_SCHEMA.names[1:])]
+    return pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA)
+
+
+def _read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatch]:
+    try:
+        lines = io.TextIOWrapper(io.BytesIO(_open(data, packed).read()), "utf-8-sig", newline="\n")
+        keys = (line for text in lines if (line := text.rstrip("\r\n")))
+        while chunk := list(islice(keys, _LINES_AT_ONCE)):
+            yield pa.RecordBatch.from_pylist([{"key": key} for key in chunk], schema=ENTRIES_SCHEMA)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"key list {uri} is not readable text in UTF-8 ({error})") from error
+
+
+def _open(data: bytes, packed: bool) -> pa.NativeFile:
+    file = pa.BufferReader(data)
+    return pa.CompressedInputStream(file, "gzip") if packed else file
+
+
+def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict[str, str]:
+    """The file's columns to read, with what they are called here."""
+    known = {**_COLUMNS, **(more or {})}
+    found = {
+        name: known[plain]
+        for name in header
+        if (plain := name.strip().lower().replace("_", "").replace("-", "")) in known
+    }
+    if "key" not in found.values():
+        shown = ", ".join(header[:10]) or "none"
+        raise InputError(f"key list {uri} has no column named key (its columns: {shown}); name one of them so")
+    if len(set(found.values())) < len(found):
+        raise InputError(f"key list {uri} has two columns of one meaning ({', '.join(found)}); leave one out")
+    return found
+
+
+def _csv_type(column: str) -> pa.DataType:
+    field = ENTRIES_SCHEMA.field(column) if column in ENTRIES_SCHEMA.names else None
+    return pa.string() if field is None else field.type
+
+
+def _entries(uri: str, batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
+    """`batch` under our names and types, missing columns null, further ones behind."""
+    there = {names[name]: batch[name] for name in names}
+    columns, fields = [], []
+    for field in ENTRIES_SCHEMA:
+        column = there.pop(field.name, None)
+        columns.append(pa.nulls(len(batch), field.type) if column is None else column.cast(field.type))
+        fields.append(field)
+    for name, column in there.items():
+        columns.append(column)
+        fields.append(pa.field(name, column.type))
+    if columns[0].null_count:
+        raise InputError(f"key list {uri} has rows without a key; remove them")
+    columns[1] = pc.utf8_trim(columns[1], '"')  # some write etags as HTTP does
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _relative(source: Store, uri: str, keys: list[str]) -> list[str]:
+    place = source.location
+    below = source.uri.rstrip("/") if place.scheme == "file" else f"{place.scheme}://{'/'.join(place.folders)}"
+    relative = []
+    for key in keys:
+        if key.startswith(below + "/"):
+            relative.append(key.removeprefix(below + "/"))
+        elif _FULL_URI.match(key) or (place.scheme == "file" and key.startswith("/")):
+            raise InputError(
+                f"key list {uri} names {key!r}, which is not below the source {below}; correct one of them"
+            )
+        else:
+            relative.append(key)
+    return relative
