@@ -40,6 +40,7 @@ NOT_RUN = {
     "docs/architecture.md": "shows no commands",
     "docs/cli.md": "made from the commands themselves",
     "docs/cookbook.md": "test_cookbook.py runs it, on an output of its own",
+    "docs/deploy.md": "wants containers and clusters; tests/deploy checks what it hands to them",
     "docs/insight.md": "tests/pipeline/insight/test_rank.py, test_compare.py and test_query.py run these commands",
     "docs/models.md": "shows no commands",
     "docs/report.md": "tests/pipeline/test_report*.py run these commands",
