@@ -28,6 +28,7 @@ from pipeline.cli.common import (
 from pipeline.cli.data import data_app
 from pipeline.cli.doctor import doctor
 from pipeline.cli.evaluate import evaluate
+from pipeline.cli.gc import gc
 from pipeline.cli.help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
 from pipeline.cli.insight import compare, query, rank
 from pipeline.cli.model import model_app
@@ -71,6 +72,7 @@ app.command(model_app)
 app.command(registry_app)
 app.command(data_app)
 app.command(masks_app)
+app.command(gc)
 app.command(doctor)
 
 

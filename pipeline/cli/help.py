@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 GROUPS = {
     "Label images": ("segment", "preview"),
-    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify"),
+    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify", "gc"),
     "Make a model": ("data", "train", "evaluate"),
     "Keep models": ("model", "registry"),
     "This program": ("doctor", "--install-completion", "--help", "--version"),
@@ -34,7 +34,12 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         ("a folder", "fcn segment photos/ labels/ --model model/"),
         ("the first ten images only, to see whether it works", "fcn segment photos/ labels/ --model model/ --limit 10"),
         ("a bucket", "fcn segment s3://cameras/2026/ s3://labels/2026/ --model registry:street@champion"),
+        ("a list of keys instead of a listing", "fcn segment s3://cameras s3://labels --model model/ --keys new.csv"),
         ("options from a file; the command line wins", "fcn segment --config job.yaml --retry-errors"),
+    ),
+    ("gc",): (
+        ("what is left over", "fcn gc labels/"),
+        ("remove what is older than a week", "fcn gc labels/ --delete --older-than 7d"),
     ),
     ("preview",): (
         ("the photo, its mask and a legend side by side", "fcn preview photo.jpg --model model/ -o look.png"),

@@ -125,12 +125,15 @@ def read_record(output: Store, run_id: str) -> RunRecord:
         ) from error
 
 
+def run_ids(output: Store) -> list[str]:
+    """Ids of the runs that have a record, newest first."""
+    found = (match[1] for info in output.list("runs/") if (match := _RUN_KEY.fullmatch(info.key)))
+    return sorted(found, reverse=True)
+
+
 def records(output: Store) -> Iterator[RunRecord]:
     """All runs of an output, newest first; those whose record makes no sense are passed over."""
-    run_ids = sorted(
-        (match[1] for info in output.list("runs/") if (match := _RUN_KEY.fullmatch(info.key))), reverse=True
-    )
-    for run_id in run_ids:
+    for run_id in run_ids(output):
         with contextlib.suppress(ObjectMissing, DamagedRecord):
             yield read_record(output, run_id)
 

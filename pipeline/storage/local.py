@@ -41,13 +41,25 @@ class LocalStore:
         `file:///percent-encoded`.
         """
         if not uri.lower().startswith("file://"):
-            return cls(os.path.abspath(os.path.expanduser(uri)))
+            return cls._of_path(os.path.abspath(os.path.expanduser(uri)))
         parts = urlsplit(uri)
         path = unquote(parts.path, errors="surrogateescape")
         if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
             raise InputError(f"{uri} is not a local folder; write file:///absolute/path.")
         if parts.query or parts.fragment:
             raise InputError(f"{uri}: write '?' as %3F and '#' as %23 in a file:// URI, or give the path as it is.")
+        return cls._of_path(path)
+
+    @classmethod
+    def _of_path(cls, path: str) -> "LocalStore":
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            # Plans, records and tables, which name it, are UTF-8.
+            raise InputError(
+                f"{path!r}: the path of this folder is not UTF-8; rename the folder, or reach it by a "
+                "link with a plain name (ln -s)"
+            ) from None
         return cls(path)
 
     @property

@@ -1,0 +1,45 @@
+"""`fcn gc`: remove from an output what nothing refers to."""
+
+from datetime import timedelta
+
+from pipeline.cli.common import DONE, Flag
+
+
+def gc(output: str, *, delete: Flag = False, older_than: timedelta = timedelta(hours=24), json: Flag = False) -> int:
+    """Find what dead shards, plans and drivers left in an output; remove it with --delete.
+
+    Only files that nothing refers to: masks without a row, plans without a run, old leases, superseded indexes.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    delete
+        Remove what is found. Without it nothing changes.
+    older_than
+        Leave younger files alone: 24h, 7d, 90m.
+    json
+        Print what was found as JSON.
+    """
+    from dataclasses import asdict
+
+    from pipeline.cli import console
+    from pipeline.outputs.gc import collect
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    found = collect(store, older_than, delete=delete)
+    if json:
+        console.print_json({**asdict(found), "files": found.files, "bytes": found.bytes})
+        return DONE
+    for name, kind in sorted(found.kinds.items()):
+        print(f"{name}: {kind.files:,} files, {kind.bytes:,} bytes")
+        for example in kind.examples:
+            print(f"    {console.printable(example)}")
+    what = f"{found.files:,} leftover files, {found.bytes:,} bytes"
+    if not found.files:
+        print("nothing is left over")
+    else:
+        print(f"{what} removed" if delete else f"{what}; --delete removes them")
+    return DONE

@@ -1,0 +1,227 @@
+"""What an output holds that nothing refers to: leftovers of shards, plans and drivers that died.
+
+Only files that jobs write, by the names they give them, can be leftovers; whatever else is under OUTPUT is not ours.
+The committed results say which masks count, and the plan of an unfinished run which ones it will ask for when it goes
+on. An output whose results are incomplete is left alone: there nobody can tell.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError, PipelineError
+from pipeline.outputs import runs
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.index import index_folders, newest_index
+from pipeline.outputs.lease import Lease
+from pipeline.outputs.plan import read_manifest, read_shards
+from pipeline.outputs.results import committed_shards, read_results, result_runs
+from pipeline.storage.local import LocalStore
+from pipeline.storage.store import ObjectInfo, Store
+
+DELETES_AT_ONCE = 32
+EXAMPLES = 3
+
+YOUNG_INDEX = timedelta(hours=1)
+"""Index files younger than this are never leftovers: compaction holds no lease, and may be at work on them."""
+
+_LOOKED_UP_AT_ONCE = 10_000
+_MASK = re.compile(r"masks/([0-9a-f]{8})/.*\.[0-9a-f]{8}\.png", re.DOTALL)
+_RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|plan/plan\.json|plan/part-\d{5}\.parquet)")
+_AREAS = re.compile(r"class_areas/run_id=([^/]+)/shard-(\d{8})\.parquet")
+_TOTALS = re.compile(r"class_totals/run_id=([^/]+)\.parquet")
+_REPORT = re.compile(r"reports/([^/]+)/index\.html")
+_LEASE = re.compile(r"lease/(\d{8})\.(json|heartbeat)")
+_INDEX = re.compile(r"index/(\d{8}-[0-9a-f]{16})/(manifest\.json|shards\.parquet|[0-9a-f]{16}/part-\d{5}\.parquet)")
+_CHECK = re.compile(r"\.fcn-check-[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One file that nothing refers to. `kind` says what it is left of."""
+
+    kind: str
+    key: str
+    size: int
+
+
+@dataclass
+class KindCount:
+    """Leftovers of one kind."""
+
+    files: int = 0
+    bytes: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Collected:
+    """What was found, by kind, and whether it was removed."""
+
+    deleted: bool
+    kinds: dict[str, KindCount] = field(default_factory=dict)
+
+    @property
+    def files(self) -> int:
+        return sum(kind.files for kind in self.kinds.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(kind.bytes for kind in self.kinds.values())
+
+    def add(self, leftover: Leftover) -> None:
+        kind = self.kinds.setdefault(leftover.kind, KindCount())
+        kind.files += 1
+        kind.bytes += leftover.size
+        if len(kind.examples) < EXAMPLES:
+            kind.examples.append(leftover.key)
+
+
+def collect(output: Store, older_than: timedelta, *, delete: bool = False) -> Collected:
+    """Find the leftovers that are older than `older_than`, and with `delete` remove them.
+
+    Removing takes the output's lease: raises InputError while a driver is at work, PipelineError when one takes over,
+    and AccessDenied where files may not be deleted. Both raise InputError for an output whose results are incomplete.
+    """
+    collected = Collected(deleted=delete)
+    if not delete:
+        for leftover in leftovers(output, older_than):
+            collected.add(leftover)
+        return collected
+    with Lease.acquire(output) as lease, ThreadPoolExecutor(DELETES_AT_ONCE, "gc") as threads:
+        found = leftovers(output, older_than)
+        while chunk := list(itertools.islice(found, DELETES_AT_ONCE * 8)):
+            if lease.lost:
+                raise PipelineError(f"another run took over {output.uri}; gc has stopped")
+            for leftover, _ in zip(chunk, threads.map(lambda each: output.delete(each.key), chunk), strict=True):
+                collected.add(leftover)
+    return collected
+
+
+def leftovers(output: Store, older_than: timedelta) -> Iterator[Leftover]:
+    """Every leftover under `output` that is older than `older_than`, kind by kind.
+
+    Streams. Memory: eight bytes for each mask that counts.
+    """
+    limit = datetime.now(UTC) - older_than
+
+    def old(kind: str, infos: Iterable[ObjectInfo], than: datetime = limit) -> Iterator[Leftover]:
+        return (Leftover(kind, info.key, info.size) for info in infos if info.last_modified < than)
+
+    records = _records(output)
+    committed = {run_id: len(committed_shards(output, run_id)) for run_id in result_runs(output)}
+    _check_complete(output, records, committed)
+    known = committed.keys() | {record.run_id for record in records}
+
+    yield from old("masks", _masks(output, records))
+    yield from old("class_areas", _class_areas(output))
+    yield from old("class_totals", _of_unknown_runs(output, "class_totals/", _TOTALS, known))
+    yield from _plans(output, known, limit)
+    yield from old("reports", _of_unknown_runs(output, "reports/", _REPORT, known))
+    yield from old("leases", _leases(output))
+    yield from old("index", _indexes(output), min(limit, datetime.now(UTC) - YOUNG_INDEX))
+    yield from old("checks", (info for info in output.list(".fcn-check-") if _CHECK.fullmatch(info.key)))
+    if isinstance(output, LocalStore):
+        yield from old("unfinished writes", output.abandoned())
+
+
+def _records(output: Store) -> list[runs.RunRecord]:
+    """All run records, newest first. Raises DamagedRecord: what a run needs that cannot be read is not known."""
+    return [runs.read_record(output, run_id) for run_id in runs.run_ids(output)]
+
+
+def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed: dict[str, int]) -> None:
+    for record in records:
+        there = committed.get(record.run_id, 0)
+        if record.state == "finished" and there < record.shards:
+            raise InputError(
+                f"{output.uri}: run {record.run_id} is finished, but only {there} of its {record.shards} results files "
+                "are there, so nobody can tell which masks count; bring them back (see `fcn verify`), or move "
+                f"runs/{record.run_id} away"
+            )
+
+
+def _masks(output: Store, records: list[runs.RunRecord]) -> Iterator[ObjectInfo]:
+    """Masks of known recipes that no committed row names, and no unfinished run will."""
+    recipes = {record.recipe for record in records}
+    if not recipes:
+        return
+    counting = np.unique(np.concatenate([*_committed_masks(output), *_awaited_masks(output, records), _marks([])]))
+    ours = (info for info in output.list("masks/") if (match := _MASK.fullmatch(info.key)) and match[1] in recipes)
+    while chunk := list(itertools.islice(ours, _LOOKED_UP_AT_ONCE)):
+        counts = np.isin(_marks(info.key for info in chunk), counting)
+        yield from (info for info, counted in zip(chunk, counts.tolist(), strict=True) if not counted)
+
+
+def _committed_masks(output: Store) -> Iterator[npt.NDArray[np.uint64]]:
+    for run_id in result_runs(output):
+        for table in read_results(output, run_id, ["mask_key"]):
+            yield _marks(table["mask_key"].drop_null().to_pylist())
+
+
+def _awaited_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[npt.NDArray[np.uint64]]:
+    """Of runs that the same job would go on with: of each job the newest, if it is unfinished."""
+    newest: dict[str, runs.RunRecord] = {}
+    for record in records:
+        newest.setdefault(record.job_digest, record)
+    for record in newest.values():
+        manifest = read_manifest(output, record.run_id) if record.state != "finished" else None
+        if manifest is not None:
+            recipe = Recipe(record.model_id, record.params_id)
+            for shard in read_shards(output, record.run_id, manifest):
+                yield _marks(recipe.mask_key(entry.key, entry.etag) for entry in shard.entries)
+
+
+def _marks(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """A number for each key. Two keys in 2^64 share one; then a leftover stays, and never does a mask go."""
+    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, np.uint64)
+
+
+def _class_areas(output: Store) -> Iterator[ObjectInfo]:
+    """Tables of shards that have no results."""
+    named = ((match, info) for info in output.list("class_areas/") if (match := _AREAS.fullmatch(info.key)))
+    for run_id, files in itertools.groupby(named, key=lambda item: item[0][1]):
+        shards = committed_shards(output, run_id)
+        yield from (info for match, info in files if int(match[2]) not in shards)
+
+
+def _of_unknown_runs(output: Store, prefix: str, name: re.Pattern[str], known: Iterable[str]) -> Iterator[ObjectInfo]:
+    runs_known = set(known)
+    return (info for info in output.list(prefix) if (match := name.fullmatch(info.key)) and match[1] not in runs_known)
+
+
+def _plans(output: Store, known: Iterable[str], limit: datetime) -> Iterator[Leftover]:
+    """Plans that never became a run, each as a whole: while a part of one is young, it is still being written."""
+    named = _of_unknown_runs(output, "runs/", _RUN, known)
+    for _, files in itertools.groupby(named, key=lambda info: info.key.split("/")[1]):
+        plan = list(files)
+        if max(info.last_modified for info in plan) < limit:
+            yield from (Leftover("plans", info.key, info.size) for info in plan)
+
+
+def _leases(output: Store) -> Iterator[ObjectInfo]:
+    """All but the newest, whose number must stay so that none is given twice."""
+    numbered = [(match, info) for info in output.list("lease/") if (match := _LEASE.fullmatch(info.key))]
+    newest = max((int(match[1]) for match, _ in numbered if match[2] == "json"), default=0)
+    return (info for match, info in numbered if int(match[1]) < newest)
+
+
+def _indexes(output: Store) -> Iterator[ObjectInfo]:
+    """Indexes that a newer one stands for, and those that were never finished."""
+    newest = newest_index(output)
+    dead = index_folders(output, complete=False)
+    if newest is not None:
+        dead |= {index_id for index_id in index_folders(output, complete=True) if index_id < newest.id}
+    files = ((match, info) for info in output.list("index/") if (match := _INDEX.fullmatch(info.key)))
+    for index_id, group in itertools.groupby(files, key=lambda item: item[0][1]):
+        if index_id in dead:
+            # The manifest first: without it there is no index, so half of one is never taken for whole.
+            yield from sorted((info for _, info in group), key=lambda info: not info.key.endswith("manifest.json"))
