@@ -20,13 +20,16 @@ from pipeline.errors import ObjectMissing, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import (
+    class_totals,
     committed_shards,
     encode_class_areas,
     read_class_totals,
     read_results,
     read_table,
+    result_runs,
     shard_key,
 )
+from pipeline.outputs.verify_index import verify_index
 from pipeline.storage.store import Store
 
 MASKS_AT_ONCE = 32
@@ -51,15 +54,26 @@ class Verified:
 
 def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[Finding]:
     """Every difference under `output`, run by run; `checked` counts on the way. Without `masks` they are not read."""
-    for record in runs.records(output):
+    recorded = set(runs.run_ids(output))
+    for run_id in sorted(recorded | set(result_runs(output)), reverse=True):
         checked.runs += 1
+        if run_id not in recorded:
+            yield Finding(f"results/run_id={run_id}", "are results of a run that has no run.json")
+            continue
+        try:
+            record = runs.read_record(output, run_id)
+        except runs.DamagedRecord as error:
+            yield Finding(f"runs/{run_id}/run.json", str(error))
+            continue
         yield from _verify_run(output, record, checked, masks)
+    yield from (Finding(file, problem) for file, problem in verify_index(output))
 
 
 def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks: bool) -> Iterator[Finding]:
     committed = committed_shards(output, record.run_id)
     yield from _verify_plan(output, record, committed)
     pixels: Counter[int] = Counter()
+    images: Counter[int] = Counter()
     with ThreadPoolExecutor(MASKS_AT_ONCE, "verify") as threads:
         for number, table in zip(sorted(committed), read_results(output, record.run_id), strict=True):
             rows = table.to_pylist()
@@ -68,6 +82,7 @@ def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks:
             for row in rows:
                 yield from _verify_row(row, shard_key("results", record.run_id, number))
                 pixels.update({area["class_id"]: area["pixels"] for area in row["areas"] or ()})
+                images.update(area["class_id"] for area in row["areas"] or ())
             if masks:
                 labelled = iter([row for row in rows if row["status"] == "ok"])
                 while chunk := list(islice(labelled, MASKS_AT_ONCE * 4)):
@@ -75,7 +90,7 @@ def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks:
                     for findings in threads.map(lambda row: list(_verify_mask(output, row)), chunk):
                         yield from findings
     if record.state == "finished":
-        yield from _verify_totals(output, record.run_id, pixels)
+        yield from _verify_totals(output, record.run_id, pixels, images)
 
 
 def _verify_plan(output: Store, record: runs.RunRecord, committed: set[int]) -> Iterator[Finding]:
@@ -141,12 +156,16 @@ def _verify_mask(output: Store, row: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(key, "its pixels are not the areas in results")
 
 
-def _verify_totals(output: Store, run_id: str, pixels: Counter[int]) -> Iterator[Finding]:
+def _verify_totals(output: Store, run_id: str, pixels: Counter[int], images: Counter[int]) -> Iterator[Finding]:
     key = f"class_totals/run_id={run_id}.parquet"
     try:
         totals = read_class_totals(output, run_id)
     except StorageError as error:
         yield Finding(key, str(error))
         return
-    if {total.class_id: total.pixels for total in totals if total.pixels} != dict(pixels):
+    if totals != class_totals(
+        [total.class_name for total in totals],
+        [pixels[total.class_id] for total in totals],
+        [images[total.class_id] for total in totals],
+    ) or not pixels.keys() <= {total.class_id for total in totals}:
         yield Finding(key, "does not follow from the results")

@@ -5,15 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fcn_core import preset
 from fcn_core.labels import encode_mask
 from pipeline.cli.app import run as fcn
+from pipeline.outputs.compact import compact
+from pipeline.outputs.index import INDEX_SCHEMA
+from pipeline.outputs.results import read_table, to_parquet
 from pipeline.outputs.verify import Verified, verify
+from pipeline.outputs.verify_index import verify_index
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
+from tests.labellings import striped, write_run
 from tests.samples import fill
 
 
@@ -102,3 +108,68 @@ def test_what_was_tampered_with_is_named(
 def test_a_lost_results_file_of_a_finished_run_is_noticed(output: Store) -> None:
     output.delete(first(output, "results/"))
     assert any("shards [0] are not committed" in finding.problem for finding in verify(output, Verified()))
+
+
+def compacted(output: Store) -> str:
+    """Two more runs, and an index of all; returns its id."""
+    write_run(output, "20260101T000000Z-aaaa", dict.fromkeys("abcdef", striped(1, 2)))
+    write_run(output, "20260102T000000Z-bbbb", dict.fromkeys("abc", striped(1)) | {"d": "truncated"})
+    made = compact(output)
+    assert made is not None
+    return made.id
+
+
+def test_an_index_of_what_is_committed_has_no_findings(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    compacted(output)
+    write_run(output, "20260103T000000Z-cccc", {"late": striped(1)})
+    assert list(verify_index(output)) == []
+
+
+def without_a_row(rows: pa.Table) -> pa.Table:
+    return rows.slice(1)
+
+
+def with_another_error(rows: pa.Table) -> pa.Table:
+    column = pa.array([None] * len(rows), pa.string())
+    return rows.set_column(rows.schema.get_field_index("error"), INDEX_SCHEMA.field("error"), column)
+
+
+def with_another_etag(rows: pa.Table) -> pa.Table:
+    column = pa.array(["other", *rows["etag"].to_pylist()[1:]], pa.string())
+    return rows.set_column(rows.schema.get_field_index("etag"), INDEX_SCHEMA.field("etag"), column)
+
+
+def upside_down(rows: pa.Table) -> pa.Table:
+    return rows.take(list(reversed(range(len(rows)))))
+
+
+@pytest.mark.parametrize("change", [without_a_row, with_another_error, with_another_etag, upside_down])
+def test_an_index_that_says_other_than_the_results_is_named(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    output = open_store(str(tmp_path))
+    index_id = compacted(output)
+    part = next(info.key for info in output.list(f"index/{index_id}/") if "part-" in info.key)
+    output.put(part, to_parquet(change(read_table(output.get(part), part))))
+    assert any(file.startswith(f"index/{index_id}") for file, _ in verify_index(output))
+    assert any(finding.file.startswith(f"index/{index_id}") for finding in verify(output, Verified()))
+
+
+def test_results_that_only_the_index_still_has_are_named(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    compacted(output)
+    lost = first(output, "results/run_id=20260102")
+    output.delete(lost)
+    assert [file for file, _ in verify_index(output)] == [lost]
+
+
+def test_runs_whose_record_is_lost_or_damaged_are_named(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    compacted(output)
+    output.delete("runs/20260101T000000Z-aaaa/run.json")
+    output.put("runs/20260102T000000Z-bbbb/run.json", b"{}")
+    assert {finding.file for finding in verify(output, Verified())} == {
+        "results/run_id=20260101T000000Z-aaaa",
+        "runs/20260102T000000Z-bbbb/run.json",
+    }
