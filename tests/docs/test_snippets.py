@@ -47,8 +47,11 @@ NOT_RUN = {
     "docs/results.md": "test_results_page.py runs it, on an output of its own",
     "docs/retraining.md": "needs a Prefect server and hours; tests/flows run the flow",
     "docs/security.md": "its one command fuzzes for an hour; tests/fuzz does for a moment",
+    "docs/sources.md": "needs lists that only S3 writes; test_sources.py and tests/e2e/test_key_lists.py run such",
+    "docs/scale.md": "tests/pipeline/cli/test_compact.py runs its command",
     "docs/training.md": "needs buckets of training data and hours; tests/e2e/test_train.py trains",
     "docs/tutorial.md": "test_tutorial.py runs it from beginning to end",
+    "docs/upkeep.md": "tests/pipeline/outputs/test_verify.py and test_gc.py run these commands",
     "docs/weights.md": "needs the authors' files, half a gigabyte each, or a download; tests of imports make their own",
 }
 
