@@ -11,7 +11,7 @@ from pipeline.storage.store import open_store
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-IMAGES = 400
+IMAGES = 200
 
 
 def test_too_many_errors_on_the_way_stop_the_job_and_leave_it_resumable(
@@ -23,7 +23,7 @@ def test_too_many_errors_on_the_way_stop_the_job_and_leave_it_resumable(
         (source / f"{index:03d}.jpg").write_bytes(b"not an image")
     output = tmp_path / "labels"
     command = ["segment", str(source), str(output), "--model", str(model_dir), "--device", "cpu", "--json"]
-    options = ["--actors", "1", "--cpus-per-actor", "1", "--shard-size", "10", "--no-report"]
+    options = ["--actors", "1", "--cpus-per-actor", "1", "--shard-size", "20", "--no-report"]
 
     assert fcn([*command, *options, "--abort-error-rate", "0.5"]) == 3
     captured = capsys.readouterr()
