@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
@@ -139,8 +140,12 @@ class Crew:
         if now - self._looked_at < NODES_SECONDS:
             return
         self._looked_at = now
-        self.nodes = cluster.nodes()
-        draining = cluster.draining_nodes()
+        try:
+            self.nodes = cluster.nodes()
+            draining = cluster.draining_nodes()
+        except RayError as error:  # a head that restarts: what it cannot tell now it tells later
+            log.warning("nodes=unknown error=%s", error)
+            return
         for node_id in draining - self._draining:
             here = sum(member.node_id == node_id for member in self.members)
             if here:
