@@ -126,7 +126,7 @@ def _without_answer(error: Exception, name: str, where: str) -> StorageError:
         return AccessDenied(f"{name}: {where} refused; check the credentials and their policy.")
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{name} does not exist.")
-    if isinstance(error, aws.SSLError) or "certificate" in text:
+    if isinstance(error, aws.SSLError) or "certificate" in text.lower():
         return StorageUnavailable(f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE.")
     if isinstance(error, _BROKEN) or "timed out" in text:
         return StorageUnavailable(f"{name}: {where} {_network_trouble(error, text)}.")
