@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import InputError
-from pipeline.segmentation.key_lists import read_csv, read_parquet, with_keys
+from pipeline.segmentation.key_lists import full_prefix, read_csv, read_parquet, with_keys
 from pipeline.storage.store import Store, object_name, open_store, read_object, uri_options
 
 _VERSIONED = {"bucket": "bucket", "islatest": "is_latest", "isdeletemarker": "is_delete_marker"}
@@ -79,7 +79,7 @@ def _below(source: Store, batch: pa.RecordBatch, *, encoded: bool) -> pa.RecordB
     if "is_delete_marker" in names:
         batch = batch.filter(pc.invert(pc.fill_null(_boolean(batch["is_delete_marker"]), False)))
     keys = [unquote_plus(key) for key in batch["key"].to_pylist()] if encoded else batch["key"].to_pylist()
-    root = "".join(f"{part}/" for part in source.location.folders[1:])
+    root = full_prefix(source).removeprefix(f"s3://{source.location.folders[0]}/")
     inside = pa.array([len(key) > len(root) and key.startswith(root) for key in keys], pa.bool_())
     keys = [key[len(root) :] for key, wanted in zip(keys, inside.to_pylist(), strict=True) if wanted]
     return with_keys(batch.filter(inside), keys)

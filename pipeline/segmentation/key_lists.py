@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.storage.store import Store, object_name, read_object
+from pipeline.storage.store import Store, object_name, read_object, uri_options
 
 ENTRIES_SCHEMA = pa.schema(
     [
@@ -169,16 +169,21 @@ def _entries(uri: str, batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.Re
 
 
 def _relative(source: Store, uri: str, keys: list[str]) -> list[str]:
-    place = source.location
-    below = source.uri.rstrip("/") if place.scheme == "file" else f"{place.scheme}://{'/'.join(place.folders)}"
+    below = full_prefix(source)
     relative = []
     for key in keys:
-        if key.startswith(below + "/"):
-            relative.append(key.removeprefix(below + "/"))
-        elif _FULL_URI.match(key) or (place.scheme == "file" and key.startswith("/")):
+        if key.startswith(below):
+            relative.append(key.removeprefix(below))
+        elif _FULL_URI.match(key) or (source.location.scheme == "file" and key.startswith("/")):
             raise InputError(
                 f"key list {uri} names {key!r}, which is not below the source {below}; correct one of them"
             )
         else:
             relative.append(key)
     return relative
+
+
+def full_prefix(source: Store) -> str:
+    """What the full URI of every object in `source` starts with: `s3://bucket/photos/`."""
+    uri = source.uri.removesuffix(uri_options(source.uri))
+    return uri if uri.endswith("/") else uri + "/"

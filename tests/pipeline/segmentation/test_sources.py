@@ -95,6 +95,16 @@ def test_what_a_list_tells_is_not_asked_again(photos: Store, tmp_path: Path) -> 
     assert asked == photos.head("b/c.jpg")
 
 
+def test_full_uris_are_understood_wherever_the_source_is(bucket: str, tmp_path: Path) -> None:
+    for place in (f"s3://{bucket}", f"s3://{bucket}/a", f"s3://{bucket}/a//"):
+        source = open_store(place)
+        source.put("b c.jpg", b"x")
+        full = written(
+            tmp_path, "keys.txt", text([f"{place.rstrip('/')}{'//' if place.endswith('//') else '/'}b c.jpg"])
+        )
+        assert [info.size for info in objects_of(source, full)] == [1]
+
+
 def test_a_key_that_is_not_there_is_still_named(photos: Store, tmp_path: Path) -> None:
     found = list(objects_of(photos, written(tmp_path, "keys.txt", text(["nowhere.jpg", "../a.jpg", "a.jpg"]))))
     assert [(info.key, info.etag, info.size) for info in found] == [
@@ -209,17 +219,17 @@ def as_row(info: ObjectInfo, prefix: str, **changes: object) -> dict[str, object
     return row | changes
 
 
-@pytest.mark.parametrize("format", ["CSV", "Parquet"])
-def test_an_inventory_gives_what_the_listing_gives(bucket: str, format: str) -> None:
-    source = open_store(f"s3://{bucket}/photos")
+@pytest.mark.parametrize(("format", "prefix"), [("CSV", "photos/"), ("Parquet", "a//b c/")])
+def test_an_inventory_gives_what_the_listing_gives(bucket: str, format: str, prefix: str) -> None:
+    source = open_store(f"s3://{bucket}/{prefix}")
     for key in HOSTILE:
         source.put(key, key.encode())
     listed = list(source.list())
-    rows = [as_row(info, "photos/") for info in reversed(listed)]
-    rows.append(as_row(listed[0], "photos/", is_latest=False, e_tag="0" * 32))
-    rows.append(as_row(listed[0], "photos/", key="photos/deleted.jpg", is_delete_marker=True, size=None, e_tag=None))
-    rows.append(as_row(listed[0], "photos/", key="elsewhere/a.jpg"))
-    rows.append(as_row(listed[0], "photos/", key="photos/", size=0))
+    rows = [as_row(info, prefix) for info in reversed(listed)]
+    rows.append(as_row(listed[0], prefix, is_latest=False, e_tag="0" * 32))
+    rows.append(as_row(listed[0], prefix, key=f"{prefix}deleted.jpg", is_delete_marker=True, size=None, e_tag=None))
+    rows.append(as_row(listed[0], prefix, key="elsewhere/a.jpg"))
+    rows.append(as_row(listed[0], prefix, key=prefix, size=0))
     if format == "Parquet":
         rows = [row | {"last_modified_date": listed[0].last_modified} for row in rows]
     manifest = inventory(bucket, rows, format)
