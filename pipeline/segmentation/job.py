@@ -158,7 +158,7 @@ class _Driver:
             on_file=self._check_stop,
         )
         chosen = select(
-            self._watched(to_batches(objects_of(self._inputs.source, self._job.keys))),
+            self._watched(to_batches(objects_of(self._inputs.source, self._job.key_list))),
             include=job.include,
             exclude=job.exclude,
             done=done,

@@ -91,7 +91,7 @@ class LabelOptions(BaseModel):
         default=(), description="Only keys that match one of these globs. Default: files named like images."
     )
     exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
-    keys: Uri | None = Field(
+    key_list: Uri | None = Field(
         default=None,
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
         "manifest.json.",

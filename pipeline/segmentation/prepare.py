@@ -56,7 +56,7 @@ def check_inputs(job: SegmentJob) -> Inputs:
     Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
     """
     model = open_model(job.model, job.registry)
-    source, output = check_places(job, job.keys)
+    source, output = check_places(job, job.key_list)
     return Inputs(source, output, model.bundle, model.origin)
 
 
@@ -115,7 +115,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
             "params_id": recipe.params_id,
         }
         # Left out where there is none, so that runs of before there were lists are still continued.
-        | ({} if job.keys is None else {"keys": job.keys})
+        | ({} if job.key_list is None else {"key_list": job.key_list})
     )
     return Resolved(
         settings=placement.settings,

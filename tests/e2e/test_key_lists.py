@@ -21,7 +21,7 @@ def test_a_list_of_keys_stands_for_the_listing(
     fill(photos, 6)
     names.write_text(f"0004.jpg\ngone.jpg\n{photos}/0001.jpg\n0004.jpg\nnotes.md\n")
     command = ["segment", str(photos), str(labels), "--model", str(model_dir), "--device", "cpu", "--actors", "1"]
-    listed = [*command, "--cpus-per-actor", "1", "--keys", str(names), "--json"]
+    listed = [*command, "--cpus-per-actor", "1", "--key-list", str(names), "--json"]
 
     assert fcn(listed) == 0
     first = json.loads(capsys.readouterr().out)
@@ -41,7 +41,7 @@ def test_a_list_that_cannot_be_read_is_refused_before_any_work(
     tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(tmp_path / "photos", 1)
-    command = ("segment", tmp_path / "photos", tmp_path / "labels", "--model", model_dir, "--keys")
+    command = ("segment", tmp_path / "photos", tmp_path / "labels", "--model", model_dir, "--key-list")
     assert "does not exist" in refused(capsys, *command, tmp_path / "none.csv")
     (tmp_path / "names.orc").write_bytes(b"ORC")
     assert "ORC" in refused(capsys, *command, tmp_path / "names.orc")
