@@ -34,7 +34,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         ("a folder", "fcn segment photos/ labels/ --model model/"),
         ("the first ten images only, to see whether it works", "fcn segment photos/ labels/ --model model/ --limit 10"),
         ("a bucket", "fcn segment s3://cameras/2026/ s3://labels/2026/ --model registry:street@champion"),
-        ("a list of keys instead of a listing", "fcn segment s3://cameras s3://labels --model model/ --key-list new.csv"),
+        ("a list of keys, no listing", "fcn segment s3://cameras s3://labels --model model/ --key-list new.csv"),
         ("options from a file; the command line wins", "fcn segment --config job.yaml --retry-errors"),
     ),
     ("gc",): (
