@@ -1,10 +1,15 @@
 """A proxy before an S3 endpoint that misbehaves on order, for storage code to meet real broken lines."""
 
 import http.client
+import random
 import socket
+import ssl
 import struct
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
@@ -16,6 +21,7 @@ FAULTS = (
     "cut",  # half of the answer's body, then the connection closed
     "corrupt",  # one byte of the answer's body changed
     "silence",  # no answer for longer than the client waits
+    "late_500",  # the request passed on, 500 instead of the answer
 )
 # Also "403 AccessDenied" and the like: that status with that error code, the request not passed on.
 
@@ -23,11 +29,38 @@ FAULTS = (
 TOLD = "x-amz-security-token:very-secret-token"
 
 
-class FaultyS3:
-    """Passes requests on; each that `matches` first takes the next fault from `faults`, in order."""
+@dataclass(frozen=True)
+class Weather:
+    """Faults by chance: each request has one of `kinds` with probability `rate`, as the seed has it."""
 
-    def __init__(self, endpoint: str, silence_seconds: float = 5.0) -> None:
+    seed: int
+    rate: float = 0.1
+    kinds: tuple[str, ...] = (
+        *("500 InternalError", "503 SlowDown", "reset", "lost_reply", "late_500"),
+        *("cut", "silence", "stall"),
+    )
+
+
+class FaultyS3:
+    """Passes requests on; each that `matches` first takes the next fault from `faults`, in order, or what the
+    weather brings.
+
+    With a `certificate` (PEM: key and chain) it speaks TLS. `suffered` counts the faults by kind.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        silence_seconds: float = 5.0,
+        *,
+        weather: Weather | None = None,
+        stall_seconds: float = 1.0,
+        certificate: str | None = None,
+    ) -> None:
         self.faults: list[str] = []
+        self.suffered: Counter[str] = Counter()
+        self._weather, self._chance = weather, random.Random(weather.seed if weather else 0)
+        self._scheme = "https" if certificate else "http"
         self.matches: Callable[[str, str], bool] = lambda method, path: True
         self.dropped_headers: set[str] = set()
         self.requests: list[tuple[str, str]] = []
@@ -55,6 +88,8 @@ class FaultyS3:
                 if fault == "reset":
                     self._reset()
                     return
+                if fault == "stall":
+                    time.sleep(stall_seconds)
                 upstream = http.client.HTTPConnection(target.hostname or "", target.port or 80, timeout=30)
                 headers = {
                     name: value for name, value in self.headers.items() if name.lower() not in proxy.dropped_headers
@@ -66,6 +101,10 @@ class FaultyS3:
                 upstream.close()
                 if fault == "lost_reply":
                     self._reset()
+                    return
+                if fault == "late_500":
+                    told = b"<Error><Code>InternalError</Code><Message>We met an error.</Message></Error>"
+                    self._answer(500, {}, b"" if self.command == "HEAD" else told)
                     return
                 if fault == "corrupt" and content:
                     content = content[:-1] + bytes([content[-1] ^ 1])
@@ -110,11 +149,15 @@ class FaultyS3:
                 request.close()
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -129,4 +172,11 @@ class FaultyS3:
     def _next(self, method: str, path: str) -> str | None:
         with self._lock:
             self.requests.append((method, path))
-            return self.faults.pop(0) if self.faults and self.matches(method, path) else None
+            fault = None
+            if self.faults and self.matches(method, path):
+                fault = self.faults.pop(0)
+            elif self._weather and self.matches(method, path) and self._chance.random() < self._weather.rate:
+                fault = self._chance.choice(self._weather.kinds)
+            if fault:
+                self.suffered[fault] += 1
+            return fault

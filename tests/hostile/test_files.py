@@ -1,4 +1,4 @@
-"""One labelling run over thousands of files made to do harm: each gets its row with a reason, and nothing else happens."""
+"""One labelling run over thousands of files made to do harm: each gets its row with a reason, no more."""
 
 import re
 import threading
