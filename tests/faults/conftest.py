@@ -1,0 +1,53 @@
+"""Seeds: five in an ordinary run, FCN_FAULT_SEEDS of them in `make test-faults`, or the one in FCN_FAULT_SEED."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.segmentation.job import segment
+from tests.faults.harness import IMAGE_SIZE, IMAGES, files_of, small_job
+from tests.samples import fill
+
+
+def seeds() -> list[int]:
+    if "FCN_FAULT_SEED" in os.environ:
+        return [int(os.environ["FCN_FAULT_SEED"])]
+    return list(range(int(os.environ.get("FCN_FAULT_SEEDS", "5"))))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", seeds())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    callspec = getattr(item, "callspec", None)
+    if report.failed and callspec is not None and "seed" in callspec.params:
+        name = item.nodeid.partition("[")[0]
+        replay = f"FCN_FAULT_SEED={callspec.params['seed']} .venv/bin/python -m pytest '{name}'"
+        report.sections.append(("how to replay this seed", replay))
+    return report
+
+
+@dataclass(frozen=True)
+class Site:
+    """Images, a model, and what an undisturbed run makes of them."""
+
+    source: Path
+    model: Path
+    calm: dict[str, bytes]
+
+
+@pytest.fixture(scope="package")
+def site(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The undisturbed run, made once."""
+    folder = tmp_path_factory.mktemp("faults")
+    fill(folder / "photos", IMAGES, size=IMAGE_SIZE)
+    report = segment(small_job(folder / "photos", folder / "calm", model_dir))
+    assert (report.counts.ok, report.counts.errors) == (IMAGES, {})
+    return Site(folder / "photos", model_dir, files_of(folder / "calm"))
