@@ -1,0 +1,124 @@
+"""deploy/docker: the image is what the Makefile installs, pinned, not root; its health check asks what it should."""
+
+import fnmatch
+import http.server
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.manifests import DEPLOY, ROOT, tool
+
+DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+HEALTHCHECK = DEPLOY / "docker" / "healthcheck.py"
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile, lines joined and comments left out."""
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = [line for line in re.sub(r"\\\n\s*", "", code).splitlines() if line.strip()]
+    return [(words[0].upper(), words[1]) for words in (line.split(maxsplit=1) for line in lines)]
+
+
+@pytest.fixture(scope="module")
+def found() -> list[tuple[str, str]]:
+    return instructions(DOCKERFILE.read_text())
+
+
+def test_hadolint_finds_nothing() -> None:
+    done = tool("hadolint", "--no-color", str(DOCKERFILE))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("old", "new"), [("USER 10001:10001", "USER root"), ("WORKDIR /src", "WORKDIRR /src")])
+def test_hadolint_finds_what_is_wrong(tmp_path: Path, old: str, new: str) -> None:
+    text = DOCKERFILE.read_text()
+    assert old in text
+    (tmp_path / "Dockerfile").write_text(text.replace(old, new, 1))
+    assert tool("hadolint", "--no-color", str(tmp_path / "Dockerfile")).returncode != 0
+
+
+def test_what_is_installed_is_what_the_makefile_says(found: list[tuple[str, str]]) -> None:
+    runs = [words for name, words in found if name == "RUN"]
+    installing = [words for words in runs if "make " in words and "apt-get" not in words]
+    assert len(installing) == 2, "before the code is copied, and after"
+    for words in installing:
+        assert re.search(r"\bmake runtime PYTHON=python3\.11 VENV=/opt/fcn$", words)
+    assert not any(re.search(r"\b(pip3?|uv|conda) (pip )?install", words) for words in runs), "one list, the Makefile's"
+    done = subprocess.run(
+        ["make", "--dry-run", "runtime", "VENV=/opt/fcn"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "/opt/fcn/bin/python -m pip install" in done.stdout
+    assert "-c constraints.txt" in done.stdout
+    assert "test" not in done.stdout
+
+
+def test_all_packages_are_copied_and_reach_the_builder(found: list[tuple[str, str]]) -> None:
+    copied = {
+        source for name, words in found if name == "COPY" and "--from" not in words for source in words.split()[:-1]
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert copied >= packages | {"Makefile", "pyproject.toml", "constraints.txt"}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = [line[1:] for line in ignored if line.startswith("!")]
+    assert ignored[1] == "*", "what is not named stays outside"
+    for source in copied:
+        assert (ROOT / source).exists()
+        assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), f"{source} is kept from the builder"
+
+
+def test_the_image_is_pinned_has_no_root_and_knows_how_it_is(found: list[tuple[str, str]]) -> None:
+    arguments = dict(words.split("=", 1) for name, words in found if name == "ARG" and "=" in words)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", arguments["PYTHON_IMAGE"])
+    last = [words for name, words in found if name == "USER"][-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last)
+    (check,) = [words for name, words in found if name == "HEALTHCHECK"]
+    assert "/opt/fcn/healthcheck.py" in check
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[str]:
+    """A server whose pages are named after the status that they answer with."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path[1:]))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("pages", "well"), [([], True), (["200"], True), (["200", "503"], False), (["404"], False), (["200", "200"], True)]
+)
+def test_a_container_is_well_when_all_its_pages_answer(answering: str, pages: list[str], well: bool) -> None:
+    done = check_health(*(f"{answering}/{page}" for page in pages))
+    assert (done.returncode == 0) is well
+    assert ("answered" in done.stdout) is not well
+
+
+def test_a_container_in_which_nobody_answers_is_not_well() -> None:
+    done = check_health("http://127.0.0.1:1/health")
+    assert done.returncode == 1
+    assert "http://127.0.0.1:1/health" in done.stdout
+
+
+def check_health(*urls: str) -> subprocess.CompletedProcess[str]:
+    # A proxy would be asked for addresses of its own machine, and say that it does not answer.
+    environment = {"FCN_HEALTH_URLS": " ".join(urls), "http_proxy": "http://127.0.0.1:2"}
+    words = [sys.executable, "-S", HEALTHCHECK]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
