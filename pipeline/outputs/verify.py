@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
-from pipeline.errors import ObjectMissing, StorageError
+from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.outputs import runs
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import (
@@ -65,8 +65,18 @@ def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[
         except runs.DamagedRecord as error:
             yield Finding(f"runs/{run_id}/run.json", str(error))
             continue
-        yield from _verify_run(output, record, checked, masks)
-    yield from (Finding(file, problem) for file, problem in verify_index(output))
+        yield from _readable(_verify_run(output, record, checked, masks), f"results/run_id={run_id}")
+    yield from _readable((Finding(file, problem) for file, problem in verify_index(output)), "index")
+
+
+def _readable(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
+    """`findings`, up to a file that cannot be understood, which is one more: the check goes on elsewhere."""
+    try:
+        yield from findings
+    except (StorageUnavailable, AccessDenied):
+        raise
+    except StorageError as error:
+        yield Finding(where, str(error))
 
 
 def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks: bool) -> Iterator[Finding]:

@@ -164,6 +164,16 @@ def test_results_that_only_the_index_still_has_are_named(tmp_path: Path) -> None
     assert [file for file, _ in verify_index(output)] == [lost]
 
 
+def test_a_results_file_that_is_no_table_does_not_hide_the_rest(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    compacted(output)
+    output.put(first(output, "results/run_id=20260102"), b"PAR1")
+    output.delete(first(output, "class_areas/run_id=20260101"))
+    found = {finding.file: finding.problem for finding in verify(output, Verified())}
+    assert "not a readable Parquet file" in found["results/run_id=20260102T000000Z-bbbb"]
+    assert "class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet" in found
+
+
 def test_runs_whose_record_is_lost_or_damaged_are_named(tmp_path: Path) -> None:
     output = open_store(str(tmp_path))
     compacted(output)
