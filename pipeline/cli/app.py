@@ -25,6 +25,7 @@ from pipeline.cli.common import (
     stop_signals,
     validation_message,
 )
+from pipeline.cli.compact import compact
 from pipeline.cli.data import data_app
 from pipeline.cli.doctor import doctor
 from pipeline.cli.evaluate import evaluate
@@ -72,6 +73,7 @@ app.command(model_app)
 app.command(registry_app)
 app.command(data_app)
 app.command(masks_app)
+app.command(compact)
 app.command(gc)
 app.command(doctor)
 

@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 GROUPS = {
     "Label images": ("segment", "preview"),
-    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify", "gc"),
+    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify", "compact", "gc"),
     "Make a model": ("data", "train", "evaluate"),
     "Keep models": ("model", "registry"),
     "This program": ("doctor", "--install-completion", "--help", "--version"),

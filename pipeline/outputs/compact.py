@@ -64,12 +64,16 @@ Ids = tuple[str, str]
 
 @dataclass(frozen=True)
 class Compacted:
-    """The newest index of an output, and how many results files it covers that the one before did not."""
+    """The newest index of an output: its rows and the results files it covers, `added` of them since the one before.
+
+    `changed` is false when it was there already.
+    """
 
     id: str
     rows: int
     shards: int
     added: int
+    changed: bool
 
 
 def is_due(history: History) -> bool:
@@ -86,7 +90,7 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
     history = read_history(output)
     if history.index is not None and not history.late and not history.gone:
         manifest = history.index.manifest
-        return Compacted(history.index.id, manifest.rows, manifest.shards, 0)
+        return Compacted(history.index.id, manifest.rows, manifest.shards, 0, changed=False)
     if history.index is None and not history.late:
         return None
     covers = _covered_by_next(history)
@@ -108,7 +112,7 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
     )
     _create(output, shards_key(index_id), to_parquet(shards))
     _create(output, manifest_key(index_id), manifest.model_dump_json(indent=1).encode())
-    return Compacted(index_id, manifest.rows, manifest.shards, history.late_files)
+    return Compacted(index_id, manifest.rows, manifest.shards, history.late_files, changed=True)
 
 
 def read_late(output: Store, history: History, on_file: Callable[[], None] = lambda: None) -> Iterator[pa.Table]:

@@ -8,16 +8,17 @@ import contextlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.storage.store import ObjectInfo, Store
 
 READS_AT_ONCE = 16
@@ -118,6 +119,7 @@ class ResultRow:
 
 
 _RUN_ID = re.compile(r"run_id=([^/]+)")
+_SHARD = re.compile(r"shard-(\d{8})\.parquet")
 
 
 def shard_key(table: str, run_id: str, shard: int) -> str:
@@ -187,7 +189,7 @@ def read_result_files(
     def read(info: ObjectInfo) -> tuple[ObjectInfo, pa.Table]:
         return info, read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
 
-    infos = (info for info in store.list(f"results/run_id={run_id}/") if info.key.endswith(".parquet"))
+    infos = (info for info in store.list(f"results/run_id={run_id}/") if _shard_number(info.key) is not None)
     with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
         # In slices, so that the tables of a long run are not all in memory at once.
         while chunk := list(islice(infos, READS_AT_ONCE * 2)):
@@ -225,24 +227,22 @@ def finish_tables(store: Store, run_id: str, classes: Sequence[str], model_id: s
 
     `classes` are the label set's names in index order; a class that never appears has a row of zeros.
     """
-    pixels = [0] * len(classes)
-    images = [0] * len(classes)
+    pixels, images = np.zeros((2, len(classes)), np.int64)
     ok = 0
     errors: Counter[str] = Counter()
     present = set(_shard_numbers(store, f"class_areas/run_id={run_id}/"))
-    for shard in sorted(committed_shards(store, run_id)):
-        key = shard_key("results", run_id, shard)
-        table = read_table(store.get(key), key)
-        if shard not in present:
+    for info, table in read_result_files(store, run_id):
+        shard = _shard_number(info.key)
+        if shard is not None and shard not in present:
             _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
         areas = table.column("areas").combine_chunks().flatten()
-        for class_id, count in zip(areas.field("class_id").to_pylist(), areas.field("pixels").to_pylist(), strict=True):
-            pixels[class_id] += count
-            images[class_id] += 1
+        class_ids = areas.field("class_id").to_numpy()
+        np.add.at(pixels, class_ids, areas.field("pixels").to_numpy())
+        np.add.at(images, class_ids, 1)
         reasons = [reason for reason in table.column("error").to_pylist() if reason is not None]
         errors.update(reasons)
         ok += len(table) - len(reasons)
-    totals = class_totals(classes, pixels, images)
+    totals = class_totals(classes, pixels.tolist(), images.tolist())
     rows = [{**asdict(total), "model_id": model_id, "params_id": params_id} for total in totals]
     table = pa.Table.from_pylist(rows, schema=CLASS_TOTALS_SCHEMA)
     store.put(f"class_totals/run_id={run_id}.parquet", to_parquet(table))
@@ -315,11 +315,14 @@ def _create_if_absent(store: Store, key: str, data: bytes) -> None:
         store.create(key, data)
 
 
-def _shard_numbers(store: Store, prefix: str) -> Iterable[int]:
-    try:
-        for info in store.list(prefix):
-            match = re.fullmatch(r"shard-(\d{8})\.parquet", info.key.removeprefix(prefix))
-            if match:
-                yield int(match[1])
-    except ObjectMissing:
-        return
+def _shard_numbers(store: Store, prefix: str) -> Iterator[int]:
+    for info in store.list(prefix):
+        number = _shard_number(info.key)
+        if number is not None:
+            yield number
+
+
+def _shard_number(key: str) -> int | None:
+    """The number of the shard whose file this is; None for what is no shard's file."""
+    match = _SHARD.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None

@@ -172,7 +172,7 @@ def test_nothing_new_makes_no_index(tmp_path: Path) -> None:
     again = compact(store)
     assert first is not None
     assert again is not None
-    assert (again.id, again.added) == (first.id, 0)
+    assert (again.id, again.added, again.changed) == (first.id, 0, False)
     assert index_files(store) == before
 
 

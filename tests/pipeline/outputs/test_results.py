@@ -123,3 +123,12 @@ def test_a_damaged_results_file_is_named(store: Store) -> None:
     store.put(shard_key("results", "r", 0), b"PAR1 not really")
     with pytest.raises(StorageError, match=r"results/run_id=r/shard-00000000\.parquet is not a readable"):
         list(read_results(store, "r"))
+
+
+def test_a_file_that_is_no_shards_is_not_taken_for_results(store: Store) -> None:
+    commit_shard(store, "r", 3, [ok("a.jpg", {0: 1})])
+    store.put("results/run_id=r/mine.parquet", b"notes of somebody")
+    store.put("class_areas/run_id=r/shard-3.parquet", b"notes of somebody")
+    assert committed_shards(store, "r") == {3}
+    assert [len(table) for table in read_results(store, "r")] == [1]
+    assert finish_tables(store, "r", ["sky"], "m", "p").ok == 1
