@@ -42,7 +42,7 @@ def check_command(command: Command) -> None:
             name = option[2:].split("=")[0]
             assert re.search(rf"{name}|{name.replace('-', '_')}", script.read_text()), f"{words[0]} has no {option}"
     elif program == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words) <= set(targets), f"make {words}"
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
