@@ -1,0 +1,69 @@
+"""SIGKILL at random moments, to whatever works on a run: its output equals that of an undisturbed run, byte for byte.
+
+All images are good, and the undisturbed results say so: a row that blames one would make the outputs differ.
+"""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline.segmentation.job import segment
+from tests.faults.conftest import Site
+from tests.faults.harness import (
+    IMAGES,
+    SHARDS,
+    Moment,
+    Striker,
+    committed,
+    differences,
+    kill_processes,
+    run_under_fire,
+    small_job,
+    wait_for,
+)
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_killed_actors_change_nothing(seed: int, site: Site, tmp_path: Path) -> None:
+    moment = Moment("actor", seed)
+    striker = Striker(moment, tmp_path / "labels", kill_processes("ray::_ShardWorker"))
+    report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model), striker)
+    assert report.counts.ok == IMAGES
+    assert striker.last is not None
+    assert striker.last.restarts >= 1
+    assert differences(tmp_path / "labels", site.calm) == []
+
+
+def test_killed_codec_workers_change_nothing(seed: int, site: Site, tmp_path: Path) -> None:
+    moment = Moment("codec worker", seed)
+    striker = Striker(moment, tmp_path / "labels", kill_processes("pipeline.codec.worker_main"))
+    report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model), striker)
+    assert report.counts.ok == IMAGES
+    assert striker.last is not None
+    assert striker.last.restarts == 0, "a codec worker is no reason to lose its actor"
+    assert differences(tmp_path / "labels", site.calm) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_driver_is_resumed_by_the_same_job(seed: int, site: Site, tmp_path: Path) -> None:
+    moment = Moment("driver", seed)
+    output = tmp_path / "labels"
+    job = small_job(site.source, output, site.model, ray_address=ray.get_runtime_context().gcs_address)
+    code = "import sys; from pipeline import SegmentJob, segment; segment(SegmentJob.model_validate_json(sys.argv[1]))"
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen([sys.executable, "-c", code, job.model_dump_json()], stderr=log)
+    wait_for(moment, output, lambda: driver.poll() is not None)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    before = committed(output)
+    assert before < SHARDS, "the blow came too late"
+
+    report = segment(job)
+    assert report.state == "finished"
+    assert len(report.runs) == 1, "the unfinished run is continued, and nothing is left to plan"
+    assert differences(output, site.calm) == []
