@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.actors import cluster
 from pipeline.actors import pool as pools
 from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
@@ -56,6 +57,24 @@ class DiesOnce(Steady):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().process(shard)
+
+
+class DiesThrice(Steady):
+    """Shard 1 comes to three untimely ends. Notes whether its images are examined for it."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        deaths = len(list(self.marks.glob("death*")))
+        if shard.number == 1 and deaths < 3:
+            (self.marks / f"death{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+    def probe(self, entry: ObjectInfo) -> None:
+        (self.marks / "probed").touch()
 
 
 class DiesOfCompany(Steady):
@@ -176,6 +195,15 @@ def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypa
         work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
 
 
+def test_deaths_with_their_node_are_never_held_against_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "is_alive", lambda node_id: False)
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), DiesThrice, tmp_path), 3)
+    assert complete
+    assert {number for number, _ in done} == {0, 1, 2}
+    assert states[-1].restarts == 3
+    assert not (tmp_path / "probed").exists(), "nobody is suspected, so nothing is examined"
+
+
 def test_a_storage_failure_is_tried_again(tmp_path: Path) -> None:
     complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), StorageComesBack, tmp_path, 1), 4)
     assert complete
@@ -227,6 +255,13 @@ def test_stopping_ends_the_work_within_the_running_shards() -> None:
 def test_actors_that_fit_nowhere_are_said_to_lack_what() -> None:
     with pytest.raises(PipelineError, match=r"within 2 s: each needs 1 CPU and 3 GPU on one node.* GPU: 2 of 2"):
         work(ShardPool(PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=2), Steady), 1)
+
+
+def test_what_no_node_can_ever_hold_is_refused_long_before_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "NOTICE_SECONDS", 8.0)  # Ray's head tells of its nodes after some seconds
+    spec = PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=600)
+    with pytest.raises(PipelineError, match=r"GPU: 2 of 2 free; no node is large enough, .* no autoscaler"):
+        work(ShardPool(spec, Steady), 1)
 
 
 def test_more_actors_than_fit_still_make_progress() -> None:
