@@ -4,11 +4,12 @@ BIN := .venv/bin
 VENV ?= .venv
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime demo test lint format docs clean
+.PHONY: help setup runtime demo test test-faults lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images and weights for the readers, for a minute"
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-faults: setup
+	FCN_FAULT_SEEDS=$${FCN_FAULT_SEEDS:-100} $(BIN)/python -m pytest tests/faults
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --seconds 60
