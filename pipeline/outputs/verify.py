@@ -128,7 +128,7 @@ def _verify_areas(output: Store, run_id: str, number: int, results: pa.Table) ->
     try:
         there = read_table(output.get(key), key)
     except ObjectMissing:
-        yield Finding(key, "is missing; the next run of the job, or its end, makes it again")
+        yield Finding(key, "is missing; an unfinished run makes it at its end, for a finished one see docs/upkeep.md")
         return
     except StorageError as error:
         yield Finding(key, str(error))
