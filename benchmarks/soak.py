@@ -39,6 +39,7 @@ class Samples(Observer):
     """Memory by role, each time with the images done by then: [(images, {role: bytes})]."""
 
     every: float
+    images: int
     taken: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     done: int = 0
     first: float = 0.0
@@ -50,7 +51,8 @@ class Samples(Observer):
 
     def watch(self, over: threading.Event) -> None:
         while not over.wait(self.every):
-            if self.done:
+            # After the last image there are no actors to look at.
+            if 0 < self.done < self.images:
                 self.taken.append((self.done, memory_by_role()))
 
     def near(self, images: int) -> tuple[int, dict[str, int]]:
@@ -123,7 +125,7 @@ def main() -> None:
             source=str(root / "photos"), output=str(root / "labels"), model=str(root / "model"), device="cpu",
             actors=options.actors, cpus_per_actor=1, codec_workers=2, shard_size=options.shard_size, batch_size=64,
         )  # fmt: skip
-        samples, over = Samples(every=1.0), threading.Event()
+        samples, over = Samples(every=0.5, images=options.images), threading.Event()
         watcher = threading.Thread(target=samples.watch, args=(over,), daemon=True)
         watcher.start()
         report = segment(job, samples)

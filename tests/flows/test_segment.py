@@ -1,9 +1,11 @@
 """The labelling flow on a real Prefect server and a real S3 server: it labels, reports, and fails with a reason."""
 
+import os
 from pathlib import Path
 
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from flows.segment import SegmentSummary, TooManyErrors, TooMuchShift, segment
 from pipeline.errors import InputError
@@ -83,3 +85,13 @@ def test_the_parameter_form_describes_every_option() -> None:
     definition = segment.parameters.definitions["SegmentJob"]["properties"]
     assert list(definition)[:3] == ["source", "output", "model"]
     assert all(option.get("description") for option in definition.values())
+
+
+def test_prefect_remembers_the_job_and_no_credential(job: SegmentJob) -> None:
+    segment(job)
+    with pytest.raises(InputError):
+        segment(job.model_copy(update={"model": f"{job.source}/no-model"}))
+    database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).partition("///")[2])
+    remembered = b"".join(path.read_bytes() for path in database.parent.glob(database.name + "*"))
+    assert job.source.encode() in remembered
+    assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in remembered
