@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 VENV ?= .venv
+PROCESSES ?= 2
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help setup runtime demo test test-faults lint format docs clean
@@ -28,13 +29,14 @@ setup: .venv/.ready
 # What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this.
 runtime:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query]'
+	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query,kubernetes]'
 
 demo: setup
 	@$(BIN)/python -m flows.demo
 
+# Most of a test's time is waiting for Ray or a server to start; so two at a time, each file in one process.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 test-faults: setup
 	FCN_FAULT_SEEDS=$${FCN_FAULT_SEEDS:-100} $(BIN)/python -m pytest tests/faults

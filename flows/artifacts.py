@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
+from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
@@ -23,13 +24,23 @@ ASK_SECONDS = 5.0
 T = TypeVar("T")
 
 
+def is_away(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a task failed because the place that runs its job does not answer."""
+    return isinstance(state.result(raise_on_failure=False), LauncherUnavailable)
+
+
+WHILE_AWAY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [10, 60, 300], "retry_condition_fn": is_away}
+"""For tasks that submit and follow a job. Nothing else is tried again by itself: bad input stays bad, and what Ray or
+the storage could have mended is mended inside the job."""
+
+
 def as_task(name: str, step: Callable[[], T], /) -> T:
     """Call `step` as a task of the present flow run. Never cached: that a re-run is safe comes from the storage."""
 
     def call() -> T:
         return step()
 
-    return task(name=name, cache_policy=NO_CACHE)(call)()
+    return task(name=name, cache_policy=NO_CACHE, **WHILE_AWAY)(call)()
 
 
 class ProgressArtifact:

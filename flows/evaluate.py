@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
 from flows.artifacts import CancelWatch, JobObserver, as_task, fraction
-from pipeline.evaluation.files import BrokenExample
-from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationStopped
-from pipeline.evaluation.job import evaluate as run_job
+from pipeline.evaluation.files import BrokenExample, EvaluationRecord
+from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
 from pipeline.evaluation.options import EvaluateJob
+from pipeline.launch.jobs import evaluate_on
+from pipeline.launch.options import HERE, Launch
 
 BROKEN_LISTED = 1000
 
@@ -30,28 +31,28 @@ class EvaluateSummary(BaseModel):
 
 
 @flow(name="evaluate", validate_parameters=True)
-def evaluate(job: EvaluateJob) -> EvaluateSummary:
-    """Score `job.model` on a split of `job.dataset`. Fails, and names them, when examples are broken."""
+def evaluate(job: EvaluateJob, launch: Launch = HERE) -> EvaluateSummary:
+    """Score `job.model` on a split of `job.dataset`, here or where `launch` says. Fails, and names them, when examples
+    are broken."""
     try:
-        report = as_task("score", lambda: _score(job))
+        record = as_task("score", lambda: _score(job, launch))
     except EvaluationStopped as stopped:
         return Cancelled(message=str(stopped))  # type: ignore[return-value]
-    return as_task("publish", lambda: _publish(job, report))
+    return as_task("publish", lambda: _publish(job, record))
 
 
-def _score(job: EvaluateJob) -> EvaluateReport:
+def _score(job: EvaluateJob, launch: Launch) -> EvaluationRecord:
     observer = JobObserver()
     try:
-        report = run_job(job, observer, CancelWatch())
+        record = evaluate_on(launch, job, observer, CancelWatch())
     except BrokenExamples as broken:
         _list_broken(broken.errors)
         raise
     observer.finish()
-    return report
+    return record
 
 
-def _publish(job: EvaluateJob, report: EvaluateReport) -> EvaluateSummary:
-    record = report.record
+def _publish(job: EvaluateJob, record: EvaluationRecord) -> EvaluateSummary:
     scores = record.scores
     create_table_artifact(
         [
@@ -61,15 +62,15 @@ def _publish(job: EvaluateJob, report: EvaluateReport) -> EvaluateSummary:
         key="scores",
         description=f"Scores of each class on split {record.split}",
     )
-    if report.errors:
-        _list_broken(report.errors)
-    create_markdown_artifact(_summary_text(job, report), key="summary", description=f"Scoring {job.model}")
+    if record.errors:
+        _list_broken(record.errors)
+    create_markdown_artifact(_summary_text(job, record), key="summary", description=f"Scoring {job.model}")
     return EvaluateSummary(
         model_id=record.model_id,
         dataset=record.dataset,
         split=record.split,
         examples=record.examples,
-        errors=len(report.errors),
+        errors=len(record.errors),
         scores=scores,
         output=job.output,
     )
@@ -84,8 +85,8 @@ def _list_broken(errors: tuple[BrokenExample, ...]) -> None:
     get_run_logger().warning("%d examples could not be scored", len(errors))
 
 
-def _summary_text(job: EvaluateJob, report: EvaluateReport) -> str:
-    record, scores = report.record, report.scores
+def _summary_text(job: EvaluateJob, record: EvaluationRecord) -> str:
+    scores = record.scores
     lines = [
         f"# Mean IU {fraction(scores.mean_iu)}",
         "",
@@ -94,8 +95,8 @@ def _summary_text(job: EvaluateJob, report: EvaluateReport) -> str:
         f"- model: {record.model}",
         f"- {record.examples} examples, {scores.pixels:,} pixels: split `{record.split}` of `{record.dataset}`",
     ]
-    if report.errors:
-        lines.append(f"- left out, because they are broken: {len(report.errors)}")
+    if record.errors:
+        lines.append(f"- left out, because they are broken: {len(record.errors)}")
     if job.output:
         lines.append(f"- a row an image, the confusion matrix and the worst images: `{job.output}`")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ again. A run that fails or is cancelled promotes nothing.
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -17,7 +18,9 @@ from fcn_core.training_loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
-from pipeline.retraining.job import Contest, RetrainReport, RetrainStopped, challenge
+from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
+from pipeline.launch.options import HERE, Here, Launch
+from pipeline.retraining.job import Contest, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.retraining.options import RetrainJob
 from pipeline.training.curves import draw_curves
@@ -43,15 +46,16 @@ class RetrainSummary(BaseModel):
 
 
 @flow(name="retrain", validate_parameters=True)
-def retrain(job: RetrainJob) -> RetrainSummary:
-    """Train a challenger, promote it if it beats the champion, and have it label what `job.relabel` says.
+def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
+    """Train a challenger, promote it if it beats the champion, and have it label what `job.relabel` says. Training,
+    scoring and labelling run here, or where `launch` says.
 
     Fails, with the reason in its first line, when anything goes wrong; a challenger that loses is no failure.
     """
     observer = _FlowObserver()
     try:
-        report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task)
-    except RetrainStopped as stopped:
+        report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task, _jobs_on(launch))
+    except (RetrainStopped, LaunchStopped) as stopped:
         return Cancelled(message=str(stopped))  # type: ignore[return-value]
     as_task("publish verdict", lambda: _publish_verdict(report))
     observer.finish()
@@ -66,8 +70,12 @@ def retrain(job: RetrainJob) -> RetrainSummary:
         mean_iu=contest.verdict.challenger,
         champion_mean_iu=contest.verdict.champion,
         # A flow run of its own, with the artifacts of any labelling.
-        relabelled=segment(report.relabelling) if report.relabelling is not None else None,
+        relabelled=segment(report.relabelling, launch=launch) if report.relabelling is not None else None,
     )
+
+
+def _jobs_on(launch: Launch) -> Jobs:
+    return Jobs(partial(train_on, launch), partial(evaluate_on, launch), elsewhere=not isinstance(launch, Here))
 
 
 class _FlowObserver(RetrainObserver):

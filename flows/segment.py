@@ -10,16 +10,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
-from flows.artifacts import CancelWatch, JobObserver
+from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
+from pipeline.launch.jobs import LaunchStopped, segment_on
+from pipeline.launch.options import HERE, Here, Launch
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.job import segment as run_job
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import check_inputs
 from pipeline.storage.store import open_store
+
+STOPPED = "the run was stopped; running the flow again resumes it"
 
 MASKS_TO_COMPARE = 200
 """Pairs of masks that the gate looks at: what it judges are the areas, which the tables hold."""
@@ -45,18 +48,23 @@ class SegmentSummary(BaseModel):
 
 
 @flow(name="segment", validate_parameters=True)
-def segment(job: SegmentJob, compare_limit: float | None = None) -> SegmentSummary:
-    """Label what is new under `job.source`. Fails, with the reason in its first line, when too many images do.
+def segment(job: SegmentJob, compare_limit: float | None = None, launch: Launch = HERE) -> SegmentSummary:
+    """Label what is new under `job.source`, here or where `launch` says. Fails, with the reason in its first line, when
+    too many images do.
 
     With `compare_limit` also when the class areas have shifted by more than that since the run before, see `fcn
     compare`: Jensen-Shannon divergence in bits, 0 to 1.
     """
-    prepare(job)
-    report = run(job)
+    if isinstance(launch, Here):
+        prepare(job)
+    try:
+        report = run(job, launch)
+    except LaunchStopped:
+        return Cancelled(message=STOPPED)  # type: ignore[return-value]
     if report.aborted:
         raise TooManyErrors(f"{report.aborted}; running the flow again resumes it")
     if report.state != "finished":
-        return Cancelled(message="the run was stopped; running the flow again resumes it")  # type: ignore[return-value]
+        return Cancelled(message=STOPPED)  # type: ignore[return-value]
     summary = publish(job, report)
     if report.too_many_errors:
         raise TooManyErrors(
@@ -77,11 +85,11 @@ def prepare(job: SegmentJob) -> None:
     )
 
 
-@task(cache_policy=NO_CACHE)
-def run(job: SegmentJob) -> RunReport:
-    """Do the job, from plan to tables, with its progress as an artifact."""
+@task(cache_policy=NO_CACHE, **WHILE_AWAY)
+def run(job: SegmentJob, launch: Launch) -> RunReport:
+    """Do the job, from plan to tables, with its progress as an artifact. A retry finds the job that runs elsewhere."""
     observer = JobObserver()
-    report = run_job(job, observer, CancelWatch())
+    report = segment_on(launch, job, observer, CancelWatch())
     if report.state == "finished":
         observer.finish()
     return report

@@ -5,6 +5,7 @@ as the champion. The same job again goes on where it ended: training at its newe
 once is never promoted again by itself.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,17 +22,20 @@ from pipeline.data.report import EXPLANATIONS, DataReport
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
+from pipeline.evaluation.options import EvaluateJob
 from pipeline.evaluation.promotion import Verdict, compare_evaluations
 from pipeline.models.load import load_bundle
 from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_reference, open_registry
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.retraining.options import RetrainJob
 from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.placement import place
 from pipeline.segmentation.prepare import check_places
 from pipeline.storage.store import open_store
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import TrainObserver, TrainReport, train
+from pipeline.training.options import TrainJob
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import check_inputs
 from pipeline.training.store import TrainStore
@@ -108,11 +112,31 @@ def retrain(
     return replace(report, relabelled=segment(report.relabelling, ActorsPart(observer, "labelling"), should_stop))
 
 
+@dataclass(frozen=True)
+class Jobs:
+    """What trains and what scores: the jobs themselves, or the like of them that run elsewhere.
+
+    `elsewhere`: this process needs no Ray for them.
+    """
+
+    train: Callable[[TrainJob, TrainObserver, Callable[[], bool]], TrainReport]
+    score: Callable[[EvaluateJob, Observer, Callable[[], bool]], EvaluationRecord]
+    elsewhere: bool = False
+
+
+def _score_here(job: EvaluateJob, observer: Observer, should_stop: Callable[[], bool]) -> EvaluationRecord:
+    return evaluate(job, observer, should_stop).record
+
+
+JOBS_HERE = Jobs(train, _score_here)
+
+
 def challenge(
     job: RetrainJob,
     observer: RetrainObserver | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     run: Run = _here,
+    jobs: Jobs = JOBS_HERE,
 ) -> RetrainReport:
     """A retraining but for the labelling, step by step.
 
@@ -120,10 +144,10 @@ def challenge(
     can be known before anything is trained, BadData among it; RetrainStopped when `should_stop` turned true;
     PipelineError when the machinery fails. Nothing was promoted then.
     """
-    work = _Challenge(job.dated(datetime.now(UTC)), observer or RetrainObserver(), should_stop)
+    work = _Challenge(job.dated(datetime.now(UTC)), observer or RetrainObserver(), should_stop, jobs)
     run("check data", work.check)
     # One Ray for all that follows, where it is a private one.
-    with cluster.connect(job.ray_address):
+    with contextlib.nullcontext() if jobs.elsewhere else cluster.connect(job.ray_address):
         trained = run("train", work.train)
         challenger = run("score challenger", partial(work.score_challenger, trained))
         while True:
@@ -141,7 +165,8 @@ def challenge(
 class _Challenge:
     """One call of `challenge`: what its steps do, and what they share."""
 
-    def __init__(self, job: RetrainJob, observer: RetrainObserver, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, job: RetrainJob, observer: RetrainObserver, should_stop: Callable[[], bool], jobs: Jobs) -> None:
+        self._jobs = jobs
         self._job = job
         self._observer = observer
         self._should_stop = should_stop
@@ -167,7 +192,7 @@ class _Challenge:
             self._check_classes(champion, self._labels)
         if job.relabel is not None:
             check_places(job.relabel, job.relabel.key_list)
-        if not cluster.is_remote(job.ray_address):
+        if not self._jobs.elsewhere and not cluster.is_remote(job.ray_address):
             check_fits(job, cluster.nodes()[0])
             for options in (job.evaluation, job.relabel):
                 if options is not None:
@@ -201,7 +226,7 @@ class _Challenge:
 
     def train(self) -> TrainReport:
         """Train the challenger to its end, or what is left of that."""
-        report = train(self._job, TrainingPart(self._observer), self._should_stop)
+        report = self._jobs.train(self._job, TrainingPart(self._observer), self._should_stop)
         if report.state != "finished":
             raise RetrainStopped(f"{_STOPPED} at step {report.steps}")
         if report.nothing_to_do:
@@ -236,7 +261,7 @@ class _Challenge:
         self._check_stop()
         job = self._job.evaluation_of(model, self._registry.uri, self._store.at(f"evaluation/{role}").uri)
         try:
-            return evaluate(job, ActorsPart(self._observer, f"scoring the {role}"), self._should_stop).record
+            return self._jobs.score(job, ActorsPart(self._observer, f"scoring the {role}"), self._should_stop)
         except EvaluationStopped as error:
             raise RetrainStopped(_STOPPED) from error
 

@@ -22,7 +22,7 @@ from tests.docs.checks import all_options, check_command, check_in_prose, check_
 from tests.docs.site import copy_site, make_buckets, make_site
 from tests.labellings import CAR, ROAD, striped, write_run
 
-pytestmark = pytest.mark.timeout(600)  # a minute where nothing else runs
+pytestmark = pytest.mark.timeout(1200)  # a minute where nothing else runs
 
 RUN = (
     "README.md",
@@ -233,7 +233,7 @@ def results(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> list[
         place = copy_site(folder / "site", folder / page.replace("/", "-"))
         plan.append({"page": page, "folder": str(place), "steps": steps(page, ids)})
     credentials = str(folder / "credentials")
-    return run_pages(plan, folder, 560, AWS_SHARED_CREDENTIALS_FILE=credentials, OMP_NUM_THREADS="1")
+    return run_pages(plan, folder, 1150, AWS_SHARED_CREDENTIALS_FILE=credentials, OMP_NUM_THREADS="1")
 
 
 @pytest.mark.parametrize("page", RUNNABLE)

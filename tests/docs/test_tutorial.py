@@ -12,7 +12,7 @@ from tests.docs.test_snippets import run_pages
 
 PAGE = "docs/tutorial.md"
 
-pytestmark = pytest.mark.timeout(600)  # a minute and a half where nothing else runs
+pytestmark = pytest.mark.timeout(1200)  # a minute and a half where nothing else runs
 
 
 def _steps(folder: Path) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     place = folder / "place"
     place.mkdir()
     return place, run_pages(
-        [{"page": PAGE, "folder": str(place), "steps": _steps(place)}], folder, 560, OMP_NUM_THREADS="1"
+        [{"page": PAGE, "folder": str(place), "steps": _steps(place)}], folder, 1150, OMP_NUM_THREADS="1"
     )
 
 

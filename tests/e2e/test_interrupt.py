@@ -15,10 +15,12 @@ from pipeline.storage.store import open_store
 from tests.samples import fill
 
 IMAGES = 120
+MARK = "FCN_TEST_OUTPUT"
 
 
 def start(source: Path, output: Path, bundle: Path) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment[MARK] = str(output)
     command = [
         sys.executable,
         "-c",
@@ -50,16 +52,19 @@ def wait_for_a_shard(driver: subprocess.Popen[str]) -> None:
     pytest.fail("the driver ended before its first shard")
 
 
-def run_processes() -> set[int]:
-    """Our Ray actors and codec workers that are alive."""
+def run_processes(output: Path) -> set[int]:
+    """The Ray actors and codec workers that work on `output`, orphans too: by the environment they inherited."""
     found = set()
+    mark = f"{MARK}={output}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if command.startswith(b"ray::_ShardWorker") or b"pipeline.codec.worker_main" in command:
+            works = command.startswith(b"ray::_ShardWorker") or b"pipeline.codec.worker_main" in command
+            if works and mark in environment.split(b"\0"):
                 found.add(int(entry.name))
     return found
 
@@ -70,9 +75,9 @@ def test_the_same_command_finishes_what_a_stopped_driver_left(
 ) -> None:
     source, output = tmp_path / "photos", tmp_path / "labels"
     fill(source, IMAGES, size=(320, 240))
-    others = run_processes()
     driver = start(source, output, model_dir)
     wait_for_a_shard(driver)
+    assert run_processes(output), "the test looks for what would be left"
     driver.send_signal(how)
     _, rest = driver.communicate(timeout=60)
     store = open_store(str(output))
@@ -96,6 +101,6 @@ def test_the_same_command_finishes_what_a_stopped_driver_left(
     assert len(list(store.list("masks/"))) == IMAGES
     assert [found.state for found in records(store)] == ["finished"]
     deadline = time.monotonic() + 30
-    while run_processes() - others and time.monotonic() < deadline:
+    while run_processes(output) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert run_processes() - others == set(), "actors or codecs outlived their driver"
+    assert run_processes(output) == set(), "actors or codecs outlived their driver"

@@ -1,0 +1,170 @@
+"""A job as a RayJob of Kubernetes: KubeRay makes a Ray cluster for it, runs it, and takes the cluster away.
+
+The resource is built as data from the site's own template, which has images, sizes and the service account that the
+pods get their storage credentials by.
+"""
+
+import contextlib
+import copy
+import shlex
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command, launch_id, next_attempt
+from pipeline.launch.options import OnKubeRay
+from pipeline.launch.work import Work
+from pipeline.storage.store import read_object
+
+GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+WORK_LABEL = "fcn-pipeline/work"
+
+_ENDED = {"Complete", "Failed"}
+
+T = TypeVar("T")
+
+
+def rayjob(work: Work, name: str, template: dict[str, Any], keep_seconds: int) -> dict[str, Any]:
+    """The RayJob that runs `work`: the template with name, label, command and lifetime filled in."""
+    resource = copy.deepcopy(template)
+    metadata = resource.setdefault("metadata", {})
+    metadata["name"] = name
+    metadata.setdefault("labels", {})[WORK_LABEL] = work.name
+    for other in ("namespace", "generateName"):  # the options say where, and `name` what it is called
+        metadata.pop(other, None)
+    resource["spec"] |= {
+        "entrypoint": shlex.join(command(work, name)),
+        "jobId": name,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": keep_seconds,
+        # What resumes a job is the storage; a second try by the operator would have the same id and an old outcome.
+        "backoffLimit": 0,
+    }
+    return resource
+
+
+def read_template(uri: str) -> dict[str, Any]:
+    """The RayJob in a YAML file. Raises InputError for anything else."""
+    try:
+        template = yaml.safe_load(read_object(uri))
+    except yaml.YAMLError as error:
+        raise InputError(f"{uri} is no YAML ({' '.join(str(error).split())}); it should hold a RayJob") from error
+    if not isinstance(template, dict) or template.get("kind") != "RayJob":
+        found = template.get("kind") if isinstance(template, dict) else type(template).__name__
+        raise InputError(f"{uri} holds {found!r}; the template should be one RayJob ({GROUP}/{VERSION})")
+    if "rayClusterSpec" not in (template.get("spec") or {}):
+        raise InputError(f"{uri}: spec.rayClusterSpec is missing; it says which images and how many pods")
+    return template
+
+
+class KubeRayLauncher:
+    """See `Launcher`."""
+
+    def __init__(self, options: OnKubeRay, api: Any = None) -> None:
+        """`api` is a kubernetes CustomObjectsApi; default: of the kubeconfig, or of the pod this runs in."""
+        self._options = options
+        self._template = read_template(options.template)
+        self._api = api or _connect()
+
+    def find(self, work: Work) -> str | None:
+        return _running(self._list(work))
+
+    def submit(self, work: Work) -> str:
+        items = self._list(work)
+        running = _running(items)
+        if running is not None:
+            return running  # somebody was quicker
+        name = launch_id(work, next_attempt(work, [item["metadata"]["name"] for item in items]))
+        resource = rayjob(work, name, self._template, self._options.keep_seconds)
+        with contextlib.suppress(_Conflict):  # two have seen none and submit at once, under the same name
+            self._ask(
+                lambda: self._api.create_namespaced_custom_object(
+                    GROUP, VERSION, self._options.namespace, PLURAL, resource
+                )
+            )
+        return name
+
+    def status(self, launch_id: str) -> LaunchStatus:
+        try:
+            item = self._ask(
+                lambda: self._api.get_namespaced_custom_object(
+                    GROUP, VERSION, self._options.namespace, PLURAL, launch_id
+                )
+            )
+        except _Unknown:
+            return LaunchStatus("ended", "the RayJob is gone")
+        status = item.get("status", {})
+        state = status.get("jobDeploymentStatus") or "Initializing"
+        reason = " ".join(filter(None, (state, status.get("reason"), status.get("message"))))
+        if state in _ENDED:
+            return LaunchStatus("ended", reason)
+        return LaunchStatus("running" if state == "Running" else "waiting", reason)
+
+    def stop(self, launch_id: str) -> None:
+        """Delete the RayJob, and with it its cluster. The driver gets SIGTERM and the pods' grace period."""
+        with contextlib.suppress(_Unknown):  # it has ended, and its time to be looked at too
+            self._ask(
+                lambda: self._api.delete_namespaced_custom_object(
+                    GROUP, VERSION, self._options.namespace, PLURAL, launch_id
+                )
+            )
+
+    def _list(self, work: Work) -> list[dict[str, Any]]:
+        found = self._ask(
+            lambda: self._api.list_namespaced_custom_object(
+                GROUP, VERSION, self._options.namespace, PLURAL, label_selector=f"{WORK_LABEL}={work.name}"
+            )
+        )
+        return list(found["items"])
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return question()
+        except ApiException as error:
+            if error.status == 404 and "could not find the requested resource" not in str(error.body):
+                raise _Unknown("the RayJob is gone") from error
+            if error.status == 409:
+                raise _Conflict("the RayJob is there already") from error
+            if error.status is None or error.status >= 500 or error.status == 429:
+                raise LauncherUnavailable(f"Kubernetes failed ({error.status} {error.reason})") from error
+            raise InputError(
+                f"Kubernetes refused ({error.status} {error.reason}) in namespace {self._options.namespace}: "
+                f"{' '.join(str(error.body).split())[:300]}"
+            ) from error
+        except HTTPError as error:
+            raise LauncherUnavailable(f"Kubernetes does not answer: {' '.join(str(error).split())[:300]}") from error
+
+
+def _running(items: list[dict[str, Any]]) -> str | None:
+    names = [
+        item["metadata"]["name"]
+        for item in items
+        if item.get("status", {}).get("jobDeploymentStatus") not in _ENDED
+        and "deletionTimestamp" not in item["metadata"]
+    ]
+    return max(names, default=None)
+
+
+class _Unknown(InputError):
+    """There is no such RayJob."""
+
+
+class _Conflict(InputError):
+    """There is such a RayJob already."""
+
+
+def _connect() -> Any:
+    try:
+        from kubernetes import client, config
+    except ImportError as error:
+        raise InputError("RayJobs need the package kubernetes; pip install 'fcn-pipeline[kubernetes]'") from error
+    try:
+        config.load_config()
+    except config.ConfigException as error:
+        raise InputError(f"no Kubernetes cluster is configured ({error}); set KUBECONFIG") from error
+    return client.CustomObjectsApi()

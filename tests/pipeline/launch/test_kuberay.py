@@ -1,0 +1,271 @@
+"""The KubeRay launcher, through the real kubernetes client, against an API server that keeps RayJobs in memory."""
+
+import json
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
+
+from pipeline.cli.launched import main as launched
+from pipeline.errors import InputError, PipelineError
+from pipeline.launch.follow import follow
+from pipeline.launch.kuberay import KubeRayLauncher, rayjob, read_template
+from pipeline.launch.launcher import LauncherUnavailable
+from pipeline.launch.options import OnKubeRay
+from pipeline.launch.work import Work, read_outcome
+from pipeline.segmentation.options import SegmentJob
+from tests.deploy.manifests import SCHEMAS, problems
+from tests.samples import fill
+
+ROOT = Path(__file__).parents[3]
+TEMPLATE = ROOT / "deploy" / "kuberay" / "rayjob.yaml"
+PATH = re.compile(r"/apis/ray\.io/v1/namespaces/labels/rayjobs(?:/([^/?]+))?$")
+
+
+class Kubernetes:
+    """RayJobs of the namespace `labels`, as an API server keeps them. `failing` is the status of the next answer."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.failing: int | None = None
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(outer.read(*self._asked()))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(outer.create(body))
+
+            def do_DELETE(self) -> None:
+                self._answer(outer.delete(self._asked()[0] or ""))
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def _asked(self) -> tuple[str | None, str | None]:
+                split = urlsplit(self.path)
+                found = PATH.fullmatch(split.path)
+                assert found, self.path
+                return found[1], parse_qs(split.query).get("labelSelector", [None])[0]
+
+            def _answer(self, answer: tuple[int, dict[str, Any]]) -> None:
+                status, body = (outer.failing, {}) if outer.failing else answer
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def read(self, name: str | None, selector: str | None) -> tuple[int, dict[str, Any]]:
+        if name is not None:
+            return (200, self.jobs[name]) if name in self.jobs else (404, {"message": "not found"})
+        label, _, value = (selector or "").partition("=")
+        found = [job for job in self.jobs.values() if job["metadata"]["labels"].get(label) == value]
+        return 200, {"items": found}
+
+    def create(self, job: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = job["metadata"]["name"]
+        if name in self.jobs:
+            return 409, {"message": "already exists"}
+        self.jobs[name] = job
+        return 201, job
+
+    def delete(self, name: str) -> tuple[int, dict[str, Any]]:
+        return (200, {}) if self.jobs.pop(name, None) else (404, {"message": "not found"})
+
+    def stands(self, name: str, state: str) -> None:
+        """The operator's doing: how a job stands."""
+        self.jobs[name]["status"] = {"jobDeploymentStatus": state}
+
+
+class Silent:
+    def phase(self, name: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@pytest.fixture
+def kubernetes() -> Iterator[Kubernetes]:
+    site = Kubernetes()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+@pytest.fixture
+def launcher(kubernetes: Kubernetes) -> KubeRayLauncher:
+    host, port = kubernetes.server.server_address[:2]
+    configuration = Configuration(host=f"http://{host!s}:{port}")
+    configuration.retries = False
+    api = CustomObjectsApi(ApiClient(configuration))
+    return KubeRayLauncher(OnKubeRay(namespace="labels", template=str(TEMPLATE)), api)
+
+
+@pytest.fixture
+def work(tmp_path: Path, model_dir: Path) -> Work:
+    (tmp_path / "photos").mkdir()
+    fill(tmp_path / "photos", 2)
+    return Work.of(
+        SegmentJob(source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), device="cpu")
+    )
+
+
+def test_what_is_built_is_a_valid_rayjob_that_runs_the_work(work: Work) -> None:
+    template = read_template(str(TEMPLATE))
+    before = json.dumps(template)
+    resource = rayjob(work, f"{work.name}-1", template, keep_seconds=60)
+    assert problems(resource) == []
+    assert len(resource["metadata"]["name"]) <= 47, "KubeRay derives longer names from it"
+    *command, name, text = shlex.split(resource["spec"]["entrypoint"])
+    assert command == ["python", "-m", "pipeline.cli.launched"]
+    assert name == f"{work.name}-1"
+    assert Work.model_validate_json(text) == work
+    assert resource["spec"]["shutdownAfterJobFinishes"]
+    assert json.dumps(template) == before, "the template is left as it is"
+
+
+@pytest.mark.skipif(SCHEMAS is None, reason="needs KubeRay's schemas: FCN_KUBERAY_SCHEMAS")
+def test_a_misspelt_field_of_what_is_built_is_noticed(work: Work) -> None:
+    resource = rayjob(work, f"{work.name}-1", read_template(str(TEMPLATE)), keep_seconds=60)
+    resource["spec"]["shutdownAfterJobFinish"] = True
+    assert problems(resource) != []
+
+
+def test_a_job_is_submitted_followed_and_found_again(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    assert launcher.find(work) is None
+    name = launcher.submit(work)
+    assert name == f"{work.name}-1"
+    assert launcher.find(work) == name
+    assert launcher.submit(work) == name, "while it runs there is no second one"
+    assert launcher.status(name).state == "waiting"
+    kubernetes.stands(name, "Running")
+    assert launcher.status(name).state == "running"
+    kubernetes.stands(name, "Complete")
+    assert launcher.status(name).state == "ended"
+    assert launcher.find(work) is None, "one that has ended is not followed again"
+    assert launcher.submit(work) == f"{work.name}-2"
+
+
+def test_the_outcome_comes_from_the_output_and_outlives_the_cluster(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, ray_cluster: None
+) -> None:
+    """The driver runs here as it would in the RayJob's pod: by the entrypoint's own arguments."""
+
+    def when_running() -> None:
+        (name,) = kubernetes.jobs
+        *_, launch_id, text = shlex.split(kubernetes.jobs[name]["spec"]["entrypoint"])
+        if "status" not in kubernetes.jobs[name]:
+            assert launched(launch_id, text) == 0
+            kubernetes.stands(name, "Complete")
+
+    outcome = follow(launcher, work, Silent(), lambda: False, when_running, poll_seconds=0.05)
+    assert outcome.state == "finished"
+    assert outcome.report is not None
+    assert outcome.report["counts"]["ok"] == 2
+    kubernetes.jobs.clear()
+    assert read_outcome(work, f"{work.name}-1") == outcome
+    assert launcher.submit(work) == f"{work.name}-2", "an old outcome is never taken for that of a new launch"
+
+
+def test_a_stop_deletes_the_job(kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work) -> None:
+    asked: list[bool] = []
+    outcome = follow(launcher, work, Silent(), lambda: bool(asked), lambda: asked.append(True), poll_seconds=0.05)
+    assert outcome.state == "interrupted"
+    assert kubernetes.jobs == {}
+
+
+def test_an_interrupt_deletes_the_job_and_goes_on_up(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(launcher, work, Silent(), lambda: False, interrupt, poll_seconds=0.05)
+    assert kubernetes.jobs == {}
+
+
+def test_a_failure_of_the_follower_leaves_the_job_alone(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    def fail() -> None:
+        raise OSError("the follower's disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        follow(launcher, work, Silent(), lambda: False, fail, poll_seconds=0.05)
+    assert launcher.find(work) == f"{work.name}-1"
+
+
+def test_a_job_that_ended_without_a_word_is_a_failure_that_says_so(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    with pytest.raises(PipelineError, match=r"ended without an outcome \(Failed"):
+        follow(
+            launcher,
+            work,
+            Silent(),
+            lambda: False,
+            lambda: kubernetes.stands(f"{work.name}-1", "Failed"),
+            poll_seconds=0.05,
+        )
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, InputError), (503, LauncherUnavailable)])
+def test_a_refusal_and_an_absence_are_told_apart(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, status: int, error: type[Exception]
+) -> None:
+    kubernetes.failing = status
+    with pytest.raises(error, match=str(status)):
+        launcher.find(work)
+
+
+def test_a_place_that_is_away_for_a_moment_is_asked_again(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    launcher.submit(work)
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            kubernetes.failing = 503
+            threading.Timer(0.3, back).start()
+
+    def back() -> None:
+        kubernetes.stands(f"{work.name}-1", "Failed")
+        kubernetes.failing = None
+
+    with pytest.raises(PipelineError, match="without an outcome"):
+        follow(launcher, work, Silent(), lambda: False, look, poll_seconds=0.05)
+    assert len(looks) == 2, "before it was away, and once it had ended"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("kind: RayCluster\n", "holds 'RayCluster'"),
+        ("- a\n- b\n", "holds 'list'"),
+        ("kind: RayJob\nspec: {}\n", "rayClusterSpec is missing"),
+        ("kind: [\n", "is no YAML"),
+    ],
+)
+def test_a_template_that_is_none_is_refused(tmp_path: Path, text: str, found: str) -> None:
+    file = tmp_path / "rayjob.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=found):
+        read_template(str(file))
