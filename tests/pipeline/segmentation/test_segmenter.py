@@ -1,6 +1,7 @@
 """One shard, from keys to a commit, without Ray."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,27 @@ def test_a_mask_that_is_there_already_is_the_mask(source: Path, tmp_path: Path) 
     row = rows_of(output)["0000.jpg"]
     assert row["mask_sha256"] == hashlib.sha256(png).hexdigest()
     assert {area["class_id"]: area["pixels"] for area in row["areas"]} == {4: 62 * 96, 9: 10 * 96}
+
+
+def test_two_processors_that_commit_the_same_shard_agree(source: Path, tmp_path: Path) -> None:
+    """An actor that was cut off is taken for lost, its shard is done elsewhere, and then it finishes after all."""
+    output = tmp_path / "labels"
+    shard, spec = shard_of(source), spec_for(source, output)
+    zombie, successor = (Segmenter(spec, BUNDLE.to_files()) for _ in range(2))
+    try:
+        with ThreadPoolExecutor(2) as both:
+            at_once = list(both.map(lambda worker: worker.process(shard), (zombie, successor)))
+        files = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        late = zombie.process(shard)
+    finally:
+        zombie.close()
+        successor.close()
+    for outcome in (*at_once, late):
+        assert (outcome.ok, dict(outcome.errors)) == (6, {"truncated": 1})
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == files
+    run(spec_for(source, tmp_path / "alone"), shard)
+    alone = {path.relative_to(tmp_path / "alone"): path.read_bytes() for path in (tmp_path / "alone").rglob("*.p*")}
+    assert {path.relative_to(output): data for path, data in files.items()} == alone
 
 
 def test_a_damaged_mask_in_the_way_is_replaced(source: Path, tmp_path: Path) -> None:
