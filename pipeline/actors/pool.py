@@ -46,13 +46,18 @@ MAX_EXAMINATIONS = 3
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How many actors, and what each needs. `elastic`: more of them as soon as more nodes have room for them."""
+    """How many actors, and what each needs. With `grow_to` up to so many, as soon as nodes join that have the room."""
 
     actors: int
     cpus: float
     gpus: float = 0.0
     placement_timeout: float = 60.0
-    elastic: bool = False
+    grow_to: int | None = None
+
+    def limited_to(self, shards: int) -> "PoolSpec":
+        """The same with no more actors than there are shards."""
+        grow_to = None if self.grow_to is None else min(self.grow_to, shards)
+        return replace(self, actors=min(self.actors, shards), grow_to=grow_to)
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,10 @@ class ShardPool:
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
         crew = self._crew
-        if self._spec.elastic:
+        if self._spec.grow_to is not None:
             # Never fewer than there were: what waits for a place tells an autoscaler to replace a lost node.
-            self._wanted = max(self._wanted, cluster.count_fitting(crew.nodes, self._spec.cpus, self._spec.gpus))
+            room = cluster.count_fitting(crew.nodes, self._spec.cpus, self._spec.gpus)
+            self._wanted = max(self._wanted, min(room, self._spec.grow_to))
         # The quarantine's actor takes the place of one of ours, else it might never be placed.
         wanted = self._wanted - 1 if self._quarantine else self._wanted
         for member in [member for member in crew.members if member.leaving and not member.shards]:

@@ -226,7 +226,7 @@ def _run(
         meter.update(state)
 
     pool = ShardPool(
-        replace(placement.pool, actors=min(placement.pool.actors, shards)),
+        placement.pool.limited_to(shards),
         Evaluator,
         spec,
         ray.put(inputs.model.bundle.to_files()),

@@ -277,8 +277,7 @@ class _Driver:
                 image_memory=self._job.image_memory,
             )
             files = ray.put(self._inputs.bundle.to_files())
-            actors = min(resolved.pool.actors, manifest.shards - len(committed))
-            pool = ShardPool(replace(resolved.pool, actors=actors), Segmenter, spec, files)
+            pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)
             writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
             self._observer.phase("segmenting")
             try:

@@ -3,6 +3,7 @@
 Everything that runs a model in Ray actors asks here, so that a model is scored as it labels.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def place(
         gpus = 1.0 if options.device != "cpu" and any(node.gpus for node in nodes) else 0.0
     cpus = options.cpus_per_actor or (before.threads if before.threads and not gpus else _default_cpus(nodes, gpus))
     actors = _count_actors(options, nodes, cpus, gpus)
-    pool = PoolSpec(actors, cpus, gpus, options.placement_timeout, elastic=options.actors is None)
+    pool = PoolSpec(actors, cpus, gpus, options.placement_timeout, grow_to=None if options.actors else sys.maxsize)
     settings = _settle(options, before, cpus, pool, on_note)
     on_gpu = settings.device != "cpu"
     return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))

@@ -53,7 +53,8 @@ def test_killed_codec_workers_change_nothing(seed: int, site: Site, tmp_path: Pa
 def test_a_killed_driver_is_resumed_by_the_same_job(seed: int, site: Site, tmp_path: Path) -> None:
     moment = Moment("driver", seed)
     output = tmp_path / "labels"
-    job = small_job(site.source, output, site.model, ray_address=ray.get_runtime_context().gcs_address)
+    address = ray.get_runtime_context().gcs_address
+    job = small_job(site.source, output, site.model, ray_address=address, actors=1)
     code = "import sys; from pipeline import SegmentJob, segment; segment(SegmentJob.model_validate_json(sys.argv[1]))"
     with (tmp_path / "log").open("wb") as log:
         driver = subprocess.Popen([sys.executable, "-c", code, job.model_dump_json()], stderr=log)

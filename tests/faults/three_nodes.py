@@ -106,7 +106,7 @@ class Nodes:
             if state.shards_in_flight:
                 self.complete()
 
-        pool = ShardPool(PoolSpec(actors=1, cpus=1, elastic=True), WaitsForCompany, Path(notes))
+        pool = ShardPool(PoolSpec(actors=1, cpus=1, grow_to=2), WaitsForCompany, Path(notes))
         done: list[str] = []
         pool.run(shards(8), done.append, on_progress, lambda: False)
         return {"nodes": len(set(done)), "shards": len(done)}

@@ -269,3 +269,13 @@ def test_more_actors_than_fit_still_make_progress() -> None:
     assert complete
     assert len(done) == 20
     assert max(state.ready for state in states) == 2
+
+
+def test_a_pool_that_grows_grows_to_the_nodes_but_not_beyond_its_shards() -> None:
+    grows = PoolSpec(actors=1, cpus=1, grow_to=100)
+    assert grows.limited_to(3) == PoolSpec(actors=1, cpus=1, grow_to=3)
+    assert PoolSpec(actors=8, cpus=1).limited_to(3) == PoolSpec(actors=3, cpus=1)
+    complete, done, states = work(ShardPool(grows.limited_to(3), Steady, 0.5), 3)
+    assert complete
+    assert len(done) == 3
+    assert max(state.wanted for state in states) == 3, "there is room for eight, and work for three"
