@@ -38,6 +38,7 @@ _ENTRY = (
 def serve(pipe: Connection, count: int, delay: float) -> None:
     """Buckets named 0, 1, ... with the keys of LAYOUTS, until the process is ended. Sends the port."""
     buckets = [sorted(map(layout, range(count))) for layout in LAYOUTS.values()]
+    entries = [[_ENTRY.format(key) for key in keys] for keys in buckets]  # made before: the server's time is not asked
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -46,7 +47,8 @@ def serve(pipe: Connection, count: int, delay: float) -> None:
             time.sleep(delay)
             place = urlsplit(self.path)
             asked = {name: values[0] for name, values in parse_qs(place.query).items()}
-            keys = buckets[int(place.path.strip("/").removeprefix("bucket-"))]
+            number = int(place.path.strip("/").removeprefix("bucket-"))
+            keys = buckets[number]
             start = bisect_right(keys, asked.get("continuation-token") or asked.get("start-after", ""))
             page = keys[start : start + 1000]
             more = start + 1000 < len(keys)
@@ -54,7 +56,7 @@ def serve(pipe: Connection, count: int, delay: float) -> None:
             body = (
                 '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<EncodingType>url</EncodingType><KeyCount>{len(page)}</KeyCount><MaxKeys>1000</MaxKeys>"
-                f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(map(_ENTRY.format, page))}"
+                f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(entries[number][start : start + 1000])}"
                 "</ListBucketResult>"
             ).encode()
             self.send_response(200)

@@ -44,6 +44,7 @@ class _Range:
     fetching: Future[Page] | None = None
     finished: bool = False
     seen: list[ObjectInfo] | None = None  # the newest page, until the range was cut by it
+    tried: int | None = None  # the place in keys where `after` has a character that no key had there before
 
     @property
     def untouched(self) -> bool:
@@ -71,6 +72,8 @@ class _Listing:
         self._prefix = prefix
         self._ranges = [_Range(first.end, None, seen=first.objects)]
         self._taken = 1
+        self._names = Names()
+        self._names.learn(first.objects)
 
     def objects(self) -> Iterator[ObjectInfo]:
         threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, "list")
@@ -115,11 +118,13 @@ class _Listing:
                 continue
             keys = [info.key for info in part.seen]
             part.seen = []  # cut once by each page
-            points = cuts(keys, part.until, floor=len(self._prefix))
+            points = cuts(keys, part.until, self._names, floor=len(self._prefix))
             if points:
-                ends = [*points[1:], part.until]
-                part.until = points[0]
-                self._ranges[place + 1 : place + 1] = map(_Range, points, ends)
+                ends = [*(point for point, _ in points[1:]), part.until]
+                part.until = points[0][0]
+                self._ranges[place + 1 : place + 1] = [
+                    _Range(after, until, tried=tried) for (after, tried), until in zip(points, ends, strict=True)
+                ]
                 return True
         return False
 
@@ -127,7 +132,11 @@ class _Listing:
         for place, part in enumerate(self._ranges):
             if part.fetching is not None and part.fetching.done():
                 page, part.fetching = part.fetching.result(), None
+                self._names.learn(page.objects)
                 self._sort_in(place, page)
+                if part.tried is not None and not part.pages:
+                    self._names.closed.add(part.tried)
+                part.tried = None
 
     def _sort_in(self, place: int, page: Page) -> None:
         """Give the page to the range that asked for it, and what lies beyond to those behind it that are untouched."""
@@ -148,12 +157,30 @@ class _Listing:
             return
 
 
-def cuts(keys: Sequence[str], until: str | None, *, floor: int = 0) -> list[str]:
+@dataclass
+class Names:
+    """What the names of a listing have in common: the characters that stand at each place of a key.
+
+    `closed` are places where a character beyond those was tried in vain.
+    """
+
+    at: dict[int, set[str]] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
+
+    def learn(self, objects: Sequence[ObjectInfo]) -> None:
+        """Look at some keys of a page."""
+        for info in objects[:: -(-len(objects) // _SAMPLED_KEYS) or 1]:
+            for place, char in enumerate(info.key):
+                self.at.setdefault(place, set()).add(char)
+
+
+def cuts(keys: Sequence[str], until: str | None, names: Names, *, floor: int = 0) -> list[tuple[str, int | None]]:
     """Where to cut the keys between the last of `keys`, one page, and `until`, so that parts hold a few pages each.
 
     Names count: by digits, hexadecimal digits or letters. The characters they count with are those that differ within
     the page; how many keys share a beginning follows from how far the page came. So the next places are the page's last
     key with one of its characters raised, from the back to the front, but not within its first `floor` characters.
+    Raised to characters that were seen at that place before, and to one that was not: then the place is given as well.
     """
     first, last = keys[0], keys[-1]
     differing = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
@@ -165,21 +192,26 @@ def cuts(keys: Sequence[str], until: str | None, *, floor: int = 0) -> list[str]
     if shared < len(first) and first[shared] in alphabet and last[shared : shared + 1] in alphabet:
         below /= max(1, alphabet.index(last[shared]) - alphabet.index(first[shared]))
     wanted, limit = _PAGES_A_PART * len(keys), PAGES_AHEAD * len(keys)
-    points: list[str] = []
+    points: list[tuple[str, int | None]] = []
     covered = 0.0
     for place in range(min(shared, len(last) - 1), floor - 1, -1):
         if last[place] not in alphabet:
             continue  # a character that does not count, as in "cam" or "/"
+        known = names.at.get(place, set())
         step = max(1, math.ceil(wanted / below))
-        for index in range(alphabet.index(last[place]) + step, len(alphabet), step):
-            point = last[:place] + alphabet[index]
+        for char in alphabet[alphabet.index(last[place]) + step :: step]:
+            point, new = last[:place] + char, char not in known
             covered += step * below
             if (until is not None and point >= until) or (points and covered > limit):
                 return points
-            points.append(point)
+            if new and place in names.closed:
+                break
+            points.append((point, place if new else None))
             if len(points) == REQUESTS_AT_ONCE:
                 return points
-        below *= len(alphabet)
+            if new:
+                break
+        below *= max(2, len(known))
     return points
 
 

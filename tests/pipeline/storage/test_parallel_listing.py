@@ -66,7 +66,7 @@ def test_usual_names_are_cut_well(layout: str) -> None:
     bucket = Bucket([LAYOUTS[layout](n) for n in range(40_000)], 100)
     listed = [info.key for info in list_in_parallel(bucket.fetch)]
     assert listed == bucket.keys
-    assert len(bucket.asked) < 3 * bucket.pages
+    assert len(bucket.asked) < 2 * bucket.pages
     guessed = [after for after in bucket.asked if after is not None and after not in set(bucket.keys)]
     assert len(guessed) > bucket.pages / 20
 
