@@ -17,7 +17,7 @@ index follows from those, so whoever makes the same one writes the same files.
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,7 +58,7 @@ SHARDS_SCHEMA = pa.schema(
 
 _RESULTS = re.compile(r"results/run_id=([^/]+)/shard-(\d{8})\.parquet")
 _MANIFEST = re.compile(r"index/(\d{8}-[0-9a-f]{16})/manifest\.json")
-_FOLDER = re.compile(r"index/(\d{8}-[0-9a-f]{16})/")
+_ANY_FILE = re.compile(r"index/(\d{8}-[0-9a-f]{16})/.*")
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,15 @@ def read_history(output: Store) -> History:
 
 
 def newest_index(output: Store) -> Index | None:
-    """The complete index of the highest number, or None. Those that this version cannot read are passed over."""
-    for index_id in sorted(index_folders(output, complete=True), reverse=True):
+    """The complete index of the highest number, or None.
+
+    Those that this version cannot read, or that lack a part, are passed over: what they cover counts as in no index.
+    """
+    there = {info.key for info in output.list("index/")}
+    for index_id in sorted(_folders(there, _MANIFEST), reverse=True):
         try:
             manifest = IndexManifest.model_validate_json(output.get(manifest_key(index_id)))
-            if manifest.format == FORMAT:
+            if manifest.format == FORMAT and there >= set(_parts_of(index_id, manifest)):
                 return Index(index_id, manifest, _read_coverage(output, index_id))
         except (ObjectMissing, ValidationError):
             continue
@@ -199,10 +203,20 @@ def newest_index(output: Store) -> Index | None:
 
 
 def index_folders(output: Store, *, complete: bool) -> set[str]:
-    """Ids of the indexes under OUTPUT/index: those that are complete, or those that never were, yet or any more."""
-    keys = [info.key for info in output.list("index/")]
-    found = {match[1] for key in keys if (match := _MANIFEST.fullmatch(key))}
-    return found if complete else {match[1] for key in keys if (match := _FOLDER.match(key))} - found
+    """Ids of the indexes under OUTPUT/index: those that have a manifest, or those that never had one, or lost it."""
+    there = {info.key for info in output.list("index/")}
+    finished = _folders(there, _MANIFEST)
+    return finished if complete else _folders(there, _ANY_FILE) - finished
+
+
+def _folders(keys: Iterable[str], of: re.Pattern[str]) -> set[str]:
+    return {match[1] for key in keys if (match := of.fullmatch(key))}
+
+
+def _parts_of(index_id: str, manifest: IndexManifest) -> Iterator[str]:
+    for recipe in manifest.recipes:
+        for number in range(len(recipe.parts)):
+            yield part_key(index_id, recipe.model_id, recipe.params_id, number)
 
 
 def read_part(output: Store, index_id: str, model_id: str, params_id: str, part: int) -> pa.Table:
@@ -211,10 +225,7 @@ def read_part(output: Store, index_id: str, model_id: str, params_id: str, part:
     try:
         return read_table(output.get(key), key)
     except ObjectMissing as error:
-        raise StorageError(
-            f"{output.uri}: {key} is missing; delete the folder index/{index_id} and run again (nothing is lost: an "
-            "index is made from results)"
-        ) from error
+        raise StorageError(f"{output.uri}: {key} was deleted while it was needed; run again") from error
 
 
 class IndexReader:

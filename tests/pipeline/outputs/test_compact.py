@@ -282,22 +282,33 @@ def test_an_index_of_another_version_is_passed_over(tmp_path: Path) -> None:
     assert index.number == 1
 
 
-def test_a_part_that_is_missing_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_an_index_that_lacks_a_part_is_passed_over_and_mended(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    some_history(store)
+    compact(store)
+    whole = index_files(store)
+    store.delete(next(key for key in whole if "part-00001" in key))
+    assert newest_index(store) is None
+    assert looked_up(DoneIndex.of(store, RECIPE), [("run1/3/0.jpg", "1")]) == {("run1/3/0.jpg", "1"): "done"}
+    compact(store)
+    assert index_files(store) == whole
+
+
+def test_a_part_that_goes_or_breaks_while_it_is_needed_is_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     some_history(store)
     compact(store)
     part = next(key for key in index_files(store) if "part-00001" in key)
-    store.delete(part)
+    identities = [(f"run1/{shard}/0.jpg", "1") for shard in range(4)]
     done = DoneIndex.of(store, RECIPE)
+    store.put(part, b"rot")
     with pytest.raises(
-        StorageError, match=r"part-00001.parquet is missing; delete the folder index/00000001-\w+ and run"
+        StorageError, match=r"part-00001\.parquet is not a readable Parquet file .* move it away and run"
     ):
-        looked_up(done, [(f"run1/{shard}/0.jpg", "1") for shard in range(4)])
-    folder = part.split("/")[1]
-    for key in index_files(store):
-        assert key.startswith(f"index/{folder}/")
-        store.delete(key)
-    assert looked_up(DoneIndex.of(store, RECIPE), [("run1/3/0.jpg", "1")]) == {("run1/3/0.jpg", "1"): "done"}
+        looked_up(done, identities)
+    store.delete(part)
+    with pytest.raises(StorageError, match=r"part-00001\.parquet was deleted while it was needed; run again"):
+        looked_up(done, identities)
 
 
 def test_a_compaction_stops_when_asked_to(tmp_path: Path) -> None:
