@@ -35,6 +35,7 @@ from pipeline.cli.insight import compare, query, rank
 from pipeline.cli.model import model_app
 from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
+from pipeline.cli.runs import runs_app
 from pipeline.segmentation.options import SegmentJob, SegmentOptions
 
 NOBODY_READS = 141
@@ -65,6 +66,7 @@ app = App(
 )
 masks_app = App(name="masks", help="Masks of an output: export.")
 app.command(evaluate)
+app.command(runs_app)
 app.command(report)
 app.command(rank)
 app.command(compare)
@@ -150,35 +152,6 @@ def preview(
     screen = console.stderr_console()
     screen.print(console.class_table(totals))
     screen.print(f"confidence {confidence:.3f}; picture in {target}", markup=False)
-    return DONE
-
-
-@app.command
-def runs(output: str, *, json: Flag = False) -> int:
-    """List the runs of an output, newest first.
-
-    Parameters
-    ----------
-    output
-        The OUTPUT of `fcn segment`.
-    json
-        Print the run records as JSON.
-    """
-    from rich.console import Console
-
-    from pipeline.cli import console
-    from pipeline.outputs.runs import records
-    from pipeline.storage.store import open_store
-
-    store = open_store(output)
-    store.check_readable()
-    found = list(records(store))
-    if json:
-        console.print_json([record.model_dump(mode="json") for record in found])
-    elif found:
-        Console().print(console.runs_table(found))
-    else:
-        console.stderr_console().print(f"no runs under {output}", markup=False)
     return DONE
 
 

@@ -5,7 +5,7 @@ Everything goes to standard error; standard output is for results.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,29 @@ def observe(console: Console) -> Iterator[Observer]:
             yield observer
     else:
         yield _LineObserver(console)
+
+
+@contextmanager
+def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]:
+    """Shows the progress of a run that works elsewhere: a bar on a terminal, else a line whenever it has moved."""
+    if console.is_terminal:
+        with _BarObserver(console) as observer:
+            observer.phase(f"run {run_id}")
+            yield observer.progress
+        return
+    told: Progress | None = None
+
+    def line(progress: Progress) -> None:
+        nonlocal told
+        if told is None or progress.done != told.done:
+            told = progress
+            console.print(
+                f"run={run_id} done={progress.done}/{progress.images} errors={progress.counts.failed} "
+                f"actors={progress.actors} images_per_s={progress.images_per_second:.1f}",
+                markup=False,
+            )
+
+    yield line
 
 
 class _LineObserver(Observer):

@@ -1,0 +1,98 @@
+"""`fcn runs`: which runs an output has, and `fcn runs watch`: how one of them goes, from whatever machine.
+
+Both read the storage, which is the truth that the run's own terminal shows.
+"""
+
+import time
+from datetime import UTC, datetime
+
+from cyclopts import App
+
+from pipeline.cli.common import DONE, FAILED, INTERRUPTED, Flag
+
+runs_app = App(name="runs", help="List the runs of an output, or watch one of them.")
+
+WATCH_SECONDS = 2.0
+"""How often the storage is asked; a run writes its progress every few seconds."""
+
+SILENT_SECONDS = 90.0
+"""A run that has written nothing for so long, though it says that it runs, may have lost its driver."""
+
+
+@runs_app.default
+def runs(output: str, *, json: Flag = False) -> int:
+    """List the runs of an output, newest first.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    json
+        Print the run records as JSON.
+    """
+    from rich.console import Console
+
+    from pipeline.cli import console
+    from pipeline.outputs.runs import records
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    found = list(records(store))
+    if json:
+        console.print_json([record.model_dump(mode="json") for record in found])
+    elif found:
+        Console().print(console.runs_table(found))
+    else:
+        console.stderr_console().print(f"no runs under {output}", markup=False)
+    return DONE
+
+
+@runs_app.command
+def watch(output: str, run: str | None = None) -> int:
+    """Follow a run until it ends, from this or any other machine. Ctrl-C ends the watching, not the run.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    run
+        Its id, or the beginning of it. Default: the newest.
+    """
+    from pipeline.cli import console
+    from pipeline.outputs.current import choose_run
+    from pipeline.outputs.runs import read_progress, read_record, records
+    from pipeline.storage.store import open_store
+
+    screen = console.stderr_console()
+    store = open_store(output)
+    store.check_readable()
+    record = choose_run(store, run) if run else next(records(store), None)
+    if record is None:
+        screen.print(f"no runs under {output}", markup=False)
+        return FAILED
+    try:
+        with console.watch(screen, record.run_id) as show:
+            told_silent = False
+            while record.state == "running":
+                progress = read_progress(store, record.run_id)
+                if progress is not None:
+                    show(progress)
+                    silent = (datetime.now(UTC) - progress.updated).total_seconds()
+                    if silent > SILENT_SECONDS and not told_silent:
+                        told_silent = True
+                        screen.print(
+                            f"nothing was heard of it for {silent:.0f} s; if its driver is gone, the command that "
+                            "began it resumes it"
+                        )
+                time.sleep(WATCH_SECONDS)
+                record = read_record(store, record.run_id)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    reason = f" ({record.reason})" if record.reason else ""
+    screen.print(
+        f"run {record.run_id} {record.state}{reason}: {record.counts.ok} of {record.images} images labelled, "
+        f"{console.describe_errors(record.counts)}",
+        markup=False,
+    )
+    return DONE if record.state == "finished" else FAILED
