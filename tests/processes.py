@@ -5,25 +5,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def is_ours(pid: int) -> bool:
-    """Whether a process descends from this one: other Rays may run on the machine."""
-    while pid > 1 and pid != os.getpid():
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return pid == os.getpid()
+def descendants(root: int | None = None) -> dict[int, str]:
+    """All processes below `root`, this process unless told, and their command lines. Other Rays may run here too."""
+    parents, titles = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+    found: dict[int, str] = {}
+    front = {root or os.getpid()}
+    while front:
+        front = {pid for pid, parent in parents.items() if parent in front}
+        found |= {pid: titles[pid] for pid in front if pid in titles}
+    return found
 
 
-def descendants(mark: str) -> Iterator[int]:
+def ours(mark: str) -> Iterator[int]:
     """The ids of our processes whose command line holds `mark`."""
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if mark in command and is_ours(pid):
-            yield pid
+    return (pid for pid, title in descendants().items() if mark in title)
 
 
 def memory_of(pid: int, what: str = "VmRSS") -> int:

@@ -19,6 +19,7 @@ from pipeline.training.job import TrainObserver
 from pipeline.training.options import TrainJob
 from pipeline.training.progress import TrainProgress
 from pipeline.training.store import TrainStore
+from tests.processes import descendants
 
 LABELS = LabelSet(name="three", names=("ground", "red", "green"), palette=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
 COLOURS = np.array([[30, 30, 30], [200, 40, 40], [40, 200, 40]], np.uint8)
@@ -98,24 +99,6 @@ class Watcher(TrainObserver):
         if not self.workers or self.workers[-1] != progress.workers:
             self.workers.append(progress.workers)
         self._at_progress(progress)
-
-
-def descendants(root: int) -> dict[int, str]:
-    """All processes below `root`, and what they call themselves."""
-    parents, titles = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                titles[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-    found: dict[int, str] = {}
-    front = {root}
-    while front:
-        front = {pid for pid, parent in parents.items() if parent in front}
-        found |= {pid: titles[pid] for pid in front}
-    return found
 
 
 def training_workers(root: int | None = None) -> list[int]:

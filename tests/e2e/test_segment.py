@@ -26,6 +26,7 @@ from pipeline.segmentation.job import segment as run_job
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
+from tests.processes import ours
 from tests.samples import encode, fill, jpeg, model
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -284,16 +285,6 @@ def test_a_superseded_driver_stops_with_a_reason_and_leaves_the_run_to_its_succe
     assert run_job(job).counts.ok == 60
 
 
-def is_ours(pid: int) -> bool:
-    """Whether a process descends from this one: other Rays may run on the machine."""
-    while pid > 1 and pid != os.getpid():
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return pid == os.getpid()
-
-
 class KillsAnActor(Observer):
     """SIGKILLs the first actor process it learns of, once, when a shard has been committed."""
 
@@ -303,15 +294,10 @@ class KillsAnActor(Observer):
 
     def shard(self, run_id: str, outcome: Any, done: int, images: int) -> None:
         if self.killed is None:
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-                try:
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-                except OSError:
-                    continue
-                if command.startswith(b"ray::_ShardWorker") and is_ours(pid):
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed = pid
-                    return
+            for pid in ours("ray::_ShardWorker"):
+                os.kill(pid, signal.SIGKILL)
+                self.killed = pid
+                return
 
     def progress(self, progress: Progress) -> None:
         self.restarts = progress.restarts

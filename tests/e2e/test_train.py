@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from pipeline.training.store import TrainStore
-from tests.trainings import assert_each_once_an_epoch, descendants, job, kept, options, write_scenes
+from tests.processes import descendants
+from tests.trainings import assert_each_once_an_epoch, job, kept, options, write_scenes
 
 STEPS = 60
 DISTURBED = {

@@ -14,7 +14,7 @@ from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
-from tests.processes import descendants
+from tests.processes import ours
 
 IMAGES = 48
 SHARD_SIZE = 4
@@ -109,7 +109,7 @@ def kill_processes(mark: str) -> Callable[[Moment], list[int]]:
     """A strike: SIGKILL to some of this process's descendants whose command line holds `mark`."""
 
     def strike(moment: Moment) -> list[int]:
-        victims = sorted(descendants(mark))
+        victims = sorted(ours(mark))
         victims = moment.some_of(victims) if victims else []
         for pid in victims:
             os.kill(pid, signal.SIGKILL)

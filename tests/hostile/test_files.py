@@ -15,7 +15,7 @@ from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
 from tests.hostile.files import EXTENSIONS, IMAGE_MEMORY, MAX_PIXELS, HostileFile, hostile_files
-from tests.processes import descendants, memory_of
+from tests.processes import memory_of, ours
 
 REASONS = {
     *("empty_file", "not_an_image", "unsupported_format", "truncated", "damaged"),
@@ -37,7 +37,7 @@ def watched_codecs() -> Iterator[dict[int, int]]:
 
     def watch() -> None:
         while not over.wait(SAMPLE_SECONDS):
-            for pid in descendants("pipeline.codec.worker_main"):
+            for pid in ours("pipeline.codec.worker_main"):
                 peaks[pid] = max(peaks.get(pid, 0), memory_of(pid, "VmHWM"))
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainings import descendants
+from tests.processes import descendants
 
 TOKEN = secrets.token_hex(32)
 ROOT = Path(__file__).parents[3]
