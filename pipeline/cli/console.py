@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pipeline.cli.live_bar import LiveBar
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -90,40 +89,10 @@ class _LineObserver(Observer):
         self._console.print(text, markup=False)
 
 
-class _BarObserver(Observer):
+class _BarObserver(LiveBar, Observer):
     """A spinner for the phases and a bar for the images."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Bar(
-            SpinnerColumn(finished_text="[green]done[/]"),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "_BarObserver":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def phase(self, name: str) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(escape(name), total=None, numbers="")
-
-    def note(self, text: str) -> None:
-        self._console.print(f"[dim]{escape(text)}[/]")
-
     def progress(self, progress: Progress) -> None:
-        if self._task is None:
-            return
         if progress.actors:
             eta = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
             errors = f", [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
@@ -131,7 +100,7 @@ class _BarObserver(Observer):
         else:
             speed = "waiting for the first actor"
         numbers = f"{progress.done}/{progress.images} images, {speed}"
-        self._bar.update(self._task, total=progress.images, completed=progress.done, numbers=numbers)
+        self.show(progress.done, progress.images, numbers)
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         for example in outcome.examples:

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 
 from pipeline.cli.console import duration
+from pipeline.cli.live_bar import LiveBar
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
 
@@ -70,40 +69,13 @@ class _LineObserver(TrainObserver):
         self._console.print(text, markup=False)
 
 
-class _BarObserver(TrainObserver):
+class _BarObserver(LiveBar, TrainObserver):
     """A spinner for the phases and a bar for the steps."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Bar(
-            SpinnerColumn(finished_text="[green]done[/]"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "_BarObserver":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def phase(self, name: str) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(escape(name), total=None, numbers="")
-
-    def note(self, text: str) -> None:
-        self._console.print(f"[dim]{escape(text)}[/]")
+        super().__init__(console, bar_width=20)  # the numbers need the room
 
     def progress(self, progress: TrainProgress) -> None:
-        if self._task is None:
-            return
         numbers = f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.1f}"
         if progress.loss is not None:
             numbers += (
@@ -112,7 +84,7 @@ class _BarObserver(TrainObserver):
             )
         if progress.val_mean_iu is not None:
             numbers += f", val mean IU {progress.val_mean_iu:.3f} (best {progress.best_mean_iu:.3f})"
-        self._bar.update(self._task, total=progress.steps, completed=progress.step, numbers=numbers)
+        self.show(progress.step, progress.steps, numbers)
 
 
 def print_report(console: Console, report: TrainReport) -> None:
