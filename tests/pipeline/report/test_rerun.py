@@ -38,8 +38,11 @@ def test_what_was_about_one_call_is_left_out_and_what_is_asked_for_is_added_once
     assert words == ["fcn", "segment", "photos", "labels", "--model", "model", "--retry-errors"]
 
 
-def test_a_password_in_a_uri_is_not_shown() -> None:
-    job = SegmentJob(**PLACES | {"source": "s3://b/p?endpoint_url=http://user:secret@host:9000"})
-    line = " ".join(quoted(segment_command(job.model_dump(mode="json"))))
+def test_a_password_in_a_uri_of_an_old_record_is_not_shown() -> None:
+    """No job takes such a URI; a record that is older than this rule may have one."""
+    job = SegmentJob(**PLACES).model_dump(mode="json") | {
+        "source": "s3://b/p?endpoint_url=http://user:secret@host:9000"
+    }
+    line = " ".join(quoted(segment_command(job)))
     assert "secret" not in line
     assert "http://host:9000" in line
