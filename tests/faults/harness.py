@@ -106,10 +106,14 @@ class Striker(Observer):
 
 
 def kill_processes(mark: str) -> Callable[[Moment], list[int]]:
-    """A strike: SIGKILL to some of this process's descendants whose command line holds `mark`."""
+    """A strike: SIGKILL to some of this process's descendants whose command line holds `mark`.
+
+    To those that start from now on: what an earlier job left is on its way out, and nobody would miss it.
+    """
+    leaving = set(ours(mark))
 
     def strike(moment: Moment) -> list[int]:
-        victims = sorted(ours(mark))
+        victims = sorted(set(ours(mark)) - leaving)
         victims = moment.some_of(victims) if victims else []
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
