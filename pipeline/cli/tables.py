@@ -1,0 +1,113 @@
+"""Tables of any length, to a file or to the screen: what `fcn rank` and `fcn query` answer with."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN_ROWS = 100
+
+
+def check_table_name(path: Path, suffixes: tuple[str, ...] = (".parquet", ".csv")) -> None:
+    """Raises InputError for a file whose name does not say how to write it."""
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path} does not end in {' or '.join(suffixes)}; its name says how the table is written")
+
+
+def write_table(path: Path, rows: "pa.RecordBatchReader") -> None:
+    """Rows to a Parquet or CSV file, a batch at a time. Nested columns become JSON in CSV."""
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+                _write_csv(file, rows)
+        else:
+            with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+                for batch in _batches(rows):
+                    writer.write_batch(batch)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error}); choose another place") from error
+
+
+def _write_csv(file: TextIO, rows: "pa.RecordBatchReader") -> None:
+    import csv
+
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows.schema.names)
+    for batch in _batches(rows):
+        writer.writerows(zip(*(map(_plain, column.to_pylist()) for column in batch.columns), strict=True))
+
+
+def _plain(value: object) -> object:
+    """CSV knows no lists and structs: they become JSON."""
+    import json
+
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+
+
+def _batches(rows: "pa.RecordBatchReader") -> Any:
+    """The batches of a query; what goes wrong on the way is told as what goes wrong at its start."""
+    import pyarrow as pa
+
+    from pipeline.insight.query import describe
+
+    try:
+        yield from rows
+    except (pa.ArrowException, RuntimeError) as error:
+        raise InputError(describe(error)) from error
+
+
+def print_rows(rows: "pa.RecordBatchReader", form: Literal["csv", "json", "table"]) -> None:
+    """Rows to standard output. As a table the first SHOWN_ROWS of them, for people."""
+    if form == "json":
+        import json
+
+        for batch in _batches(rows):
+            for row in batch.to_pylist():
+                print(json.dumps(row, default=str, ensure_ascii=False))
+    elif form == "csv":
+        _write_csv(sys.stdout, rows)
+    elif rows.schema.names:
+        _print_table(rows)
+
+
+def _print_table(rows: "pa.RecordBatchReader") -> None:
+    import pyarrow as pa
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.cli import console
+
+    table = Table(box=None, pad_edge=False)
+    for field in rows.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        table.add_column(escape(console.printable(field.name)), justify="right" if numeric else "left", overflow="fold")
+    shown, more = 0, False
+    for batch in _batches(rows):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if shown == SHOWN_ROWS:
+                more = True
+                break
+            table.add_row(*(escape(console.printable(_cell(value))) for value in row))
+            shown += 1
+        if more:
+            break
+    # Wider than a terminal when it is read by another program.
+    screen = Console(highlight=False)
+    screen.print(table) if screen.is_terminal else Console(highlight=False, width=4000).print(table)
+    if more:
+        console.stderr_console().print(
+            f"the first {SHOWN_ROWS} rows; LIMIT gives others, --csv, --json and --parquet give all", markup=False
+        )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
