@@ -29,7 +29,7 @@ setup: .venv/.ready
 # What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this.
 runtime:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query,kubernetes]'
+	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query,openvino,kubernetes]'
 
 demo: setup
 	@$(BIN)/python -m flows.demo
