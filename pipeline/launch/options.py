@@ -1,4 +1,7 @@
-"""Where a job is to run, as options: one model a place, told apart by `on`."""
+"""Where a job is to run, as options: one model a place, told apart by `where`.
+
+Not by `on`, which YAML reads as true.
+"""
 
 from typing import Annotated, Literal
 
@@ -10,7 +13,7 @@ class Here(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on: Literal["here"] = "here"
+    where: Literal["here"] = "here"
 
 
 class OnRayJobs(BaseModel):
@@ -21,7 +24,7 @@ class OnRayJobs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on: Literal["ray-jobs"] = "ray-jobs"
+    where: Literal["ray-jobs"] = "ray-jobs"
     address: str = Field(
         pattern=r"^https?://",
         description="The cluster's dashboard, such as http://ray-head:8265; its Jobs API is there.",
@@ -36,7 +39,7 @@ class OnKubeRay(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on: Literal["kuberay"] = "kuberay"
+    where: Literal["kuberay"] = "kuberay"
     namespace: str = Field(default="default", description="Where the RayJob is made.")
     template: str = Field(
         description="A YAML file of a RayJob, path or URI: its Ray cluster, images and service account. The job's name "
@@ -47,6 +50,6 @@ class OnKubeRay(BaseModel):
     )
 
 
-Launch = Annotated[Here | OnRayJobs | OnKubeRay, Field(discriminator="on")]
+Launch = Annotated[Here | OnRayJobs | OnKubeRay, Field(discriminator="where")]
 
 HERE = Here()
