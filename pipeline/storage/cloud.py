@@ -84,6 +84,16 @@ class CloudStore:
             raise StorageUnavailable(f"{self._name(key)} arrived with {len(data)} of its {found.size} bytes.")
         return data
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        full = self._full(key)
+        try:
+            data = bytes(obstore.get_range(self._client(), full, start=offset, length=length))
+        except Exception as error:
+            self._raise(error, key)
+        if len(data) != length:
+            raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
+        return data
+
     def head(self, key: str) -> ObjectInfo:
         full = self._full(key)
         try:

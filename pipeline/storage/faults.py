@@ -11,7 +11,7 @@ from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 from obstore import exceptions as rust
 
-from pipeline.errors import AccessDenied, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.errors import AccessDenied, ObjectChanged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 
 _BAD_CREDENTIALS = {
     "InvalidAccessKeyId",
@@ -97,6 +97,8 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         return ObjectMissing(f"{name} does not exist.")
     if code == "PreconditionFailed" or status == 412:
         return ObjectExists(f"{name} exists already.")
+    if code == "InvalidRange" or status == 416:
+        return ObjectChanged(f"{name} ends before the bytes that were asked for.")
     if code == "RequestTimeTooSkewed":
         return AccessDenied(
             f"{name}: {where} refused the request because this machine's clock is wrong; set the clock."

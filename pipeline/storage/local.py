@@ -166,6 +166,19 @@ class LocalStore:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} bytes where the file has {after.size}.")
         return data
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        path = self._existing(key)
+        try:
+            with open(path, "rb", opener=_open_file) as file:
+                _regular(file.fileno(), key)
+                file.seek(offset)
+                data = file.read(length)
+        except OSError as error:
+            raise _fault(error, self._name(key)) from error
+        if len(data) != length:
+            raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
+        return data
+
     def head(self, key: str) -> ObjectInfo:
         path = self._existing(key)
         try:

@@ -134,6 +134,20 @@ class S3Store:
 
         return self._patiently(ask, key)
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        full = self._full(key)
+
+        def ask() -> bytes:
+            if _obstore_serves(full):
+                return bytes(obstore.get_range(self._clients.rust(), full, start=offset, length=length))
+            span = f"bytes={offset}-{offset + length - 1}"
+            return self._clients.boto().get_object(Bucket=self._address.bucket, Key=full, Range=span)["Body"].read()
+
+        data = self._patiently(ask, key)
+        if len(data) != length:
+            raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
+        return data
+
     def _is_intact(self, key: str, data: bytes, etag: str) -> bool:
         if not _MD5.fullmatch(etag) or hashlib.md5(data, usedforsecurity=False).hexdigest() == etag:
             return True

@@ -87,6 +87,12 @@ class Store(Protocol):
         when it is gone.
         """
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """`length` bytes, at least one, of the object from byte `offset`: all of them, but not proven intact.
+
+        Raises ObjectChanged when the object ends before, ObjectMissing when it is gone.
+        """
+
     def head(self, key: str) -> ObjectInfo:
         """What a listing would say of this one object. Raises ObjectMissing."""
 

@@ -34,6 +34,8 @@ IMPATIENT = StorageOptions(connect_seconds=0.3, read_seconds=0.3, retry_seconds=
 ONE_CALL_EACH: dict[str, Callable[[Store], object]] = {
     "get": lambda store: store.get("k"),
     "get_odd": lambda store: store.get("d/"),
+    "range": lambda store: store.get_range("k", 0, 1),
+    "range_odd": lambda store: store.get_range("d/", 0, 1),
     "head": lambda store: store.head("k"),
     "put": lambda store: store.put("new", b"1"),
     "put_odd": lambda store: store.put("new/", b"1"),
