@@ -155,6 +155,7 @@ class Evaluator:
             examples=tuple(tally.errors),
             pixels=tally.pixels,
             stage_seconds=self._clock.take(),
+            read_bytes=self._clock.take_bytes()[0],
         )
         return ShardScores(outcome, images_table(rows), tally.confusion.counts, tally.gallery.exhibits())
 
@@ -172,6 +173,10 @@ class Evaluator:
     def progress(self) -> dict[int, int]:
         """Examples finished so far in each shard at work."""
         return dict(self._progress)
+
+    def busy_seconds(self) -> float:
+        """How long the model has been at work so far."""
+        return self._clock.total("predict")
 
     def close(self) -> None:
         """End the codec processes and the threads."""
@@ -216,6 +221,7 @@ class Evaluator:
                 data = self.dataset.read(pair.image)
             except (OSError, KeyError) as error:
                 raise ImageError("missing", f"{pair.image} cannot be read ({error}).") from error
+        self._clock.moved(read=len(data))
         if len(data) > self.spec.image_memory:
             raise ImageError(
                 "file_too_large",

@@ -86,6 +86,8 @@ class ShardOutcome:
     examples: tuple[ErrorExample, ...]
     pixels: int
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    read_bytes: int = 0
+    written_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Segmenter:
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)
-        return summarize(shard.number, table.to_pylist(), self._clock.take())
+        return summarize(shard.number, table.to_pylist(), self._clock.take(), self._clock.take_bytes())
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
@@ -180,6 +182,10 @@ class Segmenter:
     def progress(self) -> dict[int, int]:
         """Images finished so far in each shard at work."""
         return dict(self._progress)
+
+    def busy_seconds(self) -> float:
+        """How long the model has been at work so far."""
+        return self._clock.total("predict")
 
     def close(self) -> None:
         """End the codec processes and the threads."""
@@ -217,6 +223,7 @@ class Segmenter:
             )
         with self._clock("fetch"):
             data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
+        self._clock.moved(read=len(data))
         self._reader.buffer.wait_for_room(reservation)
         with self._clock("decode"):
             image = self._codecs.decode(data).result()
@@ -232,6 +239,7 @@ class Segmenter:
             try:
                 with self._clock("put"):
                     self.output.create(mask_key, png)
+                self._clock.moved(written=len(png))
             except ObjectExists:
                 png, areas = self._adopt(mask_key, png, result)
         except ImageError as error:
@@ -323,7 +331,9 @@ def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np
     return np.bincount(mask.ravel(), minlength=labels.num_classes)[: labels.num_classes].astype(np.int64)
 
 
-def summarize(shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float]) -> ShardOutcome:
+def summarize(
+    shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float], moved: tuple[int, int] = (0, 0)
+) -> ShardOutcome:
     """The outcome of a committed shard, from the rows that were committed (which may be a rival's)."""
     failed = [row for row in rows if row["status"] != "ok"]
     return ShardOutcome(
@@ -336,6 +346,8 @@ def summarize(shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str
         ),
         pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),
         stage_seconds=stage_seconds,
+        read_bytes=moved[0],
+        written_bytes=moved[1],
     )
 
 
