@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fcn_core import Architecture, ModelBundle, Predictor, build, preset, resolve_settings
 from fcn_core.architecture import ARCHS, BACKBONES
-from fcn_core.predict import TILE_PIXELS
+from fcn_core.settings import TILE_PIXELS
 from fcn_core.tiling import plan_tiles, tiled_scores
 
 Image = npt.NDArray[np.uint8]

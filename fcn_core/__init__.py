@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
     from fcn_core.metrics import ConfusionMatrix, Scores
     from fcn_core.network import Network
-    from fcn_core.predict import Outputs, Predictor, PredictorSettings, Segmentation, resolve_settings
+    from fcn_core.predict import Outputs, Predictor, Segmentation
     from fcn_core.render import colorize, overlay
+    from fcn_core.settings import PredictorSettings, resolve_settings
     from fcn_core.train_config import TrainConfig, recipe
     from fcn_core.trainer import StepReport, Trainer
 
@@ -101,8 +102,9 @@ _MODULE_OF = {
     "fcn_core.labels": ("LabelSet", "decode_mask", "encode_mask", "preset"),
     "fcn_core.metrics": ("ConfusionMatrix", "Scores"),
     "fcn_core.network": ("Network",),
-    "fcn_core.predict": ("Outputs", "Predictor", "PredictorSettings", "Segmentation", "resolve_settings"),
+    "fcn_core.predict": ("Outputs", "Predictor", "Segmentation"),
     "fcn_core.render": ("colorize", "overlay"),
+    "fcn_core.settings": ("PredictorSettings", "resolve_settings"),
     "fcn_core.train_config": ("TrainConfig", "recipe"),
     "fcn_core.trainer": ("StepReport", "Trainer"),
 }

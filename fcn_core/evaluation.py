@@ -6,7 +6,8 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Dataset
 from fcn_core.errors import DataError
 from fcn_core.metrics import ConfusionMatrix, Scores
-from fcn_core.predict import Predictor, PredictorSettings, resolve_settings
+from fcn_core.predict import Predictor
+from fcn_core.settings import PredictorSettings, resolve_settings
 
 
 def confusion(predictor: Predictor, dataset: Dataset, indices: Sequence[int]) -> ConfusionMatrix:

@@ -17,7 +17,8 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Dataset
 from fcn_core.evaluation import check_classes, confusion
 from fcn_core.metrics import Scores
-from fcn_core.predict import Predictor, resolve_settings
+from fcn_core.predict import Predictor
+from fcn_core.settings import resolve_settings
 from fcn_core.trainer import StepReport, Trainer
 
 
@@ -143,6 +144,7 @@ class TrainingLoop:
             device=trainer.config.device,
             precision="auto" if trainer.config.precision == "bfloat16" else "float32",
             threads=torch.get_num_threads(),
+            engine="torch",  # each score is of new weights, which another engine would have to compile first
         )
         mine = range(trainer.rank, len(self.validation), trainer.world)
         matrix = confusion(Predictor(trainer.bundle(), settings), self.validation, mine)

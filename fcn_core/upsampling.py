@@ -6,7 +6,7 @@ pixel is wide, and in what is beyond the edge. So whoever needs logits a few row
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,10 @@ class Upsampling:
 
     rows: Axis
     columns: Axis
+
+    def cropped(self, height: int, width: int) -> "Upsampling":
+        """The same, of which only the first so many rows and columns of pixels are wanted."""
+        return Upsampling(replace(self.rows, pixels=height), replace(self.columns, pixels=width))
 
     @classmethod
     def half_pixel(cls, cells: tuple[int, int], size: tuple[int, int], stride: int) -> "Upsampling":

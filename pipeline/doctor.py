@@ -163,7 +163,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
-    from fcn_core.predict import resolve_settings
+    from fcn_core.settings import resolve_settings
     from pipeline.actors.cluster import nodes
 
     there = os.cpu_count() or 1

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from fcn_core.predict import resolve_settings
+from fcn_core.settings import resolve_settings
 from flows.demo.steps import Step
 from pipeline.actors import cluster
 from pipeline.training.job import TrainObserver, TrainReport, train

@@ -28,6 +28,7 @@ class Before:
     batch_size: int | None = None
     threads: int | None = None
     tile_pixels: int | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Placement:
 
     def recipe(self, model_id: str) -> Recipe:
         """The identity of what this model says with these settings."""
-        return Recipe(
-            model_id, params_id({"engine": "torch"} | self.settings.model_dump(mode="json", exclude={"device"}))
-        )
+        # Left out where nothing is padded, so that masks of before there was padding keep their name.
+        unsaid = {"device"} | ({"snap"} if self.settings.snap == 1 else set())
+        return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid)))
 
     def notes(self, model_id: str) -> list[str]:
         """What a person should know of it."""
@@ -59,7 +60,7 @@ class Placement:
             )
         gpus = f" and {self.pool.gpus:g} GPU" if self.pool.gpus else ""
         notes.append(
-            f"model {model_id} on {self.settings.device} in {self.settings.precision}, "
+            f"model {model_id} on {self.settings.device} in {self.settings.precision} by {self.settings.engine}, "
             f"{self.pool.actors} actor(s) of {self.pool.cpus:g} CPU{gpus}"
         )
         return notes
@@ -95,6 +96,8 @@ def _settle(
         "batch_size": options.batch_size or before.batch_size,
         "threads": options.cpus_per_actor or before.threads or cpus,
         "deterministic": options.deterministic,
+        "engine": (before.engine if options.engine == "auto" else None) or options.engine,
+        "snap": options.snap,
     }
     if before.tile_pixels is not None:
         wanted["tile_pixels"] = before.tile_pixels

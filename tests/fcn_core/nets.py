@@ -1,5 +1,7 @@
 """Small networks with something to say, for the tests of this folder."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -45,3 +47,15 @@ def small_bundle(
     arch: str = "fcn8s", upsampling: str | None = None, seed: int = 0, *, backbone: str | None = None
 ) -> ModelBundle:
     return ModelBundle.from_model(small_net(arch, upsampling, seed, backbone=backbone), LABELS)
+
+
+def photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Smooth shapes with edges and some noise: more like a photo than noise alone."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    channels = [
+        127 + 60 * np.sin(x / rng.uniform(9, 90) + rng.uniform(0, 6)) + 60 * np.sign(np.sin(y / rng.uniform(9, 90)))
+        for _ in range(3)
+    ]
+    noisy = np.stack(channels, axis=-1) + rng.normal(0, 6, (height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8)

@@ -17,7 +17,8 @@ from fcn_core import onnx_export
 from fcn_core.bundle import CAFFE, IMAGENET, ModelBundle
 from fcn_core.errors import ExportError
 from fcn_core.onnx_export import compare, export_onnx
-from fcn_core.predict import Predictor, resolve_settings
+from fcn_core.predict import Predictor
+from fcn_core.settings import resolve_settings
 from tests.fcn_core.nets import LABELS, small_bundle, small_net
 
 pytest.importorskip("onnx")

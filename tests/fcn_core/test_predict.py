@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
@@ -15,12 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fcn_core import predict as predict_module
+from fcn_core import settings as settings_module
 from fcn_core.errors import DataError, DeviceError
 from fcn_core.labels import indices_from_rgb
-from fcn_core.predict import Outputs, Predictor, PredictorSettings, resolve_settings, run_halving
+from fcn_core.predict import Outputs, Predictor, run_halving
 from fcn_core.render import overlay
-from tests.fcn_core.nets import LABELS, small_bundle
+from fcn_core.settings import PredictorSettings, resolve_settings
+from tests.fcn_core.nets import LABELS, photo, small_bundle
 
 BUDGET = 1 << 17
 
@@ -37,27 +37,15 @@ def _settings(**changes: Any) -> PredictorSettings:
     return resolve_settings(**{"device": "cpu", "precision": "float32", **changes})
 
 
-def _photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Smooth shapes with edges and some noise: more like a photo than noise alone."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    channels = [
-        127 + 60 * np.sin(x / rng.uniform(9, 90) + rng.uniform(0, 6)) + 60 * np.sign(np.sin(y / rng.uniform(9, 90)))
-        for _ in range(3)
-    ]
-    noisy = np.stack(channels, axis=-1) + rng.normal(0, 6, (height, width, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
-
-
 needs_bfloat16 = pytest.mark.skipif(
-    not predict_module._has_bfloat16("cpu"), reason="this CPU has no bfloat16 arithmetic"
+    not settings_module.has_bfloat16("cpu"), reason="this CPU has no bfloat16 arithmetic"
 )
 
 
 @pytest.mark.parametrize("arch", ["fcn32s", "fcn16s", "fcn8s", "fcn8s_padded", "fcn_alexnet_padded"])
 def test_mask_is_the_networks_argmax_and_areas_count_it(arch: str) -> None:
     bundle = small_bundle(arch)
-    image = _photo(123, 171)
+    image = photo(123, 171)
     (result,) = Predictor(bundle, _settings()).predict([image])
     x = bundle.normalization.apply(torch.from_numpy(image).permute(2, 0, 1)[None])
     with torch.inference_mode():
@@ -76,7 +64,7 @@ def test_mask_is_the_networks_argmax_and_areas_count_it(arch: str) -> None:
 @given(st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), max_size=5))
 def test_any_sizes_come_back_in_order(sizes: list[tuple[int, int]]) -> None:
     predictor = Predictor(small_bundle(), _settings())
-    results = predictor.predict([_photo(*size) for size in sizes])
+    results = predictor.predict([photo(*size) for size in sizes])
     assert [result.mask.shape for result in results] == sizes
     for (height, width), result in zip(sizes, results, strict=True):
         assert result.areas.sum() == height * width
@@ -85,7 +73,7 @@ def test_any_sizes_come_back_in_order(sizes: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_who_shares_the_batch_does_not_matter(precision: str) -> None:
-    images = [_photo(100, 130, 1), _photo(70, 30, 2), _photo(100, 130, 3), _photo(1, 1, 4), _photo(100, 130, 5)]
+    images = [photo(100, 130, 1), photo(70, 30, 2), photo(100, 130, 3), photo(1, 1, 4), photo(100, 130, 5)]
     predictor = Predictor(small_bundle(), _settings(precision=precision, batch_size=3))
     together = predictor.predict(images)
     for image, result in zip(images, together, strict=True):
@@ -95,7 +83,7 @@ def test_who_shares_the_batch_does_not_matter(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_deterministic_results_do_not_depend_on_the_batch(precision: str) -> None:
-    images = [_photo(90, 120, seed) for seed in range(4)]
+    images = [photo(90, 120, seed) for seed in range(4)]
     predictor = Predictor(small_bundle(), _settings(precision=precision, deterministic=True, batch_size=4))
     together = predictor.predict(images)
     for image, result in zip(images, together, strict=True):
@@ -106,7 +94,7 @@ def test_deterministic_results_do_not_depend_on_the_batch(precision: str) -> Non
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_same_run_twice_gives_the_same_bytes(deterministic: bool) -> None:
-    images = [_photo(50, 60, seed) for seed in range(3)] + [_photo(370, 370)]
+    images = [photo(50, 60, seed) for seed in range(3)] + [photo(370, 370)]
     runs = []
     for _ in range(2):
         settings = _settings(batch_size=2, deterministic=deterministic, tile_pixels=BUDGET)
@@ -117,7 +105,7 @@ def test_the_same_run_twice_gives_the_same_bytes(deterministic: bool) -> None:
 
 @needs_bfloat16
 def test_bfloat16_agrees_with_float32_but_for_near_ties() -> None:
-    image = _photo(200, 300)
+    image = photo(200, 300)
     masks = [
         Predictor(small_bundle(), _settings(precision=precision)).predict([image])[0].mask
         for precision in ("float32", "bfloat16")
@@ -127,7 +115,7 @@ def test_bfloat16_agrees_with_float32_but_for_near_ties() -> None:
 
 @pytest.mark.parametrize("size", [(401, 533), (97, 1511)])
 def test_tiled_mask_equals_the_whole_mask(size: tuple[int, int]) -> None:
-    image = _photo(*size)
+    image = photo(*size)
     (whole,) = Predictor(small_bundle(), _settings()).predict([image])
     (tiled,) = Predictor(small_bundle(), _settings(tile_pixels=BUDGET)).predict([image])
     assert len(np.unique(whole.mask)) > 1
@@ -158,7 +146,7 @@ def test_passes_stay_within_the_pixel_budget(monkeypatch: pytest.MonkeyPatch) ->
         return features(x)
 
     monkeypatch.setattr(predictor._model, "features", watched)
-    predictor.predict([_photo(200, 200)] * 5 + [_photo(400, 500)])
+    predictor.predict([photo(200, 200)] * 5 + [photo(400, 500)])
     assert max(passes) <= BUDGET
     assert passes[:2] == [3 * 200 * 200, 2 * 200 * 200]
 
@@ -173,7 +161,7 @@ def test_a_border_counts_as_pixels_of_the_pass(monkeypatch: pytest.MonkeyPatch) 
         return shallow(x)
 
     monkeypatch.setattr(predictor._model, "shallow", watched)
-    predictor.predict([_photo(20, 20)] * 3 + [_photo(200, 250)])
+    predictor.predict([photo(20, 20)] * 3 + [photo(200, 250)])
     assert max(passes) <= BUDGET
     assert passes[:2] == [2 * 218 * 218, 218 * 218]
 
@@ -195,21 +183,21 @@ def test_nothing_larger_than_the_image_is_ever_held() -> None:
     """Neither the image as floats nor the scores of every pixel: only tiles, strips and the mask."""
     predictor = Predictor(small_bundle(), _settings(tile_pixels=BUDGET))
     with _Largest() as largest:
-        (result,) = predictor.predict([_photo(901, 1003)])
+        (result,) = predictor.predict([photo(901, 1003)])
     assert result.mask.shape == (901, 1003)
     # The mask itself has once as many, the image three times, the logits five times.
     assert 901 * 1003 <= largest.values < 1.5 * 901 * 1003
 
 
 def test_nothing_but_the_mask_is_given_unasked() -> None:
-    (result,) = Predictor(small_bundle(), _settings()).predict([_photo(40, 50)])
+    (result,) = Predictor(small_bundle(), _settings()).predict([photo(40, 50)])
     assert (result.probabilities, result.overlay, result.colors) == (None, None, None)
 
 
 @pytest.mark.parametrize(("arch", "cells"), [("fcn8s", (5, 7)), ("fcn32s", (2, 2))])
 def test_probabilities_are_the_softmax_at_the_networks_stride(arch: str, cells: tuple[int, int]) -> None:
     bundle = small_bundle(arch)
-    image = _photo(40, 50)
+    image = photo(40, 50)
     (result,) = Predictor(bundle, _settings()).predict([image], Outputs(probabilities=True))
     with torch.inference_mode():
         scores = bundle.build().scores(bundle.normalization.apply(torch.from_numpy(image).permute(2, 0, 1)[None]))
@@ -220,7 +208,7 @@ def test_probabilities_are_the_softmax_at_the_networks_stride(arch: str, cells: 
 
 
 def test_overlay_and_colors_are_those_of_the_mask() -> None:
-    image = _photo(700, 800)
+    image = photo(700, 800)
     (result,) = Predictor(small_bundle(), _settings()).predict([image], Outputs(overlay=True, colors=True))
     assert result.overlay is not None
     assert result.colors is not None
@@ -244,7 +232,7 @@ def _out_of_memory_above(count: int, scores: Any) -> Any:
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = [_photo(20, 30, seed) for seed in range(16)]
+    images = [photo(20, 30, seed) for seed in range(16)]
     predictor = Predictor(small_bundle(), _settings(batch_size=8))
     expected = predictor.predict(images)
     small = _out_of_memory_above(3, predictor._model.scores)
@@ -258,7 +246,7 @@ def test_one_image_that_does_not_fit_is_an_error_with_a_remedy(monkeypatch: pyte
     predictor = Predictor(small_bundle(), _settings())
     monkeypatch.setattr(predictor._model, "scores", _out_of_memory_above(0, predictor._model.scores))
     with pytest.raises(DeviceError, match=r"lower tile_pixels.*Tried to allocate 1 GiB\.\)$"):
-        predictor.predict([_photo(40, 50)])
+        predictor.predict([photo(40, 50)])
 
 
 @settings(deadline=None)
@@ -276,7 +264,7 @@ def test_halving_does_every_item_once_in_order(items: list[int], fits: int) -> N
 
 
 def test_read_only_and_strided_images_are_taken() -> None:
-    image = _photo(50, 60)
+    image = photo(50, 60)
     frozen = image.copy()
     frozen.flags.writeable = False
     flipped = image[:, ::-1].copy()[:, ::-1]
@@ -298,7 +286,7 @@ def test_read_only_and_strided_images_are_taken() -> None:
 def test_what_is_no_rgb_image_is_refused_by_index(image: Any, found: str) -> None:
     predictor = Predictor(small_bundle(), _settings())
     with pytest.raises(DataError, match=f"image 1 must be an RGB array.*not {found}"):
-        predictor.predict([_photo(4, 4), image])
+        predictor.predict([photo(4, 4), image])
 
 
 def test_the_documented_example_runs(
@@ -308,7 +296,7 @@ def test_the_documented_example_runs(
     example = page.read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     small_bundle().save("model")
-    PIL.Image.fromarray(_photo(40, 50)).save("photo.jpg")
+    PIL.Image.fromarray(photo(40, 50)).save("photo.jpg")
     exec(compile(example, str(page), "exec"), {})
     assert "(40, 50)" in capsys.readouterr().out
     assert PIL.Image.open("overlay.png").size == (50, 40)
@@ -350,7 +338,7 @@ def test_unknown_device_is_an_error() -> None:
 
 
 def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict_module, "_cpu_flags", lambda: {"avx2", "avx512f"})
+    monkeypatch.setattr(settings_module, "_cpu_flags", lambda: {"avx2", "avx512f"})
     assert resolve_settings(device="cpu").precision == "float32"
     with pytest.raises(DeviceError, match="bfloat16 was asked for, but the cpu here does not compute in it"):
         resolve_settings(device="cpu", precision="bfloat16")

@@ -10,7 +10,8 @@ from fcn_core.errors import DataError, DivergedError
 from fcn_core.evaluation import evaluate
 from fcn_core.fcn import build
 from fcn_core.optimizer import learning_rate
-from fcn_core.predict import Predictor, resolve_settings
+from fcn_core.predict import Predictor
+from fcn_core.settings import resolve_settings
 from fcn_core.train_config import TrainConfig, recipe
 from fcn_core.trainer import StepReport, Trainer
 from tests.fcn_core.training import LABELS, TINY, config, fresh_model, halves

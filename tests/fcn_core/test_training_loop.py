@@ -5,7 +5,7 @@ from fcn_core.datasets import InMemory
 from fcn_core.errors import DataError
 from fcn_core.evaluation import evaluate
 from fcn_core.metrics import Scores
-from fcn_core.predict import resolve_settings
+from fcn_core.settings import resolve_settings
 from fcn_core.trainer import Trainer
 from fcn_core.training_loop import History, LoopPlan, TrainingLoop, ValidationPoint
 from tests.fcn_core.nets import LABELS as FIVE

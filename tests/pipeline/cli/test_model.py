@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fcn_core.bundle import CAFFE, ModelBundle
-from fcn_core.predict import Predictor, resolve_settings
+from fcn_core.predict import Predictor
+from fcn_core.settings import resolve_settings
 from pipeline.cli.app import run as fcn
 from tests.commands import refused
 from tests.fcn_core.caffe_files import model_file

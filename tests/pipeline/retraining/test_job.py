@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fcn_core import Architecture, LabelSet, ModelBundle, preset
 from fcn_core.metrics import ConfusionMatrix
-from fcn_core.predict import resolve_settings
+from fcn_core.settings import resolve_settings
 from pipeline.data.report import DataReport
 from pipeline.errors import InputError
 from pipeline.evaluation.files import EvaluationRecord

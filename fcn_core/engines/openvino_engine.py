@@ -1,0 +1,108 @@
+"""OpenVINO on a CPU: the same network as one graph, from bytes of pixels to scores, for images of any size.
+
+The one thing to know: the graph is compiled once, for all sizes. A size that was not seen before costs some tens of
+milliseconds, once; compiling for each size would cost a second each and gains nothing that could be measured.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcn_core.bundle import ModelBundle, Normalization
+from fcn_core.engines.engine import Image
+from fcn_core.network import GRID, Network
+
+if TYPE_CHECKING:
+    from fcn_core.settings import PredictorSettings
+
+INSTALL = "pip install 'fcn-pipeline[openvino]'"
+
+# Of images that take part in tracing: at this size every crop of every network crops something.
+_TRACED_SIZE = (2, 75, 107, 3)
+
+_KEPT_SIZES = 256
+"""Of how many layers and sizes compiled parts are kept: enough for several image sizes, and bounded for thousands."""
+
+
+class OpenVINOEngine:
+    """A bundle's network, compiled for this machine's CPU."""
+
+    smallest_side = GRID  # its pooling refuses maps smaller than the kernel, where PyTorch's goes over the edge
+
+    def __init__(self, bundle: ModelBundle, settings: "PredictorSettings") -> None:
+        self._request = compile_graph(to_graph(bundle), settings).create_infer_request()
+
+    def scores(self, images: Sequence[Image]) -> Tensor:
+        return torch.from_numpy(run(self._request, np.stack(images)))
+
+
+def is_installed() -> bool:
+    """Whether there is an OpenVINO to import."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+@cache
+def precisions() -> frozenset[str]:
+    """The precisions in which OpenVINO computes on this CPU."""
+    import openvino
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    names = {"FP32": "float32", "BF16": "bfloat16"}
+    return frozenset(names[capability] for capability in capabilities if capability in names)
+
+
+class _Scorer(nn.Module):
+    """From pixels, uint8 [N, H, W, 3], to scores: what the graph computes."""
+
+    def __init__(self, network: Network, normalization: Normalization) -> None:
+        super().__init__()
+        self.network = network
+        self._normalization = normalization
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network.scores(self._normalization.apply(pixels.permute(0, 3, 1, 2)))
+
+
+def to_graph(bundle: ModelBundle) -> Any:
+    """The network as an openvino.Model: pixels, uint8 [N, H, W, 3], to scores, float32 [N, C, h, w]; N, H, W free."""
+    import openvino
+
+    module = _Scorer(bundle.build(), bundle.normalization).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # about tracing as such, and shapes it may not vary: tests vary them
+        example = torch.zeros(_TRACED_SIZE, dtype=torch.uint8)
+        traced: Any = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = openvino.convert_model(traced, example_input=example)
+    graph.reshape([-1, -1, -1, 3])
+    return graph
+
+
+def compile_graph(graph: Any, settings: "PredictorSettings") -> Any:
+    """An openvino.CompiledModel that obeys the settings' precision and threads."""
+    import openvino
+
+    return openvino.Core().compile_model(
+        graph,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "bf16" if settings.precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": settings.threads,
+            "NUM_STREAMS": 1,
+            # Actors that share a machine would all be pinned to its first cores; the kernel knows better.
+            "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": True,  # settings.threads has been decided already
+            "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SIZES,
+        },
+    )
+
+
+def run(request: Any, pixels: Image) -> Any:
+    """Scores, float32 [N, C, h, w], of pixels [N, H, W, 3]; an array of its own."""
+    (scores,) = request.infer([pixels], share_inputs=True).to_tuple()
+    return scores
