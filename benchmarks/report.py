@@ -29,7 +29,7 @@ from fcn_core.labels import encode_mask
 from pipeline.outputs.results import RESULTS_SCHEMA, shard_key, to_parquet
 from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.report.make import write_report
-from pipeline.segmentation.segmenter import class_areas, count_areas
+from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.storage.store import Store, open_store
 
 LABELS = preset("cityscapes")

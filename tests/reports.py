@@ -16,7 +16,7 @@ from pipeline.models.load import ModelOrigin
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import ResultRow, commit_shard, finish_tables
 from pipeline.outputs.runs import Counts, RunRecord, write_record
-from pipeline.segmentation.segmenter import class_areas, count_areas
+from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.storage.store import Store
 
 SETTINGS = PredictorSettings(

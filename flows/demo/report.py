@@ -15,6 +15,7 @@ from fcn_core.labels import LabelSet, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.render import Tile, contact_sheet
 from pipeline.codec.images import decode
+from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals, read_current
 from pipeline.storage.store import Store, open_store
 
@@ -70,7 +71,7 @@ def examine(
     labelled, refused = [], []
     for done, row in enumerate(rows, 1):
         if row["status"] == "ok":
-            mask = decode_mask(output.get(row["mask_key"]))
+            mask = decode_mask(read_mask(output, row["mask_key"]))
             matrix = ConfusionMatrix(labels.num_classes)
             matrix.update(truth[row["key"]], mask)
             everything.add(matrix)

@@ -24,6 +24,7 @@ from fcn_core.labels import Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.insight.shortlist import Shortlist
+from pipeline.outputs.masks import read_mask
 from pipeline.storage.store import Store
 
 MASKS_AT_ONCE = 16
@@ -188,7 +189,7 @@ def agreements(
         if pair.equal and translation is None:
             return Agreement(pair, 1.0, 1.0)
         try:
-            first, second = (decode_mask(store.get(key)) for key in (pair.mask_a, pair.mask_b))
+            first, second = (decode_mask(read_mask(store, key)) for key in (pair.mask_a, pair.mask_b))
             return Agreement(pair, *mask_agreement(first, second if translation is None else translation[second]))
         except (ObjectMissing, LabelError):
             return None

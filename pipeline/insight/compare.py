@@ -29,6 +29,7 @@ from pipeline.insight.agreement import (
 from pipeline.insight.shift import Distribution, Shift, shift
 from pipeline.outputs.current import choose_run, current_rows
 from pipeline.outputs.labels import read_labels
+from pipeline.outputs.masks import read_mask
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import Store, open_store
 
@@ -147,7 +148,7 @@ def draw_changes(store: Store, comparison: Comparison) -> bytes | None:
         for each in comparison.same.changed:
             try:
                 image = codec.decode(source.get(each.pair.key, etag=each.pair.etag)).result().pixels
-                before, after = decode_mask(store.get(each.pair.mask_a)), decode_mask(store.get(each.pair.mask_b))
+                before, after = (decode_mask(read_mask(store, place)) for place in (each.pair.mask_a, each.pair.mask_b))
             except (PipelineError, LabelError):
                 continue
             after = after if translation is None else translation[after]

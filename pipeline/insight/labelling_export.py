@@ -28,6 +28,7 @@ from fcn_core.labels import Mask, decode_mask, encode_mask
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing
 from pipeline.insight.brush_rle import encode_brush
 from pipeline.outputs.identity import digest
+from pipeline.outputs.masks import read_mask
 from pipeline.storage.store import Store
 
 LabellingFormat = Literal["label-studio", "cvat"]
@@ -93,7 +94,7 @@ def export_labelling(
     def load(item: Labelled) -> _Loaded | None:
         try:
             image = source.get(item.key, etag=item.etag)
-            mask = decode_mask(output.get(item.mask_key))
+            mask = decode_mask(read_mask(output, item.mask_key))
         except (ObjectChanged, ObjectMissing, LabelError) as error:
             left_out.append((item.key, str(error)))
             return None

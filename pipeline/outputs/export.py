@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from pipeline.errors import InputError
 from pipeline.outputs import runs
 from pipeline.outputs.identity import safe_path
+from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import read_current
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import open_store
@@ -36,7 +37,7 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
 
     def copy(item: tuple[str, str]) -> None:
         key, mask_key = item
-        target.put(names[key], store.get(mask_key))
+        target.put(names[key], read_mask(store, mask_key))
 
     with ThreadPoolExecutor(COPIES_AT_ONCE, "export") as threads:
         items = iter(wanted)

@@ -21,10 +21,13 @@ from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import index_folders, newest_index
 from pipeline.outputs.lease import Lease
+from pipeline.outputs.masks import mask_file
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import committed_shards, read_results, result_runs
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo, Store
+
+Marks = npt.NDArray[np.uint64]
 
 DELETES_AT_ONCE = 32
 EXAMPLES = 3
@@ -34,6 +37,7 @@ YOUNG_INDEX = timedelta(hours=1)
 
 _LOOKED_UP_AT_ONCE = 10_000
 _MASK = re.compile(r"masks/([0-9a-f]{8})/.*\.[0-9a-f]{8}\.png", re.DOTALL)
+_TAR = re.compile(r"mask_tars/([0-9a-f]{8})/shard-(\d{8})\.[0-9a-f]{16}\.tar")
 _RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|plan/plan\.json|plan/part-\d{5}\.parquet)")
 _AREAS = re.compile(r"class_areas/run_id=([^/]+)/shard-(\d{8})\.parquet")
 _TOTALS = re.compile(r"class_totals/run_id=([^/]+)\.parquet")
@@ -120,7 +124,9 @@ def leftovers(output: Store, older_than: timedelta) -> Iterator[Leftover]:
     _check_complete(output, records, committed)
     known = committed.keys() | {record.run_id for record in records}
 
-    yield from old("masks", _masks(output, records))
+    counting = np.unique(np.concatenate([*_committed_masks(output), *_awaited_masks(output, records), _marks([])]))
+    yield from old("masks", _masks(output, records, counting))
+    yield from old("mask tars", _tars(output, records, counting))
     yield from old("class_areas", _class_areas(output))
     yield from old("class_totals", _of_unknown_runs(output, "class_totals/", _TOTALS, known))
     yield from _plans(output, known, limit)
@@ -148,38 +154,58 @@ def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed:
             )
 
 
-def _masks(output: Store, records: list[runs.RunRecord]) -> Iterator[ObjectInfo]:
+def _masks(output: Store, records: list[runs.RunRecord], counting: Marks) -> Iterator[ObjectInfo]:
     """Masks of known recipes that no committed row names, and no unfinished run will."""
     recipes = {record.recipe for record in records}
     if not recipes:
         return
-    counting = np.unique(np.concatenate([*_committed_masks(output), *_awaited_masks(output, records), _marks([])]))
     ours = (info for info in output.list("masks/") if (match := _MASK.fullmatch(info.key)) and match[1] in recipes)
-    while chunk := list(itertools.islice(ours, _LOOKED_UP_AT_ONCE)):
+    yield from _uncounted(ours, counting)
+
+
+def _tars(output: Store, records: list[runs.RunRecord], counting: Marks) -> Iterator[ObjectInfo]:
+    """Tars of known recipes that no committed row names, but for those of shards that an unfinished run has to do."""
+    recipes = {record.recipe for record in records}
+    awaited: set[tuple[str, int]] = set()
+    for record in _continued(records):
+        waiting = set(range(record.shards)) - committed_shards(output, record.run_id)
+        awaited |= {(record.recipe, shard) for shard in waiting}
+    named = ((info, match) for info in output.list("mask_tars/") if (match := _TAR.fullmatch(info.key)))
+    ours = (info for info, match in named if match[1] in recipes and (match[1], int(match[2])) not in awaited)
+    yield from _uncounted(ours, counting)
+
+
+def _uncounted(infos: Iterator[ObjectInfo], counting: Marks) -> Iterator[ObjectInfo]:
+    while chunk := list(itertools.islice(infos, _LOOKED_UP_AT_ONCE)):
         counts = np.isin(_marks(info.key for info in chunk), counting)
         yield from (info for info, counted in zip(chunk, counts.tolist(), strict=True) if not counted)
 
 
-def _committed_masks(output: Store) -> Iterator[npt.NDArray[np.uint64]]:
+def _committed_masks(output: Store) -> Iterator[Marks]:
+    """The files, tars among them, that hold the masks of committed rows."""
     for run_id in result_runs(output):
         for table in read_results(output, run_id, ["mask_key"]):
-            yield _marks(table["mask_key"].drop_null().to_pylist())
+            yield _marks({mask_file(key) for key in table["mask_key"].drop_null().to_pylist()})
 
 
-def _awaited_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[npt.NDArray[np.uint64]]:
-    """Of runs that the same job would go on with: of each job the newest, if it is unfinished."""
+def _continued(records: Iterable[runs.RunRecord]) -> Iterator[runs.RunRecord]:
+    """Runs that the same job would go on with: of each job the newest, if it is unfinished."""
     newest: dict[str, runs.RunRecord] = {}
     for record in records:
         newest.setdefault(record.job_digest, record)
-    for record in newest.values():
-        manifest = read_manifest(output, record.run_id) if record.state != "finished" else None
+    return (record for record in newest.values() if record.state != "finished")
+
+
+def _awaited_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[Marks]:
+    for record in _continued(records):
+        manifest = read_manifest(output, record.run_id)
         if manifest is not None:
             recipe = Recipe(record.model_id, record.params_id)
             for shard in read_shards(output, record.run_id, manifest):
                 yield _marks(recipe.mask_key(entry.key, entry.etag) for entry in shard.entries)
 
 
-def _marks(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
+def _marks(keys: Iterable[str]) -> Marks:
     """A number for each key. Two keys in 2^64 share one; then a leftover stays, and never does a mask go."""
     digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, np.uint64)

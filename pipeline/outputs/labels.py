@@ -8,6 +8,7 @@ from PIL import Image
 from fcn_core import LabelSet
 from fcn_core.labels import UNREADABLE
 from pipeline.errors import InputError, ObjectMissing
+from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import read_class_totals, read_results
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import Store
@@ -50,7 +51,7 @@ def _palette(store: Store, table: pa.Table) -> list[int] | None:
         if key is None:
             continue
         try:
-            with Image.open(io.BytesIO(store.get(key)), formats=["PNG"]) as image:
+            with Image.open(io.BytesIO(read_mask(store, key)), formats=["PNG"]) as image:
                 palette = image.getpalette()
         except (ObjectMissing, *UNREADABLE):
             continue  # a mask that somebody deleted; another will do

@@ -3,9 +3,11 @@
 Reads everything and changes nothing. What the committed results say is the truth; what differs from it is a finding.
 """
 
+import contextlib
 import hashlib
+import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +20,8 @@ from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
 from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.outputs import runs
+from pipeline.outputs.mask_tars import read_tar
+from pipeline.outputs.masks import MaskPart, mask_part, read_mask
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import (
     class_totals,
@@ -94,11 +98,7 @@ def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks:
                 pixels.update({area["class_id"]: area["pixels"] for area in row["areas"] or ()})
                 images.update(area["class_id"] for area in row["areas"] or ())
             if masks:
-                labelled = iter([row for row in rows if row["status"] == "ok"])
-                while chunk := list(islice(labelled, MASKS_AT_ONCE * 4)):
-                    checked.masks += len(chunk)
-                    for findings in threads.map(lambda row: list(_verify_mask(output, row)), chunk):
-                        yield from findings
+                yield from _verify_masks(output, [row for row in rows if row["status"] == "ok"], checked, threads)
     if record.state == "finished":
         yield from _verify_totals(output, record.run_id, pixels, images)
 
@@ -146,10 +146,34 @@ def _verify_row(row: dict[str, Any], file: str) -> Iterator[Finding]:
         yield Finding(file, f"{row['key']!r}: an error without a reason")
 
 
-def _verify_mask(output: Store, row: dict[str, Any]) -> Iterator[Finding]:
+def _verify_masks(
+    output: Store, rows: list[dict[str, Any]], checked: Verified, threads: ThreadPoolExecutor
+) -> Iterator[Finding]:
+    """The masks of one shard; where they are in a tar, that is read once, as a whole."""
+    parts = [part for row in rows if (part := mask_part(row["mask_key"]))]
+    tars: dict[str, bytes] = {}
+    for file in sorted({part.file for part in parts}):
+        with contextlib.suppress(ObjectMissing):  # then each of its masks is a finding
+            tars[file] = output.get(file)
+            yield from _verify_tar(file, tars[file], [part for part in parts if part.file == file])
+
+    def read(mask_key: str) -> bytes:
+        part = mask_part(mask_key)
+        if part is None or part.file not in tars:
+            return read_mask(output, mask_key)
+        return tars[part.file][part.offset : part.offset + part.length]
+
+    labelled = iter(rows)
+    while chunk := list(islice(labelled, MASKS_AT_ONCE * 4)):
+        checked.masks += len(chunk)
+        for findings in threads.map(lambda row: list(_verify_mask(read, row)), chunk):
+            yield from findings
+
+
+def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any]) -> Iterator[Finding]:
     key = row["mask_key"]
     try:
-        data = output.get(key)
+        data = read(key)
         mask = decode_mask(data)
     except ObjectMissing:
         yield Finding(key, f"the mask of {row['key']!r} is missing")
@@ -164,6 +188,18 @@ def _verify_mask(output: Store, row: dict[str, Any]) -> Iterator[Finding]:
     counts = np.bincount(mask.ravel())
     if {int(i): int(counts[i]) for i in np.flatnonzero(counts)} != {a["class_id"]: a["pixels"] for a in row["areas"]}:
         yield Finding(key, "its pixels are not the areas in results")
+
+
+def _verify_tar(file: str, data: bytes, parts: list[MaskPart]) -> Iterator[Finding]:
+    """Whether others than us can read the tar: every mask is where a header says that a member is."""
+    try:
+        members = set(read_tar(data).values())
+    except tarfile.TarError as error:
+        yield Finding(file, f"is no tar that can be read ({error})")
+        return
+    lost = [part for part in parts if (part.offset, part.length) not in members]
+    if lost:
+        yield Finding(file, f"{len(lost)} masks, {lost[0]} first, are where the tar has no member")
 
 
 def _verify_totals(output: Store, run_id: str, pixels: Counter[int], images: Counter[int]) -> Iterator[Finding]:

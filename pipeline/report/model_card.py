@@ -6,6 +6,7 @@ from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
 from fcn_core.errors import FcnError
 from fcn_core.labels import RGB, LabelSet
 from pipeline.errors import PipelineError, StorageError
+from pipeline.outputs.masks import read_mask
 from pipeline.outputs.runs import RunRecord
 from pipeline.report.pictures import palette_of
 from pipeline.report.samples import candidates
@@ -47,7 +48,7 @@ def _mask_palette(summary: Summary, output: Store) -> LabelSet | None:
         return None
     for candidate in candidates(summary.sample.slice(0, 4)):
         try:
-            return palette_of(output.get(candidate.mask_key))
+            return palette_of(read_mask(output, candidate.mask_key))
         except (StorageError, FcnError, OSError):
             continue
     return None

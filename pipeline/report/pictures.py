@@ -20,6 +20,7 @@ from fcn_core.labels import LabelSet, decode_mask
 from fcn_core.render import Tile, colorize, overlay, shrink
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, PipelineError, StorageError
+from pipeline.outputs.masks import read_mask
 from pipeline.report.numbers import percent
 from pipeline.report.samples import Candidate
 from pipeline.storage.store import Store
@@ -149,7 +150,7 @@ class PictureRoom:
 
     def _read_mask(self, mask_key: str) -> tuple[npt.NDArray[np.uint8], LabelSet]:
         """A mask, and a label set with the colours that its file has: whatever became of the model, these are right."""
-        data = self._output.get(mask_key)
+        data = read_mask(self._output, mask_key)
         return decode_mask(data), palette_of(data)
 
 

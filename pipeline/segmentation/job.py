@@ -275,6 +275,7 @@ class _Driver:
                 codec_workers=resolved.codec_workers,
                 image_timeout=self._job.image_timeout,
                 image_memory=self._job.image_memory,
+                masks=self._job.masks,
             )
             files = ray.put(self._inputs.bundle.to_files())
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

@@ -27,16 +27,6 @@ class ActorOptions(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="What the model computes in. auto: bfloat16 where the hardware has it."
     )
-    engine: Literal["auto", "torch", "openvino"] = Field(
-        default="auto",
-        description="What computes the model. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
-    )
-    snap: int = Field(
-        default=1,
-        ge=1,
-        le=1024,
-        description="Pad images to multiples of so many pixels, so that fewer shapes occur. Default: no padding.",
-    )
     batch_size: int | None = Field(
         default=None, ge=1, description="Images of one shape per model call. Default: by device."
     )
@@ -120,6 +110,11 @@ class LabelOptions(BaseModel):
         le=1,
         description="Stop early, with exit code 3, when more than this share of at least 100 images failed. The same "
         "command resumes. Default: never.",
+    )
+    masks: Literal["objects", "tar"] = Field(
+        default="objects",
+        description="How masks are written: each as an object of its own, or packed, one tar a shard, at half the "
+        "requests.",
     )
     fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
     takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")

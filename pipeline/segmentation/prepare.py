@@ -20,7 +20,7 @@ from pipeline.segmentation.placement import Before, place
 from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.store import Store, is_inside, open_store
 
-OUTPUT_FOLDERS = ("masks", "results", "class_areas", "class_totals", "index", "runs", "lease", "reports")
+OUTPUT_FOLDERS = ("masks", "mask_tars", "results", "class_areas", "class_totals", "index", "runs", "lease", "reports")
 
 LARGEST_SHARD_CPU = 256
 LARGEST_SHARD_GPU = 4096
@@ -98,7 +98,6 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
             precision=_kept(history, "precision", "precision"),
             batch_size=_kept(history, "batch_size", "batch_size"),
             threads=_kept(history, "cpus_per_actor", "threads"),
-            engine=_kept(history, "engine", "engine"),
             tile_pixels=history[0].settings.tile_pixels if history else None,
         ),
         on_note,

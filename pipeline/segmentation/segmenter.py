@@ -8,19 +8,13 @@ Batches depend on the shard alone, never on timing: images are taken in plan ord
 shard gives the same bytes however fast the storage answered.
 """
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
-from fcn_core.errors import LabelError
-from fcn_core.labels import decode_mask
 from pipeline.actors.buffer import Reservation
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.read_ahead import ReadAhead
@@ -31,13 +25,13 @@ from pipeline.errors import (
     AccessDenied,
     ImageError,
     ObjectChanged,
-    ObjectExists,
     ObjectMissing,
     StorageError,
 )
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.results import ClassArea, ResultRow, commit_shard
+from pipeline.outputs.results import ResultRow, commit_shard
+from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.store import ObjectInfo, open_store
 
 EXPANSION = 16
@@ -62,6 +56,7 @@ class SegmenterSpec:
     codec_workers: int
     image_timeout: float
     image_memory: int
+    masks: Literal["objects", "tar"] = "objects"
     io_threads: int = 32
     buffer_bytes: int = 1 << 30
 
@@ -133,12 +128,21 @@ class Segmenter:
         not answer, in which case nothing is committed and the shard can be tried again, anywhere.
         """
         rows: dict[int, ResultRow] = {}
-        saves: deque[tuple[int, Future[ResultRow]]] = deque()
+        saves: deque[tuple[int, Future[ResultRow | Labelled]]] = deque()
+        tar = ShardTar(self.output, self.spec.recipe, shard) if self.spec.masks == "tar" else None
         self._progress[shard.number] = 0
 
         def finish(index: int, row: ResultRow) -> None:
             rows[index] = row
             self._progress[shard.number] += 1
+
+        def take(index: int, saved: ResultRow | Labelled) -> None:
+            if isinstance(saved, ResultRow):
+                finish(index, saved)
+            elif tar is not None and tar.hold(index, saved):
+                finish(index, saved.row)  # the tar will say where the mask is
+            else:
+                saves.append((index, self._savers.submit(self._save_object, saved)))
 
         try:
             with self._reader.buffer.scope() as memory:
@@ -156,10 +160,12 @@ class Segmenter:
                     del batch, item, result, results  # their pixels, while the next batch is awaited
                     while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
                         index, save = saves.popleft()
-                        finish(index, save.result())
+                        take(index, save.result())
                 while saves:
                     index, save = saves.popleft()
-                    finish(index, save.result())
+                    take(index, save.result())
+            if tar is not None:
+                rows |= self._pack(tar)
             with self._clock("commit"):
                 ordered = [rows[index] for index in range(len(shard.entries))]
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
@@ -230,55 +236,34 @@ class Segmenter:
         reservation.resize(image.pixels.nbytes)
         return image
 
-    def _save(self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation) -> ResultRow:
+    def _save(
+        self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation
+    ) -> ResultRow | Labelled:
+        """The image's row; with masks packed, what is to go into the tar."""
         try:
             with self._clock("encode"):
                 png = self._codecs.encode(result.mask, self.labels).result()
-            mask_key = self.spec.recipe.mask_key(entry.key, entry.etag)
-            areas = result.areas
-            try:
-                with self._clock("put"):
-                    self.output.create(mask_key, png)
-                self._clock.moved(written=len(png))
-            except ObjectExists:
-                png, areas = self._adopt(mask_key, png, result)
+            self._clock.moved(written=len(png))
+            image = labelled(entry, self.spec.recipe, orientation, result, png, self.labels)
+            return image if self.spec.masks == "tar" else self._save_object(image)
         except ImageError as error:
             return self._error_row(entry, error)
         finally:
             memory.release()
-        height, width = result.mask.shape
-        return ResultRow(
-            **_identity(entry, self.spec.recipe),
-            status="ok",
-            width=width,
-            height=height,
-            orientation=orientation,
-            mask_key=mask_key,
-            mask_sha256=hashlib.sha256(png).hexdigest(),
-            areas=class_areas(areas, self.labels),
-            confidence=result.confidence,
-        )
 
-    def _adopt(self, mask_key: str, ours: bytes, result: Segmentation) -> tuple[bytes, npt.NDArray[np.int64]]:
-        """The mask that is there is the mask: a rival's, or ours from a PUT that worked and was retried.
+    def _save_object(self, image: Labelled) -> ResultRow:
+        with self._clock("put"):
+            return save_object(self.output, self.spec.recipe, image, self.labels)
 
-        Unless it is no mask of this image at all, damaged by other hands: then ours replaces it.
-        """
-        there = self.output.get(mask_key)
-        if there == ours:
-            return ours, result.areas
-        try:
-            mask = decode_mask(there)
-        except LabelError:
-            mask = None
-        if mask is None or mask.shape != result.mask.shape or mask.max() >= self.labels.num_classes:
-            self.output.put(mask_key, ours)
-            return ours, result.areas
-        return there, count_areas(mask, self.labels)
+    def _pack(self, tar: ShardTar) -> dict[int, ResultRow]:
+        """Write a shard's tar, and as objects what it does not hold; returns the rows."""
+        with self._clock("put"):
+            rows, rest = tar.write()
+        return rows | dict(zip(rest, self._savers.map(self._save_object, rest.values()), strict=True))
 
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
         reason, message = error_reason(error)
-        return ResultRow(**_identity(entry, self.spec.recipe), status="error", error=reason, message=message)
+        return ResultRow(**identity_columns(entry, self.spec.recipe), status="error", error=reason, message=message)
 
 
 _STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
@@ -317,20 +302,6 @@ def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int)
     yield from groups.values()
 
 
-def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet) -> tuple[ClassArea, ...]:
-    """The classes present in an image, from its pixel counts [n_classes]."""
-    total = int(areas.sum())
-    return tuple(
-        ClassArea(int(class_id), labels.names[class_id], int(areas[class_id]), int(areas[class_id]) / total)
-        for class_id in np.flatnonzero(areas)
-    )
-
-
-def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np.int64]:
-    """Pixels of each class in a mask [H, W], as int64 [n_classes]."""
-    return np.bincount(mask.ravel(), minlength=labels.num_classes)[: labels.num_classes].astype(np.int64)
-
-
 def summarize(
     shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float], moved: tuple[int, int] = (0, 0)
 ) -> ShardOutcome:
@@ -349,14 +320,3 @@ def summarize(
         read_bytes=moved[0],
         written_bytes=moved[1],
     )
-
-
-def _identity(entry: ObjectInfo, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "key": entry.key,
-        "etag": entry.etag,
-        "size": entry.size,
-        "last_modified": entry.last_modified,
-        "model_id": recipe.model_id,
-        "params_id": recipe.params_id,
-    }
