@@ -27,6 +27,16 @@ class ActorOptions(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="What the model computes in. auto: bfloat16 where the hardware has it."
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        default="auto",
+        description="What computes the model. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
+    )
+    snap: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Pad images to multiples of so many pixels, so that fewer shapes occur. Default: no padding.",
+    )
     batch_size: int | None = Field(
         default=None, ge=1, description="Images of one shape per model call. Default: by device."
     )
