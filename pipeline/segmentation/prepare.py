@@ -98,6 +98,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
             precision=_kept(history, "precision", "precision"),
             batch_size=_kept(history, "batch_size", "batch_size"),
             threads=_kept(history, "cpus_per_actor", "threads"),
+            engine=_kept(history, "engine", "engine"),
             tile_pixels=history[0].settings.tile_pixels if history else None,
         ),
         on_note,
