@@ -2,7 +2,8 @@
 
 The one thing to know: `model_id` is a digest of architecture, labels, normalisation and weights. Two bundles
 with the same id predict the same; provenance and scores are notes about a model and do not change it. Loading
-verifies everything, and nothing is ever unpickled.
+verifies everything, and nothing is ever unpickled. An int8 bundle has its quantized graph beside the float weights, in
+two more files, and an id of its own.
 """
 
 import hashlib
@@ -28,8 +29,11 @@ from fcn_core.labels import LabelSet
 from fcn_core.network import Network
 
 FORMAT_VERSION = 1
+INT8_FORMAT_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
+INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
+"""The graph of an int8 bundle, and the values of its constants."""
 
 _REMEDY = "copy the bundle again or use another"
 
@@ -71,12 +75,44 @@ CAFFE = Normalization(channel_order="bgr", scale=1.0, mean=(104.00699, 116.66877
 """The authors' nets: BGR, 0..255, less the mean of ImageNet."""
 
 
-class ModelDescription(BaseModel):
-    """What model.json holds: all of a bundle but its weights."""
+class Int8Description(BaseModel):
+    """What model.json says of a quantized graph: who computes it, and the SHA-256 of each of its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1]
+    engine: Literal["openvino"]
+    sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _all_files(self) -> Self:
+        if self.sha256.keys() != set(INT8_FILES):
+            raise ValueError(f"sha256 must be of {' and '.join(INT8_FILES)}, not of {', '.join(self.sha256) or 'none'}")
+        return self
+
+
+@dataclass(frozen=True)
+class Int8Graph:
+    """A network quantized to 8-bit integers: an OpenVINO graph from pixels to scores, as the contents of INT8_FILES."""
+
+    graph: bytes
+    values: bytes
+
+    def files(self) -> dict[str, bytes]:
+        """File name to content."""
+        return dict(zip(INT8_FILES, (self.graph, self.values), strict=True))
+
+    @cached_property
+    def description(self) -> Int8Description:
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files().items()}
+        return Int8Description(engine="openvino", sha256=digests)
+
+
+class ModelDescription(BaseModel):
+    """What model.json holds: all of a bundle but its weights and graphs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1, 2]
     model_id: str
     weights_sha256: str
     architecture: Architecture
@@ -84,6 +120,12 @@ class ModelDescription(BaseModel):
     normalization: Normalization
     provenance: dict[str, Any]
     scores: dict[str, Any]
+    int8: Int8Description | None = None
+
+    @property
+    def other_files(self) -> tuple[str, ...]:
+        """The bundle's files beside model.json."""
+        return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
 
 
 @dataclass(frozen=True)
@@ -91,7 +133,8 @@ class ModelBundle:
     """A network with its weights, and all that is needed to use it right.
 
     `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
-    model came from) and `scores` (how good it was) are JSON-able notes.
+    model came from) and `scores` (how good it was) are JSON-able notes. `int8` is the graph that predicts instead, in
+    a bundle that `fcn_core.quantize` made; the weights are then those it was made of.
     """
 
     architecture: Architecture
@@ -100,6 +143,7 @@ class ModelBundle:
     state: Mapping[str, Tensor]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    int8: Int8Graph | None = None
 
     def __post_init__(self) -> None:
         if self.architecture.num_classes != self.labels.num_classes:
@@ -141,7 +185,8 @@ class ModelBundle:
     @property
     def model_id(self) -> str:
         """16 hexadecimal digits that stand for everything prediction depends on."""
-        return _model_id(self.architecture, self.labels, self.normalization, self.weights_sha256)
+        int8 = None if self.int8 is None else self.int8.description
+        return _model_id(self.architecture, self.labels, self.normalization, self.weights_sha256, int8)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -163,18 +208,20 @@ class ModelBundle:
         """File name to content. The same model (and notes) gives the same bytes."""
         weights = self._weights_bytes()
         digest = hashlib.sha256(weights).hexdigest()
+        int8 = None if self.int8 is None else self.int8.description
         description = ModelDescription(
-            format_version=FORMAT_VERSION,
-            model_id=_model_id(self.architecture, self.labels, self.normalization, digest),
+            format_version=FORMAT_VERSION if int8 is None else INT8_FORMAT_VERSION,
+            model_id=_model_id(self.architecture, self.labels, self.normalization, digest, int8),
             weights_sha256=digest,
             architecture=self.architecture,
             labels=self.labels,
             normalization=self.normalization,
             provenance={},
             scores={},
+            int8=int8,
         )
         # The notes go in as they are: pydantic would make null of NaN, where the caller should hear of it.
-        values = description.model_dump(mode="json") | {
+        values = description.model_dump(mode="json", exclude={"int8"} if int8 is None else None) | {
             "provenance": dict(self.provenance),
             "scores": dict(self.scores),
         }
@@ -184,7 +231,8 @@ class ModelBundle:
             raise BundleError(
                 f"provenance and scores must be plain JSON values ({error}); leave the others out"
             ) from error
-        return {WEIGHTS_FILE: weights, MODEL_FILE: text.encode() + b"\n"}
+        graph = {} if self.int8 is None else self.int8.files()
+        return {WEIGHTS_FILE: weights, **graph, MODEL_FILE: text.encode() + b"\n"}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], source: str = "model bundle") -> "ModelBundle":
@@ -192,18 +240,20 @@ class ModelBundle:
 
         Raises BundleError for a missing or damaged file, or one from another version of the format.
         """
-        for name in (MODEL_FILE, WEIGHTS_FILE):
-            if name not in files:
-                raise BundleError(f"{source}: {name} is missing; a bundle is {MODEL_FILE} and {WEIGHTS_FILE}")
+        if MODEL_FILE not in files:
+            raise _missing(source, MODEL_FILE, (WEIGHTS_FILE,))
         description = parse_description(files[MODEL_FILE], source)
+        for name in description.other_files:
+            if name not in files:
+                raise _missing(source, name, description.other_files)
         weights = files[WEIGHTS_FILE]
-        digest = hashlib.sha256(weights).hexdigest()
-        if digest != description.weights_sha256:
-            raise BundleError(
-                f"{source}: {WEIGHTS_FILE} ({len(weights)} bytes) has SHA-256 {digest[:12]}..., but"
-                f" {MODEL_FILE} says {description.weights_sha256[:12]}...; {_REMEDY}"
-            )
-        found = _model_id(description.architecture, description.labels, description.normalization, digest)
+        digest = description.weights_sha256
+        graph = {} if description.int8 is None else description.int8.sha256
+        for name, promised in {WEIGHTS_FILE: digest, **graph}.items():
+            _check_digest(source, name, files[name], promised)
+        found = _model_id(
+            description.architecture, description.labels, description.normalization, digest, description.int8
+        )
         if found != description.model_id:
             raise BundleError(
                 f"{source}: {MODEL_FILE} says model_id {description.model_id}, but its content has {found}:"
@@ -221,6 +271,7 @@ class ModelBundle:
                 state=state,
                 provenance=description.provenance,
                 scores=description.scores,
+                int8=None if description.int8 is None else Int8Graph(*(files[name] for name in INT8_FILES)),
             )
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from error
@@ -263,7 +314,7 @@ class ModelBundle:
         if not source.is_dir():
             raise BundleError(f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}")
         files = {}
-        for name in (MODEL_FILE, WEIGHTS_FILE):
+        for name in (MODEL_FILE, WEIGHTS_FILE, *INT8_FILES):
             try:
                 files[name] = (source / name).read_bytes()
             except FileNotFoundError:
@@ -277,7 +328,26 @@ class ModelBundle:
         return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state.items()})
 
 
-def _model_id(architecture: Architecture, labels: LabelSet, normalization: Normalization, weights_sha256: str) -> str:
+def _missing(source: str, name: str, others: tuple[str, ...]) -> BundleError:
+    return BundleError(f"{source}: {name} is missing; a bundle is {MODEL_FILE} and {' and '.join(others)}")
+
+
+def _check_digest(source: str, name: str, content: bytes, promised: str) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != promised:
+        raise BundleError(
+            f"{source}: {name} ({len(content)} bytes) has SHA-256 {digest[:12]}..., but"
+            f" {MODEL_FILE} says {promised[:12]}...; {_REMEDY}"
+        )
+
+
+def _model_id(
+    architecture: Architecture,
+    labels: LabelSet,
+    normalization: Normalization,
+    weights_sha256: str,
+    int8: Int8Description | None,
+) -> str:
     identity = json.dumps(
         {
             "architecture": architecture.model_dump(mode="json"),
@@ -288,7 +358,8 @@ def _model_id(architecture: Architecture, labels: LabelSet, normalization: Norma
         separators=(",", ":"),
         ensure_ascii=False,
     )
-    return hashlib.sha256(f"{identity}\n{weights_sha256}".encode()).hexdigest()[:16]
+    digests = [weights_sha256] + ([] if int8 is None else [int8.sha256[name] for name in INT8_FILES])
+    return hashlib.sha256("\n".join([identity, *digests]).encode()).hexdigest()[:16]
 
 
 def parse_description(data: bytes, source: str) -> ModelDescription:
@@ -301,9 +372,10 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
     except ValueError as error:
         raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {_REMEDY}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION):
         raise BundleError(
-            f"{source}: {MODEL_FILE} has format version {version!r}, this program reads {FORMAT_VERSION};"
+            f"{source}: {MODEL_FILE} has format version {version!r}, this program reads {FORMAT_VERSION} and"
+            f" {INT8_FORMAT_VERSION};"
             " use the program version that wrote it, or save the model anew"
         )
     try:

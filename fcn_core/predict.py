@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.engines.engine import Engine, Image
-from fcn_core.engines.openvino_engine import OpenVINOEngine
+from fcn_core.engines.openvino_engine import INSTALL, OpenVINOEngine
 from fcn_core.engines.torch_engine import TorchEngine
 from fcn_core.errors import DataError, DeviceError
 from fcn_core.labels import LabelSet, Mask
@@ -72,6 +72,11 @@ class Predictor:
     def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
         self.settings = settings or resolve_settings()
         require_settings(self.settings)
+        if bundle.int8 is not None and self.settings.engine != "openvino":
+            raise DeviceError(
+                f"the model is an int8 graph that only OpenVINO computes, not engine {self.settings.engine}; use"
+                f" engine openvino ({INSTALL}) on a CPU, or the float model that it was made of"
+            )
         torch.set_num_threads(self.settings.threads)
         self._device = torch.device(self.settings.device)
         self.labels: LabelSet = bundle.labels

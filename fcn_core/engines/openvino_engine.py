@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcn_core.bundle import ModelBundle, Normalization
+from fcn_core.bundle import Int8Graph, ModelBundle, Normalization
 from fcn_core.engines.engine import Image
+from fcn_core.errors import BundleError
 from fcn_core.network import GRID, Network
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class OpenVINOEngine:
     smallest_side = GRID  # its pooling refuses maps smaller than the kernel, where PyTorch's goes over the edge
 
     def __init__(self, bundle: ModelBundle, settings: "PredictorSettings") -> None:
-        self._request = compile_graph(to_graph(bundle), settings).create_infer_request()
+        graph = to_graph(bundle) if bundle.int8 is None else _read(bundle.int8)
+        self._request = compile_graph(graph, settings).create_infer_request()
 
     def scores(self, images: Sequence[Image]) -> Tensor:
         return torch.from_numpy(run(self._request, np.stack(images)))
@@ -81,6 +83,21 @@ def to_graph(bundle: ModelBundle) -> Any:
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, -1, -1, 3])
     return graph
+
+
+def _read(int8: Int8Graph) -> Any:
+    """A quantized network as an openvino.Model. Raises BundleError if OpenVINO cannot read it."""
+    import openvino
+
+    try:
+        # The values go in as an array: as bytes they would be taken for a path.
+        values = openvino.Tensor(np.frombuffer(int8.values, np.uint8).copy())
+        return openvino.Core().read_model(int8.graph, values)
+    except RuntimeError as error:
+        raise BundleError(
+            f"OpenVINO {openvino.__version__} cannot read the model's int8 graph ({str(error).splitlines()[0]});"
+            " make it anew with fcn model quantize"
+        ) from error
 
 
 def compile_graph(graph: Any, settings: "PredictorSettings") -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
+from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, parse_description
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.models.registry import is_reference, open_registry
 from pipeline.storage.store import open_store
@@ -90,8 +90,14 @@ def load_bundle(model: str, registry: str | None = None) -> ModelBundle:
 def _read_bundle(uri: str) -> ModelBundle:
     store = open_store(uri)
     files = {}
-    # model.json first: where it is the commit, the weights are there too.
-    for name in (MODEL_FILE, WEIGHTS_FILE):
+    names: tuple[str, ...] = (WEIGHTS_FILE,)
+    try:
+        # model.json first: where it is the commit, all others are there too, and it says which those are.
+        files[MODEL_FILE] = store.get(MODEL_FILE)
+        names = parse_description(files[MODEL_FILE], uri).other_files
+    except ObjectMissing:
+        pass  # from_files says so, unless nothing is there at all
+    for name in names:
         try:
             files[name] = store.get(name)
         except ObjectMissing:

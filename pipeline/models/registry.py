@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, ModelDescription, parse_description
+from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
 from fcn_core.metrics import Scores
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.storage.store import Store, open_store
@@ -152,13 +152,15 @@ class Registry:
         version = bundle.model_id
         folder = _folder(name, version)
         published = self.find(name, version)
-        if published is not None and WEIGHTS_FILE in self._files(name, version):
+        if published is not None and not self._lost(published):
             return version
         stamp = {"name": name, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "notes": dict(notes or {})}
         files = replace(bundle, provenance={**bundle.provenance, "published": stamp}).to_files()
-        self._create_weights(f"{folder}/{WEIGHTS_FILE}", files[WEIGHTS_FILE])
+        description = files.pop(MODEL_FILE)
+        for file, content in files.items():
+            self._create_weights(f"{folder}/{file}", content)
         try:
-            self._store.create(f"{folder}/{MODEL_FILE}", files[MODEL_FILE])
+            self._store.create(f"{folder}/{MODEL_FILE}", description)
         except ObjectExists:
             self.find(name, version)  # another publisher's, or this call's own after a retry; raises if it is damaged
         return version
@@ -235,8 +237,8 @@ class Registry:
         if not reason:
             raise InputError(f"a promotion of {name} needs a reason; say in a few words why this version")
         found = self._require(name, version)
-        if WEIGHTS_FILE not in self._files(name, version):
-            raise InputError(f"{found.uri} has lost its {WEIGHTS_FILE}; publish the model again before it is promoted")
+        if lost := self._lost(found):
+            raise InputError(f"{found.uri} has lost its {lost[0]}; publish the model again before it is promoted")
         self._check_writable(f"models/{name}/champions")
         values = scores.model_dump(mode="json") if isinstance(scores, Scores) else scores
         token = secrets.token_hex(16)
@@ -310,6 +312,11 @@ class Registry:
                 raise InputError(
                     f"{self.uri}: {key} holds other bytes than the model of that id; delete it and publish again"
                 ) from None
+
+    def _lost(self, version: Version) -> list[str]:
+        """Which of a published version's files beside model.json are not there (any more)."""
+        there = self._files(version.name, version.version)
+        return [file for file in version.description.other_files if file not in there]
 
     def _files(self, name: str, version: str) -> set[str]:
         """Which of a version's files are there. Listed: to whom listing is allowed below a prefix only, S3 answers a
