@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -131,9 +131,10 @@ def _newest(store: Store) -> _Owner | None:
     if not number:
         return None
     try:
-        record = json.loads(store.get(_lease_key(number)))
-        return _Owner(**(record | {"number": number}))
-    except (ValueError, TypeError) as error:
+        record = json.loads(store.get(_lease_key(number))) | {"number": number}
+        # By name: a newer version may tell more.
+        return _Owner(**{each.name: record[each.name] for each in fields(_Owner)})
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{store.uri}: {_lease_key(number)} is damaged ({error}); delete it and try again") from error
 
 

@@ -8,9 +8,9 @@ import contextlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice
 
@@ -22,6 +22,11 @@ from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.storage.store import ObjectInfo, Store
 
 READS_AT_ONCE = 16
+
+NEWEST_SCHEMA = 1
+"""The highest number that a table of this version has: the 1 of "results/1". A change that an older program would
+misread makes it 2, and this one refuses what it does not know.
+"""
 
 AREA = pa.struct(
     [
@@ -130,12 +135,12 @@ def shard_key(table: str, run_id: str, shard: int) -> str:
 def encode_results(rows: Sequence[ResultRow]) -> bytes:
     """`rows` as Parquet. Equal rows give equal bytes."""
     columns = {
-        field.name: (
+        column.name: (
             [None if row.areas is None else [_area_dict(area) for area in row.areas] for row in rows]
-            if field.name == "areas"
-            else [getattr(row, field.name) for row in rows]
+            if column.name == "areas"
+            else [getattr(row, column.name) for row in rows]
         )
-        for field in RESULTS_SCHEMA
+        for column in RESULTS_SCHEMA
     }
     return to_parquet(pa.table(columns, schema=RESULTS_SCHEMA))
 
@@ -182,14 +187,15 @@ def read_results(store: Store, run_id: str, columns: Sequence[str] | None = None
 
 
 def read_result_files(
-    store: Store, run_id: str, columns: Sequence[str] | None = None
+    store: Store, run_id: str, columns: Sequence[str] | None = None, *, but: Collection[int] = frozenset()
 ) -> Iterator[tuple[ObjectInfo, pa.Table]]:
-    """The same with each shard's file, whose date tells when the shard was committed."""
+    """The same with each shard's file, whose date tells when the shard was committed; without the shards in `but`."""
 
     def read(info: ObjectInfo) -> tuple[ObjectInfo, pa.Table]:
         return info, read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
 
-    infos = (info for info in store.list(f"results/run_id={run_id}/") if _shard_number(info.key) is not None)
+    numbered = ((info, _shard_number(info.key)) for info in store.list(f"results/run_id={run_id}/"))
+    infos = (info for info, number in numbered if number is not None and number not in but)
     with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
         # In slices, so that the tables of a long run are not all in memory at once.
         while chunk := list(islice(infos, READS_AT_ONCE * 2)):
@@ -222,31 +228,71 @@ class RunTotals:
     classes: list[ClassTotal]
 
 
-def finish_tables(store: Store, run_id: str, classes: Sequence[str], model_id: str, params_id: str) -> RunTotals:
+@dataclass(frozen=True)
+class Tally:
+    """What committed rows add up to: how many are ok, errors by reason; of each class id, its pixels, and the images
+    that it appears in."""
+
+    ok: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    pixels: Mapping[int, int] = field(default_factory=dict)
+    images: Mapping[int, int] = field(default_factory=dict)
+
+
+def tally(table: pa.Table) -> Tally:
+    """The sums of one shard's results."""
+    areas = table.column("areas").combine_chunks().flatten()
+    class_ids = areas.field("class_id").to_numpy()
+    pixels = np.zeros(int(class_ids.max(initial=-1)) + 1, np.int64)
+    np.add.at(pixels, class_ids, areas.field("pixels").to_numpy())
+    errors = Counter(reason for reason in table.column("error").to_pylist() if reason is not None)
+    images = Counter(class_ids.tolist())
+    return Tally(len(table) - errors.total(), errors, {index: int(pixels[index]) for index in images}, images)
+
+
+class RunTally:
+    """The sums of the shards of a run whose results were seen when they were committed; they need no second look."""
+
+    def __init__(self) -> None:
+        self.shards: set[int] = set()
+        self.ok = 0
+        self.errors: Counter[str] = Counter()
+        self.pixels: Counter[int] = Counter()
+        self.images: Counter[int] = Counter()
+
+    def add(self, shard: int, found: Tally) -> None:
+        """Count a shard, once."""
+        if shard in self.shards:
+            return
+        self.shards.add(shard)
+        self.ok += found.ok
+        self.errors.update(found.errors)
+        self.pixels.update(found.pixels)
+        self.images.update(found.images)
+
+
+def finish_tables(
+    store: Store, run_id: str, classes: Sequence[str], model_id: str, params_id: str, seen: RunTally | None = None
+) -> RunTotals:
     """Fill gaps in class_areas and write class_totals, both from the committed results.
 
-    `classes` are the label set's names in index order; a class that never appears has a row of zeros.
+    `classes` are the label set's names in index order; a class that never appears has a row of zeros. The shards that
+    are in `seen` are read only where their class_areas are missing; the others are added to it.
     """
-    pixels, images = np.zeros((2, len(classes)), np.int64)
-    ok = 0
-    errors: Counter[str] = Counter()
+    seen = seen or RunTally()
     present = set(_shard_numbers(store, f"class_areas/run_id={run_id}/"))
-    for info, table in read_result_files(store, run_id):
+    for info, table in read_result_files(store, run_id, but=seen.shards & present):
         shard = _shard_number(info.key)
-        if shard is not None and shard not in present:
+        assert shard is not None, "only shards' files are read"
+        if shard not in present:
             _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
-        areas = table.column("areas").combine_chunks().flatten()
-        class_ids = areas.field("class_id").to_numpy()
-        np.add.at(pixels, class_ids, areas.field("pixels").to_numpy())
-        np.add.at(images, class_ids, 1)
-        reasons = [reason for reason in table.column("error").to_pylist() if reason is not None]
-        errors.update(reasons)
-        ok += len(table) - len(reasons)
-    totals = class_totals(classes, pixels.tolist(), images.tolist())
+        seen.add(shard, tally(table))
+    indices = range(len(classes))
+    totals = class_totals(classes, [seen.pixels[index] for index in indices], [seen.images[index] for index in indices])
     rows = [{**asdict(total), "model_id": model_id, "params_id": params_id} for total in totals]
     table = pa.Table.from_pylist(rows, schema=CLASS_TOTALS_SCHEMA)
     store.put(f"class_totals/run_id={run_id}.parquet", to_parquet(table))
-    return RunTotals(ok, dict(sorted(errors.items())), totals)
+    return RunTotals(seen.ok, dict(sorted(seen.errors.items())), totals)
 
 
 def class_totals(classes: Sequence[str], pixels: Sequence[int], images: Sequence[int]) -> list[ClassTotal]:
@@ -287,11 +333,19 @@ def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table
 
 
 def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Parquet bytes as a table, of all columns or those named; `key` names the file in the error."""
+    """Parquet bytes as a table, of all columns or those named; `key` names the file in the error.
+
+    Raises StorageError for what is no Parquet file, and for a table of a newer version.
+    """
     try:
-        return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+        table = pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{key} is not a readable Parquet file ({error}); move it away and run again") from error
+    schema = (table.schema.metadata or {}).get(b"fcn_schema", b"").decode(errors="replace")
+    number = schema.rpartition("/")[2]
+    if number.isdecimal() and int(number) > NEWEST_SCHEMA:
+        raise StorageError(f"{key} is of a newer version of fcn-pipeline ({schema}); upgrade this one to read it")
+    return table
 
 
 def _area_dict(area: ClassArea) -> dict[str, object]:
