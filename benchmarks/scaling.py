@@ -69,6 +69,9 @@ class Pretender:
     def progress(self) -> dict[int, int]:
         return {}
 
+    def busy_seconds(self) -> float:
+        return 0.0
+
 
 def phase_of(number: int, phases: list[Phase]) -> int:
     for index, phase in enumerate(phases):

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
+from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
@@ -79,7 +80,7 @@ class JobObserver(Observer):
         self._progress = ProgressArtifact()
 
     def phase(self, name: str) -> None:
-        self._log.info("phase=%s", name)
+        self._log.info("%s", key_values(phase=name))
 
     def note(self, text: str) -> None:
         self._log.info("%s", text)
@@ -88,16 +89,7 @@ class JobObserver(Observer):
         self._progress.update(progress.done / progress.images, f"{progress.done} of {progress.images} images")
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
-        self._log.info(
-            "run=%s shard=%d images=%d ok=%d errors=%s done=%d/%d",
-            run_id,
-            outcome.shard,
-            outcome.images,
-            outcome.ok,
-            dict(outcome.errors),
-            done,
-            images,
-        )
+        self._log.info("%s", key_values(run=run_id, **outcome.for_log(), done=f"{done}/{images}"))
 
     def finish(self) -> None:
         self._progress.finish("all images done")

@@ -18,6 +18,7 @@ from fcn_core.training_loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
+from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
 from pipeline.launch.options import HERE, Here, Launch
 from pipeline.retraining.job import Contest, Jobs, RetrainReport, RetrainStopped, challenge
@@ -90,7 +91,7 @@ class _FlowObserver(RetrainObserver):
 
     def progress(self, share: float | None, text: str) -> None:
         if share is None:
-            self._log.info("phase=%s", text)
+            self._log.info("%s", key_values(phase=text))
         self._progress.update(share or 0.0, text)
 
     def checked(self, report: DataReport) -> None:

@@ -6,7 +6,7 @@ says whose it is. Who gets which shard, and what a failure means, is for the poo
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
+from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Attempt:
     alone: bool = False  # after an examination, so that no shard dies of another's doing
     storage_failures: int = 0
     not_before: float = 0.0
+    handed_at: float = 0.0
+    tries: int = 0
 
 
 @dataclass(eq=False)
@@ -89,7 +92,9 @@ class Crew:
 
     def hand(self, member: Member, attempt: Attempt) -> None:
         """Let a member work on a shard."""
-        ref = member.handle.process.remote(attempt.shard)
+        attempt.tries += 1
+        attempt.handed_at = time.monotonic()
+        ref = member.handle.process.remote(replace(attempt.shard, attempt=attempt.tries))
         member.shards[ref] = attempt
         self._owners[ref] = member
 
@@ -144,12 +149,12 @@ class Crew:
             self.nodes = cluster.nodes()
             draining = cluster.draining_nodes()
         except RayError as error:  # a head that restarts: what it cannot tell now it tells later
-            log.warning("nodes=unknown error=%s", error)
+            log.warning("%s", key_values(nodes="unknown", error=error))
             return
         for node_id in draining - self._draining:
             here = sum(member.node_id == node_id for member in self.members)
             if here:
-                log.warning("node=%s draining actors=%d", node_id[:12], here)
+                log.warning("%s", key_values(node=node_id[:12], state="draining", actors=here))
         self._draining |= draining
         for member in self.members:
             member.leaving = member.node_id in draining

@@ -18,9 +18,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.crew import Attempt, Crew, Member
+from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
+from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 
 log = logging.getLogger(__name__)
@@ -75,11 +77,16 @@ class PoolProgress:
 class ShardPool:
     """Runs shards on actors. One use: build it, call `run`."""
 
-    def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: Any) -> None:
-        """`factory(*args)` builds the Processor inside each actor. `args` may be Ray object references."""
+    def __init__(
+        self, spec: PoolSpec, factory: Callable[..., Processor], *args: Any, kind: JobKind = "segment"
+    ) -> None:
+        """`factory(*args)` builds the Processor inside each actor. `args` may be Ray object references. `kind` says
+        for what kind of job its metrics are.
+        """
         self._spec = spec
         self._wanted = spec.actors
-        self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args)
+        self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args, kind)
+        self._recorder = Recorder(kind)
         self._crew = Crew(self._worker)
         self._quarantine: tuple[Attempt, Quarantine] | None = None
         self._suspects: deque[Attempt] = deque()
@@ -109,6 +116,7 @@ class ShardPool:
         exhausted = False
         self._on_note = on_note
         self._working_at = time.monotonic()
+        self._recorder.begin((ACTOR_RESTARTS, SHARD_RETRIES))
         try:
             while True:
                 if should_stop():
@@ -189,14 +197,15 @@ class ShardPool:
         if self._quarantine is None:
             if self._suspects:
                 attempt = self._suspects.popleft()
-                log.warning("shard=%d quarantine=begins deaths=%d", attempt.shard.number, len(attempt.death_nodes))
+                deaths = len(attempt.death_nodes)
+                self._warn(attempt, quarantine="begins", deaths=deaths)
                 self._quarantine = (attempt, Quarantine(attempt.shard, self._worker))
             return
         attempt, quarantine = self._quarantine
         if quarantine.culprits is None:
             return
         self._quarantine = None
-        log.warning("shard=%d quarantine=ends culprits=%s", attempt.shard.number, sorted(quarantine.culprits))
+        self._warn(attempt, quarantine="ends", culprits=sorted(quarantine.culprits))
         attempt.examinations += 1
         attempt.death_nodes.clear()
         attempt.alone = True
@@ -225,6 +234,7 @@ class ShardPool:
                 attempt = self._crew.settle(ref)
                 if attempt:
                     member.images.pop(attempt.shard.number, None)
+                    self._recorder.observe(SHARD_SECONDS, time.monotonic() - attempt.handed_at)
                     yield value
                 elif asked_for_progress:
                     member.images = value
@@ -259,15 +269,23 @@ class ShardPool:
                 "the same command resumes the run"
             ) from cause
         delay = 2.0**attempt.storage_failures
-        log.warning("shard=%d retry_in=%.0fs reason=storage error=%s", attempt.shard.number, delay, cause)
+        self._warn(attempt, retry_in_s=delay, reason="storage", error=cause)
         attempt.not_before = time.monotonic() + delay
         self._retries.append(attempt)
+        self._count_retry("storage")
+
+    def _warn(self, attempt: Attempt, **values: object) -> None:
+        log.warning("%s", key_values(shard=attempt.shard.number, attempt=attempt.tries, **values))
+
+    def _count_retry(self, reason: str) -> None:
         self._retry_count += 1
+        self._recorder.add(SHARD_RETRIES, 1, reason=reason)
 
     def _actor_died(self, member: Member, error: Exception) -> None:
-        numbers = sorted(attempt.shard.number for attempt in member.shards.values())
-        log.warning("actor=lost ready=%s shards=%s error=%s", member.ready, numbers, _text(error))
+        numbers = ",".join(str(number) for number in sorted(attempt.shard.number for attempt in member.shards.values()))
+        log.warning("%s", key_values(actor="lost", ready=member.ready, shards=numbers or None, error=_text(error)))
         self._restarts += 1
+        self._recorder.add(ACTOR_RESTARTS, 1)
         if not member.ready:
             self._setup_failures += 1
             if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
@@ -283,7 +301,7 @@ class ShardPool:
             # actors', so earlier deaths are judged once more, by what is known now. Should even that be too early, the
             # shard is examined in vain, and no harm is done.
             attempt.death_nodes = [node for node in attempt.death_nodes if not self._crew.will_be_lost(node)]
-            self._retry_count += 1
+            self._count_retry("actor_lost")
             suspicious = len(attempt.death_nodes) >= SUSPICIOUS_DEATHS
             (self._suspects if suspicious else self._retries).append(attempt)
         self._crew.drop(member)

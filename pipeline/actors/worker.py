@@ -3,6 +3,10 @@
 The actor knows nothing of images: what it does with a shard is a `Processor`, built inside it by a factory.
 """
 
+import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,11 +14,20 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.actors.metrics import DEVICE_BUSY, JobKind, Recorder
+from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
+log = logging.getLogger(__name__)
+
 SHARDS_IN_FLIGHT = 2
 """Shards an actor works on at once: the next one loads while the last one is being written."""
+
+BUSY_SECONDS = 2.0
+"""How often an actor tells how busy its device is."""
+
+BUSY_WINDOW_SECONDS = 60.0
 
 
 class Processor(Protocol):
@@ -29,6 +42,9 @@ class Processor(Protocol):
     def progress(self) -> dict[int, int]:
         """Images finished in each shard at work."""
 
+    def busy_seconds(self) -> float:
+        """How long the device has been at work so far."""
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -38,18 +54,25 @@ class WorkerSpec:
     gpus: float
     factory: Callable[..., Processor]
     args: tuple[Any, ...] = ()
+    kind: JobKind = "segment"
 
 
 class _ShardWorker:
     """The actor. `setup` is apart from the constructor so that its exceptions arrive as they are."""
 
-    def setup(self, factory: Callable[..., Processor], *args: Any) -> str:
+    def setup(self, kind: JobKind, factory: Callable[..., Processor], *args: Any) -> str:
         """Build the processor; returns the id of the node this is."""
+        _log_to_stderr()
         self._processor = factory(*args)
+        threading.Thread(target=_tell_busy, args=(kind, self._processor), name="busy", daemon=True).start()
         return str(ray.get_runtime_context().get_node_id())
 
     def process(self, shard: Shard) -> Any:
-        return self._processor.process(shard)
+        try:
+            return self._processor.process(shard)
+        except Exception as error:
+            log.warning("%s", key_values(shard=shard.number, attempt=shard.attempt, failed=f"{error!r}"))
+            raise
 
     def probe(self, entry: ObjectInfo) -> None:
         self._processor.probe(entry)
@@ -59,6 +82,27 @@ class _ShardWorker:
         # The actor is reachable before `setup` has finished.
         processor = getattr(self, "_processor", None)
         return processor.progress() if processor else {}
+
+
+def _log_to_stderr() -> None:
+    """Let this package's lines go to the actor's own log, which Ray keeps (worker-*.err), and others' warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+
+
+def _tell_busy(kind: JobKind, processor: Processor) -> None:
+    """Tell, for as long as the process lives, which share of the last minute its device was at work."""
+    recorder = Recorder(kind)
+    marks: deque[tuple[float, float]] = deque([(time.monotonic(), processor.busy_seconds())])
+    while True:
+        time.sleep(BUSY_SECONDS)
+        now, busy = time.monotonic(), processor.busy_seconds()
+        since, before = marks[0]
+        # A batch counts when it is done, so that a long one may count for more than the time since the last look.
+        recorder.set(DEVICE_BUSY, min(1.0, (busy - before) / (now - since)))
+        marks.append((now, busy))
+        while now - marks[0][0] > BUSY_WINDOW_SECONDS:
+            marks.popleft()
 
 
 # Control calls have threads of their own, so that they never wait behind shards. Ray's type hints know nothing of this.
@@ -78,4 +122,4 @@ def start_worker(spec: WorkerSpec, node_id: str | None = None) -> tuple[Any, Any
         scheduling_strategy=strategy,
         max_restarts=0,
     ).remote()
-    return handle, handle.setup.remote(spec.factory, *spec.args)
+    return handle, handle.setup.remote(spec.kind, spec.factory, *spec.args)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.live_bar import LiveBar
+from pipeline.key_values import key_values
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -23,6 +24,11 @@ from pipeline.segmentation.segmenter import ShardOutcome
 
 def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_line(console: Console, **values: object) -> None:
+    """A line for logs."""
+    console.print(key_values(**values), markup=False, emoji=False)
 
 
 @contextmanager
@@ -49,10 +55,13 @@ def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]
         nonlocal told
         if told is None or progress.done != told.done:
             told = progress
-            console.print(
-                f"run={run_id} done={progress.done}/{progress.images} errors={progress.counts.failed} "
-                f"actors={progress.actors} images_per_s={progress.images_per_second:.1f}",
-                markup=False,
+            print_line(
+                console,
+                run=run_id,
+                done=f"{progress.done}/{progress.images}",
+                errors=progress.counts.failed,
+                actors=progress.actors,
+                images_per_s=f"{progress.images_per_second:.1f}",
             )
 
     yield line
@@ -66,27 +75,25 @@ class _LineObserver(Observer):
         self._latest: Progress | None = None
 
     def phase(self, name: str) -> None:
-        self._line(f"phase={json.dumps(name)}")
+        print_line(self._console, phase=name)
 
     def note(self, text: str) -> None:
-        self._line(f"note={json.dumps(text)}")
+        print_line(self._console, note=text)
 
     def progress(self, progress: Progress) -> None:
         self._latest = progress
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         rate = self._latest.images_per_second if self._latest else 0.0
-        failed = outcome.images - outcome.ok
-        self._line(
-            f"run={run_id} shard={outcome.shard} images={outcome.images} ok={outcome.ok} errors={failed}"
-            f" done={done}/{images} images_per_s={rate:.1f}"
+        print_line(
+            self._console,
+            run=run_id,
+            **outcome.for_log(),
+            done=f"{done}/{images}",
+            images_per_s=f"{rate:.1f}",
         )
         for example in outcome.examples:
-            key, message = json.dumps(example.key), json.dumps(example.message)
-            self._line(f"run={run_id} key={key} error={example.reason} message={message}")
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+            print_line(self._console, run=run_id, key=example.key, error=example.reason, message=example.message)
 
 
 class _BarObserver(LiveBar, Observer):

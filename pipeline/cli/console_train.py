@@ -1,6 +1,5 @@
 """What a person at a terminal sees of a training: a live bar there, a line now and then anywhere else."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.console import duration
+from pipeline.cli.console import duration, print_line
 from pipeline.cli.live_bar import LiveBar
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
@@ -36,10 +35,10 @@ class _LineObserver(TrainObserver):
         self._validated: tuple[str, float | None] = ("", None)
 
     def phase(self, name: str) -> None:
-        self._line(f"phase={json.dumps(name)}")
+        print_line(self._console, phase=name)
 
     def note(self, text: str) -> None:
-        self._line(f"note={json.dumps(text)}")
+        print_line(self._console, note=text)
 
     def progress(self, progress: TrainProgress) -> None:
         validated = (progress.stage, progress.val_mean_iu)
@@ -63,10 +62,7 @@ class _LineObserver(TrainObserver):
         }
         if progress.val_mean_iu is not None:
             values |= {"val_mean_iu": f"{progress.val_mean_iu:.4f}", "best_mean_iu": f"{progress.best_mean_iu:.4f}"}
-        self._line(" ".join(f"{name}={value}" for name, value in values.items()))
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        print_line(self._console, **values)
 
 
 class _BarObserver(LiveBar, TrainObserver):

@@ -8,6 +8,8 @@ begin where batches do. So the scores are those of one process, to the last bit,
 """
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -30,9 +32,12 @@ from pipeline.data.datasets import StoredFiles
 from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Exhibit, Gallery
+from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation.segmenter import EXPANSION, KILLED, ErrorExample, ShardOutcome, error_reason
 from pipeline.storage.store import ObjectInfo
+
+log = logging.getLogger(__name__)
 
 GUESSED_BYTES = 4 << 20
 """What an example is taken to need before it is fetched: the data set does not say how large its files are."""
@@ -42,6 +47,7 @@ GUESSED_BYTES = 4 << 20
 class EvaluatorSpec:
     """All that an actor needs to know beside model and data set. `shard_size` is a multiple of the batch size."""
 
+    run_id: str
     settings: PredictorSettings
     shard_size: int
     worst: int
@@ -122,6 +128,7 @@ class Evaluator:
 
         Raises StorageUnavailable when the storage does not answer: the shard can be tried again, anywhere.
         """
+        started = time.monotonic()
         labels = self.dataset.labels
         tally = _Tally(ConfusionMatrix(labels.num_classes, labels.ignore_index), Gallery(self.spec.worst, labels))
         self._progress[shard.number] = 0
@@ -156,7 +163,10 @@ class Evaluator:
             pixels=tally.pixels,
             stage_seconds=self._clock.take(),
             read_bytes=self._clock.take_bytes()[0],
+            attempt=shard.attempt,
+            seconds=time.monotonic() - started,
         )
+        log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
         return ShardScores(outcome, images_table(rows), tally.confusion.counts, tally.gallery.exhibits())
 
     def probe(self, entry: ObjectInfo) -> None:

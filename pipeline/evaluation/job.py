@@ -205,7 +205,9 @@ def _run(
     examples = len(inputs.dataset)
     size = _shard_size(job, examples, placement)
     shards = -(-examples // size)
+    run_id = f"evaluate-{job.split}"
     spec = EvaluatorSpec(
+        run_id=run_id,
         settings=placement.settings,
         shard_size=size,
         worst=job.worst if inputs.output else 0,
@@ -214,7 +216,7 @@ def _run(
         image_timeout=job.image_timeout,
         image_memory=job.image_memory,
     )
-    meter = Meter(f"evaluate-{job.split}", examples, shards, observer)
+    meter = Meter(run_id, examples, shards, observer, "evaluate")
     meter.start(0)
     collected = _Collected(spec.worst)
 
@@ -231,6 +233,7 @@ def _run(
         spec,
         ray.put(inputs.model.bundle.to_files()),
         ray.put(inputs.dataset),
+        kind="evaluate",
     )
     observer.phase("evaluating")
     if not pool.run(_shards(inputs.dataset, size), shard_done, progressed, should_stop, observer.note):

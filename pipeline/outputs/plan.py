@@ -33,11 +33,13 @@ class Shard:
     """A piece of a run that is committed as a whole: its number, and its images in plan order.
 
     `culprits` are keys of images that were found to kill the process that works on them; they are not touched again.
+    `attempt` counts from 1 how often the shard was handed to an actor.
     """
 
     number: int
     entries: tuple[ObjectInfo, ...]
     culprits: frozenset[str] = frozenset()
+    attempt: int = 1
 
 
 class PlanManifest(BaseModel):

@@ -4,11 +4,26 @@ import time
 from collections import deque
 from datetime import UTC, datetime
 
+from pipeline.actors import metrics
+from pipeline.actors.metrics import JobKind, Recorder
 from pipeline.actors.pool import PoolProgress
 from pipeline.outputs.runs import Counts, Progress
 from pipeline.segmentation.segmenter import ShardOutcome
 
 RATE_WINDOW_SECONDS = 60.0
+
+RECORD_SECONDS = 1.0
+"""How often the gauges are set."""
+
+COUNTERS = (
+    metrics.IMAGES,
+    metrics.ERRORS,
+    metrics.PIXELS,
+    metrics.READ_BYTES,
+    metrics.WRITTEN_BYTES,
+    metrics.STAGE_SECONDS,
+    metrics.SHARDS,
+)
 
 
 class Observer:
@@ -30,7 +45,7 @@ class Observer:
 class Meter:
     """Turns committed shards and the pool's reports into the progress of a run over `images` in `shards`."""
 
-    def __init__(self, run_id: str, images: int, shards: int, observer: Observer) -> None:
+    def __init__(self, run_id: str, images: int, shards: int, observer: Observer, kind: JobKind = "segment") -> None:
         self._run_id = run_id
         self._images = images
         self._shards = shards
@@ -38,6 +53,9 @@ class Meter:
         self._shards_done = 0
         self._before = 0
         self._marks: deque[tuple[float, int]] = deque()
+        self._recorder = Recorder(kind)
+        self._recorded_at = float("-inf")
+        self._begun = False
         self.counts = Counts()  # of the shards committed by this call
 
     def start(self, committed: int) -> None:
@@ -49,6 +67,7 @@ class Meter:
         self._shards_done += 1
         self.counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
         done = min(self._images, self._before + self.counts.images)
+        self._count(outcome)
         self._observer.shard(self._run_id, outcome, done, self._images)
 
     def update(self, pool: PoolProgress) -> Progress:
@@ -76,5 +95,36 @@ class Meter:
             retries=pool.retries,
             updated=datetime.now(UTC),
         )
+        if now - self._recorded_at >= RECORD_SECONDS:
+            self._recorded_at = now
+            self._record(progress, pool)
         self._observer.progress(progress)
         return progress
+
+    def _count(self, outcome: ShardOutcome) -> None:
+        recorder = self._recorder
+        recorder.add(metrics.IMAGES, outcome.ok, status="ok")
+        recorder.add(metrics.IMAGES, outcome.images - outcome.ok, status="error")
+        for reason, count in outcome.errors.items():
+            recorder.add(metrics.ERRORS, count, reason=reason)
+        recorder.add(metrics.PIXELS, outcome.pixels)
+        recorder.add(metrics.READ_BYTES, outcome.read_bytes)
+        recorder.add(metrics.WRITTEN_BYTES, outcome.written_bytes)
+        for stage, seconds in outcome.stage_seconds.items():
+            recorder.add(metrics.STAGE_SECONDS, seconds, stage=stage)
+        recorder.add(metrics.SHARDS, 1)
+
+    def _record(self, progress: Progress, pool: PoolProgress) -> None:
+        recorder = self._recorder
+        if not self._begun:
+            self._begun = True
+            recorder.begin(COUNTERS)
+        recorder.set(metrics.ACTORS_READY, pool.ready)
+        recorder.set(metrics.ACTORS_WANTED, pool.wanted)
+        recorder.set(metrics.SHARDS_IN_FLIGHT, pool.shards_in_flight)
+        recorder.set(metrics.RUN_SHARDS, progress.shards)
+        recorder.set(metrics.RUN_SHARDS_DONE, progress.shards_done)
+        recorder.set(metrics.RUN_IMAGES, progress.images)
+        recorder.set(metrics.RUN_IMAGES_DONE, progress.done)
+        recorder.set(metrics.RUN_IMAGES_PER_SECOND, progress.images_per_second)
+        recorder.set(metrics.RUN_SECONDS_LEFT, progress.eta_seconds)

@@ -8,10 +8,12 @@ Batches depend on the shard alone, never on timing: images are taken in plan ord
 shard gives the same bytes however fast the storage answered.
 """
 
+import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
@@ -28,11 +30,14 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
 )
+from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.store import ObjectInfo, open_store
+
+log = logging.getLogger(__name__)
 
 EXPANSION = 16
 """Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
@@ -83,6 +88,22 @@ class ShardOutcome:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     read_bytes: int = 0
     written_bytes: int = 0
+    attempt: int = 1
+    seconds: float = 0.0
+
+    def for_log(self) -> dict[str, object]:
+        """What a log line says of it; stage seconds are sums over threads."""
+        reasons = ",".join(f"{reason}:{count}" for reason, count in sorted(self.errors.items()))
+        return {
+            "shard": self.shard,
+            "attempt": self.attempt,
+            "images": self.images,
+            "ok": self.ok,
+            "errors": self.images - self.ok,
+            "reasons": reasons or None,
+            "seconds": self.seconds,
+            **{f"{stage}_s": seconds for stage, seconds in self.stage_seconds.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,7 @@ class Segmenter:
         An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does
         not answer, in which case nothing is committed and the shard can be tried again, anywhere.
         """
+        started = time.monotonic()
         rows: dict[int, ResultRow] = {}
         saves: deque[tuple[int, Future[ResultRow | Labelled]]] = deque()
         tar = ShardTar(self.output, self.spec.recipe, shard) if self.spec.masks == "tar" else None
@@ -171,7 +193,10 @@ class Segmenter:
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)
-        return summarize(shard.number, table.to_pylist(), self._clock.take(), self._clock.take_bytes())
+        outcome = summarize(shard.number, table.to_pylist(), self._clock.take(), self._clock.take_bytes())
+        outcome = replace(outcome, attempt=shard.attempt, seconds=time.monotonic() - started)
+        log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
+        return outcome
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""

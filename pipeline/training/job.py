@@ -16,7 +16,8 @@ from fcn_core import ModelBundle
 from fcn_core.architecture import ArchName
 from fcn_core.metrics import Scores
 from fcn_core.training_loop import LoopPlan
-from pipeline.actors import cluster
+from pipeline.actors import cluster, metrics
+from pipeline.actors.metrics import Recorder
 from pipeline.errors import InputError, ObjectExists, PipelineError, StorageError
 from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group, GroupResult, GroupSpec, GroupStatus
@@ -95,6 +96,7 @@ class _Driver:
         self._lease = lease
         self._store = TrainStore(inputs.output)
         self._failures = 0
+        self._recorder = Recorder("train")
 
     def work(self) -> TrainReport:
         private = not cluster.is_remote(self._job.ray_address)
@@ -229,6 +231,7 @@ class _Driver:
         told: GroupStatus | None = None
         waiting_since = time.monotonic()
         stop_by: float | None = None
+        self._recorder.begin((metrics.TRAIN_FAILURES,))
         while (result := group.wait(POLL_SECONDS)) is None:
             if stop_by is not None and time.monotonic() > stop_by:
                 return None
@@ -238,6 +241,7 @@ class _Driver:
             if status.waiting and (told is None or not told.waiting or status.failures > told.failures):
                 waiting_since = time.monotonic()
             self._tell(status, told, spec, phase)
+            self._record(status, told)
             told = status
             if stop_by is None and (self._asked_to_stop() or self._lease.lost):
                 self._observer.phase("stopping")
@@ -262,6 +266,20 @@ class _Driver:
             if status.progress.workers != before:
                 self._observer.note(f"{status.progress.workers} worker(s) now, {before} before")
             self._observer.progress(status.progress)
+
+    def _record(self, status: GroupStatus, told: GroupStatus | None) -> None:
+        """The same for Prometheus, at every look: a gauge that is not set again is forgotten."""
+        recorder, progress = self._recorder, status.progress
+        recorder.add(metrics.TRAIN_FAILURES, status.failures - (told.failures if told else 0))
+        if progress is None:
+            return
+        recorder.set(metrics.TRAIN_WORKERS, 0 if status.waiting else progress.workers, arch=progress.stage)
+        recorder.set(metrics.TRAIN_STEP, progress.step, arch=progress.stage)
+        recorder.set(metrics.TRAIN_STEPS, progress.steps, arch=progress.stage)
+        recorder.set(metrics.TRAIN_LOSS, progress.loss, arch=progress.stage)
+        recorder.set(metrics.TRAIN_MEAN_IU, progress.val_mean_iu, arch=progress.stage)
+        recorder.set(metrics.TRAIN_IMAGES_PER_SECOND, progress.images_per_second, arch=progress.stage)
+        recorder.set(metrics.TRAIN_SECONDS_LEFT, progress.eta_seconds, arch=progress.stage)
 
     def _check_placement(self, spec: GroupSpec, waited: float) -> None:
         if waited > self._job.placement_timeout:

@@ -58,6 +58,9 @@ class Waits:
     def progress(self) -> dict[int, int]:
         return {}
 
+    def busy_seconds(self) -> float:
+        return 0.0
+
 
 class WaitsForCompany(Waits):
     """Holds its shards until a second node has one."""

@@ -43,6 +43,9 @@ class Steady:
     def progress(self) -> dict[int, int]:
         return {}
 
+    def busy_seconds(self) -> float:
+        return 0.0
+
 
 class DiesOnce(Steady):
     """Takes its whole process down at shard 3, the first time anybody gets it."""

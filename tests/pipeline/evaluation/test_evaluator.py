@@ -20,6 +20,7 @@ from tests.samples import jpeg, model
 
 BUNDLE = model()
 SPEC = EvaluatorSpec(
+    run_id="evaluate-val",
     settings=resolve_settings(device="cpu", precision="float32", threads=1, batch_size=3),
     shard_size=6,
     worst=2,
