@@ -65,7 +65,7 @@ def dataset_of(job: EvaluateJob) -> Pairs:
 class InProcess:
     """Works through shards as a ShardPool does, but here, one after the other."""
 
-    def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: object) -> None:
+    def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: object, kind: str = "") -> None:
         self._worker = factory(*(ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args))
 
     def run(
