@@ -5,10 +5,11 @@ VENV ?= .venv
 PROCESSES ?= 2
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime demo test test-faults lint format docs clean
+.PHONY: help setup runtime demo site test test-faults lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
+	@echo "make site    Prefect, Ray and S3 on this machine, with sample images and a schedule, until Ctrl-C"
 	@echo "make test    run the tests"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images and weights for the readers, for a minute"
@@ -17,7 +18,7 @@ help:
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
 	@echo "make setup   make .venv with everything that the others need"
 	@echo "make runtime VENV=DIR  install into DIR what runs in production; container images are made with it"
-	@echo "make clean   remove .venv, caches and the demo's output"
+	@echo "make clean   remove .venv, caches and the output of demo and site"
 
 setup: .venv/.ready
 
@@ -33,6 +34,10 @@ runtime:
 
 demo: setup
 	@$(BIN)/python -m flows.demo
+
+# OPTIONS="--s3-port 9100": `python -m deploy.local --help` has them all.
+site: setup
+	@$(BIN)/python -m deploy.local $(OPTIONS)
 
 # Most of a test's time is waiting for Ray or a server to start; so two at a time, each file in one process.
 test: setup
@@ -58,4 +63,4 @@ docs: setup
 	$(BIN)/python docs/make_api.py
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output site *.egg-info

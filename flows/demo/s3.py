@@ -35,7 +35,7 @@ def local_s3() -> Iterator[str]:
             endpoint = server.stdout.readline().strip()
             if not endpoint:
                 raise PipelineError("the local S3 server did not start; its last words are above")
-            with _environment(_pointing_to(endpoint)):
+            with _environment(pointing_to(endpoint)):
                 yield endpoint
         finally:
             server.stdin.close()
@@ -45,7 +45,7 @@ def local_s3() -> Iterator[str]:
                 server.kill()
 
 
-def _pointing_to(endpoint: str) -> dict[str, str | None]:
+def pointing_to(endpoint: str) -> dict[str, str | None]:
     """Changes to the environment: the endpoint, made-up credentials, and nothing of the user's own account."""
     own = {name: None for name in os.environ if name.startswith("AWS_")}
     # A company's proxy cannot reach this machine's loopback.
@@ -82,19 +82,18 @@ def _apply(changes: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _serve() -> None:
-    """Serve on a free port, tell which on standard output, and end with standard input."""
+def _serve(port: int) -> None:
+    """Serve on `port`, a free one for 0, tell which on standard output, and end with standard input."""
     import logging
 
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    print(f"http://{host}:{port}", flush=True)
+    print("http://{}:{}".format(*server.get_host_and_port()), flush=True)
     sys.stdin.read()
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(int(sys.argv[1]) if len(sys.argv) > 1 else 0)

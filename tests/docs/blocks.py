@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("fcn", "python", "make", "pip", "duckdb", "export", "git", "cd", ".", "cat", "mkdir")
+PROGRAMS = ("fcn", "python", "make", "pip", "duckdb", "export", "git", "cd", ".", "cat", "mkdir", "prefect", "ray")
 SHELL = ("", "bash", "sh", "shell", "console")
 
 _FENCE = re.compile(r" {0,3}```(\w*)\s*$")

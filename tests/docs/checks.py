@@ -22,7 +22,7 @@ STANDS_FOR = {"ARCH": "fcn8s", "[RUN]": "20260101T000000Z-00000000"}
 """What to put where a page writes a placeholder that no option would take."""
 
 OURS = ("fcn_core", "pipeline", "flows")
-NO_CHECK = ("export", "git", "cd", ".", "cat", "mkdir", "unzip", "ls")
+NO_CHECK = ("export", "git", "cd", ".", "cat", "mkdir", "unzip", "ls", "prefect", "ray")
 
 
 def check_command(command: Command) -> None:
@@ -48,10 +48,19 @@ def check_command(command: Command) -> None:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         for asked in re.findall(r"fcn-pipeline\[([\w,]+)\]", " ".join(words)):
             assert set(asked.split(",")) <= set(extras), f"there is no extra {asked}"
+    elif program == "prefect" and words[:2] == ["deployment", "run"]:
+        _check_deployment(words[2])
     elif program == "duckdb":
         assert duckdb.extract_statements(words[words.index("-c") + 1])
     else:
         assert program in NO_CHECK, f"no test knows how to check {program!r}"
+
+
+def _check_deployment(name: str) -> None:
+    """That prefect.yaml has it: "flow/deployment", where a flow is called as its function."""
+    there = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = {f"{each['entrypoint'].rpartition('.')[2]}/{each['name']}" for each in there}
+    assert name in names, f"prefect.yaml has no {name}"
 
 
 def check_in_prose(code: str) -> None:

@@ -38,6 +38,7 @@ NOT_RUN = {
     "CHANGELOG.md": "names commands, shows none",
     "CONTRIBUTING.md": "its commands are what CI runs",
     "docs/architecture.md": "shows no commands",
+    "docs/compatibility.md": "its commands are of a site and of releases; tests/compatibility reads what it speaks of",
     "docs/cli.md": "made from the commands themselves",
     "docs/cookbook.md": "test_cookbook.py runs it, on an output of its own",
     "docs/deploy.md": "wants containers and clusters; tests/deploy checks what it hands to them",
@@ -50,6 +51,7 @@ NOT_RUN = {
     "docs/retraining.md": "needs a Prefect server and hours; tests/flows run the flow",
     "docs/security.md": "its one command fuzzes for an hour; tests/fuzz does for a moment",
     "docs/sources.md": "needs lists that only S3 writes; test_sources.py and tests/e2e/test_key_lists.py run such",
+    "docs/runbook.md": "speaks to sites in trouble; tests/faults and tests/deploy/test_local.py make such",
     "docs/scale.md": "tests/pipeline/cli/test_compact.py runs its command",
     "docs/training.md": "needs buckets of training data and hours; tests/e2e/test_train.py trains",
     "docs/tutorial.md": "test_tutorial.py runs it from beginning to end",
@@ -63,6 +65,7 @@ SKIPPED = {
     "python": "flows need a Prefect server: tests/flows run them on one; benchmarks take minutes",
     "duckdb": "run as SQL by test_the_line_for_duckdb_answers, for the shell may not be installed",
     ".": "the tests run in the environment that it turns on",
+    "prefect": "tests/deploy/test_local.py triggers such a run on a site; that deployments exist is checked",
     "git": "the checkout is there",
 }
 """Programs whose lines are parsed and not run."""

@@ -1,0 +1,1 @@
+"""A whole site on one machine, from plain processes: `make site`, or `python -m deploy.local`."""

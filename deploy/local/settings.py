@@ -1,0 +1,125 @@
+"""Where everything of a site is: its ports, the files of its folder, and the environment in which programs find it."""
+
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from flows.demo.s3 import pointing_to
+
+ROOT = Path(__file__).parents[2]
+"""The checkout: prefect.yaml is there."""
+
+BUCKETS = ("cameras", "labels", "models")
+SOURCE, OUTPUT = "s3://cameras", "s3://labels"
+DATASET, TRAINING, REGISTRY = "s3://models/streets", "s3://models/training", "s3://models/registry"
+MODEL_NAME = "street"
+
+PREFIXES = ("PREFECT_", "RAY_", "AWS_", "FCN_")
+"""What the user has set for a site of their own is nothing to this one."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports that people and programs are told of, all on 127.0.0.1."""
+
+    prefect_port: int = 4200
+    s3_port: int = 9000
+    ray_port: int = 8265
+    """Ray's dashboard and its Jobs API."""
+    metrics_port: int = 8266
+    """Ray's metrics, for Prometheus."""
+
+    def items(self) -> list[tuple[str, int]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's folder and ports. `ray_gcs` and `ray_folder` are chosen anew at every start."""
+
+    folder: Path
+    ports: Ports
+    ray_gcs: int
+    ray_folder: Path
+
+    @property
+    def prefect_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.prefect_port}"
+
+    @property
+    def ray_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.ray_port}"
+
+    @property
+    def s3_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.s3_port}"
+
+    @property
+    def token_file(self) -> Path:
+        return self.folder / "ray-token"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.folder / "env"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def settings(self) -> dict[str, str | None]:
+        """What a program's environment needs to find the site, but for Ray's token; None removes a variable."""
+        return pointing_to(self.s3_url) | {
+            "PREFECT_API_URL": f"{self.prefect_url}/api",
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            # The address of the node for drivers, and that of its Jobs API, which else is asked of the node.
+            "RAY_ADDRESS": f"127.0.0.1:{self.ray_gcs}",
+            "RAY_API_SERVER_ADDRESS": self.ray_url,
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "FCN_SOURCE": SOURCE,
+            "FCN_OUTPUT": OUTPUT,
+            "FCN_DATASET": DATASET,
+            "FCN_TRAINING": TRAINING,
+            "FCN_REGISTRY": REGISTRY,
+            "FCN_MODEL_NAME": MODEL_NAME,
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the site's own processes, Ray's token included."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
+        ours = {name: value for name, value in self.settings().items() if value is not None}
+        return {**kept, **ours, "PATH": _path(kept), "RAY_AUTH_TOKEN": self.token_file.read_text()}
+
+    def write_files(self) -> None:
+        """The folder's files for people and their programs: a new token, and what to source in another terminal."""
+        self.logs.mkdir()
+        _write_private(self.token_file, secrets.token_hex(32))
+        _write_private(self.environment_file, "".join(f"{line}\n" for line in self._environment_lines()))
+
+    def _environment_lines(self) -> list[str]:
+        here = shlex.quote(str(self.environment_file))
+        lines = [f"# Lets a terminal find the site of this folder while it runs:  . {here}"]
+        # What a profile or a session of the user's would add.
+        foreign = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "PREFECT_PROFILE", "PREFECT_API_KEY")
+        lines.append(f"unset {' '.join(foreign)} PREFECT_API_AUTH_STRING RAY_AUTH_TOKEN_PATH")
+        for name, value in self.settings().items():
+            lines.append(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
+        lines.append(f'export RAY_AUTH_TOKEN="$(cat {shlex.quote(str(self.token_file))})"')
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+        return lines
+
+
+def _path(environment: Mapping[str, str]) -> str:
+    return os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
+
+
+def _write_private(file: Path, text: str) -> None:
+    """For its owner alone, from the moment that it is there."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
