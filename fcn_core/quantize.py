@@ -7,7 +7,6 @@ model says of these, compared with the float model, is its measured agreement.
 
 import importlib.util
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy as np
 from fcn_core.bundle import INT8_FILES, Int8Graph, ModelBundle
 from fcn_core.engines.engine import Image
 from fcn_core.engines.openvino_engine import to_graph
+from fcn_core.engines.openvino_package import import_nncf, import_openvino
 from fcn_core.errors import DataError, ExportError
 from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings
@@ -80,8 +80,7 @@ def require_packages() -> None:
 
 
 def _quantized(bundle: ModelBundle, images: Sequence[Image]) -> Any:
-    os.environ.setdefault("NNCF_CI", "1")  # read when it is imported: it would report its use to its maker
-    import nncf
+    nncf = import_nncf()
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     data = nncf.Dataset(images, lambda image: np.ascontiguousarray(image)[None])
@@ -89,7 +88,7 @@ def _quantized(bundle: ModelBundle, images: Sequence[Image]) -> Any:
 
 
 def _serialize(graph: Any) -> Int8Graph:
-    import openvino
+    openvino = import_openvino()
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in INT8_FILES]
@@ -98,7 +97,7 @@ def _serialize(graph: Any) -> Int8Graph:
 
 
 def _tool() -> str:
-    import nncf
-    import openvino
+    nncf = import_nncf()
+    openvino = import_openvino()
 
     return f"NNCF {nncf.__version__}, OpenVINO {openvino.__version__.split('-')[0]}"

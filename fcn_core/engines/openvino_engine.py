@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fcn_core.bundle import Int8Graph, ModelBundle, Normalization
 from fcn_core.engines.engine import Image
+from fcn_core.engines.openvino_package import import_openvino
 from fcn_core.errors import BundleError
 from fcn_core.network import GRID, Network
 
@@ -52,7 +53,7 @@ def is_installed() -> bool:
 @cache
 def precisions() -> frozenset[str]:
     """The precisions in which OpenVINO computes on this CPU."""
-    import openvino
+    openvino = import_openvino()
 
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names = {"FP32": "float32", "BF16": "bfloat16"}
@@ -73,7 +74,7 @@ class _Scorer(nn.Module):
 
 def to_graph(bundle: ModelBundle) -> Any:
     """The network as an openvino.Model: pixels, uint8 [N, H, W, 3], to scores, float32 [N, C, h, w]; N, H, W free."""
-    import openvino
+    openvino = import_openvino()
 
     module = _Scorer(bundle.build(), bundle.normalization).eval()
     with warnings.catch_warnings(), torch.no_grad():
@@ -87,7 +88,7 @@ def to_graph(bundle: ModelBundle) -> Any:
 
 def _read(int8: Int8Graph) -> Any:
     """A quantized network as an openvino.Model. Raises BundleError if OpenVINO cannot read it."""
-    import openvino
+    openvino = import_openvino()
 
     try:
         # The values go in as an array: as bytes they would be taken for a path.
@@ -102,7 +103,7 @@ def _read(int8: Int8Graph) -> Any:
 
 def compile_graph(graph: Any, settings: "PredictorSettings") -> Any:
     """An openvino.CompiledModel that obeys the settings' precision and threads."""
-    import openvino
+    openvino = import_openvino()
 
     return openvino.Core().compile_model(
         graph,
