@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.models.load import load_bundle
     from pipeline.models.registry import Registry, open_registry
     from pipeline.outputs.current import current_rows
+    from pipeline.outputs.masks import find_mask, read_mask
     from pipeline.outputs.results import read_current
     from pipeline.retraining.job import RetrainReport, retrain
     from pipeline.retraining.options import RetrainJob
@@ -59,12 +60,14 @@ __all__ = [
     "compare_evaluations",
     "current_rows",
     "evaluate",
+    "find_mask",
     "load_bundle",
     "open_dataset",
     "open_registry",
     "open_store",
     "read_current",
     "read_evaluation",
+    "read_mask",
     "retrain",
     "segment",
     "train",
@@ -100,6 +103,10 @@ _MODULE_OF = {
         "open_registry",
     ),
     "pipeline.outputs.current": ("current_rows",),
+    "pipeline.outputs.masks": (
+        "find_mask",
+        "read_mask",
+    ),
     "pipeline.outputs.results": ("read_current",),
     "pipeline.retraining.job": (
         "RetrainReport",

@@ -28,6 +28,7 @@ from pipeline.cli.common import (
 from pipeline.cli.compact import compact
 from pipeline.cli.data import data_app
 from pipeline.cli.doctor import doctor
+from pipeline.cli.estimate import estimate
 from pipeline.cli.evaluate import evaluate
 from pipeline.cli.gc import gc
 from pipeline.cli.help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
@@ -64,7 +65,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-masks_app = App(name="masks", help="Masks of an output: export.")
+masks_app = App(name="masks", help="Masks of an output: get one, export all.")
 app.command(evaluate)
 app.command(runs_app)
 app.command(report)
@@ -87,6 +88,8 @@ def segment(
     *,
     options: Annotated[SegmentOptions, Parameter(name="*", negative="")],
     config: Path | None = None,
+    dry_run: Flag = False,
+    prices: Path | None = None,
     json: Flag = False,
 ) -> int:
     """Segment every image under SOURCE and write masks and tables under OUTPUT.
@@ -101,6 +104,10 @@ def segment(
         Where masks and tables go. Not inside the source.
     config
         A YAML file with any of these options; the command line wins.
+    dry_run
+        Say what the job would do, ask of storage, take and cost; write nothing. Sends ten images through the model.
+    prices
+        With --dry-run: a TOML file of prices. Default: examples that come with the program.
     json
         Print the outcome as JSON on standard output.
     """
@@ -109,6 +116,8 @@ def segment(
 
     job = SegmentJob(source=source, output=output, **options.model_dump())
     screen = console.stderr_console()
+    if dry_run:
+        return estimate(job, prices, json=json)
     with stop_signals() as stop, console.observe(screen) as observer:
         report = run_job(job, observer, stop.is_set)
     console.print_report(screen, report, output)
@@ -207,6 +216,47 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
 
     copied, chosen = export_masks(output, destination, recipe)
     print(f"{copied} masks of recipe {chosen} are under {destination}")
+    return DONE
+
+
+@masks_app.command
+def get(
+    output: str,
+    key: str,
+    *,
+    file: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    recipe: str | None = None,
+) -> int:
+    """Fetch the mask of one image, wherever it lies: an object of its own, or a part of a shard's tar.
+
+    Parameters
+    ----------
+    output
+        The OUTPUT of `fcn segment`.
+    key
+        The image's key, as `key` in results.
+    file
+        The file to write. Default: the last part of the key with .png, in this folder. `-` is standard output.
+    recipe
+        Which model's mask, where there are several (see OUTPUT/masks). Default: that of the newest run.
+    """
+    from pipeline.cli import console
+    from pipeline.errors import InputError
+    from pipeline.outputs.masks import find_mask
+    from pipeline.storage.store import open_store
+
+    store = open_store(output)
+    store.check_readable()
+    found = find_mask(store, key, recipe)
+    target = file or Path(Path(key).stem + ".png")
+    if str(target) == "-":
+        sys.stdout.buffer.write(found.png)
+        return DONE
+    try:
+        target.write_bytes(found.png)
+    except OSError as error:
+        raise InputError(f"cannot write the mask to {target} ({error}); choose another place with -o") from error
+    print(f"{console.printable(found.mask_key)} is in {target}")
     return DONE
 
 

@@ -36,6 +36,11 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         ("a bucket", "fcn segment s3://cameras/2026/ s3://labels/2026/ --model registry:street@champion"),
         ("a list of keys, no listing", "fcn segment s3://cameras s3://labels --model model/ --key-list new.csv"),
         ("options from a file; the command line wins", "fcn segment --config job.yaml --retry-errors"),
+        ("what it would do, take and cost", "fcn segment photos/ labels/ --model model/ --dry-run"),
+    ),
+    ("masks",): (
+        ("one mask, wherever it lies", "fcn masks get labels/ cam1/a.jpg -o a.png"),
+        ("all of them, under plain names", "fcn masks export labels/ plain/"),
     ),
     ("gc",): (
         ("what is left over", "fcn gc labels/"),

@@ -24,7 +24,7 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
-from pipeline.outputs.results import committed_shards, finish_tables
+from pipeline.outputs.results import RunTally, committed_shards, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
@@ -97,6 +97,7 @@ class _Driver:
         self._finished: list[RunRecord] = []
         self._reports: list[str] = []
         self._aborted: str | None = None
+        self._seen = RunTally()
 
     def work(self) -> RunReport:
         if not cluster.is_remote(self._job.ray_address):
@@ -230,13 +231,16 @@ class _Driver:
             runs.write_record(self._output, closed)
 
         meter = Meter(record.run_id, manifest.images, manifest.shards, self._observer)
+        self._seen = RunTally()
         try:
             if not self._run_shards(record, manifest, resolved, meter):
                 self._check_stop()
                 raise _Stopped(self._aborted or "")
             self._observer.phase("writing tables")
             labels = self._inputs.bundle.labels
-            totals = finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id)
+            totals = finish_tables(
+                self._output, record.run_id, labels.names, record.model_id, record.params_id, self._seen
+            )
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
             if not self._lease.lost:
@@ -294,6 +298,7 @@ class _Driver:
 
     def _shard_done(self, meter: Meter, outcome: ShardOutcome) -> None:
         meter.shard_done(outcome)
+        self._seen.add(outcome.shard, outcome.tally)
         counts, limit = meter.counts, self._job.abort_error_rate
         if counts.images >= ABORT_AFTER_IMAGES and counts.error_rate > limit:
             share = f"more than abort_error_rate {limit:.1%} allows"

@@ -14,7 +14,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
+
+import pyarrow as pa
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
 from pipeline.actors.buffer import Reservation
@@ -33,7 +35,7 @@ from pipeline.errors import (
 from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.results import ResultRow, commit_shard
+from pipeline.outputs.results import ResultRow, Tally, commit_shard, tally
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.store import ObjectInfo, open_store
 
@@ -86,6 +88,7 @@ class ShardOutcome:
     examples: tuple[ErrorExample, ...]
     pixels: int
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     read_bytes: int = 0
     written_bytes: int = 0
     attempt: int = 1
@@ -193,7 +196,7 @@ class Segmenter:
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)
-        outcome = summarize(shard.number, table.to_pylist(), self._clock.take(), self._clock.take_bytes())
+        outcome = summarize(shard.number, table, self._clock.take(), self._clock.take_bytes())
         outcome = replace(outcome, attempt=shard.attempt, seconds=time.monotonic() - started)
         log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
         return outcome
@@ -328,9 +331,10 @@ def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int)
 
 
 def summarize(
-    shard: int, rows: list[dict[str, Any]], stage_seconds: Mapping[str, float], moved: tuple[int, int] = (0, 0)
+    shard: int, table: pa.Table, stage_seconds: Mapping[str, float], moved: tuple[int, int] = (0, 0)
 ) -> ShardOutcome:
     """The outcome of a committed shard, from the rows that were committed (which may be a rival's)."""
+    rows = table.select(["key", "status", "error", "message", "width", "height"]).to_pylist()
     failed = [row for row in rows if row["status"] != "ok"]
     return ShardOutcome(
         shard=shard,
@@ -341,6 +345,7 @@ def summarize(
             ErrorExample(str(row["key"]), str(row["error"]), str(row["message"])) for row in failed[:MAX_EXAMPLES]
         ),
         pixels=sum(int(row["width"]) * int(row["height"]) for row in rows if row["status"] == "ok"),
+        tally=tally(table),
         stage_seconds=stage_seconds,
         read_bytes=moved[0],
         written_bytes=moved[1],

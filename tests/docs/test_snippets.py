@@ -46,6 +46,7 @@ NOT_RUN = {
     "docs/launch.md": "wants a cluster; tests/pipeline/launch starts one and runs such jobs on it",
     "docs/metrics.md": "shows no commands; tests/deploy/test_grafana.py and tests/e2e/test_metrics.py hold it to what is",
     "docs/models.md": "shows no commands",
+    "docs/performance.md": "tests/pipeline/segmentation/test_estimate.py runs such commands",
     "docs/reliability.md": "shows no commands; test_reliability_page.py looks for the tests that it names",
     "docs/report.md": "tests/pipeline/report run these commands",
     "docs/results.md": "test_results_page.py runs it, on an output of its own",

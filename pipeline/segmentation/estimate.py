@@ -1,0 +1,236 @@
+"""What a labelling job would do, ask for and cost, before it is done: `fcn segment --dry-run`.
+
+Lists and selects as the job would, and sends ten of its images through the model and the codec on this machine. Nothing
+is written: no lease, no plan, no mask; what the ten images gave is dropped.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from fcn_core import Predictor
+from fcn_core.errors import DeviceError
+from pipeline.actors import cluster
+from pipeline.codec.processes import CodecPool
+from pipeline.errors import ImageError, StorageError
+from pipeline.outputs import runs
+from pipeline.outputs.lease import HEARTBEAT_SECONDS
+from pipeline.outputs.plan import IMAGES_PER_PART, choose_shard_size
+from pipeline.report.samples import RandomRows
+from pipeline.segmentation.job import MAX_AHEAD
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
+from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
+from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
+from pipeline.segmentation.sources import objects_of
+from pipeline.storage.batches import to_batches, to_infos
+from pipeline.storage.store import ObjectInfo
+
+PROBED = 10
+"""Images of the selection, by chance, that are sent through."""
+
+LISTED_AT_ONCE = 1000
+IO_THREADS = 32
+ROW_BYTES = 420
+"""A row of results and its part of class_areas, as Parquet holds them: about so much."""
+
+TAR_OVERHEAD = 1024
+"""Bytes of a mask's header in a tar, and of what fills its last block, about."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests to storage by the kinds that services price."""
+
+    get: int
+    put: int
+    list: int
+
+    def __add__(self, other: "Requests") -> "Requests":
+        return Requests(self.get + other.get, self.put + other.put, self.list + other.list)
+
+
+ONCE = Requests(get=3, put=12, list=12)
+"""What a run asks however many its images are: checks, lease, plan, records, totals; about so much."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probed images took here, in seconds an image, and gave, in bytes of mask; each a mean.
+
+    `failed` of the `images` have no mask, and no part in the means.
+    """
+
+    images: int
+    failed: int
+    fetch: float
+    decode: float
+    predict: float
+    encode: float
+    mask_bytes: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A job, foreseen. What needs a probe is None where there was none; `notes` say why, and what was assumed."""
+
+    selection: SelectionCounts
+    masks: str
+    shards: int
+    shard_size: int
+    requests: Requests
+    probe: Probe | None
+    written_bytes: int | None
+    actors: int
+    cpus_per_actor: float
+    gpus_per_actor: float
+    images_per_second: float | None
+    seconds: float | None
+    cost: Cost
+    notes: tuple[str, ...]
+
+    @property
+    def images(self) -> int:
+        """Images that would be labelled."""
+        return self.selection.selected
+
+
+def estimate(
+    job: SegmentJob, prices: Prices | None = None, on_phase: Callable[[str], None] = lambda name: None
+) -> Estimate:
+    """Foresee what `segment(job)` would do. Writes nothing under the job's output.
+
+    `prices` are by default those that come with the program. Raises what `segment` raises before any work.
+    """
+    prices = prices or read_prices()
+    on_phase("checking inputs")
+    inputs = check_inputs(job, writes=False)
+    with ExitStack() as stack:
+        if cluster.is_remote(job.ray_address):
+            on_phase("connecting to Ray")
+            stack.enter_context(cluster.connect(job.ray_address))
+        resolved = resolve(job, inputs)
+    on_phase("listing")
+    counts, chosen = _select(job, inputs, resolved)
+    size = job.shard_size or choose_shard_size(
+        min(counts.selected, MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8),
+        resolved.pool.actors,
+        resolved.largest_shard,
+    )
+    shards = math.ceil(counts.selected / size)
+    actors = max(1, min(resolved.pool.actors, shards))
+    probe, notes = None, [*resolved.notes, *_unfinished(inputs, resolved)]
+    if chosen:
+        on_phase(f"sending {len(chosen)} images through")
+        try:
+            probe = send_through(job, inputs, resolved, chosen)
+        except DeviceError as error:
+            notes.append(f"no images were sent through: this machine is not like the actors' ({error})")
+    rate = None
+    if probe is not None and probe.failed < probe.images:
+        rate = actors * actor_rate(probe, resolved)
+        notes.append(
+            f"the time is that of {actors} actor(s) as fast as this machine, each with {resolved.pool.cpus:g} CPU and "
+            f"{resolved.pool.gpus:g} GPU to itself, once they have started; images were predicted one at a time"
+        )
+    seconds = counts.selected / rate if rate else (0.0 if not counts.selected else None)
+    requests = count_requests(job, counts, shards, seconds or 0.0)
+    written = None
+    if probe is not None:
+        good = counts.selected * (1 - probe.failed / probe.images)
+        written = written_bytes(counts.selected, good / max(1, counts.selected) * probe.mask_bytes, job.masks)
+    asked = {"get": requests.get, "put": requests.put, "list": requests.list}
+    cost = cost_of(prices, asked, written or 0, seconds, actors, resolved.pool.cpus, resolved.pool.gpus)
+    if seconds is not None and cost.machines is None:
+        notes.append("no kind of machine in the prices is large enough for an actor")
+    return Estimate(
+        counts, job.masks, shards, size, requests, probe, written, actors, resolved.pool.cpus, resolved.pool.gpus,
+        rate, seconds, cost, tuple(notes),
+    )  # fmt: skip
+
+
+def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[SelectionCounts, list[ObjectInfo]]:
+    """What the job would take, counted, and a few of it by chance."""
+    counts = SelectionCounts()
+    some = RandomRows(PROBED, seed=0)
+    done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors)
+    listing = to_batches(objects_of(inputs.source, job.key_list))
+    for batch in select(listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit):
+        some.offer(pa.Table.from_batches([batch]))
+    rows = some.rows()
+    return replace(counts), [] if rows is None else [info for part in rows.to_batches() for info in to_infos(part)]
+
+
+def _unfinished(inputs: Inputs, resolved: Resolved) -> list[str]:
+    for record in runs.records(inputs.output):
+        if record.job_digest == resolved.job_digest:
+            return [] if record.state == "finished" else [f"run {record.run_id} is unfinished and would be continued"]
+    return []
+
+
+def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: list[ObjectInfo]) -> Probe:
+    """Fetch, decode, predict and encode a few images one by one, and time it; the first goes twice, to warm up.
+
+    Raises DeviceError when this machine cannot do what the actors will.
+    """
+    predictor = Predictor(inputs.bundle, resolved.settings)
+    spent = [0.0] * 4
+    size = failed = 0
+    with CodecPool(
+        workers=1, memory_limit_bytes=job.image_memory, timeout_seconds=job.image_timeout, max_pixels=job.max_pixels
+    ) as codecs:
+        for number, entry in enumerate([entries[0], *entries]):
+            marks = [time.perf_counter()]
+            try:
+                data = inputs.source.get(entry.key, size=entry.size, etag=entry.etag)
+                marks.append(time.perf_counter())
+                image = codecs.decode(data).result()
+                marks.append(time.perf_counter())
+                mask = predictor.predict([image.pixels])[0].mask
+                marks.append(time.perf_counter())
+                png = codecs.encode(mask, inputs.bundle.labels).result()
+                marks.append(time.perf_counter())
+            except (ImageError, StorageError):
+                failed += number > 0
+                continue
+            if number:
+                spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:], strict=False)]
+                size += len(png)
+    good = max(1, len(entries) - failed)
+    fetch, decode, predict, encode = (seconds / good for seconds in spent)
+    return Probe(len(entries), failed, fetch, decode, predict, encode, size / good)
+
+
+def actor_rate(probe: Probe, resolved: Resolved) -> float:
+    """Images a second of one actor in which stages overlap, each stage as fast as it was in the probe.
+
+    On a CPU the model and the codecs share the cores, so their work adds up; a GPU works beside them.
+    """
+    codec = probe.decode + probe.encode
+    if resolved.settings.device == "cpu":
+        busy = probe.predict + codec / resolved.pool.cpus
+    else:
+        busy = max(probe.predict, codec / resolved.codec_workers)
+    return 1 / max(busy, 2 * probe.fetch / IO_THREADS, 1e-6)
+
+
+def written_bytes(images: int, mask_bytes: float, masks: str) -> int:
+    """What a job leaves in storage, about: masks of so many bytes each, as `masks` has them, and rows."""
+    return round(images * (mask_bytes + (TAR_OVERHEAD if masks == "tar" else 0) + ROW_BYTES))
+
+
+def count_requests(job: SegmentJob, counts: SelectionCounts, shards: int, seconds: float) -> Requests:
+    """What the job would ask of storage: for images, shards, listing, what is live, and the report."""
+    images = counts.selected
+    if not images:
+        return Requests(0, 0, math.ceil(counts.listed / LISTED_AT_ONCE)) + ONCE
+    live = math.ceil(seconds / runs.PROGRESS_SECONDS) + math.ceil(seconds / HEARTBEAT_SECONDS)
+    return ONCE + Requests(
+        get=images + (0 if job.no_report else shards),
+        put=(images if job.masks == "objects" else shards) + 2 * shards + math.ceil(images / IMAGES_PER_PART) + live,
+        list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE),
+    )
