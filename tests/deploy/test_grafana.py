@@ -92,7 +92,19 @@ def test_prometheus_finds_the_pods_of_ray() -> None:
         assert about["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": str(ports["metrics"])}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Prometheus, is not installed")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool, of Prometheus, is not installed"
+)
+
+
+@needs_promtool
+def test_alerts_come_when_they_should_and_not_before() -> None:
+    cases = Path(__file__).with_name("alert_cases.yaml")
+    done = subprocess.run(["promtool", "test", "rules", cases], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
 def test_prometheus_takes_the_expressions_and_the_alerts(tmp_path: Path) -> None:
     asked = [{"record": f"panel:{at}", "expr": text.replace("$kind", ".*")} for at, text in enumerate(expressions())]
     (tmp_path / "dashboard.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
