@@ -83,7 +83,7 @@ class JobObserver(Observer):
         self._log.info("%s", key_values(phase=name))
 
     def note(self, text: str) -> None:
-        self._log.info("%s", text)
+        self._log.info("%s", key_values(note=text))
 
     def progress(self, progress: Progress) -> None:
         self._progress.update(progress.done / progress.images, f"{progress.done} of {progress.images} images")

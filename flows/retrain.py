@@ -87,7 +87,7 @@ class _FlowObserver(RetrainObserver):
         self._progress = ProgressArtifact()
 
     def note(self, text: str) -> None:
-        self._log.info("%s", text)
+        self._log.info("%s", key_values(note=text))
 
     def progress(self, share: float | None, text: str) -> None:
         if share is None:
