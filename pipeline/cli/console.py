@@ -176,15 +176,15 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
 
 
 def runs_table(records: list[RunRecord]) -> Table:
-    """Runs, newest first."""
-    table = Table()
-    for name in ("run", "state", "started (UTC)", "images", "ok", "errors", "images/s", "model"):
-        table.add_column(name, no_wrap=True)
+    """Runs, newest first. An id is also when its run began, in UTC; 80 columns show it whole."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "state", "images", "ok", "errors", "images/s", "model"):
+        numeric = name in ("images", "ok", "errors", "images/s")
+        table.add_column(name, no_wrap=True, justify="right" if numeric else "left")
     for record in records:
         table.add_row(
             record.run_id,
             record.state,
-            f"{record.started:%Y-%m-%d %H:%M}",
             str(record.images),
             str(record.counts.ok),
             str(record.counts.failed),
