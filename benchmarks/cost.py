@@ -63,10 +63,20 @@ def main() -> None:
         for fleet in FLEETS:
             seconds, plain = foresee(fleet, images, "objects", prices)
             _, packed = foresee(fleet, images, "tar", prices)
-            hours = seconds / 3600
-            time = f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
             cells = (plain.machines or 0.0, plain.requests, packed.requests, packed.once or 0.0, packed.storage_month)
-            print(f"| {images:.0e} | {fleet.name} | {time} | " + " | ".join(f"{cell:,.2f}" for cell in cells) + " |")
+            row = (f"10^{round(math.log10(images))}", fleet.name, _time(seconds), *map(_money, cells))
+            print(f"| {' | '.join(row)} |")
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount < 10 else f"{amount:,.0f}"
 
 
 if __name__ == "__main__":

@@ -228,9 +228,10 @@ def count_requests(job: SegmentJob, counts: SelectionCounts, shards: int, second
     images = counts.selected
     if not images:
         return Requests(0, 0, math.ceil(counts.listed / LISTED_AT_ONCE)) + ONCE
-    live = math.ceil(seconds / runs.PROGRESS_SECONDS) + math.ceil(seconds / HEARTBEAT_SECONDS)
+    beats = math.ceil(seconds / HEARTBEAT_SECONDS)  # each looks for another driver, and says that this one lives
+    live = math.ceil(seconds / runs.PROGRESS_SECONDS) + beats
     return ONCE + Requests(
         get=images + (0 if job.no_report else shards),
         put=(images if job.masks == "objects" else shards) + 2 * shards + math.ceil(images / IMAGES_PER_PART) + live,
-        list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE),
+        list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
     )

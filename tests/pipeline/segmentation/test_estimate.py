@@ -120,8 +120,9 @@ def test_packed_masks_are_one_put_a_shard() -> None:
     assert count_requests(job, counts, 20, 0.0) == ONCE + Requests(10_020, 10_000 + 40 + 1, 10 + 2)
     packed = job.model_copy(update={"masks": "tar", "no_report": True})
     assert count_requests(packed, counts, 20, 0.0) == ONCE + Requests(10_000, 20 + 40 + 1, 10 + 2)
-    live = count_requests(packed, counts, 20, 100.0).put - count_requests(packed, counts, 20, 0.0).put
-    assert live == 20 + 10, "progress every 5 seconds, the lease's heartbeat every 10"
+    slow, quick = count_requests(packed, counts, 20, 100.0), count_requests(packed, counts, 20, 0.0)
+    assert slow.put - quick.put == 20 + 10, "progress every 5 seconds, the lease's heartbeat every 10"
+    assert slow.list - quick.list == 10
 
 
 def test_costs_add_up_on_the_cheapest_machines_that_fit() -> None:
