@@ -122,6 +122,12 @@ class ModelDescription(BaseModel):
     scores: dict[str, Any]
     int8: Int8Description | None = None
 
+    @model_validator(mode="after")
+    def _version_says_int8(self) -> Self:
+        if (self.format_version == INT8_FORMAT_VERSION) != (self.int8 is not None):
+            raise ValueError(f"format version {INT8_FORMAT_VERSION} is of int8 bundles, and only of these")
+        return self
+
     @property
     def other_files(self) -> tuple[str, ...]:
         """The bundle's files beside model.json."""
@@ -346,7 +352,7 @@ def _model_id(
     labels: LabelSet,
     normalization: Normalization,
     weights_sha256: str,
-    int8: Int8Description | None,
+    int8: Int8Description | None = None,
 ) -> str:
     identity = json.dumps(
         {

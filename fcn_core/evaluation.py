@@ -7,7 +7,7 @@ from fcn_core.datasets import Dataset
 from fcn_core.errors import DataError
 from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.predict import Predictor
-from fcn_core.settings import PredictorSettings, resolve_settings
+from fcn_core.settings import PredictorSettings
 
 
 def confusion(predictor: Predictor, dataset: Dataset, indices: Sequence[int]) -> ConfusionMatrix:
@@ -24,7 +24,7 @@ def confusion(predictor: Predictor, dataset: Dataset, indices: Sequence[int]) ->
 def evaluate(bundle: ModelBundle, dataset: Dataset, settings: PredictorSettings | None = None) -> Scores:
     """Scores of a model on a whole data set, in this process."""
     check_classes(bundle, dataset)
-    predictor = Predictor(bundle, settings or resolve_settings())
+    predictor = Predictor(bundle, settings)
     return confusion(predictor, dataset, range(len(dataset))).scores()
 
 

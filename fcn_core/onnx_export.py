@@ -72,6 +72,10 @@ def export_onnx(bundle: ModelBundle, path: str | os.PathLike[str]) -> OnnxReport
     compute what the network does, or the file cannot be written.
     """
     require_packages()
+    if bundle.int8 is not None:
+        raise ExportError(
+            f"model {bundle.model_id} is an int8 graph for OpenVINO; export the float model it was made of"
+        )
     target = Path(path)
     if not target.parent.is_dir():
         raise ExportError(f"{target.parent} is not a folder; make it, or choose another output")

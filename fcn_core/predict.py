@@ -70,7 +70,7 @@ class Predictor:
     """
 
     def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
-        self.settings = settings or resolve_settings()
+        self.settings = settings or resolve_settings(device="auto" if bundle.int8 is None else "cpu")
         require_settings(self.settings)
         if bundle.int8 is not None and self.settings.engine != "openvino":
             raise DeviceError(

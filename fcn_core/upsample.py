@@ -2,13 +2,19 @@
 
 The one thing to know: the result is the argmax of the network's logits, but [C, H, W] never exists as a whole. A row
 of pixels depends on two rows of cells only (see `fcn_core.upsampling`), so each strip is computed, judged and dropped.
+On a CPU most logits are not even computed (`fcn_core.patches`), on a CUDA device none is written (`triton_labels`).
 """
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from fcn_core.patches import label_patches
 from fcn_core.upsampling import Axis, Upsampling
 
 # Upsampled values held at once, 4 MiB of float32: larger strips gain nothing, much smaller ones are all call
@@ -24,14 +30,30 @@ def label_pixels(scores: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor
     """
     count, classes = scores.shape[:2]
     height, width = upsampling.rows.pixels, upsampling.columns.pixels
+    if scores.device.type == "cuda" and _has_triton():
+        from fcn_core.triton_labels import label_scores
+
+        masks = label_scores(scores, upsampling)
+        return masks, torch.stack([torch.bincount(mask.flatten(), minlength=classes) for mask in masks])
     masks = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
     areas = torch.zeros((count, classes), dtype=torch.int64, device=scores.device)
     for index in range(count):
+        if scores.device.type == "cpu":
+            masks[index] = torch.from_numpy(label_patches(scores[index], upsampling))
+            areas[index] = torch.bincount(masks[index].flatten(), minlength=classes)
+            continue
         for start, stop, logits in logit_strips(scores[index], upsampling):
             labels = logits.argmax(-1)
             masks[index, start:stop] = labels
             areas[index] += torch.bincount(labels.flatten(), minlength=classes)
     return masks, areas
+
+
+@cache
+def _has_triton() -> bool:
+    """Whether kernels can be built here: Triton calls a C compiler, which slim container images lack."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return compiler is not None and importlib.util.find_spec("triton") is not None
 
 
 def logit_strips(scores: Tensor, upsampling: Upsampling) -> Iterator[tuple[int, int, Tensor]]:

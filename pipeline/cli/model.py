@@ -10,12 +10,14 @@ from cyclopts import App, Parameter
 
 from fcn_core.architecture import PADDED_ARCHS, ArchName, BackboneName, Doubling
 from pipeline.cli.common import DONE, Flag
+from pipeline.cli.model_quantize import quantize
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from fcn_core.importing import Imported
 
 model_app = App(name="model", help="Networks and model bundles: list, make, show.")
+model_app.command(quantize)
 
 
 @model_app.command

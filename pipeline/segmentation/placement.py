@@ -67,14 +67,20 @@ class Placement:
 
 
 def place(
-    options: ActorOptions, before: Before = Before(), on_note: Callable[[str], None] = lambda text: None
+    options: ActorOptions,
+    before: Before = Before(),
+    on_note: Callable[[str], None] = lambda text: None,
+    *,
+    int8: bool = False,
 ) -> Placement:
     """Settle what the options leave open: as before, else by the machines at hand.
 
-    `on_note` is told, within a minute, what is missing when no machine of the cluster can be asked.
-    Raises InputError for what they ask and the machines do not have, and PipelineError when the machines of a cluster
-    cannot be asked.
+    `int8` says that the model is one, which only OpenVINO computes, on CPUs. `on_note` is told, within a minute, what
+    is missing when no machine of the cluster can be asked. Raises InputError for what they ask and the machines do not
+    have, and PipelineError when the machines of a cluster cannot be asked.
     """
+    if int8:
+        options = _for_int8(options)
     nodes = cluster.nodes()
     gpus = options.gpus_per_actor
     if gpus is None:
@@ -85,6 +91,16 @@ def place(
     settings = _settle(options, before, cpus, pool, on_note)
     on_gpu = settings.device != "cpu"
     return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))
+
+
+def _for_int8(options: ActorOptions) -> ActorOptions:
+    for name, value in (("engine", options.engine), ("device", options.device)):
+        if value in ("torch", "cuda"):
+            raise InputError(
+                f"the model is int8, which only OpenVINO computes, on CPUs: --{name} {value} cannot be; leave it out, "
+                "or use the float model"
+            )
+    return options.model_copy(update={"engine": "openvino", "device": "cpu"})
 
 
 def _settle(

@@ -37,7 +37,8 @@ def write_preview(
         raise InputError(str(error)) from error
     except ImageError as error:
         raise InputError(f"{image}: {error.message}") from error
-    predictor = Predictor(bundle, resolve_settings(device=device, precision=precision))
+    on = "cpu" if bundle.int8 is not None and device == "auto" else device
+    predictor = Predictor(bundle, resolve_settings(device=on, precision=precision))
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
         [Tile(PurePosixPath(image).name, decoded.pixels, result.mask)],

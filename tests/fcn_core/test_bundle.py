@@ -124,7 +124,8 @@ DAMAGE: list[tuple[str, Callable[[Files], Files], str]] = [
     ("not JSON", lambda f: {**f, MODEL_FILE: b"{"}, "model.json is not JSON"),
     ("not text", lambda f: {**f, MODEL_FILE: b"\xff\xfe\x00"}, "model.json is not JSON"),
     ("a list", lambda f: {**f, MODEL_FILE: b"[]"}, "format version None, this program reads 1"),
-    ("newer", lambda f: _edited(f, lambda v: v.update(format_version=2)), "format version 2"),
+    ("newer", lambda f: _edited(f, lambda v: v.update(format_version=3)), "format version 3"),
+    ("int8 without its graph", lambda f: _edited(f, lambda v: v.update(format_version=2)), "is of int8 bundles"),
     ("field missing", lambda f: _edited(f, lambda v: v.pop("labels")), r"not valid \(labels: Field required"),
     ("field unknown", lambda f: _edited(f, lambda v: v.update(x=1)), r"not valid \(x: Extra"),
     (

@@ -444,7 +444,8 @@ def test_a_split_that_labels_nothing_has_no_scores(in_process: None, model_dir: 
 
 def test_settings_are_resolved_as_a_labelling_job_resolves_them(in_process: None, model_dir: Path, data: Path) -> None:
     listener = Listener()
-    report = evaluate(job_for(model_dir, data, gpus_per_actor=0.5, device="auto", deterministic=True), listener)
+    options = {"gpus_per_actor": 0.5, "device": "auto", "deterministic": True, "engine": "torch"}
+    report = evaluate(job_for(model_dir, data, **options), listener)
     assert any("the model runs on the CPU" in note for note in listener.notes)
     assert report.record.settings == PredictorSettings(
         device="cpu", precision="float32", batch_size=1, tile_pixels=1 << 22, threads=1, deterministic=True

@@ -1,0 +1,58 @@
+"""`fcn model quantize`: a model in 8-bit integers."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli.common import DONE, Flag
+
+
+def quantize(
+    model: str,
+    *,
+    calibrate: str,
+    directory: Annotated[Path, Parameter(name=["--output", "-o"])],
+    images: int = 48,
+    registry: str | None = None,
+    overwrite: Flag = False,
+) -> int:
+    """Make an int8 model: about twice as fast on a CPU, at a few pixels in a thousand.
+
+    Nothing is trained: a few dozen of your own images show how values are to be rounded. Every fourth is kept out of
+    that and compared with the float model; the share of equal pixels is printed and noted in the new bundle, which has
+    a model_id of its own. It needs the extra packages of fcn-pipeline[quantize].
+
+    Parameters
+    ----------
+    model
+        The folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
+    calibrate
+        The folder or URI of images such as the model will label.
+    directory
+        The folder to write.
+    images
+        How many images to take, at least 4; the same ones each time.
+    registry
+        The folder or URI where registry:... models are. Default: FCN_REGISTRY.
+    overwrite
+        Replace another model in that folder.
+    """
+    from fcn_core.quantize import quantize as quantize_bundle
+    from fcn_core.quantize import require_packages
+    from pipeline.models.load import load_bundle
+    from pipeline.segmentation.calibration import sample_images
+
+    require_packages()
+    bundle = load_bundle(model, registry)
+    with contextlib.redirect_stdout(sys.stderr):  # where a progress bar belongs
+        made, agreement = quantize_bundle(bundle, sample_images(calibrate, images))
+    made.save(directory, overwrite=overwrite)
+    print(f"{directory}: int8 of model {bundle.model_id}, model_id {made.model_id}")
+    print(
+        f"{agreement.equal_pixels:.2%} of the pixels of {agreement.images} images that took no part in calibration are"
+        " as in float32"
+    )
+    return DONE

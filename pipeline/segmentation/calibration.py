@@ -1,0 +1,56 @@
+"""A few images of a place, chosen by chance but always the same ones: what int8 is calibrated with."""
+
+import hashlib
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from fcn_core.network import GRID
+from pipeline.codec.images import decode
+from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
+from pipeline.segmentation.selection import IMAGE_SUFFIXES
+from pipeline.storage.store import open_store
+
+Image = npt.NDArray[np.uint8]
+
+LARGEST_SIDE = 1024
+"""Of larger images the middle is taken: enough to calibrate with, in little memory."""
+
+MAX_PIXELS = 178_956_970
+
+
+def sample_images(source: str, count: int) -> list[Image]:
+    """Up to `count` images, uint8 [H, W, 3], from a folder or URI, in no meaningful order.
+
+    Which ones follows from their keys. Files that cannot be read are passed over, and images too small for the network
+    to take as they are. Raises InputError when the place cannot be read or holds no image.
+    """
+    store = open_store(source)
+    images: list[Image] = []
+    try:
+        keys = (info.key for info in store.list() if info.key.lower().endswith(IMAGE_SUFFIXES))
+        # Twice as many as are needed, for those that turn out to be of no use.
+        for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
+            try:
+                image = _middle(decode(store.get(key), MAX_PIXELS).pixels)
+            except ImageError:
+                continue
+            if min(image.shape[:2]) >= GRID:
+                images.append(image)
+            if len(images) == count:
+                break
+    except StorageUnavailable:
+        raise
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    if not images:
+        raise InputError(
+            f"{source} holds no image that could be read; give a folder of photos such as will be labelled"
+        )
+    return images
+
+
+def _middle(image: Image) -> Image:
+    top, left = (max(size - LARGEST_SIDE, 0) // 2 for size in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE])

@@ -1,0 +1,83 @@
+"""int8 bundles: they predict what the float model does, have an id of their own, and only OpenVINO runs them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcn_core.bundle import INT8_FILES, MODEL_FILE, ModelBundle
+from fcn_core.errors import BundleError, DataError, DeviceError, ExportError
+from fcn_core.onnx_export import export_onnx
+from fcn_core.predict import Predictor
+from fcn_core.quantize import agree, quantize
+from fcn_core.settings import resolve_settings
+from tests.fcn_core.nets import photo, small_bundle
+
+if importlib.util.find_spec("nncf") is None:  # asking pytest would import it, which only import_nncf does in quiet
+    pytest.skip("NNCF is not installed", allow_module_level=True)
+
+FLOAT = small_bundle()
+
+
+@pytest.fixture(scope="module")
+def int8() -> ModelBundle:
+    return quantize(FLOAT, [photo(96, 128, seed) for seed in range(8)])[0]
+
+
+def test_int8_agrees_with_the_float_model_and_says_how_well(int8: ModelBundle) -> None:
+    notes = int8.provenance["int8"]
+    assert (notes["float_model_id"], notes["calibration_images"], notes["compared_images"]) == (FLOAT.model_id, 6, 2)
+    held_out = [photo(96, 128, seed) for seed in (0, 4)]
+    assert agree(FLOAT, int8, held_out).equal_pixels == pytest.approx(notes["equal_pixels"])
+    assert 0.9 < notes["equal_pixels"] < 1
+
+
+def test_it_is_another_model_and_survives_its_files(int8: ModelBundle, tmp_path: Path) -> None:
+    assert int8.model_id != FLOAT.model_id
+    int8.save(tmp_path / "model")
+    loaded = ModelBundle.load(tmp_path / "model")
+    assert loaded.model_id == int8.model_id
+    assert loaded.int8 == int8.int8
+    image = photo(70, 90, 5)
+    settings = resolve_settings(device="cpu", precision="float32")
+    masks = [Predictor(bundle, settings).predict([image])[0].mask for bundle in (int8, loaded)]
+    assert np.array_equal(*masks)
+
+
+def test_a_float_bundles_files_are_as_ever() -> None:
+    description = json.loads(FLOAT.to_files()[MODEL_FILE])
+    assert description["format_version"] == 1
+    assert "int8" not in description
+
+
+def test_tiny_and_tiled_images_are_computed_in_float(int8: ModelBundle) -> None:
+    settings = resolve_settings(device="cpu", precision="float32", tile_pixels=1 << 17, engine="openvino")
+    ours, floats = (Predictor(bundle, settings) for bundle in (int8, FLOAT))
+    for size in ((7, 9), (400, 400)):
+        masks = [one.predict([photo(*size)])[0].mask for one in (ours, floats)]
+        assert np.array_equal(*masks)
+
+
+def test_only_openvino_runs_it(int8: ModelBundle) -> None:
+    with pytest.raises(DeviceError, match="int8 graph that only OpenVINO computes, not engine torch"):
+        Predictor(int8, resolve_settings(device="cpu", engine="torch"))
+
+
+@pytest.mark.parametrize("name", INT8_FILES)
+def test_a_damaged_or_missing_graph_is_refused(int8: ModelBundle, name: str) -> None:
+    files = int8.to_files()
+    with pytest.raises(BundleError, match=rf"{name} .* has SHA-256"):
+        ModelBundle.from_files({**files, name: files[name][:-1]})
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        ModelBundle.from_files({key: value for key, value in files.items() if key != name})
+
+
+def test_what_cannot_be_quantized_or_exported_is_named(int8: ModelBundle, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="is int8 already"):
+        quantize(int8, [photo(64, 64)] * 4)
+    with pytest.raises(DataError, match="at least 4 images, not 3"):
+        quantize(FLOAT, [photo(64, 64)] * 3)
+    with pytest.raises(ExportError, match="int8 graph for OpenVINO"):
+        export_onnx(int8, tmp_path / "model.onnx")

@@ -1,0 +1,69 @@
+"""Which engine a labelling job gets: settled once for a model and an output, kept, and part of what its masks are."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fcn_core import PredictorSettings
+from pipeline.actors.pool import PoolSpec
+from pipeline.errors import InputError
+from pipeline.outputs import runs
+from pipeline.outputs.identity import params_id
+from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.placement import Placement, place
+from pipeline.segmentation.prepare import check_inputs, resolve
+from tests.fcn_core.nets import photo, small_bundle
+
+OLD = {
+    "precision": "float32", "batch_size": 1, "tile_pixels": 1 << 22, "threads": 2, "deterministic": False,
+}  # fmt: skip
+
+
+def _placement(**changes: object) -> Placement:
+    settings = PredictorSettings.model_validate({"device": "cpu", **OLD, **changes})
+    return Placement(settings, PoolSpec(1, 1, 0, 1.0), 1)
+
+
+def test_masks_of_before_there_were_engines_keep_their_identity() -> None:
+    assert _placement().recipe("m").params_id == params_id({"engine": "torch"} | OLD)
+
+
+def test_engine_and_snapping_are_part_of_the_identity() -> None:
+    ids = [_placement(**changes).recipe("m").params_id for changes in ({}, {"engine": "openvino"}, {"snap": 32})]
+    assert len(set(ids)) == 3
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> SegmentJob:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(40, 50)).save(tmp_path / "photos" / "a.png")
+    small_bundle().save(tmp_path / "model")
+    places = {"source": f"{tmp_path}/photos", "output": f"{tmp_path}/labels", "model": f"{tmp_path}/model"}
+    return SegmentJob.model_validate({**places, "device": "cpu", "cpus_per_actor": 1, "no_report": True})
+
+
+def test_auto_is_openvino_where_there_is_nothing_yet_and_the_notes_say_so(job: SegmentJob) -> None:
+    pytest.importorskip("openvino")
+    resolved = resolve(job, check_inputs(job))
+    assert resolved.settings.engine == "openvino"
+    assert any("by openvino" in note for note in resolved.notes)
+
+
+def test_an_output_that_was_begun_with_torch_keeps_it(job: SegmentJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = check_inputs(job)
+    begun = resolve(job.model_copy(update={"engine": "torch"}), inputs)
+    asked = job.model_dump(mode="json", exclude={"engine", "snap"})  # a record of before there were engines
+    record = runs.RunRecord.model_construct(
+        model_id=inputs.bundle.model_id, params_id=begun.recipe.params_id, settings=begun.settings, job=asked
+    )
+    monkeypatch.setattr(runs, "records", lambda output: [record])
+    again = resolve(job, inputs)
+    assert again.settings.engine == "torch"
+    assert again.recipe == begun.recipe
+
+
+@pytest.mark.parametrize("wrong", [{"engine": "torch"}, {"device": "cuda"}])
+def test_int8_models_refuse_what_cannot_compute_them(job: SegmentJob, wrong: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"int8, which only OpenVINO computes.*cannot be; leave it out"):
+        place(job.model_copy(update=wrong), int8=True)
