@@ -19,6 +19,7 @@ from typing import Literal
 import pyarrow as pa
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
+from fcn_core.predict import snapped
 from pipeline.actors.buffer import Reservation
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.read_ahead import ReadAhead
@@ -172,7 +173,10 @@ class Segmenter:
         try:
             with self._reader.buffer.scope() as memory:
                 images = self._load_in_order(shard, finish, memory)
-                for batch in group_by_shape(images, self.spec.settings.batch_size, self.spec.buffer_bytes // 4):
+                settings = self.spec.settings
+                for batch in group_by_shape(
+                    images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap
+                ):
                     results = self._model.predict([item.image.pixels for item in batch])
                     for item, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
@@ -308,13 +312,21 @@ def _guess(entry: ObjectInfo) -> int:
     return max(1 << 20, entry.size * EXPANSION)
 
 
-def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int) -> Iterator[list[_Loaded]]:
-    """Batches of images of one shape, at most `batch_size` each, from a stream in plan order.
+def group_by_shape(
+    images: Iterable[_Loaded], batch_size: int, limit_bytes: int, *, snap: int = 1
+) -> Iterator[list[_Loaded]]:
+    """Batches of images of one shape, at most `batch_size` each, from a stream in plan order. Shapes that are padded to
+    the same multiples of `snap` are one.
 
     When more than `limit_bytes` are held back waiting for company, the group whose first image came first goes out
     unfilled. Depends only on the order and shapes of the images, so equal shards are batched alike.
     """
-    groups: dict[tuple[int, ...], list[_Loaded]] = {}
+
+    def shape(item: _Loaded) -> tuple[int, int]:
+        height, width = item.image.pixels.shape[:2]
+        return snapped(height, snap), snapped(width, snap)
+
+    groups: dict[tuple[int, int], list[_Loaded]] = {}
     held = 0
     for item in images:
         group = groups.setdefault(item.image.pixels.shape, [])
@@ -322,7 +334,7 @@ def group_by_shape(images: Iterable[_Loaded], batch_size: int, limit_bytes: int)
         held += item.image.pixels.nbytes
         while groups and (len(group) == batch_size or held > limit_bytes):
             ready = group if len(group) == batch_size else next(iter(groups.values()))
-            del groups[ready[0].image.pixels.shape]
+            del groups[shape(ready[0])]
             held -= sum(member.image.pixels.nbytes for member in ready)
             yield ready
             if ready is group:

@@ -275,6 +275,17 @@ def test_batches_hold_each_image_once_in_one_shape(shapes: list[tuple[int, int]]
     assert all(1 <= len(batch) <= size for batch in batches)
 
 
+def test_shapes_that_are_padded_alike_share_a_batch() -> None:
+    entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
+    shapes = [(30, 60), (32, 64), (33, 64), (25, 50), (40, 40)]
+    images = [
+        segmenters._Loaded(index, entry, Decoded(np.zeros((*shape, 3), np.uint8), 1), FREE)
+        for index, shape in enumerate(shapes)
+    ]
+    batches = group_by_shape(iter(images), 8, 1 << 20, snap=32)
+    assert [[item.index for item in batch] for batch in batches] == [[0, 1, 3], [2, 4]]
+
+
 def test_full_batches_leave_before_the_stream_ends() -> None:
     entry = ObjectInfo("k", "e", 1, None)  # type: ignore[arg-type]
     taken: list[int] = []
