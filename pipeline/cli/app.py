@@ -112,9 +112,12 @@ def segment(
         Print the outcome as JSON on standard output.
     """
     from pipeline.cli import console
+    from pipeline.errors import InputError
     from pipeline.segmentation.job import segment as run_job
 
     job = SegmentJob(source=source, output=output, **options.model_dump())
+    if prices is not None and not dry_run:
+        raise InputError("--prices says what a job would cost; give --dry-run as well, or leave it out")
     screen = console.stderr_console()
     if dry_run:
         return estimate(job, prices, json=json)

@@ -10,12 +10,20 @@ carries this one string, so that packed and unpacked masks can stand side by sid
 """
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing, StorageError
-from pipeline.outputs.current import choose_recipe, current_rows
+from pipeline.outputs.compact import read_late
+from pipeline.outputs.current import choose_recipe
+from pipeline.outputs.identity import Recipe
+from pipeline.outputs.index import IndexReader, read_history
+from pipeline.outputs.results import read_table, shard_key
 from pipeline.storage.store import Store
 
 _PART = re.compile(r"(mask_tars/[0-9a-f]{8}/shard-\d{8}\.[0-9a-f]{16}\.tar)#(\d+)\+(\d+)")
@@ -74,22 +82,37 @@ def find_mask(store: Store, key: str, recipe: str | None = None) -> FoundMask:
     StorageError when its file has other bytes than were committed.
     """
     record = choose_recipe(store, recipe)
-    for row in _rows_of(store, key, record.recipe):
-        if row["status"] != "ok":
-            raise InputError(f"{key!r} has no mask: {row['error']}: {row['message']}")
-        png = read_mask(store, row["mask_key"])
-        if hashlib.sha256(png).hexdigest() != row["mask_sha256"]:
-            raise StorageError(f"{row['mask_key']} is not the mask that was committed; see `fcn verify`")
-        return FoundMask(row["mask_key"], png)
-    raise InputError(
-        f"{store.uri} has no row for {key!r} of recipe {record.recipe}; give the key as it stands in results"
-    )
+    row = _newest_row(store, key, Recipe(record.model_id, record.params_id))
+    if row is None:
+        raise InputError(
+            f"{store.uri} has no row for {key!r} of recipe {record.recipe}; give the key as it stands in results"
+        )
+    if row["status"] != "ok":
+        raise InputError(f"{key!r} has no mask: {row['error']}: {row['message']}")
+    png = read_mask(store, row["mask_key"])
+    if hashlib.sha256(png).hexdigest() != row["mask_sha256"]:
+        raise StorageError(f"{row['mask_key']} is not the mask that was committed; see `fcn verify`")
+    return FoundMask(row["mask_key"], png)
 
 
-def _rows_of(store: Store, key: str, recipe: str) -> Iterator[dict[str, str]]:
-    columns = ["key", "status", "error", "message", "mask_key", "mask_sha256"]
-    for batch in current_rows(store, recipe, columns=columns):
-        place = batch["key"].index(key).as_py()
-        if place >= 0:
-            yield batch.slice(place, 1).to_pylist()[0]
-            return
+def _newest_row(store: Store, key: str, recipe: Recipe) -> dict[str, Any] | None:
+    """What the newest run says of an image: found by the index, and in the files that came after it."""
+    history = read_history(store)
+
+    def of_image(table: pa.Table) -> pa.Table:
+        wanted = {"key": key, "model_id": recipe.model_id, "params_id": recipe.params_id}
+        for name in wanted.keys() & set(table.column_names):
+            table = table.filter(pc.equal(table[name], wanted[name]))
+        return table
+
+    tables = itertools.chain(IndexReader(store, history, recipe).between(key, key), read_late(store, history))
+    places = [
+        (row["run_id"], row["shard"])
+        for table in tables
+        for row in of_image(table).select(["run_id", "shard"]).to_pylist()
+    ]
+    if not places:
+        return None
+    file = shard_key("results", *max(places))
+    (row, *_) = of_image(read_table(store.get(file), file)).to_pylist()
+    return dict(row)

@@ -112,6 +112,8 @@ def test_the_command_prints_it_for_people_and_as_json(
     for word in ("3 of 3 listed", "GET", "ms each", "USD a month", "nothing was written"):
         assert word in text
     assert not (tmp_path / "labels").exists()
+    assert fcn([*command[:5], "--prices", "mine.toml"]) == 2
+    assert "--dry-run" in capsys.readouterr().err
 
 
 def test_packed_masks_are_one_put_a_shard() -> None:
