@@ -329,7 +329,7 @@ def group_by_shape(
     groups: dict[tuple[int, int], list[_Loaded]] = {}
     held = 0
     for item in images:
-        group = groups.setdefault(item.image.pixels.shape, [])
+        group = groups.setdefault(shape(item), [])
         group.append(item)
         held += item.image.pixels.nbytes
         while groups and (len(group) == batch_size or held > limit_bytes):
