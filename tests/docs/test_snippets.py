@@ -74,6 +74,7 @@ SKIPPED = {
 
 SKIPPED_COMMANDS = {
     ("fcn", "model", "get"): "downloads; site.py makes what it would have made",
+    ("fcn", "model", "quantize"): "tests/pipeline/cli/test_model_quantize.py",
     ("fcn", "train"): "test_tutorial.py trains; the one of a page would take a minute more",
     ("fcn", "evaluate", "training/table/model"): "that training is not there",
     ("fcn", "evaluate", "registry:road@champion"): "tests/pipeline/cli/test_evaluate.py",
