@@ -6,6 +6,7 @@ looks. This module does not import torch, so that processes which only read or w
 
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -214,10 +215,11 @@ def parse_labels(data: bytes, source: str) -> LabelSet:
         raise LabelError(f"{source}: {error}") from error
 
 
-def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:
+def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
     """A mask as a palette PNG with all 256 palette entries; the same mask and labels give the same bytes.
 
-    mask: uint8 [H, W] of class indices or `labels.ignore_index`, at least 1x1. compress_level: 0 (none) to 9.
+    mask: uint8 [H, W] of class indices or `labels.ignore_index`, at least 1x1. Runs of equal pixels are
+    what is compressed.
     Raises LabelError for any other array, or for a value that is neither a class nor the ignore index.
     """
     if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
@@ -236,7 +238,7 @@ def encode_mask(mask: Mask, labels: LabelSet, compress_level: int = 1) -> bytes:
     image = Image.fromarray(np.ascontiguousarray(mask))
     image.putpalette(labels.flat_palette())
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=compress_level)
+    image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

@@ -88,18 +88,29 @@ class Predictor:
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         self.predict([np.zeros((64, 64, 3), np.uint8)])
 
-    def predict(self, images: Sequence[Image], outputs: Outputs = Outputs()) -> list[Segmentation]:
+    def predict(
+        self,
+        images: Sequence[Image],
+        outputs: Outputs = Outputs(),
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Segmentation]:
         """Segment RGB images, each uint8 [H, W, 3] of any size from 1x1, in their order.
+
+        With `sizes`, (H, W) each, masks and areas are those of pictures of that size, of which `images` are smaller (or
+        larger) versions: the scores are upsampled that much further, so that edges stay smooth. No overlays then.
 
         A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
         DataError, before any work, if one is something else; DeviceError if not even one image fits.
         """
         for index, image in enumerate(images):
             _check_image(index, image)
+        if sizes is not None and outputs.overlay:
+            raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
+        wanted = [image.shape[:2] for image in images] if sizes is None else sizes
         results: dict[int, Segmentation] = {}
         with torch.inference_mode(), self._algorithms():
             for indices in self._batches(images):
-                batch = [images[index] for index in indices]
+                batch = [(images[index], wanted[index]) for index in indices]
                 found = run_halving(lambda part: self._predict_batch(part, outputs), batch, self._note_too_large)
                 results.update(zip(indices, found, strict=True))
         return [results[index] for index in range(len(images))]
@@ -127,12 +138,14 @@ class Predictor:
         """How many pixels the network sees of an image: those of the border it wants too."""
         return (height + 2 * self._network.border) * (width + 2 * self._network.border)
 
-    def _note_too_large(self, batch: list[Image]) -> None:
+    def _note_too_large(self, batch: list[tuple[Image, tuple[int, int]]]) -> None:
         """Keep the batches to come at half of this one, which did not fit."""
-        self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0])) // 2
+        self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0][0])) // 2
         torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
 
-    def _predict_batch(self, images: list[Image], outputs: Outputs) -> list[Segmentation]:
+    def _predict_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[Segmentation]:
+        """Images that the engine sees in one size, each with the size of its mask."""
+        images = [image for image, _ in batch]
         seen = self._seen_size(images[0])
         if self._pixels(*seen) > self.settings.tile_pixels:
             scores = self._torch.tiled_scores(images[0], self.settings.tile_pixels)
@@ -141,8 +154,8 @@ class Predictor:
             scores = engine.scores([_pad(image, seen) for image in images])
         upsampling = self._network.upsampling(seen)
         labelled = [
-            label_pixels(scores[index, None], upsampling.cropped(*image.shape[:2]))
-            for index, image in enumerate(images)
+            label_pixels(scores[index, None], upsampling.cropped(*image.shape[:2]).stretched(*size))
+            for index, (image, size) in enumerate(batch)
         ]
         return [
             self._segmentation(image, masks[0].cpu().numpy(), areas[0].cpu().numpy(), cells, outputs)

@@ -49,6 +49,11 @@ class Axis:
         high = low + self.step * self.pixels
         return slice(max(math.floor(low + 0.5), 0), min(math.ceil(high + 0.5), self.cells))
 
+    def stretched(self, pixels: int) -> "Axis":
+        """The same cells under another number of pixels, which cover the same length together."""
+        ratio = self.pixels / pixels
+        return replace(self, pixels=pixels, step=self.step * ratio, origin=self.origin + self.step * (ratio - 1) / 2)
+
     def taps(self, start: int = 0, stop: int | None = None) -> Taps:
         """The taps of pixels [start, stop), by default of all."""
         stop = self.pixels if stop is None else stop
@@ -78,6 +83,10 @@ class Upsampling:
     def cropped(self, height: int, width: int) -> "Upsampling":
         """The same, of which only the first so many rows and columns of pixels are wanted."""
         return Upsampling(replace(self.rows, pixels=height), replace(self.columns, pixels=width))
+
+    def stretched(self, height: int, width: int) -> "Upsampling":
+        """To a picture of another size, of which the network saw a smaller or larger version."""
+        return Upsampling(self.rows.stretched(height), self.columns.stretched(width))
 
     @classmethod
     def half_pixel(cls, cells: tuple[int, int], size: tuple[int, int], stride: int) -> "Upsampling":

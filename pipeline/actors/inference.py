@@ -1,16 +1,30 @@
 """The model in a thread of its own, and who is to blame when it fails on an image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fcn_core import ModelBundle, Predictor, PredictorSettings, Segmentation
 from pipeline.actors.stages import StageClock
+from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
 
 Image = npt.NDArray[np.uint8]
+
+
+class Model(Protocol):
+    """What a Predictor is to this module; benchmarks of what surrounds the model have a cheaper one."""
+
+    def predict(
+        self, images: Sequence[Image], /, *, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Sequence[Segmentation]:
+        """One result an image, in their order; see Predictor. Raises RuntimeError or MemoryError where it fails."""
+
+
+MakeModel = Callable[[ModelBundle, PredictorSettings], Model]
 
 
 class ModelThread:
@@ -18,44 +32,53 @@ class ModelThread:
     thread a team of its own, and the idle team would spin on the cores that the busy one needs.
     """
 
-    def __init__(self, bundle: ModelBundle, settings: PredictorSettings, clock: StageClock) -> None:
+    def __init__(
+        self, bundle: ModelBundle, settings: PredictorSettings, clock: StageClock, make: MakeModel = Predictor
+    ) -> None:
         """Raises DeviceError when this machine cannot do what `settings` says. `clock` counts the stage "predict"."""
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "model")
-        self.predictor = self._thread.submit(Predictor, bundle, settings).result()
+        self.predictor = self._thread.submit(make, bundle, settings).result()
 
-    def predict(self, images: list[Image]) -> Sequence[Segmentation | ImageError]:
-        """Masks of a batch. Where the batch fails, each image alone; an image that fails alone is the one to blame.
+    def predict(self, images: list[Decoded]) -> Sequence[Segmentation | ImageError]:
+        """Masks of a batch, in the size of the pictures even where `images` are smaller versions of them.
 
-        Raises WorkerBroken when it is the device that fails.
+        Where the batch fails, each image alone; an image that fails alone is the one to blame. Raises WorkerBroken when
+        it is the device that fails.
         """
         return self._thread.submit(self._predict, images).result()
 
-    def predict_one(self, image: Image) -> Segmentation:
+    def predict_one(self, image: Decoded) -> Segmentation:
         """The mask of one image; raises whatever goes wrong."""
-        (result,) = self._thread.submit(self.predictor.predict, [image]).result()
+        (result,) = self._thread.submit(self._ask, [image]).result()
         return result
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, images: list[Image]) -> Sequence[Segmentation | ImageError]:
+    def _ask(self, images: list[Decoded]) -> Sequence[Segmentation]:
+        pixels = [image.pixels for image in images]
+        if all(image.full_size is None for image in images):
+            return self.predictor.predict(pixels)
+        return self.predictor.predict(pixels, sizes=[image.size for image in images])
+
+    def _predict(self, images: list[Decoded]) -> Sequence[Segmentation | ImageError]:
         with self._clock("predict"):
             try:
-                return self.predictor.predict(images)
+                return self._ask(images)
             except (RuntimeError, MemoryError):
                 return [self._predict_alone(image) for image in images]
 
-    def _predict_alone(self, image: Image) -> Segmentation | ImageError:
+    def _predict_alone(self, image: Decoded) -> Segmentation | ImageError:
         try:
-            return self.predictor.predict([image])[0]
+            return self._ask([image])[0]
         except (RuntimeError, MemoryError) as error:
             # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
             try:
                 self.predictor.predict([np.zeros((64, 64, 3), np.uint8)])
             except (RuntimeError, MemoryError):
                 raise WorkerBroken(f"the model stopped working in this process: {_first_line(error)}") from error
-            size = f"{image.shape[1]}x{image.shape[0]}"
+            size = f"{image.pixels.shape[1]}x{image.pixels.shape[0]}"
             return ImageError("prediction_failed", f"The network failed on this {size} image: {_first_line(error)}.")
 
 

@@ -36,6 +36,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_SWAPPING = {_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)}
+
 # How files begin: where Pillow recognises nothing, this tells a broken photo from another kind of file.
 _OURS = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP"),
@@ -71,14 +73,21 @@ class Decoded:
     """An image as it is meant to be seen.
 
     pixels: uint8 [H, W, 3], RGB, C-contiguous, the EXIF orientation already applied. orientation: the EXIF
-    orientation (1..8) that the file asked for; 1 is "as stored".
+    orientation (1..8) that the file asked for; 1 is "as stored". full_size: (H, W) of the picture, where `pixels` are a
+    smaller version of it.
     """
 
     pixels: Pixels
     orientation: int
+    full_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture, and so of its mask."""
+        return self.full_size or (self.pixels.shape[0], self.pixels.shape[1])
 
 
-def decode(data: bytes, max_pixels: int) -> Decoded:
+def decode(data: bytes, max_pixels: int, max_side: int | None = None) -> Decoded:
     """The first frame of an image file as RGB.
 
     - Transparent pixels are laid over white.
@@ -89,6 +98,10 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
     - 16-bit colour keeps its upper 8 bits (Pillow reads it so). CMYK and LAB are converted without regard to
       profiles inside the file.
 
+    With `max_side`, a picture that is wider or higher is reduced until neither side has more pixels than that. A JPEG's
+    decoder leaves out frequencies, which is faster, as far as that goes in powers of two; the rest, and other formats,
+    are averaged (Pillow's antialiased bilinear).
+
     Raises ImageError; `too_many_pixels` when width times height is over `max_pixels`.
     """
     if not data:
@@ -97,16 +110,38 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             stored_orientation = _orientation(image)
+            size = image.size
+            side = max_side or max_pixels  # which no picture exceeds
+            is_drafted = max(size) > side and image.draft(None, _within(size, side)) is not None
             image.load()
             # A frame may turn out larger than its header said; readers of TIFF turn the image themselves.
             _check_size(image, max_pixels)
+            if not is_drafted:
+                size = image.size
             turn = _TRANSPOSE.get(_orientation(image))
             pixels = _rgb(image)
+            reduced = None
+            if max(size) > side:
+                reduced = _turned(size, turn)
+                pixels = np.asarray(Image.fromarray(pixels).resize(_within(size, side), Image.Resampling.BILINEAR))
             if turn is not None:
                 pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
-            return Decoded(np.ascontiguousarray(pixels), stored_orientation)
+            return Decoded(np.ascontiguousarray(pixels), stored_orientation, reduced)
     except Exception as error:
         raise _image_error(error, data) from error
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(W, H) of the same proportions, with neither over `side`; `size` itself where it is so already."""
+    longest = max(size)
+    if longest <= side:
+        return size
+    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
+
+
+def _turned(size: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
+    """(H, W) of a picture stored as `size`, (W, H), once it is turned."""
+    return size if turn in _SWAPPING else (size[1], size[0])
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

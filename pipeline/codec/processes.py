@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 import os
-import queue
 import select
 import signal
 import subprocess
@@ -68,8 +67,10 @@ class CodecPool:
     needed for ordinary images. timeout_seconds: wall-clock for one image. max_pixels: larger images are
     refused from their header.
 
-    Futures hold the result, an ImageError, or, when the workers themselves cannot be had, a PipelineError.
-    Nothing bounds the queue: whoever submits should wait for results now and then. Thread-safe.
+    Whoever calls gets the result, an ImageError, or, when the workers themselves cannot be had, a PipelineError.
+    `decode_now` and `encode_now` wait for a free worker and talk to it from the caller's own thread: of two threads
+    that hand an image on, one is saved. `decode` and `encode` return at once with a Future of the same; nothing bounds
+    their queue, so whoever submits should wait for results now and then. Thread-safe.
     """
 
     def __init__(
@@ -84,28 +85,28 @@ class CodecPool:
         self._limits = _Limits(memory_limit_bytes, timeout_seconds, max_pixels)
         # Workers start in these threads, which live as long as the pool: the kernel counts the thread that
         # forked as the parent whose death a worker follows.
+        self._starters = ThreadPoolExecutor(workers, thread_name_prefix="codec-starter")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="codec")
         self._closing = threading.Event()
         self._slots = [_Slot(self._limits, self._closing) for _ in range(workers)]
-        self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
-        for slot in self._slots:
-            self._idle.put(slot)
+        self._idle = list(self._slots)
+        self._changed = threading.Condition()
 
-    def decode(self, data: bytes) -> Future[Decoded]:
+    def decode_now(self, data: bytes, max_side: int | None = None) -> Decoded:
         """Image bytes to RGB pixels; see `pipeline.codec.images.decode` for the rules and the reasons.
 
         More reasons from here: `timed_out`, `decoder_crashed`.
         """
 
         def job(slot: _Slot) -> Decoded:
-            reply = slot.ask(DECODE, data)
+            reply = slot.ask(DECODE, data, max_side=max_side or 0)
             pixels = np.empty((reply.height, reply.width, 3), np.uint8)
             slot.take(reply, pixels.reshape(-1).data)
-            return Decoded(pixels, reply.orientation)
+            return Decoded(pixels, reply.orientation, reply.full_size)
 
-        return self._submit(job)
+        return self._run(job)
 
-    def encode(self, mask: Pixels, labels: LabelSet) -> Future[bytes]:
+    def encode_now(self, mask: Pixels, labels: LabelSet) -> bytes:
         """A mask, uint8 [H, W], to palette PNG bytes; see `fcn_core.labels.encode_mask`.
 
         A mask that does not fit the labels is a PipelineError: no image is to blame for it.
@@ -120,20 +121,36 @@ class CodecPool:
             slot.take(reply, memoryview(png))
             return bytes(png)
 
-        return self._submit(job)
+        return self._run(job)
+
+    def decode(self, data: bytes) -> Future[Decoded]:
+        """`decode_now` in a thread of the pool's."""
+        self._check_open()
+        return self._threads.submit(self.decode_now, data)
+
+    def encode(self, mask: Pixels, labels: LabelSet) -> Future[bytes]:
+        """`encode_now` in a thread of the pool's."""
+        self._check_open()
+        return self._threads.submit(self.encode_now, mask, labels)
 
     def worker_pids(self) -> list[int]:
         """The processes that are up and ready."""
         return [pid for slot in self._slots if (pid := slot.ready_pid) is not None]
 
     def close(self) -> None:
-        """End the workers at once. What was submitted and is not done is cancelled or fails."""
+        """End the workers at once. What is not done is cancelled or fails."""
         if self._closing.is_set():
             return
         self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
         for slot in self._slots:
             slot.kill()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        # Their files may only be closed once nobody writes there any more.
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._idle) == len(self._slots))
+        for threads in (self._threads, self._starters):
+            threads.shutdown(wait=True, cancel_futures=True)
         for slot in self._slots:
             slot.close()
 
@@ -145,27 +162,37 @@ class CodecPool:
     ) -> None:
         self.close()
 
-    def _submit(self, job: Callable[["_Slot"], Result]) -> Future[Result]:
+    def _run(self, job: Callable[["_Slot"], Result]) -> Result:
+        """What `job` makes with a free worker, in this thread."""
+        slot = self._claim()
+        try:
+            for attempt in range(_TRIES):
+                try:
+                    if slot.ready_pid is None:
+                        self._starters.submit(slot.start).result()
+                    return job(slot)
+                except _FaultError as fault:
+                    slot.discard()
+                    if self._closing.is_set():
+                        raise PipelineError("The codec pool was closed.") from None
+                    if attempt == _TRIES - 1:
+                        raise fault.blame from None
+            raise AssertionError("the last try returns or raises")
+        finally:
+            with self._changed:
+                self._idle.append(slot)
+                self._changed.notify_all() if self._closing.is_set() else self._changed.notify()
+
+    def _claim(self) -> "_Slot":
+        """A worker's slot for this thread alone, as soon as there is one; the last used comes first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or self._closing.is_set())
+            self._check_open()
+            return self._idle.pop()
+
+    def _check_open(self) -> None:
         if self._closing.is_set():
             raise PipelineError("The codec pool is closed.")
-
-        def run() -> Result:
-            slot = self._idle.get()
-            try:
-                for attempt in range(_TRIES):
-                    try:
-                        return job(slot)
-                    except _FaultError as fault:
-                        slot.discard()
-                        if self._closing.is_set():
-                            raise PipelineError("The codec pool was closed.") from None
-                        if attempt == _TRIES - 1:
-                            raise fault.blame from None
-                raise AssertionError("the last try returns or raises")
-            finally:
-                self._idle.put(slot)
-
-        return self._threads.submit(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +210,7 @@ class _Reply:
     height: int
     width: int
     orientation: int
+    full_size: tuple[int, int] | None
 
 
 class _FaultError(Exception):
@@ -218,12 +246,19 @@ class _Slot:
         return process.pid if process is not None and self._ready else None
 
     def ask(
-        self, operation: int, content: bytes | memoryview, shape: tuple[int, ...] = (0, 0), text: bytes = b""
+        self,
+        operation: int,
+        content: bytes | memoryview,
+        shape: tuple[int, ...] = (0, 0),
+        text: bytes = b"",
+        max_side: int = 0,
     ) -> _Reply:
         """Send a request and wait for its answer. Raises _FaultError, or the ImageError or PipelineError in
         the answer.
         """
-        process = self._running()
+        process = self._process
+        if process is None:
+            raise AssertionError("a slot is started before it is asked")
         doing = "Decoding" if operation == DECODE else "Encoding"
         view = memoryview(content)
         self._trim()
@@ -232,9 +267,9 @@ class _Slot:
             done += os.pwrite(self._arena, view[done:], done)
         deadline = time.monotonic() + self._limits.seconds
         try:
-            os.write(_fd(process.stdin), REQUEST.pack(operation, len(text), len(view), *shape) + text)
+            os.write(_fd(process.stdin), REQUEST.pack(operation, len(text), len(view), *shape, max_side) + text)
             header = REPLY.unpack(self._receive(process, REPLY.size, deadline))
-            status, text_length, length, height, width, orientation = header
+            status, text_length, length, height, width, orientation, *full_size = header
             told = json.loads(self._receive(process, text_length, deadline)) if text_length else {}
         except TimeoutError:
             blame = ImageError("timed_out", f"{doing} took longer than {self._limits.seconds:g} seconds.")
@@ -243,9 +278,14 @@ class _Slot:
             blame = ImageError("decoder_crashed", f"{doing} made its process die ({self._cause_of_death(process)}).")
             raise _FaultError(blame) from None
         if status == OK:
-            if operation == DECODE and (length != height * width * 3 or height * width > self._limits.max_pixels):
+            most = self._limits.max_pixels
+            full_height, full_width = full_size
+            if operation == DECODE and (
+                length != height * width * 3 or height * width > most or full_height * full_width > most
+            ):
                 raise _FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
-            return _Reply(length, height, width, orientation)
+            full = (full_height, full_width) if full_height and full_width else None
+            return _Reply(length, height, width, orientation, full)
         if "reason" not in told:
             raise PipelineError(f"{doing} failed: {told.get('error')}.")
         error = ImageError(str(told["reason"]), str(told["message"]))
@@ -284,12 +324,11 @@ class _Slot:
         os.close(self._arena)
         os.close(self._stderr)
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._ready:
-            return self._process
+    def start(self) -> None:
+        """Have a worker, in a thread that outlives it. Raises PipelineError when there is none to be had."""
         for _ in range(_START_TRIES):
             self.discard()
-            process = self._process = self._start()
+            process = self._process = self._spawn()
             # close() sets the flag and then kills what it sees: it saw this process, or we see the flag.
             if self._closing.is_set():
                 self.discard()
@@ -297,7 +336,7 @@ class _Slot:
             try:
                 if self._receive(process, len(READY), time.monotonic() + _START_SECONDS) == READY:
                     self._ready = True
-                    return process
+                    return
                 cause = "it speaks another version of the protocol"
             except TimeoutError:
                 cause = f"no sign of life for {_START_SECONDS:g} s"
@@ -308,7 +347,7 @@ class _Slot:
         self.discard()
         raise PipelineError(f"A codec worker does not start: {cause}.")
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         os.ftruncate(self._stderr, 0)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment |= dict.fromkeys(_ONE_THREAD, "1")

@@ -26,18 +26,23 @@ from pipeline.errors import ImageError
 
 DECODE, ENCODE = 1, 2
 OK, FAILED, WORN_OUT = 0, 1, 2
-# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and
-# width.
-REQUEST = struct.Struct("<BIQII")
+# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and width; the
+# most pixels a side to decode to, 0 for all.
+REQUEST = struct.Struct("<BIQIII")
 # status; length of the JSON that follows (reason and message); length of the arena's content; height, width,
-# orientation.
-REPLY = struct.Struct("<BIQIIB")
-READY = b"codec-worker-1\n"
+# orientation; height and width of the picture where the content is a smaller version of it, else 0.
+REPLY = struct.Struct("<BIQIIBII")
+READY = b"codec-worker-2\n"
 
 _PR_SET_PDEATHSIG = 1
 # An arena that has grown beyond this is given back to the system rather than kept for the next image.
 ARENA_KEEP_BYTES = 64 << 20
 _STDERR_KEEP_BYTES = 64 << 10
+# What an image leaves free is kept for the next one, up to so much. glibc would give memory of this size back to the
+# system after each image and have it zeroed again, page by page: as much work as the decoding itself.
+_FREE_KEEP_BYTES = 64 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST_MMAP_THRESHOLD = 32 << 20
 _LARGEST_PROFILE_BYTES = 16 << 20
 
 
@@ -56,13 +61,17 @@ def _settle(parent: int, memory: int) -> None:
     """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory, and keep to the
     limit.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone already")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if hasattr(libc, "mallopt"):  # of glibc only
+        libc.mallopt(_M_TRIM_THRESHOLD, _FREE_KEEP_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     # The limit is for the image; what the interpreter and its libraries have mapped comes on top.
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
@@ -79,11 +88,11 @@ def _settle(parent: int, memory: int) -> None:
 def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -> None:
     """Answer requests until the parent closes the pipe."""
     while header := requests.read(REQUEST.size):
-        operation, text_length, length, height, width = REQUEST.unpack(header)
+        operation, text_length, length, height, width, max_side = REQUEST.unpack(header)
         text = requests.read(text_length)
         try:
             if operation == DECODE:
-                reply = _decode(arena, length, max_pixels)
+                reply = _decode(arena, length, max_pixels, max_side or None)
             else:
                 reply = _encode(arena, length, (height, width), text)
         except Exception as error:
@@ -95,18 +104,19 @@ def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -
             os.ftruncate(2, 0)
 
 
-def _decode(arena: int, length: int, max_pixels: int) -> bytes:
-    decoded = decode(_read(arena, length), max_pixels)
+def _decode(arena: int, length: int, max_pixels: int, max_side: int | None) -> bytes:
+    decoded = decode(_read(arena, length), max_pixels, max_side)
     height, width, _ = decoded.pixels.shape
     _write(arena, decoded.pixels.reshape(-1).data)
-    return REPLY.pack(OK, 0, decoded.pixels.nbytes, height, width, decoded.orientation)
+    full = decoded.full_size or (0, 0)
+    return REPLY.pack(OK, 0, decoded.pixels.nbytes, height, width, decoded.orientation, *full)
 
 
 def _encode(arena: int, length: int, shape: tuple[int, int], labels_json: bytes) -> bytes:
     mask = np.frombuffer(_read(arena, length), np.uint8).reshape(shape)
     png = encode_mask(mask, _labels(labels_json))
     _write(arena, memoryview(png))
-    return REPLY.pack(OK, 0, len(png), 0, 0, 0)
+    return REPLY.pack(OK, 0, len(png), 0, 0, 0, 0, 0)
 
 
 @functools.lru_cache(maxsize=4)
@@ -122,7 +132,7 @@ def _failure(error: Exception) -> bytes:
     else:
         told = {"error": f"{type(error).__name__}: {error}"[:1000]}
     text = json.dumps(told).encode()
-    return REPLY.pack(WORN_OUT if told.get("reason") == "out_of_memory" else FAILED, len(text), 0, 0, 0, 0) + text
+    return REPLY.pack(WORN_OUT if told.get("reason") == "out_of_memory" else FAILED, len(text), 0, 0, 0, 0, 0, 0) + text
 
 
 def _read(arena: int, length: int) -> bytes:

@@ -27,6 +27,7 @@ from pipeline.actors.buffer import Reservation
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
+from pipeline.codec.images import Decoded
 from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import StoredFiles
 from pipeline.errors import ImageError, StorageError
@@ -142,7 +143,7 @@ class Evaluator:
         try:
             with self._reader.buffer.scope() as memory:
                 for batch in self._batches(shard, finish, memory):
-                    results = self._model.predict([example.image for example in batch])
+                    results = self._model.predict([Decoded(example.image, 1) for example in batch])
                     for example, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             finish(example.index, self._error_row(example.index, result))
@@ -176,7 +177,7 @@ class Evaluator:
         assert reservation is not None, "force always succeeds"
         reservation.expedite()
         try:
-            self._model.predict_one(self._load(index, reservation).image)
+            self._model.predict_one(Decoded(self._load(index, reservation).image, 1))
         finally:
             reservation.release()
 
@@ -240,7 +241,7 @@ class Evaluator:
         reservation.resize(max(GUESSED_BYTES, len(data) * EXPANSION))
         self._reader.buffer.wait_for_room(reservation)
         with self._clock("decode"):
-            image = self._codecs.decode(data).result().pixels
+            image = self._codecs.decode_now(data).pixels
         with self._clock("truth"):
             truth = self._truth(index)
         if truth.shape != image.shape[:2]:

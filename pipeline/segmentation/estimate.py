@@ -188,11 +188,11 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: l
             try:
                 data = inputs.source.get(entry.key, size=entry.size, etag=entry.etag)
                 marks.append(time.perf_counter())
-                image = codecs.decode(data).result()
+                image = codecs.decode_now(data, job.max_side)
                 marks.append(time.perf_counter())
-                mask = predictor.predict([image.pixels])[0].mask
+                mask = predictor.predict([image.pixels], sizes=[image.size])[0].mask
                 marks.append(time.perf_counter())
-                png = codecs.encode(mask, inputs.bundle.labels).result()
+                png = codecs.encode_now(mask, inputs.bundle.labels)
                 marks.append(time.perf_counter())
             except (ImageError, StorageError):
                 failed += number > 0

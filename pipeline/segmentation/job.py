@@ -280,6 +280,7 @@ class _Driver:
                 image_timeout=self._job.image_timeout,
                 image_memory=self._job.image_memory,
                 masks=self._job.masks,
+                max_side=self._job.max_side,
             )
             files = ray.put(self._inputs.bundle.to_files())
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

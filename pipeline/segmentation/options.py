@@ -106,6 +106,12 @@ class LabelOptions(BaseModel):
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
         "manifest.json.",
     )
+    max_side: int | None = Field(
+        default=None,
+        ge=32,
+        description="Shrink larger images until neither side has more pixels, for the model only: masks keep the "
+        "image's size. Faster, and coarser. Default: no limit.",
+    )
     limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
     retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
     max_error_rate: float = Field(

@@ -44,11 +44,12 @@ class Placement:
         """Whether the model runs on one."""
         return self.settings.device != "cpu"
 
-    def recipe(self, model_id: str) -> Recipe:
-        """The identity of what this model says with these settings."""
+    def recipe(self, model_id: str, max_side: int | None = None) -> Recipe:
+        """The identity of what this model says with these settings, of images shrunk to `max_side`."""
         # Left out where nothing is padded, so that masks of before there was padding keep their name.
         unsaid = {"device"} | ({"snap"} if self.settings.snap == 1 else set())
-        return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid)))
+        working = {} if max_side is None else {"max_side": max_side}
+        return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid) | working))
 
     def notes(self, model_id: str) -> list[str]:
         """What a person should know of it."""

@@ -107,7 +107,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
         on_note,
         int8=inputs.bundle.int8 is not None,
     )
-    recipe = placement.recipe(model_id)
+    recipe = placement.recipe(model_id, job.max_side)
     job_digest = digest(
         {
             "source": inputs.source.uri,

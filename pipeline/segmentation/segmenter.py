@@ -18,10 +18,10 @@ from typing import Literal
 
 import pyarrow as pa
 
-from fcn_core import LabelSet, ModelBundle, PredictorSettings, Segmentation
+from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
 from fcn_core.predict import snapped
 from pipeline.actors.buffer import Reservation
-from pipeline.actors.inference import ModelThread
+from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
 from pipeline.codec.images import Decoded
@@ -67,6 +67,7 @@ class SegmenterSpec:
     masks: Literal["objects", "tar"] = "objects"
     io_threads: int = 32
     buffer_bytes: int = 1 << 30
+    max_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Loaded:
 class Segmenter:
     """One model on one device, with its codecs and its connections to storage."""
 
-    def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes]) -> None:
+    def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes], make_model: MakeModel = Predictor) -> None:
         """`files` are the bundle's, as `ModelBundle.to_files` gives them.
 
         Raises DeviceError when this machine cannot do what `spec.settings` says, StorageError when it cannot reach
@@ -135,7 +136,7 @@ class Segmenter:
         self.source.check_readable()
         self.output.check_readable()
         self._clock = StageClock()
-        self._model = ModelThread(bundle, spec.settings, self._clock)
+        self._model = ModelThread(bundle, spec.settings, self._clock, make_model)
         self._codecs = CodecPool(
             workers=spec.codec_workers,
             memory_limit_bytes=spec.image_memory,
@@ -177,7 +178,7 @@ class Segmenter:
                 for batch in group_by_shape(
                     images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap
                 ):
-                    results = self._model.predict([item.image.pixels for item in batch])
+                    results = self._model.predict([item.image for item in batch])
                     for item, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             item.memory.release()
@@ -212,8 +213,8 @@ class Segmenter:
         reservation.expedite()
         try:
             image = self._load(entry, reservation)
-            result = self._model.predict_one(image.pixels)
-            self._codecs.encode(result.mask, self.labels).result()
+            result = self._model.predict_one(image)
+            self._codecs.encode_now(result.mask, self.labels)
         finally:
             reservation.release()
 
@@ -264,7 +265,7 @@ class Segmenter:
         self._clock.moved(read=len(data))
         self._reader.buffer.wait_for_room(reservation)
         with self._clock("decode"):
-            image = self._codecs.decode(data).result()
+            image = self._codecs.decode_now(data, self.spec.max_side)
         reservation.resize(image.pixels.nbytes)
         return image
 
@@ -274,7 +275,7 @@ class Segmenter:
         """The image's row; with masks packed, what is to go into the tar."""
         try:
             with self._clock("encode"):
-                png = self._codecs.encode(result.mask, self.labels).result()
+                png = self._codecs.encode_now(result.mask, self.labels)
             self._clock.moved(written=len(png))
             image = labelled(entry, self.spec.recipe, orientation, result, png, self.labels)
             return image if self.spec.masks == "tar" else self._save_object(image)

@@ -348,3 +348,22 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         _settings(**wrong)
+
+
+def test_masks_of_another_size_are_the_scores_upsampled_to_it() -> None:
+    bundle, image = small_bundle(), photo(64, 96)
+    predictor = Predictor(bundle, _settings(engine="torch"))
+    (result,) = predictor.predict([image], sizes=[(257, 385)])
+    with torch.inference_mode():
+        scores = bundle.build().scores(bundle.normalization.apply(torch.from_numpy(image).permute(2, 0, 1)[None]))
+        logits = torch.nn.functional.interpolate(scores, size=(257, 385), mode="bilinear", align_corners=False)
+    assert result.mask.shape == (257, 385)
+    assert (result.mask == logits.argmax(1)[0].numpy()).mean() > 0.999
+    assert result.areas.sum() == result.mask.size
+    own = predictor.predict([image], sizes=[(64, 96)])[0]
+    assert np.array_equal(own.mask, predictor.predict([image])[0].mask)
+
+
+def test_an_overlay_of_another_size_is_refused() -> None:
+    with pytest.raises(DataError, match="full size"):
+        Predictor(small_bundle(), _settings()).predict([photo(20, 20)], Outputs(overlay=True), sizes=[(40, 40)])

@@ -136,3 +136,12 @@ def test_bilinear_weight_is_the_authors() -> None:
     assert bilinear_weight(1, 4)[0, 0, 1].tolist() == [0.1875, 0.5625, 0.5625, 0.1875]
     assert bilinear_weight(1, 3)[0, 0].tolist() == [[0.25, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 0.25]]
     assert not bilinear_weight(3, 4)[0, 1].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES)
+def test_stretched_to_another_size_is_an_upsampling_to_that_size(small: tuple[int, int], size: tuple[int, int]) -> None:
+    scores = _scores((-(-small[0] // 8), -(-small[1] // 8)))
+    expected = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    upsampling = Upsampling.resized(scores.shape[-2:], small).stretched(*size)
+    torch.testing.assert_close(interpolated(scores, upsampling), expected, rtol=1e-4, atol=1e-4)

@@ -25,6 +25,16 @@ REASONS = {
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF"]
 
 
+def oriented(width: int, height: int, orientation: int) -> bytes:
+    """A JPEG of a smooth picture that asks to be turned."""
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
 def reason(data: bytes, max_pixels: int = LIMIT) -> str:
     with pytest.raises(ImageError) as caught:
         decode(data, max_pixels)
@@ -267,3 +277,35 @@ def _decodes_or_says_why(data: bytes) -> None:
         assert 1 <= height * width <= LIMIT
     else:
         assert reason in REASONS
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_the_picture_whatever_way_it_lies(orientation: int) -> None:
+    data = oriented(401, 233, orientation)
+    full = decode(data, LIMIT).pixels
+    reduced = decode(data, LIMIT, max_side=100)
+    assert reduced.full_size == full.shape[:2]
+    assert max(reduced.pixels.shape) == 100
+    assert reduced.pixels.flags.c_contiguous
+    height, width, _ = reduced.pixels.shape
+    expected = np.asarray(Image.fromarray(full).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(expected - reduced.pixels).mean() < 6  # of pictures turned otherwise it is over 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reduction_leaves_small_pictures_alone_and_large_ones_in_proportion(kind: str) -> None:
+    data = sample(kind)
+    full = decode(data, LIMIT)
+    side = max(full.pixels.shape[:2])
+    alone = decode(data, LIMIT, max_side=side)
+    np.testing.assert_array_equal(alone.pixels, full.pixels)
+    assert alone.full_size is None
+    reduced = decode(data, LIMIT, max_side=side - 1)
+    assert reduced.full_size == full.pixels.shape[:2]
+    assert max(reduced.pixels.shape[:2]) == side - 1
+    assert reduced.orientation == full.orientation
+
+
+def test_a_picture_too_large_is_refused_before_it_is_reduced() -> None:
+    with pytest.raises(ImageError, match="the limit is"):
+        decode(oriented(401, 233, 1), 401 * 233 - 1, max_side=50)

@@ -79,6 +79,14 @@ def test_decoding_gives_what_decoding_here_gives(pool: CodecPool) -> None:
         assert decoded.orientation == expected.orientation
 
 
+def test_reducing_gives_what_reducing_here_gives(pool: CodecPool) -> None:
+    file = png(301, 203)
+    expected, decoded = decode(file, 100_000, 64), pool.decode_now(file, 64)
+    np.testing.assert_array_equal(decoded.pixels, expected.pixels)
+    assert decoded.full_size == expected.full_size == (301, 203)
+    assert pool.decode_now(file, 301).full_size is None
+
+
 def test_encoding_gives_what_encoding_here_gives(pool: CodecPool) -> None:
     camvid = preset("camvid")
     for seed, shape in enumerate([(1, 1), (40, 60), (375, 500)]):
@@ -186,6 +194,28 @@ def test_closing_is_quick_and_leaves_no_process() -> None:
     with pytest.raises(PipelineError, match="closed"):
         pool.decode(b"")
     pool.close()
+
+
+def test_who_waits_for_a_worker_hears_that_the_pool_is_closed() -> None:
+    pool = CodecPool(1, timeout_seconds=60)
+    pool.decode_now(png(2, 2))
+    heard: list[str] = []
+
+    def ask() -> None:
+        try:
+            pool.decode_now(slow_image())
+        except PipelineError as error:
+            heard.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: not pool._idle)
+    pool.close()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(heard) == 4
+    assert all("closed" in text for text in heard)
 
 
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", "exit"])

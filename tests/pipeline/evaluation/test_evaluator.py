@@ -76,7 +76,7 @@ def test_batches_are_consecutive_examples_whatever_is_broken_among_them(data: Pa
     predict = worker._model.predict
 
     def watch(images: list[np.ndarray]) -> object:
-        seen.append([image.shape[:2] for image in images])
+        seen.append([image.pixels.shape[:2] for image in images])
         return predict(images)
 
     worker._model.predict = watch  # type: ignore[method-assign,assignment]
