@@ -3,10 +3,10 @@
 Everything goes to standard error; standard output is for results.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -26,22 +26,28 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def results_only_on_stdout() -> contextlib.AbstractContextManager[object]:
+    """What is printed meanwhile goes to standard error: Ray tells of lost workers on standard output, from a thread."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def print_line(console: Console, **values: object) -> None:
     """A line for logs."""
     console.print(key_values(**values), markup=False, emoji=False)
 
 
-@contextmanager
+@contextlib.contextmanager
 def observe(console: Console) -> Iterator[Observer]:
     """An observer that suits `console`: live on a terminal, lines otherwise."""
-    if console.is_terminal:
-        with _BarObserver(console) as observer:
-            yield observer
-    else:
-        yield _LineObserver(console)
+    with results_only_on_stdout():
+        if console.is_terminal:
+            with _BarObserver(console) as observer:
+                yield observer
+        else:
+            yield _LineObserver(console)
 
 
-@contextmanager
+@contextlib.contextmanager
 def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]:
     """Shows the progress of a run that works elsewhere: a bar on a terminal, else a line whenever it has moved."""
     if console.is_terminal:

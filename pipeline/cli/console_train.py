@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.console import duration, print_line
+from pipeline.cli.console import duration, print_line, results_only_on_stdout
 from pipeline.cli.live_bar import LiveBar
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
@@ -19,11 +19,12 @@ LINE_SECONDS = 15.0
 @contextmanager
 def observe(console: Console) -> Iterator[TrainObserver]:
     """An observer that suits `console`: live on a terminal, lines otherwise."""
-    if console.is_terminal:
-        with _BarObserver(console) as observer:
-            yield observer
-    else:
-        yield _LineObserver(console)
+    with results_only_on_stdout():
+        if console.is_terminal:
+            with _BarObserver(console) as observer:
+                yield observer
+        else:
+            yield _LineObserver(console)
 
 
 class _LineObserver(TrainObserver):
