@@ -75,6 +75,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a bundle; default: FCN-8s VGG16 with made-up weights")
+    parser.add_argument("--int8", help="folder of its int8 bundle; default: one is made, with images of these")
     parser.add_argument("--images", type=Path, help="folder of .jpg files; default: made-up pictures of 500x375")
     parser.add_argument("--labels", type=Path, help="folder of masks with the images' names, for mean IU")
     parser.add_argument("--names", type=Path, help="file with the names, one a line, of the images to compare masks on")
@@ -107,8 +108,11 @@ def enter(
         predictor = Predictor(of, resolve_settings(device="cpu", threads=options.threads, **settings))
         return lambda batch: [result.mask for result in predictor.predict(batch)]
 
-    int8, agreement = quantize(bundle, calibration)
-    print(f"int8: {agreement.equal_pixels:.4%} of the pixels of {agreement.images} calibration images kept out of it")
+    int8 = ModelBundle.load(options.int8) if options.int8 else quantize(bundle, calibration)[0]
+    notes = int8.provenance["int8"]
+    print(
+        f"int8: {notes['equal_pixels']:.4%} of the pixels of {notes['compared_images']} images kept out of calibration"
+    )
     return [
         Contestant("PyTorch, float32", plain(torch.contiguous_format), []),
         Contestant("PyTorch, float32, channels last", plain(torch.channels_last), []),
@@ -183,7 +187,7 @@ def reference(path: Path, plain: Contestant) -> Pixels:
 
 
 def read(path: Path) -> Pixels:
-    return np.asarray(Image.open(path).convert("RGB"))
+    return np.array(Image.open(path).convert("RGB"))
 
 
 def print_table(contestants: list[Contestant], agreement: dict[str, tuple[float, float | None]]) -> None:
