@@ -163,6 +163,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
+    from fcn_core.engines import openvino_engine
     from fcn_core.settings import resolve_settings
     from pipeline.actors.cluster import nodes
 
@@ -170,10 +171,13 @@ def _cpu() -> Iterator[Finding]:
     usable = int(nodes()[0].cpus)
     flags = _cpu_flags()
     fast = [flag for flag in _FAST_CPU_FLAGS if flag in flags]
-    precision = resolve_settings(device="cpu").precision
-    found = f"{usable} of {there} CPUs usable, {' '.join(fast) or 'no vector instructions known here'}; {precision}"
+    settings = resolve_settings(device="cpu")
+    known = " ".join(fast) or "no vector instructions known here"
+    found = f"{usable} of {there} CPUs usable, {known}; {settings.precision} by {settings.engine}"
     if flags and not fast:
         yield Finding("cpu", "note", found, "expect it to be slow, or use another kind of machine")
+    elif not openvino_engine.is_installed():
+        yield Finding("cpu", "note", found, f"models run several times as fast with {openvino_engine.INSTALL}")
     else:
         yield Finding("cpu", "ok", found)
 
