@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
+from pipeline.cli.console import duration
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.outputs.runs import Progress
@@ -86,7 +87,12 @@ class JobObserver(Observer):
         self._log.info("%s", key_values(note=text))
 
     def progress(self, progress: Progress) -> None:
-        self._progress.update(progress.done / progress.images, f"{progress.done} of {progress.images} images")
+        left = "" if progress.eta_seconds is None else f", about {duration(progress.eta_seconds)} left"
+        self._progress.update(
+            progress.done / progress.images,
+            f"{progress.done:,} of {progress.images:,} images, {progress.counts.failed:,} failed; "
+            f"{progress.images_per_second:.3g} images/s{left}",
+        )
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         self._log.info("%s", key_values(run=run_id, **outcome.for_log(), done=f"{done}/{images}"))

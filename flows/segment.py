@@ -7,6 +7,7 @@ the storage says. There is one task for the whole run, never one an image or sha
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
@@ -47,7 +48,15 @@ class SegmentSummary(BaseModel):
     already_done: int
 
 
-@flow(name="segment", validate_parameters=True)
+def _run_name() -> str:
+    """What a list of runs shows instead of a random name."""
+    job = flow_run.parameters.get("job")  # as it was sent, or already a model
+    asked = job.model_dump() if isinstance(job, SegmentJob) else job
+    # What is no job at all is refused right after.
+    return f"{asked.get('source')} to {asked.get('output')}" if isinstance(asked, dict) else "segment"
+
+
+@flow(name="segment", flow_run_name=_run_name, validate_parameters=True)
 def segment(job: SegmentJob, compare_limit: float | None = None, launch: Launch = HERE) -> SegmentSummary:
     """Label what is new under `job.source`, here or where `launch` says. Fails, with the reason in its first line, when
     too many images do.
@@ -110,14 +119,14 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
             [
                 {
                     "class": total.class_name,
-                    "pixels": total.pixels,
                     "share": f"{total.fraction:.2%}",
-                    "images": total.images,
+                    "pixels": f"{total.pixels:,}",
+                    "images": f"{total.images:,}",
                 }
-                for total in read_class_totals(output, record.run_id)
+                for total in sorted(read_class_totals(output, record.run_id), key=lambda total: -total.pixels)
             ],
             key="class-areas",
-            description=f"Area of each class in run {record.run_id}",
+            description=f"Area of each class over {record.counts.ok:,} images of run {record.run_id}, largest first",
         )
     if report.counts.errors:
         create_table_artifact(
@@ -159,13 +168,17 @@ def check_shift(job: SegmentJob, report: RunReport, limit: float) -> None:
 def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
     counts = summary.counts
     lines = [
-        f"# {counts.ok} images labelled",
+        f"# {counts.ok:,} images labelled" if report.runs else "# Nothing was new",
         "",
         f"- output: `{summary.output}`",
-        f"- runs: {', '.join(f'`{run_id}`' for run_id in summary.run_ids) or 'none, nothing was new'}",
-        f"- done already: {summary.already_done}",
-        f"- failed: {counts.failed} ({counts.error_rate:.2%}; {report.max_error_rate:.2%} are allowed)",
+        f"- failed: {counts.failed:,} ({counts.error_rate:.2%}; {report.max_error_rate:.2%} are allowed)",
+        f"- done already: {summary.already_done:,}",
+    ]
+    lines += [
+        f"- run `{record.run_id}`: {record.counts.images:,} images, {record.images_per_second:.3g} images/s, by model "
+        f"`{record.model_id}`" + (f" ({record.model})" if record.model else "")
+        for record in report.runs
     ]
     lines += [f"- report: `{summary.output.partition('?')[0].rstrip('/')}/{key}`" for key in report.reports]
-    lines += [f"- run `{record.run_id}`: {record.images_per_second:.2f} images/s" for record in report.runs]
+    lines += ["", f"To look at it: `fcn runs {summary.output}`, `fcn report {summary.output}`"]
     return "\n".join(lines)

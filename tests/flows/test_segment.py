@@ -33,7 +33,8 @@ def test_the_flow_labels_what_is_new_and_shows_it(job: SegmentJob) -> None:
     assert isinstance(first, SegmentSummary)
     assert (first.counts.ok, first.already_done, len(first.run_ids)) == (6, 0, 1)
     assert len(list(open_store(job.output).list("masks/"))) == 6
-    _, artifacts = last_run("segment")
+    run, artifacts = last_run("segment")
+    assert run.name == f"{job.source} to {job.output}"
     assert {"progress", "class-areas", "summary"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
     assert first.run_ids[0] in str(artifacts["summary"].data)
