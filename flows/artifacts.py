@@ -1,18 +1,22 @@
 """What the flows share: a job's progress as an artifact, a table of scores, steps as tasks, and the wish to stop."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
+from pydantic import BaseModel
 
 from pipeline.cli.console import duration
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
+from pipeline.launch.work import refuse_relative
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
@@ -43,6 +47,20 @@ def as_task(name: str, step: Callable[[], T], /) -> T:
         return step()
 
     return task(name=name, cache_policy=NO_CACHE, **WHILE_AWAY)(call)()
+
+
+def check_places(job: BaseModel) -> None:
+    """Refuse places relative to a folder in a run of a deployment: a worker makes one for each run, and deletes it."""
+    if deployment.id is not None:
+        refuse_relative(job)
+
+
+def show_launch(where: str) -> None:
+    """An artifact that says where the job of the present task runs: what one looks for first when it is in trouble."""
+    try:
+        create_markdown_artifact(where, key="launch", description="Where the job runs")
+    except Exception as error:  # as for progress: the job is what counts
+        get_run_logger().warning("the artifact with the job's place could not be written: %s", error)
 
 
 class ProgressArtifact:
@@ -127,6 +145,23 @@ class CancelWatch:
             self._log.warning("the server could not be asked whether the run is cancelled: %s", error)
             return False
         return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def link_to(output: str, key: str) -> str:
+    """An object under `output` as Markdown: a link where a browser opens it for who may read there, else its URI.
+
+    Browsers cannot open s3:// and gs://; AWS and Google have pages of objects, other services have none in common.
+    """
+    place, _, options = output.partition("?")
+    uri = f"{place.rstrip('/')}/{key}"
+    scheme, _, path = uri.partition("://")
+    bucket, _, name = path.partition("/")
+    elsewhere = options or any(variable in os.environ for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+    if scheme == "s3" and not elsewhere:
+        return f"[{uri}](https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(name)})"
+    if scheme == "gs":
+        return f"[{uri}](https://console.cloud.google.com/storage/browser/_details/{bucket}/{quote(name)})"
+    return f"`{uri}`"
 
 
 def fraction(value: float | None, sign: str = "") -> str:

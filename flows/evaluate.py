@@ -6,7 +6,7 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
-from flows.artifacts import CancelWatch, JobObserver, as_task, fraction
+from flows.artifacts import CancelWatch, JobObserver, as_task, check_places, fraction, show_launch
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
 from pipeline.evaluation.options import EvaluateJob
@@ -33,7 +33,13 @@ class EvaluateSummary(BaseModel):
 @flow(name="evaluate", validate_parameters=True)
 def evaluate(job: EvaluateJob, launch: Launch = HERE) -> EvaluateSummary:
     """Score `job.model` on a split of `job.dataset`, here or where `launch` says. Fails, and names them, when examples
-    are broken."""
+    are broken.
+
+    Args:
+        job: Which model is scored, and on what.
+        launch: Where the job runs.
+    """
+    check_places(job)
     try:
         record = as_task("score", lambda: _score(job, launch))
     except EvaluationStopped as stopped:
@@ -44,7 +50,7 @@ def evaluate(job: EvaluateJob, launch: Launch = HERE) -> EvaluateSummary:
 def _score(job: EvaluateJob, launch: Launch) -> EvaluationRecord:
     observer = JobObserver()
     try:
-        record = evaluate_on(launch, job, observer, CancelWatch())
+        record = evaluate_on(launch, job, observer, CancelWatch(), show_launch)
     except BrokenExamples as broken:
         _list_broken(broken.errors)
         raise

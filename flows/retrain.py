@@ -15,7 +15,7 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core.training_loop import History
-from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction
+from flows.artifacts import CancelWatch, ProgressArtifact, as_task, check_places, fraction, show_launch
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
 from pipeline.key_values import key_values
@@ -52,7 +52,12 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
     scoring and labelling run here, or where `launch` says.
 
     Fails, with the reason in its first line, when anything goes wrong; a challenger that loses is no failure.
+
+    Args:
+        job: What to train on, and what it takes to win.
+        launch: Where training, scoring and labelling run.
     """
+    check_places(job)
     observer = _FlowObserver()
     try:
         report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task, _jobs_on(launch))
@@ -76,7 +81,11 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
 
 
 def _jobs_on(launch: Launch) -> Jobs:
-    return Jobs(partial(train_on, launch), partial(evaluate_on, launch), elsewhere=not isinstance(launch, Here))
+    return Jobs(
+        partial(train_on, launch, on_launch=show_launch),
+        partial(evaluate_on, launch, on_launch=show_launch),
+        elsewhere=not isinstance(launch, Here),
+    )
 
 
 class _FlowObserver(RetrainObserver):

@@ -4,14 +4,17 @@ What makes a re-run safe is how the output is laid out, not Prefect's cache: a r
 the storage says. There is one task for the whole run, never one an image or shard.
 """
 
+import shlex
+from typing import Annotated
+
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver
+from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, check_places, link_to, show_launch
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
 from pipeline.launch.jobs import LaunchStopped, segment_on
@@ -57,13 +60,21 @@ def _run_name() -> str:
 
 
 @flow(name="segment", flow_run_name=_run_name, validate_parameters=True)
-def segment(job: SegmentJob, compare_limit: float | None = None, launch: Launch = HERE) -> SegmentSummary:
+def segment(
+    job: SegmentJob,
+    compare_limit: Annotated[float | None, Field(ge=0, le=1)] = None,
+    launch: Launch = HERE,
+) -> SegmentSummary:
     """Label what is new under `job.source`, here or where `launch` says. Fails, with the reason in its first line, when
     too many images do.
 
-    With `compare_limit` also when the class areas have shifted by more than that since the run before, see `fcn
-    compare`: Jensen-Shannon divergence in bits, 0 to 1.
+    Args:
+        job: What to label, and how.
+        compare_limit: Fail as well when the class areas have shifted by more than this since the run before: the
+            Jensen-Shannon divergence that `fcn compare` measures, in bits, 0 to 1. Default: never.
+        launch: Where the job runs.
     """
+    check_places(job)
     if isinstance(launch, Here):
         prepare(job)
     try:
@@ -98,7 +109,7 @@ def prepare(job: SegmentJob) -> None:
 def run(job: SegmentJob, launch: Launch) -> RunReport:
     """Do the job, from plan to tables, with its progress as an artifact. A retry finds the job that runs elsewhere."""
     observer = JobObserver()
-    report = segment_on(launch, job, observer, CancelWatch())
+    report = segment_on(launch, job, observer, CancelWatch(), show_launch)
     if report.state == "finished":
         observer.finish()
     return report
@@ -179,6 +190,9 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
         f"`{record.model_id}`" + (f" ({record.model})" if record.model else "")
         for record in report.runs
     ]
-    lines += [f"- report: `{summary.output.partition('?')[0].rstrip('/')}/{key}`" for key in report.reports]
-    lines += ["", f"To look at it: `fcn runs {summary.output}`, `fcn report {summary.output}`"]
+    for key in report.reports:
+        run_id = key.split("/")[1]
+        copy = f"fcn report {shlex.quote(summary.output)} {run_id} --file {run_id}.html"
+        lines.append(f"- report: {link_to(summary.output, key)}; a copy on your machine: `{copy}`")
+    lines += ["", f"To look at it: `fcn runs {shlex.quote(summary.output)}`"]
     return "\n".join(lines)

@@ -18,6 +18,9 @@ POLL_SECONDS = 2.0
 AWAY_SECONDS = 300.0
 """How long the place may be away before the follower gives up. The job is not stopped then."""
 
+LEAVE_SECONDS = 20.0
+"""The same for a follower that is told to end, and has to tell the job first: Prefect's worker kills it after 30 s."""
+
 STOP_SECONDS = 60.0
 """How long a job that was told to stop may take."""
 
@@ -37,8 +40,11 @@ def follow(
     should_stop: Callable[[], bool],
     look: Callable[[], None] = lambda: None,
     poll_seconds: float = POLL_SECONDS,
+    on_launch: Callable[[str], None] = lambda where: None,
 ) -> Outcome:
-    """Run `work` through `launcher` and return how it ended. `look` is called at every poll, for live numbers.
+    """Run `work` through `launcher` and return how it ended.
+
+    `look` is called at every poll, for live numbers; `on_launch` once, with what people are told of where it runs.
 
     A launch of the same work that has not ended is followed, not started anew. When `should_stop` turns true, or an
     interrupt or the end of this process comes (anything but an Exception), the job is stopped, resumably. Raises
@@ -51,10 +57,11 @@ def follow(
     else:
         listener.note(f"following {launch_id}, which runs already")
     try:
+        on_launch(launcher.where(launch_id))
         return _watch(launcher, work, launch_id, listener, should_stop, look, poll_seconds)
     except BaseException as error:
         if not isinstance(error, Exception):
-            launcher.stop(launch_id)
+            _patiently(lambda: launcher.stop(launch_id), poll_seconds, LEAVE_SECONDS)
         raise
 
 
@@ -97,9 +104,9 @@ def _watch(
     )
 
 
-def _patiently(ask: Callable[[], T], poll_seconds: float) -> T:
+def _patiently(ask: Callable[[], T], poll_seconds: float, seconds: float = AWAY_SECONDS) -> T:
     """The answer, asked for again and again while the place is away: a cluster that has just started is, too."""
-    give_up = time.monotonic() + AWAY_SECONDS
+    give_up = time.monotonic() + seconds
     while True:
         try:
             return ask()

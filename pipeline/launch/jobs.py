@@ -37,8 +37,17 @@ def open_launcher(launch: OnRayJobs | OnKubeRay) -> Launcher:
     return RayJobsLauncher(launch.address) if isinstance(launch, OnRayJobs) else KubeRayLauncher(launch)
 
 
-def segment_on(launch: Launch, job: SegmentJob, observer: Observer, should_stop: Callable[[], bool]) -> RunReport:
-    """`segment`, there. Raises LaunchStopped too, when the job was stopped before it had anything to report."""
+def segment_on(
+    launch: Launch,
+    job: SegmentJob,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    on_launch: Callable[[str], None] = lambda where: None,
+) -> RunReport:
+    """`segment`, there. Raises LaunchStopped too, when the job was stopped before it had anything to report.
+
+    Of all three: `on_launch` is told, in Markdown for people, where the job is when that is elsewhere.
+    """
     if isinstance(launch, Here):
         return segment(job, observer, should_stop)
     output = open_store(job.output)
@@ -52,16 +61,20 @@ def segment_on(launch: Launch, job: SegmentJob, observer: Observer, should_stop:
             told = progress
             observer.progress(progress)
 
-    return _report(_run(launch, job, observer, should_stop, look), RunReport)
+    return _report(_run(launch, job, observer, should_stop, look, on_launch), RunReport)
 
 
 def evaluate_on(
-    launch: Launch, job: EvaluateJob, observer: Observer, should_stop: Callable[[], bool]
+    launch: Launch,
+    job: EvaluateJob,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    on_launch: Callable[[str], None] = lambda where: None,
 ) -> EvaluationRecord:
     """`evaluate`, there; its record, which is what it leaves behind."""
     if isinstance(launch, Here):
         return evaluate(job, observer, should_stop).record
-    outcome = _run(launch, job, observer, should_stop, lambda: None)
+    outcome = _run(launch, job, observer, should_stop, lambda: None, on_launch)
     if outcome.state == "interrupted":
         raise EvaluationStopped(outcome.message)
     if outcome.state == "refused" and outcome.report is not None:
@@ -70,7 +83,13 @@ def evaluate_on(
     return _report(outcome, EvaluationRecord)
 
 
-def train_on(launch: Launch, job: TrainJob, observer: TrainObserver, should_stop: Callable[[], bool]) -> TrainReport:
+def train_on(
+    launch: Launch,
+    job: TrainJob,
+    observer: TrainObserver,
+    should_stop: Callable[[], bool],
+    on_launch: Callable[[str], None] = lambda where: None,
+) -> TrainReport:
     """`train`, there. Raises LaunchStopped too, when the job was stopped before it had anything to report."""
     if isinstance(launch, Here):
         return train(job, observer, should_stop)
@@ -81,7 +100,7 @@ def train_on(launch: Launch, job: TrainJob, observer: TrainObserver, should_stop
         if progress is not None:
             observer.progress(progress)
 
-    return _report(_run(launch, job, observer, should_stop, look), TrainReport)
+    return _report(_run(launch, job, observer, should_stop, look, on_launch), TrainReport)
 
 
 def _run(
@@ -90,13 +109,14 @@ def _run(
     listener: Listener,
     should_stop: Callable[[], bool],
     look: Callable[[], None],
+    on_launch: Callable[[str], None],
 ) -> Outcome:
     def try_to_look() -> None:
         # Numbers are for watching only; storage that is away for a moment delays them.
         with contextlib.suppress(StorageError):
             look()
 
-    return follow(open_launcher(launch), Work.of(job), listener, should_stop, try_to_look)
+    return follow(open_launcher(launch), Work.of(job), listener, should_stop, try_to_look, on_launch=on_launch)
 
 
 def _report(outcome: Outcome, kind: type[T]) -> T:

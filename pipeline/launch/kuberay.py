@@ -102,6 +102,14 @@ class KubeRayLauncher:
             return LaunchStatus("ended", reason)
         return LaunchStatus("running" if state == "Running" else "waiting", reason)
 
+    def where(self, launch_id: str) -> str:
+        namespace = self._options.namespace
+        return (
+            f"RayJob {launch_id} in namespace {namespace}. How it stands: "
+            f"`kubectl -n {namespace} describe rayjob {launch_id}`. Should nobody follow it any more, it goes on; "
+            f"`kubectl -n {namespace} delete rayjob {launch_id}` stops it, resumably."
+        )
+
     def stop(self, launch_id: str) -> None:
         """Delete the RayJob, and with it its cluster. The driver gets SIGTERM and the pods' grace period."""
         with contextlib.suppress(_Unknown):  # it has ended, and its time to be looked at too

@@ -33,6 +33,9 @@ class Launcher(Protocol):
     def status(self, launch_id: str) -> LaunchStatus:
         """How a launch stands. One that is unknown has ended."""
 
+    def where(self, launch_id: str) -> str:
+        """For people, as Markdown: where a launch is looked at and how its log is read, even when nobody follows it."""
+
     def stop(self, launch_id: str) -> None:
         """Ask a launch to stop. What it has done stays, and the same work goes on from there."""
 

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+WHERE = "here, ray-jobs (a standing Ray cluster) or kuberay (a Ray cluster for this job alone)."
+
 
 class Here(BaseModel):
     """In this process, on the Ray that it finds or starts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    where: Literal["here"] = "here"
+    where: Literal["here"] = Field(default="here", description=WHERE)
 
 
 class OnRayJobs(BaseModel):
@@ -24,7 +26,7 @@ class OnRayJobs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    where: Literal["ray-jobs"] = "ray-jobs"
+    where: Literal["ray-jobs"] = Field(default="ray-jobs", description=WHERE)
     address: str = Field(
         pattern=r"^https?://",
         description="The cluster's dashboard, such as http://ray-head:8265; its Jobs API is there.",
@@ -39,7 +41,7 @@ class OnKubeRay(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    where: Literal["kuberay"] = "kuberay"
+    where: Literal["kuberay"] = Field(default="kuberay", description=WHERE)
     namespace: str = Field(default="default", description="Where the RayJob is made.")
     template: str = Field(
         description="A YAML file of a RayJob, path or URI: its Ray cluster, images and service account. The job's name "

@@ -66,6 +66,13 @@ class RayJobsLauncher:
             return LaunchStatus("ended", reason)
         return LaunchStatus("waiting" if job.status == JobStatus.PENDING else "running", reason)
 
+    def where(self, launch_id: str) -> str:
+        return (
+            f"[{launch_id}]({self._address}/#/jobs/{launch_id}) on the Ray cluster at {self._address}. Its log: "
+            f"`ray job logs --address {self._address} {launch_id}`. Should nobody follow it any more, it goes on; "
+            f"`ray job stop --address {self._address} {launch_id}` stops it, resumably."
+        )
+
     def stop(self, launch_id: str) -> None:
         with contextlib.suppress(_Unknown):
             self._ask(lambda client: client.stop_job(launch_id))

@@ -6,6 +6,7 @@ back is written to the job's own output, so that whoever comes later, on whateve
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -21,6 +22,8 @@ AnyJob = SegmentJob | EvaluateJob | TrainJob
 
 KINDS: dict[Kind, type[AnyJob]] = {"segment": SegmentJob, "evaluate": EvaluateJob, "train": TrainJob}
 
+_PLACES = {"source", "output", "model", "registry", "key_list", "dataset"}
+
 _HOW = {"takeover", "ray_address"}
 """Options that say how a job is driven, not what it is."""
 
@@ -35,11 +38,15 @@ class Work(BaseModel):
 
     @classmethod
     def of(cls, job: AnyJob) -> "Work":
-        """Raises InputError for a job that leaves nothing behind: there would be nowhere to read its outcome."""
+        """Raises InputError for a job that leaves nothing behind: there would be nowhere to read its outcome. Also for
+        one with a place relative to a folder: it would be another folder there."""
         kind = next(kind for kind, model in KINDS.items() if isinstance(job, model))
         if job.output is None:
             raise InputError("a job that runs elsewhere needs an output, where its outcome is written; set `output`")
-        return cls(kind=kind, options=job.model_dump(mode="json", exclude_unset=True))
+        refuse_relative(job)
+        # A retraining is a training with options of its own, which say nothing to whoever trains.
+        options = job.model_dump(mode="json", exclude_unset=True, include=set(KINDS[kind].model_fields))
+        return cls(kind=kind, options=options)
 
     def job(self) -> AnyJob:
         return KINDS[self.kind].model_validate(self.options)
@@ -56,6 +63,24 @@ class Work(BaseModel):
         job = self.job()
         assert job.output is not None
         return open_store(job.output)
+
+
+def refuse_relative(job: BaseModel) -> None:
+    """Raise InputError, which names it, for a place of `job` that depends on the folder one happens to be in."""
+    for name, value in _places(job.model_dump(mode="json", exclude_none=True)):
+        if not ("://" in value or value.startswith(("/", "registry:"))):
+            raise InputError(
+                f"{name} is the relative path {value!r}, which is another folder where the job runs; give a URI, or an "
+                "absolute path that is the same on every machine"
+            )
+
+
+def _places(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _places(value)
+        elif name in _PLACES and isinstance(value, str):
+            yield name, value
 
 
 class Outcome(BaseModel):

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from pipeline.errors import InputError
 
@@ -25,5 +25,15 @@ def refuse_secrets(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[str, AfterValidator(refuse_secrets)]
-"""A path or URI, refused as soon as it is given when it holds a secret."""
+Uri = Annotated[
+    str,
+    Field(
+        min_length=1,
+        # For who checks a form by its schema, before any of this code runs: Prefect's server.
+        json_schema_extra={
+            "not": {"pattern": f"(?i)^(?={_SCHEME.pattern})(?=.*({_USER.pattern}|{_SECRET_OPTION.pattern}))"}
+        },
+    ),
+    AfterValidator(refuse_secrets),
+]
+"""A path or URI, refused as soon as it is given when it is empty or holds a secret."""

@@ -23,6 +23,7 @@ from fcn_core.losses import ClassBalance
 from fcn_core.train_config import RecipeName, TrainConfig, recipe
 from fcn_core.training_loop import LoopPlan
 from pipeline.data.options import DatasetOptions
+from pipeline.storage.uri import Uri
 
 PlacementStrategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
@@ -77,7 +78,7 @@ def _worker_range(value: Any) -> Any:
     return value
 
 
-Workers = Annotated[tuple[int, int], BeforeValidator(_worker_range)]
+Workers = Annotated[tuple[int, int], BeforeValidator(_worker_range, json_schema_input_type=int | str | list[int])]
 
 
 class TrainJob(DatasetOptions, LoopPlan):
@@ -89,11 +90,11 @@ class TrainJob(DatasetOptions, LoopPlan):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="The run's name: the same name and the same job resume it.",
     )
-    output: str = Field(description="Where runs are kept: a folder, s3://, gs:// or az://.")
+    output: Uri = Field(description="Where runs are kept: a folder, s3://, gs:// or az://.")
     train_split: str = Field("train", description="The split to train on.")
     val_split: str | None = Field("val", description="The split to validate on; empty: the last model is the best.")
 
-    model: str | None = Field(
+    model: Uri | None = Field(
         None,
         description="What to start from: a model bundle, registry:<name>, or a weight file (.safetensors, .pth, "
         ".caffemodel). Default: a new network.",
@@ -146,7 +147,7 @@ class TrainJob(DatasetOptions, LoopPlan):
         600.0, gt=0, description="Seconds to wait for the first workers; a GPU node takes minutes to boot."
     )
     takeover: bool = Field(False, description="Supersede another driver of this run.")
-    registry: str | None = Field(None, description="Where registry: references are looked up. Default: FCN_REGISTRY.")
+    registry: Uri | None = Field(None, description="Where registry: references are looked up. Default: FCN_REGISTRY.")
     ray_address: str | None = Field(
         None, description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process."
     )

@@ -52,6 +52,7 @@ NOT_RUN = {
     "docs/results.md": "test_results_page.py runs it, on an output of its own",
     "docs/retraining.md": "needs a Prefect server and hours; tests/flows run the flow",
     "docs/security.md": "its one command fuzzes for an hour; tests/fuzz does for a moment",
+    "docs/schedules.md": "needs a whole site; tests/flows/test_deployments.py is one, and does what it says",
     "docs/sources.md": "needs lists that only S3 writes; test_sources.py and tests/e2e/test_key_lists.py run such",
     "docs/runbook.md": "speaks to sites in trouble; tests/faults and tests/deploy/test_local.py make such",
     "docs/scale.md": "tests/pipeline/cli/test_compact.py runs its command",

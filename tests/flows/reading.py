@@ -21,12 +21,17 @@ def runs_of(flow: str) -> list[FlowRun]:
     return sorted(runs, key=lambda run: run.created or run.expected_start_time)
 
 
+def artifacts_of(run: FlowRun) -> dict[str, Artifact]:
+    """A run's artifacts by key."""
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        return {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+
+
 def last_run(flow: str) -> tuple[FlowRun, dict[str, Artifact]]:
     """The newest run of the flow of that name, and its artifacts by key."""
     run = runs_of(flow)[-1]
-    with get_client(sync_client=True) as client:
-        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        return run, {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+    return run, artifacts_of(run)
 
 
 def first_line(run: FlowRun) -> str:

@@ -184,8 +184,19 @@ def test_the_outcome_comes_from_the_output_and_outlives_the_cluster(
 
 def test_a_stop_deletes_the_job(kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work) -> None:
     asked: list[bool] = []
-    outcome = follow(launcher, work, Silent(), lambda: bool(asked), lambda: asked.append(True), poll_seconds=0.05)
+    told: list[str] = []
+    outcome = follow(
+        launcher,
+        work,
+        Silent(),
+        lambda: bool(asked),
+        lambda: asked.append(True),
+        poll_seconds=0.05,
+        on_launch=told.append,
+    )
     assert outcome.state == "interrupted"
+    (where,) = told
+    assert f"`kubectl -n labels delete rayjob {work.name}-1`" in where, "how a person would have done it"
     assert kubernetes.jobs == {}
 
 
@@ -193,6 +204,19 @@ def test_an_interrupt_deletes_the_job_and_goes_on_up(
     kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
 ) -> None:
     def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(launcher, work, Silent(), lambda: False, interrupt, poll_seconds=0.05)
+    assert kubernetes.jobs == {}
+
+
+def test_an_interrupt_deletes_the_job_also_when_the_place_is_away_for_a_moment(
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+) -> None:
+    def interrupt() -> None:
+        kubernetes.failing = 503
+        threading.Timer(0.3, lambda: setattr(kubernetes, "failing", None)).start()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

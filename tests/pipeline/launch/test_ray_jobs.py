@@ -25,8 +25,8 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
 from pipeline.training.job import TrainObserver
 from tests.labelled import write_labelled
-from tests.pipeline.launch.conftest import ROOT
 from tests.samples import fill
+from tests.standing_ray import ROOT
 from tests.trainings import job as train_job
 from tests.trainings import write_scenes
 
