@@ -44,7 +44,7 @@ NOT_RUN = {
     "docs/deploy.md": "wants containers and clusters; tests/deploy checks what it hands to them",
     "docs/insight.md": "tests/pipeline/insight/test_rank.py, test_compare.py and test_query.py run these commands",
     "docs/launch.md": "wants a cluster; tests/pipeline/launch starts one and runs such jobs on it",
-    "docs/metrics.md": "shows no commands; tests/deploy/test_grafana.py and tests/e2e/test_metrics.py hold it to what is",
+    "docs/metrics.md": "shows no commands; tests/deploy/test_grafana.py and tests/e2e/test_metrics.py check it",
     "docs/models.md": "shows no commands",
     "docs/performance.md": "tests/pipeline/segmentation/test_estimate.py runs such commands",
     "docs/reliability.md": "shows no commands; test_reliability_page.py looks for the tests that it names",
