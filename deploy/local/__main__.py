@@ -29,6 +29,8 @@ MARKER = ".made-by-make-site"
 
 SAMPLE_IMAGES = 24
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 app = App(name="python -m deploy.local", result_action="return_value", suppress_keyboard_interrupt=False)
 
 
@@ -37,7 +39,7 @@ class Wish:
 
     def __init__(self) -> None:
         self._signals = 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._heard)
 
     def stop(self) -> bool:
@@ -45,6 +47,11 @@ class Wish:
 
     def hurry(self) -> bool:
         return self._signals > 1
+
+    def fulfil(self) -> None:
+        """All is stopped: a late signal must not turn a good end into a death."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def _heard(self, number: int, frame: object) -> None:
         self._signals += 1
@@ -102,6 +109,7 @@ def run(place: Site, wish: Wish, images: int, model: Path) -> int:
     finally:
         _tell("\nstopping the site; Ctrl-C again to wait for nothing")
         processes.stop()
+        wish.fulfil()
     _tell(f"the site has stopped; its logs are in {place.logs}")
     return int(failed)
 
