@@ -112,6 +112,8 @@ def test_labelling_is_allowed_what_it_does_and_no_more(
     )
     report = segment(job)
     assert report.counts.ok == 3
+    source.put("new.jpg", jpeg(48, 32, seed=3))
+    assert segment(job.model_copy(update={"masks": "tar"})).counts.ok == 1
     keep_versions(places, "OUTPUT", s3_endpoint)
     open_store(output).check_writable()
     assert role.denied == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from fcn_core.labels import decode_mask
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from tests.samples import fill
@@ -28,14 +29,14 @@ def output(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPath
     )  # fmt: skip
     segment(job)
     fill(folder / "photos" / "south", 1, size=(50, 40))
-    segment(job)
+    segment(job.model_copy(update={"masks": "tar"}))
     return folder
 
 
 def test_the_sql_answers_what_the_page_says(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(output)
     database = duckdb.connect()
-    view, per_camera, least_sure, errors, totals = SQL
+    view, per_camera, least_sure, packed, errors, totals = SQL
     database.execute(view)
     assert database.execute("SELECT count(*) FROM current").fetchone() == (7,), "two runs, and no image counted twice"
     cameras = {row[0] for row in database.execute(per_camera).fetchall()}
@@ -43,6 +44,9 @@ def test_the_sql_answers_what_the_page_says(output: Path, monkeypatch: pytest.Mo
     confidences = [row[1] for row in database.execute(least_sure).fetchall()]
     assert len(confidences) == 6
     assert confidences == sorted(confidences)
+    ((key, tar, first_byte, size),) = database.execute(packed).fetchall()
+    mask = (output / "labels" / tar).read_bytes()[first_byte : first_byte + size]
+    assert (key, decode_mask(mask).shape) == ("south/0000.jpg", (40, 50))
     assert database.execute(errors).fetchall()[0][:3] == ("not_an_image", 1, "north/bad.jpg")
     by_class = database.execute(totals).fetchall()
     assert sum(pixels for _, pixels, _, _ in by_class) == 50 * 40, "the newest run did the one changed image"
