@@ -27,7 +27,7 @@ LAST_MOMENT = SHARDS - 4
 LONGEST_PAUSE = 0.15
 """Seconds that a killer waits after its shard at most: the moment is not always the one just after a commit."""
 
-COMPARED = ("masks", "results", "class_areas", "class_totals")
+COMPARED = ("masks", "mask_tars", "results", "class_areas", "class_totals")
 
 
 def small_job(source: Path, output: Path, model: Path, **changes: Any) -> SegmentJob:

@@ -20,6 +20,7 @@ from tests.faults.harness import (
     Striker,
     committed,
     differences,
+    files_of,
     kill_processes,
     run_under_fire,
     small_job,
@@ -37,6 +38,19 @@ def test_killed_actors_change_nothing(seed: int, site: Site, tmp_path: Path) -> 
     assert striker.last is not None
     assert striker.last.restarts >= 1
     assert differences(tmp_path / "labels", site.calm) == []
+
+
+def test_killed_actors_change_nothing_where_masks_are_packed(site: Site, tmp_path: Path) -> None:
+    calm = tmp_path / "calm"
+    segment(small_job(site.source, calm, site.model, masks="tar"))
+    striker = Striker(Moment("actor", 0), tmp_path / "labels", kill_processes("ray::_ShardWorker"))
+    report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model, masks="tar"), striker)
+    assert report.counts.ok == IMAGES
+    assert striker.last is not None
+    assert striker.last.restarts >= 1
+    undisturbed = files_of(calm)
+    assert sum(name.startswith("mask_tars/") for name in undisturbed) == SHARDS
+    assert differences(tmp_path / "labels", undisturbed) == []
 
 
 def test_killed_codec_workers_change_nothing(seed: int, site: Site, tmp_path: Path) -> None:
