@@ -359,9 +359,10 @@ def reattached(site: Site, job: SegmentJob, running: FlowRun) -> FlowRun:
     assert crashed.state
     assert crashed.state.is_crashed(), crashed.state
     assert [each.status for each in site.ray_jobs(job)] == [JobStatus.RUNNING], "the job goes on without its flow"
-    # A worker reports such a death twice, the second time when it has tidied up; a retry before that would crash again.
-    twice = f"'{running.id}' as crashed: Flow run infrastructure exited"
-    wait_until(site, lambda: twice in site.prefect.log.read_text(), "the worker's last word on the first attempt")
+    # A worker reports such a death twice, the second time when it has tidied up: a retry that has begun by then is
+    # declared crashed, too. These are its last words about it, which it says in either case.
+    last = "prefect.flow_runs.worker - Check whether the flow run exceeded its memory"
+    wait_until(site, lambda: last in site.prefect.log.read_text(), "the worker's last word on the first attempt")
     site.prefect.prefect("flow-run", "retry", str(running.id))
     wait_until(site, lambda: "which runs already" in log_of(running), "the second attempt")
     return running
