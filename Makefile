@@ -5,7 +5,7 @@ VENV ?= .venv
 PROCESSES ?= 2
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime demo site test test-faults lint format docs clean
+.PHONY: help setup runtime demo site test test-faults fuzz bench lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images and weights for the readers, for a minute"
+	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
@@ -48,6 +49,10 @@ test-faults: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --seconds 60
+
+# OPTIONS="predictor scaling": only these.
+bench: setup
+	$(BIN)/python benchmarks/write_tables.py $(OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check .
