@@ -37,6 +37,8 @@ def standing_ray(folder: Path) -> Iterator[str]:
         "OMP_NUM_THREADS": "1",
     }
     gcs, dashboard = free_port(), free_port()
+    # Else a job's driver, which is told "auto", joins whichever Ray of this machine was started last.
+    environment["RAY_ADDRESS"] = f"127.0.0.1:{gcs}"
     head = ["--head", f"--port={gcs}", "--num-cpus=2", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
     worker = [f"--address=127.0.0.1:{gcs}", "--num-cpus=1"]
     with contextlib.ExitStack() as nodes:
