@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fcn_core.architecture import Architecture
-    from fcn_core.bundle import ModelBundle, Normalization
+    from fcn_core.bundle import ModelBundle
     from fcn_core.datasets import Dataset, Example, InMemory, Pairs
     from fcn_core.errors import (
         BundleError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
     from fcn_core.metrics import ConfusionMatrix, Scores
     from fcn_core.network import Network
+    from fcn_core.normalization import Normalization
     from fcn_core.predict import Outputs, Predictor, Segmentation
     from fcn_core.render import colorize, overlay
     from fcn_core.settings import PredictorSettings, resolve_settings

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from fcn_core.errors import BundleError, FcnError
 from fcn_core.fcn import build
 from fcn_core.labels import LabelSet
 from fcn_core.network import Network
+from fcn_core.normalization import IMAGENET, Normalization
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2
@@ -36,43 +37,6 @@ INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
 """The graph of an int8 bundle, and the values of its constants."""
 
 _REMEDY = "copy the bundle again or use another"
-
-
-class Normalization(BaseModel):
-    """How pixels become network input: (pixel * scale - mean) / std, channels in `channel_order`.
-
-    Pixels are RGB in 0..255; mean and std are given in `channel_order`, in units of pixel * scale.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    scale: float = Field(default=1 / 255, gt=0, allow_inf_nan=False)
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    @model_validator(mode="after")
-    def _finite(self) -> Self:
-        if not all(abs(value) < float("inf") for value in self.mean):
-            raise ValueError(f"mean must be finite, not {self.mean}")
-        if not all(0 < value < float("inf") for value in self.std):
-            raise ValueError(f"std must be positive and finite, not {self.std}")
-        return self
-
-    def apply(self, pixels: Tensor) -> Tensor:
-        """Network input, float32 [..., 3, H, W], from RGB pixels in 0..255 (uint8 or float), same shape."""
-        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
-        std = torch.tensor(self.std, device=pixels.device)[:, None, None]
-        if self.channel_order == "bgr":
-            pixels = pixels.flip(-3)
-        return pixels.to(torch.float32, copy=True).mul_(self.scale).sub_(mean).div_(std)
-
-
-IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""torchvision's ImageNet models."""
-
-CAFFE = Normalization(channel_order="bgr", scale=1.0, mean=(104.00699, 116.66877, 122.67892))
-"""The authors' nets: BGR, 0..255, less the mean of ImageNet."""
 
 
 class Int8Description(BaseModel):

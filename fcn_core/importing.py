@@ -20,11 +20,12 @@ from torch import Tensor
 
 from fcn_core import weight_names
 from fcn_core.architecture import BACKBONES_OF, Architecture, ArchName, BackboneName, Doubling
-from fcn_core.bundle import CAFFE, IMAGENET, ModelBundle, Normalization
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.fcn import build
 from fcn_core.labels import PRESETS, LabelSet, preset
 from fcn_core.network import Network
+from fcn_core.normalization import CAFFE, IMAGENET, Normalization
 from fcn_core.upsampling import bilinear_weight
 from fcn_core.weights import TransplantReport, read_tensors, transplant
 

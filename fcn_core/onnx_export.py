@@ -6,7 +6,6 @@ of the graph; label names and colours travel in the file's metadata, and readabl
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -19,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcn_core.bundle import ModelBundle, Normalization
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import ExportError
+from fcn_core.extras import require
 from fcn_core.network import Network
+from fcn_core.normalization import Normalization
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What exporting needs beyond PyTorch: the extra `onnx`."""
@@ -106,12 +107,7 @@ def export_onnx(bundle: ModelBundle, path: str | os.PathLike[str]) -> OnnxReport
 
 def require_packages() -> None:
     """Raises ExportError if a package that exporting needs is not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"ONNX export needs the packages {', '.join(PACKAGES)}, and {', '.join(missing)} cannot be found here;"
-            " install them with pip install 'fcn-pipeline[onnx]'"
-        )
+    require("ONNX export", PACKAGES, "onnx")
 
 
 class _Segmenter(nn.Module):

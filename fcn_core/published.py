@@ -22,10 +22,11 @@ import torch
 from torchvision import models
 
 from fcn_core.architecture import ArchName, BackboneName, Doubling
-from fcn_core.bundle import ModelBundle, Normalization
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.importing import Imported, import_weights
 from fcn_core.labels import LabelSet
+from fcn_core.normalization import Normalization
 
 _SECONDS_WITHOUT_DATA = 30
 _BLOCK = 1 << 20

@@ -5,7 +5,6 @@ images (post-training quantization by NNCF; nothing is trained). Some of them ar
 model says of these, compared with the float model, is its measured agreement.
 """
 
-import importlib.util
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from fcn_core.engines.engine import Image
 from fcn_core.engines.openvino_engine import to_graph
 from fcn_core.engines.openvino_package import import_nncf, import_openvino
 from fcn_core.errors import DataError, ExportError
+from fcn_core.extras import require
 from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings
 
@@ -71,12 +71,7 @@ def agree(bundle: ModelBundle, other: ModelBundle, images: Sequence[Image]) -> A
 
 def require_packages() -> None:
     """Raises ExportError if a package that quantizing needs is not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"int8 needs the packages {' and '.join(PACKAGES)}, and {' and '.join(missing)} cannot be found here;"
-            " install them with pip install 'fcn-pipeline[quantize]'"
-        )
+    require("int8", PACKAGES, "quantize")
 
 
 def _quantized(bundle: ModelBundle, images: Sequence[Image]) -> Any:

@@ -21,12 +21,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fcn_core.bundle import IMAGENET, ModelBundle, Normalization
+from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Dataset
 from fcn_core.errors import DataError, DivergedError
 from fcn_core.losses import pixel_cross_entropy
 from fcn_core.metrics import Scores
 from fcn_core.network import Network
+from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.optimizer import (
     learning_rate,
     load_optimizer_state,

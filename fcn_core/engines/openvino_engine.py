@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcn_core.bundle import Int8Graph, ModelBundle, Normalization
+from fcn_core.bundle import Int8Graph, ModelBundle
 from fcn_core.engines.engine import Image
 from fcn_core.engines.openvino_package import import_openvino
 from fcn_core.errors import BundleError
 from fcn_core.network import GRID, Network
+from fcn_core.normalization import Normalization
 
 if TYPE_CHECKING:
     from fcn_core.settings import PredictorSettings

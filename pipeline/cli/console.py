@@ -7,7 +7,8 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,12 +22,14 @@ from pipeline.segmentation.job import RunReport
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
 
+Seen = TypeVar("Seen")
+
 
 def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def results_only_on_stdout() -> contextlib.AbstractContextManager[object]:
+def results_only_on_stdout() -> AbstractContextManager[object]:
     """What is printed meanwhile goes to standard error: Ray tells of lost workers on standard output, from a thread."""
     return contextlib.redirect_stdout(sys.stderr)
 
@@ -37,14 +40,21 @@ def print_line(console: Console, **values: object) -> None:
 
 
 @contextlib.contextmanager
-def observe(console: Console) -> Iterator[Observer]:
-    """An observer that suits `console`: live on a terminal, lines otherwise."""
+def live_or_lines(
+    console: Console, live: Callable[[Console], AbstractContextManager[Seen]], lines: Callable[[Console], Seen]
+) -> Iterator[Seen]:
+    """The observer that suits `console`: a live one on a terminal, one that prints lines otherwise."""
     with results_only_on_stdout():
         if console.is_terminal:
-            with _BarObserver(console) as observer:
+            with live(console) as observer:
                 yield observer
         else:
-            yield _LineObserver(console)
+            yield lines(console)
+
+
+def observe(console: Console) -> AbstractContextManager[Observer]:
+    """An observer of a job on actors that suits `console`."""
+    return live_or_lines(console, _BarObserver, _LineObserver)
 
 
 @contextlib.contextmanager

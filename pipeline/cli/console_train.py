@@ -1,14 +1,13 @@
 """What a person at a terminal sees of a training: a live bar there, a line now and then anywhere else."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.console import duration, print_line, results_only_on_stdout
+from pipeline.cli.console import duration, live_or_lines, print_line
 from pipeline.cli.live_bar import LiveBar
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
@@ -16,15 +15,9 @@ from pipeline.training.progress import TrainProgress
 LINE_SECONDS = 15.0
 
 
-@contextmanager
-def observe(console: Console) -> Iterator[TrainObserver]:
-    """An observer that suits `console`: live on a terminal, lines otherwise."""
-    with results_only_on_stdout():
-        if console.is_terminal:
-            with _BarObserver(console) as observer:
-                yield observer
-        else:
-            yield _LineObserver(console)
+def observe(console: Console) -> AbstractContextManager[TrainObserver]:
+    """An observer of a training that suits `console`."""
+    return live_or_lines(console, _BarObserver, _LineObserver)
 
 
 class _LineObserver(TrainObserver):

@@ -60,7 +60,7 @@ def new(
         Replace another model in that folder.
     """
     from fcn_core import Architecture, ModelBundle, preset
-    from fcn_core.bundle import CAFFE, IMAGENET
+    from fcn_core.normalization import CAFFE, IMAGENET
 
     label_set = preset(labels)
     chosen = {"backbone": backbone, "head_width": head_width, "upsampling": upsampling}
@@ -169,9 +169,9 @@ def import_file(
     overwrite
         Replace another model in that folder.
     """
-    from fcn_core.bundle import CAFFE, IMAGENET
     from fcn_core.importing import import_weights
     from fcn_core.labels import find_labels
+    from fcn_core.normalization import CAFFE, IMAGENET
 
     if mean is not None and input_as is None:
         raise InputError("--mean goes with --input caffe or --input imagenet, whose mean it replaces")

@@ -15,9 +15,9 @@ from typing import Any
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
 from fcn_core.architecture import PADDED_ARCHS, ArchName
-from fcn_core.bundle import CAFFE, IMAGENET
 from fcn_core.datasets import Pairs
 from fcn_core.losses import balanced_weights
+from fcn_core.normalization import CAFFE, IMAGENET
 from pipeline.data.datasets import class_pixels, open_dataset
 from pipeline.errors import InputError, StorageError
 from pipeline.models.load import OpenedModel, open_model

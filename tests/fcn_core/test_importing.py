@@ -10,12 +10,13 @@ import torch
 import torchvision
 
 from fcn_core.architecture import PADDED_ARCHS, Architecture, ArchName, BackboneName
-from fcn_core.bundle import CAFFE, IMAGENET, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.fcn import build
 from fcn_core.importing import import_weights
 from fcn_core.labels import LabelSet, preset
 from fcn_core.network import Network
+from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.upsampling import bilinear_weight
 from fcn_core.weight_names import recognize, renames
 from tests.fcn_core.caffe_files import layer, model_file, net, raw_blob

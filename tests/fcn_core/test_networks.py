@@ -14,11 +14,12 @@ from torchvision import models
 from fcn_core.architecture import ARCHS, BACKBONES, BACKBONES_OF, SAME_ARCHS, Architecture
 from fcn_core.backbones import BACKBONES as MAKE
 from fcn_core.backbones import AlexNet, Backbone, MobileNetV3Large, ResNet
-from fcn_core.bundle import IMAGENET, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.catalogue import CATALOGUE
 from fcn_core.fcn import FCN, build, final_upsample
 from fcn_core.labels import LabelSet
 from fcn_core.network import Network
+from fcn_core.normalization import IMAGENET
 from tests.fcn_core.nets import small_bundle, small_net
 
 NETWORKS = [(arch, backbone) for arch in ARCHS for backbone in BACKBONES_OF[arch]]

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from fcn_core import onnx_export
-from fcn_core.bundle import CAFFE, IMAGENET, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import ExportError
+from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.onnx_export import compare, export_onnx
 from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings

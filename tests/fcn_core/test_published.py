@@ -12,9 +12,10 @@ import pytest
 import torch
 import torchvision
 
-from fcn_core.bundle import IMAGENET, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.labels import preset
+from fcn_core.normalization import IMAGENET
 from fcn_core.published import fetch, find_published, get_weights, published
 
 

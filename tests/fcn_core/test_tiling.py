@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fcn_core import strips
 from fcn_core.architecture import Architecture
-from fcn_core.bundle import IMAGENET
 from fcn_core.errors import DataError
 from fcn_core.fcn import build
+from fcn_core.normalization import IMAGENET
 from fcn_core.tiling import plan_tiles, tiled_scores
 from tests.fcn_core.nets import small_net
 

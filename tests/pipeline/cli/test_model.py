@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_core.bundle import CAFFE, ModelBundle
+from fcn_core.bundle import ModelBundle
+from fcn_core.normalization import CAFFE
 from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings
 from pipeline.cli.app import run as fcn

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from fcn_core import Architecture, ModelBundle, WeightsError, preset
-from fcn_core.bundle import CAFFE, IMAGENET
+from fcn_core.normalization import CAFFE, IMAGENET
 from pipeline.errors import InputError
 from pipeline.training.plan import check_inputs, check_same, new_run, next_start
 from tests.commands import refused
