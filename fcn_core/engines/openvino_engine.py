@@ -7,6 +7,7 @@ milliseconds, once; compiling for each size would cost a second each and gains n
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,28 @@ def is_installed() -> bool:
 @cache
 def precisions() -> frozenset[str]:
     """The precisions in which OpenVINO computes on this CPU."""
-    openvino = import_openvino()
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names = {"FP32": "float32", "BF16": "bfloat16"}
     return frozenset(names[capability] for capability in capabilities if capability in names)
+
+
+@cache
+def _core() -> Any:
+    """The process's openvino.Core, with its CPU plugin loaded.
+
+    On processors with AMX the plugin gives the thread that loads it a stack for signal handlers, and takes it away when
+    the last that uses the plugin goes. With several plugins at once, or where that happens in another thread, the first
+    one is left with a stack that is no more, and dies of its next signal: Ctrl-C, or the end of a child process. So
+    there is one plugin, never unloaded, and the thread that loads it is gone at once.
+    """
+
+    def load() -> Any:
+        core = import_openvino().Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+        return core
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(load).result()
 
 
 class _Scorer(nn.Module):
@@ -94,7 +112,7 @@ def _read(int8: Int8Graph) -> Any:
     try:
         # The values go in as an array: as bytes they would be taken for a path.
         values = openvino.Tensor(np.frombuffer(int8.values, np.uint8).copy())
-        return openvino.Core().read_model(int8.graph, values)
+        return _core().read_model(int8.graph, values)
     except RuntimeError as error:
         raise BundleError(
             f"OpenVINO {openvino.__version__} cannot read the model's int8 graph ({str(error).splitlines()[0]});"
@@ -104,9 +122,7 @@ def _read(int8: Int8Graph) -> Any:
 
 def compile_graph(graph: Any, settings: "PredictorSettings") -> Any:
     """An openvino.CompiledModel that obeys the settings' precision and threads."""
-    openvino = import_openvino()
-
-    return openvino.Core().compile_model(
+    return _core().compile_model(
         graph,
         "CPU",
         {

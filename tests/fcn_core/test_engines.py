@@ -174,3 +174,24 @@ import_openvino().convert_model, import_nncf().quantize
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     # What its reporter counts and sends lies in ~/intel.
     assert not (tmp_path / "intel").exists()
+
+
+def test_a_process_that_dropped_its_predictors_survives_a_signal() -> None:
+    """On a processor with AMX, OpenVINO meddles with the stack that signal handlers run on."""
+    code = """
+import faulthandler, os, signal
+from fcn_core.predict import Predictor
+from fcn_core.settings import resolve_settings
+from tests.fcn_core.nets import small_bundle
+faulthandler.enable()  # its handlers want a stack of their own, as Ray's do
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+settings = resolve_settings(device="cpu", engine="openvino")
+first, second = Predictor(small_bundle(), settings), Predictor(small_bundle(), settings)
+del first
+del second
+others = [bytearray(20_000) for _ in range(50)]  # memory that was given back is used again
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
