@@ -22,7 +22,7 @@ from tests.docs.checks import all_options, check_command, check_in_prose, check_
 from tests.docs.site import copy_site, make_buckets, make_site
 from tests.labellings import CAR, ROAD, striped, write_run
 
-pytestmark = pytest.mark.timeout(1200)  # a minute where nothing else runs
+pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs
 
 RUN = (
     "README.md",

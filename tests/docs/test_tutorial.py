@@ -12,7 +12,7 @@ from tests.docs.test_snippets import run_pages
 
 PAGE = "docs/tutorial.md"
 
-pytestmark = pytest.mark.timeout(1200)  # a minute and a half where nothing else runs
+pytestmark = pytest.mark.timeout(900)  # a minute and a half where nothing else runs
 
 
 def _steps(folder: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def undisturbed(place: Path) -> dict[str, Any]:
     return finish(start(place, name="undisturbed", **DISTURBED))
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_same_command_goes_on_where_its_driver_ended(
     how: signal.Signals, place: Path, undisturbed: dict[str, Any]

@@ -58,7 +58,7 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_training_goes_on_with_one_worker_less_and_then_with_one_more(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

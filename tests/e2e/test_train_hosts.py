@@ -71,7 +71,7 @@ def hosts() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[str], tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
     root = str(Path(__file__).parents[2])
