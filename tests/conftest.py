@@ -69,6 +69,7 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")  # not 10 s, which many an actor here does not live
         patch.setenv("PYTHONPATH", root, prepend=os.pathsep)  # actors import what the tests define
         import ray
         from ray._raylet import Config

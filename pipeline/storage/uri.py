@@ -25,15 +25,23 @@ def refuse_secrets(uri: str) -> str:
     return uri
 
 
+def _refuse_nothing(uri: str) -> str:
+    # Not Field(min_length=1): for that pydantic wants text that is UTF-8, and stores name a path better that is not.
+    if not uri:
+        raise ValueError("should be a path or URI")
+    return uri
+
+
 Uri = Annotated[
     str,
     Field(
-        min_length=1,
         # For who checks a form by its schema, before any of this code runs: Prefect's server.
         json_schema_extra={
-            "not": {"pattern": f"(?i)^(?={_SCHEME.pattern})(?=.*({_USER.pattern}|{_SECRET_OPTION.pattern}))"}
+            "minLength": 1,
+            "not": {"pattern": f"(?i)^(?={_SCHEME.pattern})(?=.*({_USER.pattern}|{_SECRET_OPTION.pattern}))"},
         },
     ),
+    AfterValidator(_refuse_nothing),
     AfterValidator(refuse_secrets),
 ]
 """A path or URI, refused as soon as it is given when it is empty or holds a secret."""

@@ -27,6 +27,7 @@ from tests.processes import ours
 from tests.samples import fill
 
 IMAGES = 60
+WIDTH, HEIGHT = 800, 600  # seconds of work: an actor says how busy it is every two
 pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs
 
 PATIENCE = 240.0
@@ -95,7 +96,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     place = tmp_path_factory.mktemp("metrics")
-    keys = fill(place / "photos", IMAGES)
+    keys = fill(place / "photos", IMAGES, size=(WIDTH, HEIGHT))
     whole = (place / "photos" / keys[0]).read_bytes()
     for index in range(3):
         (place / "photos" / f"cut-{index}.jpg").write_bytes(whole[: len(whole) // 2])
@@ -152,7 +153,7 @@ def test_the_counters_are_the_numbers_of_the_report(run: Run) -> None:
     assert counted() == run.report["errors"] == {"truncated": 3, "not_an_image": 1}
     assert scrapes.total("ray_fcn_images_total", WorkerId=driver, status="ok") == run.report["ok"] == IMAGES
     assert scrapes.total("ray_fcn_images_total", WorkerId=driver, status="error") == 4
-    assert scrapes.total("ray_fcn_pixels_total", WorkerId=driver) == IMAGES * 96 * 72
+    assert scrapes.total("ray_fcn_pixels_total", WorkerId=driver) == IMAGES * WIDTH * HEIGHT
     assert scrapes.total("ray_fcn_shards_total", WorkerId=driver) == (IMAGES + 4) / 4
     assert scrapes.total("ray_fcn_shard_seconds_count", WorkerId=driver) == (IMAGES + 4) / 4
     # What the lost actor had read of shards that it did not commit is read again.
