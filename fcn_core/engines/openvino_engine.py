@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from operator import le
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,8 +102,29 @@ def to_graph(bundle: ModelBundle) -> Any:
         example = torch.zeros(_TRACED_SIZE, dtype=torch.uint8)
         traced: Any = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, example_input=example)
+    _simplify_pooling(graph)
     graph.reshape([-1, -1, -1, 3])
     return graph
+
+
+def _simplify_pooling(graph: Any) -> None:
+    """Pooling in the oldest form that says the same: OpenVINO carries 8-bit integers through no other, so that int8
+    convolutions behind it would compute in float. On a map without a border, with windows that leave nothing out,
+    PyTorch's way of rounding up is the plain one.
+    """
+    opset1 = import_openvino().opset1
+
+    for node in graph.get_ops():
+        if node.get_type_name() != "MaxPool":
+            continue
+        form = node.get_attributes()
+        pads, strides, kernel = (form[name] for name in ("pads_begin", "strides", "kernel"))
+        dense = all(map(le, strides, kernel)) and set(form["dilations"]) == {1}
+        if form["rounding_type"] == "ceil_torch" and dense and not any(pads):
+            plain = opset1.max_pool(node.input_value(0), strides, pads, form["pads_end"], kernel, "ceil")
+            plain.set_friendly_name(node.get_friendly_name())
+            node.output(0).replace(plain.output(0))
+    graph.validate_nodes_and_infer_types()
 
 
 def _read(int8: Int8Graph) -> Any:
