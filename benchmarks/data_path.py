@@ -78,6 +78,16 @@ def regions(height: int, width: int, classes: int) -> Pixels:
     return np.stack([np.asarray(layer) for layer in layers]).argmax(0).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What was there at once."""
+
+    found: list[Segmentation]
+
+    def result(self) -> list[Segmentation]:
+        return self.found
+
+
 class NullModel:
     """Answers at once: the same mask for all images of a shape."""
 
@@ -85,10 +95,8 @@ class NullModel:
         self._labels = bundle.labels
         self._known: dict[tuple[int, ...], Segmentation] = {}
 
-    def predict(
-        self, images: Sequence[Pixels], /, *, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[Segmentation]:
-        return [self._answer(image.shape[:2]) for image in images]
+    def launch(self, images: Sequence[Pixels], /, *, sizes: Sequence[tuple[int, int]] | None = None) -> "Answers":
+        return Answers([self._answer(image.shape[:2]) for image in images])
 
     def _answer(self, shape: tuple[int, ...]) -> Segmentation:
         if shape not in self._known:

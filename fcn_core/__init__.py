@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fcn_core.metrics import ConfusionMatrix, Scores
     from fcn_core.network import Network
     from fcn_core.normalization import Normalization
-    from fcn_core.predict import Outputs, Predictor, Segmentation
+    from fcn_core.predict import Launched, Outputs, Predictor, Segmentation
     from fcn_core.render import colorize, overlay
     from fcn_core.settings import PredictorSettings, resolve_settings
     from fcn_core.train_config import TrainConfig, recipe
@@ -57,6 +57,7 @@ __all__ = [
     "InMemory",
     "LabelError",
     "LabelSet",
+    "Launched",
     "ModelBundle",
     "Network",
     "Normalization",
@@ -103,7 +104,7 @@ _MODULE_OF = {
     "fcn_core.labels": ("LabelSet", "decode_mask", "encode_mask", "preset"),
     "fcn_core.metrics": ("ConfusionMatrix", "Scores"),
     "fcn_core.network": ("Network",),
-    "fcn_core.predict": ("Outputs", "Predictor", "Segmentation"),
+    "fcn_core.predict": ("Launched", "Outputs", "Predictor", "Segmentation"),
     "fcn_core.render": ("colorize", "overlay"),
     "fcn_core.settings": ("PredictorSettings", "resolve_settings"),
     "fcn_core.train_config": ("TrainConfig", "recipe"),

@@ -1,5 +1,6 @@
 """From pixels to what a network was trained to take: one formula, and the numbers that most weights want."""
 
+from functools import lru_cache
 from typing import Literal, Self
 
 import torch
@@ -30,11 +31,23 @@ class Normalization(BaseModel):
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Network input, float32 [..., 3, H, W], from RGB pixels in 0..255 (uint8 or float), same shape."""
-        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
-        std = torch.tensor(self.std, device=pixels.device)[:, None, None]
+        # Sending numbers to a CUDA device waits for it, so there they are kept.
+        column = _kept_column if pixels.device.type == "cuda" else _column
+        mean, std = column(self.mean, pixels.device), column(self.std, pixels.device)
         if self.channel_order == "bgr":
             pixels = pixels.flip(-3)
         return pixels.to(torch.float32, copy=True).mul_(self.scale).sub_(mean).div_(std)
+
+
+def _column(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """A number for each channel, float32 [3, 1, 1]."""
+    return torch.tensor(values, device=device)[:, None, None]
+
+
+@lru_cache(maxsize=64)
+def _kept_column(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # whoever comes first, training may come next
+        return _column(values, device)
 
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

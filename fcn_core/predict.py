@@ -3,12 +3,15 @@
 The one thing to know: it obeys its settings (`fcn_core.settings`). A Predictor that cannot have the device, precision
 or engine it was told to use raises, rather than give other masks. Scores come from an engine; what becomes of them is
 the same for all engines.
+
+`predict` is `launch` and then waiting for the result. On CUDA the next images can be launched, and travel to the
+device, while it is still busy with the last ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +64,51 @@ class Segmentation:
     colors: Image | None = None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What becomes one image's Segmentation, in memory of this process; on CUDA it may still have to arrive there."""
+
+    image: Image
+    mask: Tensor
+    areas: Tensor
+    confidence: Tensor
+    probabilities: Tensor | None
+
+
+class Launched:
+    """Images that a Predictor has begun to segment."""
+
+    def __init__(self, answers: list[_Answer], outputs: Outputs, labels: LabelSet, device: torch.device) -> None:
+        self._answers = answers
+        self._outputs = outputs
+        self._labels = labels
+        self._arrived: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(device))
+
+    def result(self) -> list[Segmentation]:
+        """The segmentations, in the images' order, as soon as the device is done with them. From any thread."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return [self._segmentation(answer) for answer in self._answers]
+
+    def _segmentation(self, answer: _Answer) -> Segmentation:
+        mask = self._array(answer.mask)
+        return Segmentation(
+            mask,
+            self._array(answer.areas),
+            float(answer.confidence),
+            probabilities=None if answer.probabilities is None else self._array(answer.probabilities),
+            overlay=overlay(answer.image, mask, self._labels) if self._outputs.overlay else None,
+            colors=colorize(mask, self._labels) if self._outputs.colors else None,
+        )
+
+    def _array(self, arrived: Tensor) -> npt.NDArray[Any]:
+        # Pages that a device may write to are scarce: whoever keeps masks is not to keep them.
+        return arrived.numpy() if self._arrived is None else arrived.numpy().copy()
+
+
 class Predictor:
     """A bundle's network on a device, ready to segment images. Use it from one thread at a time.
 
@@ -102,18 +150,30 @@ class Predictor:
         A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
         DataError, before any work, if one is something else; DeviceError if not even one image fits.
         """
+        return self.launch(images, outputs, sizes).result()
+
+    def launch(
+        self,
+        images: Sequence[Image],
+        outputs: Outputs = Outputs(),
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Launched:
+        """Begin to `predict`. On CUDA this returns while the device is at work; on a CPU everything is done then.
+
+        Raises what `predict` does; what the device finds wrong later, waiting for the result raises.
+        """
         for index, image in enumerate(images):
             _check_image(index, image)
         if sizes is not None and outputs.overlay:
             raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
         wanted = [image.shape[:2] for image in images] if sizes is None else sizes
-        results: dict[int, Segmentation] = {}
+        answers: dict[int, _Answer] = {}
         with torch.inference_mode(), self._algorithms():
             for indices in self._batches(images):
                 batch = [(images[index], wanted[index]) for index in indices]
-                found = run_halving(lambda part: self._predict_batch(part, outputs), batch, self._note_too_large)
-                results.update(zip(indices, found, strict=True))
-        return [results[index] for index in range(len(images))]
+                found = run_halving(lambda part: self._launch_batch(part, outputs), batch, self._note_too_large)
+                answers.update(zip(indices, found, strict=True))
+        return Launched([answers[index] for index in range(len(images))], outputs, self.labels, self._device)
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Indices of images to predict together: of one size, and within the limits of the settings."""
@@ -143,7 +203,7 @@ class Predictor:
         self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0][0])) // 2
         torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
 
-    def _predict_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[Segmentation]:
+    def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Answer]:
         """Images that the engine sees in one size, each with the size of its mask."""
         images = [image for image, _ in batch]
         seen = self._seen_size(images[0])
@@ -153,29 +213,17 @@ class Predictor:
             engine = self._torch if min(seen) < self._engine.smallest_side else self._engine
             scores = engine.scores([_pad(image, seen) for image in images])
         upsampling = self._network.upsampling(seen)
-        labelled = [
-            label_pixels(scores[index, None], upsampling.cropped(*image.shape[:2]).stretched(*size))
-            for index, (image, size) in enumerate(batch)
-        ]
-        return [
-            self._segmentation(image, masks[0].cpu().numpy(), areas[0].cpu().numpy(), cells, outputs)
-            for image, (masks, areas), cells in zip(images, labelled, scores, strict=True)
-        ]
-
-    def _segmentation(
-        self, image: Image, mask: Mask, areas: npt.NDArray[np.int64], scores: Tensor, outputs: Outputs
-    ) -> Segmentation:
-        """One result with its optional parts; scores [C, h, w] are the image's own, and those of its padding."""
-        own = self._network.upsampling((image.shape[0], image.shape[1]))
-        cells = scores[:, : own.rows.cells, : own.columns.cells]
-        return Segmentation(
-            mask,
-            areas,
-            float(mean_confidence(cells[None])),
-            probabilities=cells.float().softmax(0).contiguous().cpu().numpy() if outputs.probabilities else None,
-            overlay=overlay(image, mask, self.labels) if outputs.overlay else None,
-            colors=colorize(mask, self.labels) if outputs.colors else None,
-        )
+        answers = []
+        for index, (image, size) in enumerate(batch):
+            height, width = image.shape[:2]
+            masks, areas = label_pixels(scores[index, None], upsampling.cropped(height, width).stretched(*size))
+            # The image's own cells, without those of its padding.
+            own = self._network.upsampling((height, width))
+            cells = scores[index, :, : own.rows.cells, : own.columns.cells]
+            probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
+            mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
+            answers.append(_Answer(image, mask, area, confidence, probabilities))
+        return answers
 
     def _algorithms(self) -> AbstractContextManager[None]:
         """cuDNN's choices: never by timing, which varies; and float32 means float32, not TF32."""
@@ -209,6 +257,13 @@ def run_halving(
     too_large(batch)
     half = len(batch) // 2
     return run_halving(run, batch[:half], too_large) + run_halving(run, batch[half:], too_large)
+
+
+def _to_here(tensor: Tensor) -> Tensor:
+    """The tensor in memory of this process; from a device it is only begun to be copied."""
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def snapped(size: int, snap: int) -> int:

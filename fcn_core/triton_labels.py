@@ -4,6 +4,8 @@ The one thing to know: a program of the kernel does a stretch of one row of pixe
 best value and its class. Import it only where Triton is installed.
 """
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
@@ -47,16 +49,22 @@ def _label_row(  # type: ignore[no-untyped-def]
     tl.store(mask + (image * height + y) * width + x, label.to(tl.uint8), inside)
 
 
+@lru_cache(maxsize=256)  # sending them waits for the device
+def _tables(upsampling: Upsampling, device: torch.device) -> list[Tensor]:
+    """Cells and weights of each row and column of pixels, [2, pixels] each, on the device."""
+    return [
+        torch.stack([torch.from_numpy(part) for part in pair]).to(device)
+        for taps in (upsampling.rows.taps(), upsampling.columns.taps())
+        for pair in ((taps.first, taps.second), (taps.first_weight, taps.second_weight))
+    ]
+
+
 def label_scores(scores: Tensor, upsampling: Upsampling) -> Tensor:
     """Masks, uint8 [N, H, W], from scores [N, C, h, w] of any float type, on the scores' device."""
     count, classes, cells_high, cells_wide = scores.shape
     height, width = upsampling.rows.pixels, upsampling.columns.pixels
     mask = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
-    tables = [
-        torch.stack([torch.from_numpy(part) for part in pair]).to(scores.device)
-        for taps in (upsampling.rows.taps(), upsampling.columns.taps())
-        for pair in ((taps.first, taps.second), (taps.first_weight, taps.second_weight))
-    ]
+    tables = _tables(upsampling, scores.device)
     grid = (height, triton.cdiv(width, _BLOCK), count)
     _label_row[grid](
         scores.contiguous(), mask, *tables, classes, cells_high, cells_wide, height, width, BLOCK=_BLOCK

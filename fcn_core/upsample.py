@@ -34,19 +34,29 @@ def label_pixels(scores: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor
         from fcn_core.triton_labels import label_scores
 
         masks = label_scores(scores, upsampling)
-        return masks, torch.stack([torch.bincount(mask.flatten(), minlength=classes) for mask in masks])
+        return masks, torch.stack([_counts(mask, classes) for mask in masks])
     masks = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
     areas = torch.zeros((count, classes), dtype=torch.int64, device=scores.device)
     for index in range(count):
         if scores.device.type == "cpu":
             masks[index] = torch.from_numpy(label_patches(scores[index], upsampling))
-            areas[index] = torch.bincount(masks[index].flatten(), minlength=classes)
+            areas[index] = _counts(masks[index], classes)
             continue
         for start, stop, logits in logit_strips(scores[index], upsampling):
             labels = logits.argmax(-1)
             masks[index, start:stop] = labels
-            areas[index] += torch.bincount(labels.flatten(), minlength=classes)
+            areas[index] += _counts(labels, classes)
     return masks, areas
+
+
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    """Pixels per class, int64 [classes]."""
+    flat = labels.flatten()
+    if flat.device.type == "cpu":
+        return torch.bincount(flat, minlength=classes)
+    # bincount asks a device for the largest value, and so waits for all that it has to do.
+    counts = torch.zeros(classes, dtype=torch.int64, device=flat.device)
+    return counts.scatter_add_(0, flat.long(), torch.ones_like(flat, dtype=torch.int64))
 
 
 @cache

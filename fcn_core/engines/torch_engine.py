@@ -22,6 +22,9 @@ class TorchEngine:
     def __init__(self, bundle: ModelBundle, settings: PredictorSettings) -> None:
         self._device = torch.device(settings.device)
         self._dtype = _DTYPES[settings.precision]
+        self._copies: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._normalization = bundle.normalization
         self.network = bundle.build().to(self._device, self._dtype).to(memory_format=torch.channels_last)
 
@@ -34,5 +37,16 @@ class TorchEngine:
 
     def _prepare(self, images: Sequence[Image]) -> Tensor:
         """Network input [N, 3, H, W], of images of one size; pixels travel to the device as bytes."""
-        pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
+        pixels = self._sent(torch.from_numpy(np.stack(images))).permute(0, 3, 1, 2)
         return self._normalization.apply(pixels).to(self._dtype, memory_format=torch.channels_last)
+
+    def _sent(self, pixels: Tensor) -> Tensor:
+        """The pixels on the device. They travel while it computes; only what is computed of them waits for them."""
+        if self._copies is None:
+            return pixels.to(self._device)
+        with torch.cuda.stream(self._copies):
+            sent = pixels.pin_memory().to(self._device, non_blocking=True)
+        here = torch.cuda.current_stream(self._device)
+        here.wait_stream(self._copies)
+        sent.record_stream(here)
+        return sent

@@ -15,13 +15,18 @@ from pipeline.errors import ImageError, WorkerBroken
 Image = npt.NDArray[np.uint8]
 
 
+class Launched(Protocol):
+    """Images that a model is at work on."""
+
+    def result(self) -> Sequence[Segmentation]:
+        """One result an image, in their order. Raises RuntimeError or MemoryError where the model fails."""
+
+
 class Model(Protocol):
     """What a Predictor is to this module; benchmarks of what surrounds the model have a cheaper one."""
 
-    def predict(
-        self, images: Sequence[Image], /, *, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> Sequence[Segmentation]:
-        """One result an image, in their order; see Predictor. Raises RuntimeError or MemoryError where it fails."""
+    def launch(self, images: Sequence[Image], /, *, sizes: Sequence[tuple[int, int]] | None = None) -> Launched:
+        """Begin with images; see Predictor. Raises RuntimeError or MemoryError where the model fails."""
 
 
 MakeModel = Callable[[ModelBundle, PredictorSettings], Model]
@@ -46,28 +51,32 @@ class ModelThread:
         Where the batch fails, each image alone; an image that fails alone is the one to blame. Raises WorkerBroken when
         it is the device that fails.
         """
-        return self._thread.submit(self._predict, images).result()
+        try:
+            return self._ask(images)
+        except (RuntimeError, MemoryError):
+            return [self._predict_alone(image) for image in images]
 
     def predict_one(self, image: Decoded) -> Segmentation:
         """The mask of one image; raises whatever goes wrong."""
-        (result,) = self._thread.submit(self._ask, [image]).result()
+        (result,) = self._ask([image])
         return result
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, images: list[Decoded]) -> Sequence[Segmentation]:
+        """Launched by the model's thread, waited for by the caller's: so a GPU has the next batch while it computes."""
         pixels = [image.pixels for image in images]
-        if all(image.full_size is None for image in images):
-            return self.predictor.predict(pixels)
-        return self.predictor.predict(pixels, sizes=[image.size for image in images])
-
-    def _predict(self, images: list[Decoded]) -> Sequence[Segmentation | ImageError]:
+        full = all(image.full_size is None for image in images)
+        launched = self._thread.submit(
+            self._launch, pixels, None if full else [image.size for image in images]
+        ).result()
         with self._clock("predict"):
-            try:
-                return self._ask(images)
-            except (RuntimeError, MemoryError):
-                return [self._predict_alone(image) for image in images]
+            return launched.result()
+
+    def _launch(self, images: Sequence[Image], sizes: Sequence[tuple[int, int]] | None) -> Launched:
+        with self._clock("predict"):
+            return self.predictor.launch(images, sizes=sizes)
 
     def _predict_alone(self, image: Decoded) -> Segmentation | ImageError:
         try:
@@ -75,7 +84,7 @@ class ModelThread:
         except (RuntimeError, MemoryError) as error:
             # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
             try:
-                self.predictor.predict([np.zeros((64, 64, 3), np.uint8)])
+                self._thread.submit(self._launch, [np.zeros((64, 64, 3), np.uint8)], None).result().result()
             except (RuntimeError, MemoryError):
                 raise WorkerBroken(f"the model stopped working in this process: {_first_line(error)}") from error
             size = f"{image.pixels.shape[1]}x{image.pixels.shape[0]}"

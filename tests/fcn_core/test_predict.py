@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,17 @@ def test_halving_does_every_item_once_in_order(items: list[int], fits: int) -> N
 
     assert run_halving(run, items, lambda batch: refused.append(len(batch))) == [-item for item in items]
     assert all(size > fits for size in refused)
+
+
+def test_what_was_launched_may_be_waited_for_later_elsewhere_and_in_any_order() -> None:
+    predictor = Predictor(small_bundle(), _settings())
+    batches = [[photo(60, 80, 1), photo(50, 40, 2)], [photo(60, 80, 3)]]
+    launched = [predictor.launch(batch, Outputs(probabilities=True, overlay=True)) for batch in batches]
+    with ThreadPoolExecutor(1) as thread:
+        found = [thread.submit(one.result).result() for one in reversed(launched)]
+    for results, batch in zip(reversed(found), batches, strict=True):
+        for result, expected in zip(results, predictor.predict(batch, Outputs(True, True)), strict=True):
+            np.testing.assert_equal(vars(result), vars(expected))
 
 
 def test_read_only_and_strided_images_are_taken() -> None:

@@ -107,14 +107,14 @@ def test_a_probe_does_all_of_one_example(worker: Evaluator, data: Path) -> None:
 
 
 def test_an_example_the_network_fails_on_is_a_row(worker: Evaluator) -> None:
-    predict = worker._model.predictor.predict
+    launch = worker._model.predictor.launch
 
-    def fails(images: list[np.ndarray]) -> object:
+    def fails(images: list[np.ndarray], sizes: object = None) -> object:
         if any(image.shape == (50, 81, 3) for image in images):
             raise RuntimeError("out of memory")
-        return predict(images)
+        return launch(images)
 
-    worker._model.predictor.predict = fails  # type: ignore[method-assign,assignment]
+    worker._model.predictor.launch = fails  # type: ignore[method-assign,assignment]
     part = worker.process(shard(0, worker))
     (row,) = [row for row in part.table.to_pylist() if row["status"] == "error"]
     assert (row["name"], row["error"]) == ("004", "prediction_failed")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_core import resolve_settings
+from fcn_core import Segmentation, resolve_settings
 from fcn_core.labels import decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation
+from pipeline.actors.inference import Launched
 from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
 from pipeline.outputs.identity import Recipe
@@ -173,17 +174,27 @@ def test_a_file_too_large_to_read_is_a_row(source: Path, tmp_path: Path) -> None
     assert dict(outcome.errors) == {"truncated": 1, "file_too_large": 1}
 
 
-def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(source: Path, tmp_path: Path) -> None:
+class Failed:
+    def result(self) -> list[Segmentation]:
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("when", ["launched", "waited for"])
+def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(
+    when: str, source: Path, tmp_path: Path
+) -> None:
     worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
-    predict = worker._model.predictor.predict
+    launch = worker._model.predictor.launch
     failing: set[tuple[int, ...]] = {(37, 101, 3)}
 
-    def fails(images: list[np.ndarray]) -> list:  # type: ignore[type-arg]
-        if any(image.shape in failing for image in images):
+    def fails(images: list[np.ndarray], sizes: object = None) -> Launched:  # type: ignore[type-arg]
+        if not any(image.shape in failing for image in images):
+            return launch(images)
+        if when == "launched":
             raise RuntimeError("out of memory")
-        return predict(images)
+        return Failed()
 
-    worker._model.predictor.predict = fails  # type: ignore[method-assign,assignment]
+    worker._model.predictor.launch = fails  # type: ignore[method-assign,assignment]
     try:
         outcome = worker.process(shard_of(source))
         assert dict(outcome.errors) == {"truncated": 1, "prediction_failed": 1}
