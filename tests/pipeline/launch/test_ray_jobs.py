@@ -59,8 +59,16 @@ def jobs_of(cluster: str) -> list[JobDetails]:
 
 
 def small_job(place: Path, model: Path, images: int, **options: object) -> SegmentJob:
-    (place / "photos").mkdir()
-    fill(place / "photos", images)
+    return job_of(place, model, images, (96, 72), options)
+
+
+def slow_job(place: Path, model: Path, images: int) -> SegmentJob:
+    """Four photos a shard, large enough that there is time to stop or to kill something in the middle."""
+    return job_of(place, model, images, (640, 480), {"shard_size": 4, "engine": "torch", "precision": "float32"})
+
+
+def job_of(place: Path, model: Path, images: int, size: tuple[int, int], options: dict[str, object]) -> SegmentJob:
+    fill(place / "photos", images, size=size)
     return SegmentJob.model_validate(
         {
             "source": str(place / "photos"),
@@ -101,7 +109,7 @@ def test_a_labelling_runs_there_and_comes_back_whole(standing_cluster: str, tmp_
 def test_a_stopped_labelling_ends_within_seconds_and_the_next_does_the_rest(
     standing_cluster: str, tmp_path: Path, model_dir: Path
 ) -> None:
-    job = small_job(tmp_path, model_dir, 240, shard_size=4)
+    job = slow_job(tmp_path, model_dir, 240)
     there = OnRayJobs(address=standing_cluster)
     asked: list[float] = []
 
@@ -139,7 +147,7 @@ segment_on(OnRayJobs(address=sys.argv[1]), SegmentJob.model_validate_json(sys.ar
 def test_who_follows_may_die_and_the_next_finds_the_job_running(
     standing_cluster: str, tmp_path: Path, model_dir: Path
 ) -> None:
-    job = small_job(tmp_path, model_dir, 160, shard_size=4)
+    job = slow_job(tmp_path, model_dir, 160)
     follower = subprocess.Popen(
         [sys.executable, "-c", FOLLOWER, standing_cluster, job.model_dump_json(exclude_unset=True)], cwd=ROOT
     )
