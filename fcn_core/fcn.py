@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fcn_core.architecture import STRIDES, Architecture
 from fcn_core.backbones import BACKBONES, Backbone, Features
-from fcn_core.network import Network, initialize
+from fcn_core.initialization import initialize
+from fcn_core.network import Network
 from fcn_core.padded import PaddedFCN
 from fcn_core.padded_alexnet import PaddedAlexNet
 from fcn_core.strips import in_row_strips

@@ -7,7 +7,7 @@ that matter: it is described by `upsampling`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,17 +71,6 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The weights that an image classifier has too; the others are new in segmentation."""
-
-
-def initialize(layers: Iterable[tuple[str, nn.Module]]) -> None:
-    """Fresh convolutions, by name: score layers become zero (as the authors' do), others Kaiming-normal."""
-    for name, layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            if name.startswith("score"):
-                nn.init.zeros_(layer.weight)
-            else:
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these convolutions all have one
 
 
 def crop(x: Tensor, offset: int, size: tuple[int, int]) -> Tensor:

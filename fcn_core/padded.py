@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fcn_core.architecture import Architecture
 from fcn_core.backbones.base import receptive_reach, scaled
-from fcn_core.network import Network, crop, initialize
+from fcn_core.initialization import initialize
+from fcn_core.network import Network, crop
 from fcn_core.strips import in_row_strips
 from fcn_core.upsampling import Upsampling, bilinear_transposed, bilinear_weight
 

@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
 from fcn_core.architecture import Architecture
 from fcn_core.backbones.base import receptive_reach
 from fcn_core.backbones.resnet import bottleneck_layers
 from fcn_core.network import Network
 from fcn_core.upsampling import Upsampling
-
-_MAKE = {"resnet50": models.segmentation.fcn_resnet50, "resnet101": models.segmentation.fcn_resnet101}
 
 
 class TorchvisionFCN(Network):
@@ -28,9 +25,15 @@ class TorchvisionFCN(Network):
     shallow_strides = (8,)
 
     def __init__(self, architecture: Architecture) -> None:
+        from torchvision.models import get_model  # here, as in fcn_core.backbones.ResNet
+
         super().__init__(architecture)
-        model = _MAKE[architecture.backbone](
-            weights=None, weights_backbone=None, num_classes=architecture.num_classes, aux_loss=False
+        model = get_model(
+            f"fcn_{architecture.backbone}",
+            weights=None,
+            weights_backbone=None,
+            num_classes=architecture.num_classes,
+            aux_loss=False,
         )
         self.backbone = model.backbone
         self.classifier = model.classifier

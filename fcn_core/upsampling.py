@@ -140,6 +140,7 @@ def bilinear_weight(classes: int, size: int) -> Tensor:
 def bilinear_transposed(classes: int, kernel: int, *, stride: int, padding: int = 0) -> nn.ConvTranspose2d:
     """The paper's upsampling layer: a transposed convolution without bias that starts as bilinear, class by class."""
     layer = nn.ConvTranspose2d(classes, classes, kernel, stride=stride, padding=padding, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(bilinear_weight(classes, kernel))
+    if not layer.weight.is_meta:  # nothing to draw, as in fcn_core.initialization
+        with torch.no_grad():
+            layer.weight.copy_(bilinear_weight(classes, kernel))
     return layer

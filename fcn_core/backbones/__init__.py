@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from torchvision import models
-
 from fcn_core.architecture import BackboneName
 from fcn_core.backbones.alexnet import AlexNet
 from fcn_core.backbones.base import Backbone, Features, receptive_reach
@@ -17,8 +15,8 @@ BACKBONES: dict[BackboneName, Callable[[float], Backbone]] = {
     "vgg16": VGG16,
     "vgg16_bn": lambda width: VGG16(width, batch_norm=True),
     "alexnet": AlexNet,
-    "resnet50": lambda width: ResNet(models.resnet50),
-    "resnet101": lambda width: ResNet(models.resnet101),
+    "resnet50": lambda width: ResNet("resnet50"),
+    "resnet101": lambda width: ResNet("resnet101"),
     "mobilenet_v3_large": MobileNetV3Large,
 }
 """By name: a backbone whose channels are multiplied by a width."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fcn_core.backbones.base import Backbone, Features, scaled
+from fcn_core.initialization import initialize
 
 
 class AlexNet(Backbone):
@@ -42,10 +43,7 @@ class AlexNet(Backbone):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, padding=1),
         )
-        for layer in self.features:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these convolutions all have one
+        initialize(self.features.named_children())
 
     def body(self, x: Tensor) -> Features:
         pool1 = self.features[:3](x)

@@ -7,7 +7,6 @@ The one thing to know: from stride 8 on, its blocks weigh their channels by an a
 from collections.abc import Iterable
 
 from torch import Tensor, nn
-from torchvision import models
 
 from fcn_core.backbones.base import Backbone, Features
 
@@ -22,8 +21,10 @@ class MobileNetV3Large(Backbone):
     stem_stride = 4
 
     def __init__(self, width: float = 1.0) -> None:
+        from torchvision.models import mobilenet_v3_large  # here, as in ResNet
+
         super().__init__()
-        self.features: nn.Sequential = models.mobilenet_v3_large(weights=None, width_mult=width).features
+        self.features: nn.Sequential = mobilenet_v3_large(weights=None, width_mult=width).features
         stride8, stride16, stride32 = (self.features[index].out_channels for index in (6, 12, 16))
         self.channels = (stride8, stride16, stride32)
 

@@ -4,11 +4,10 @@ The one thing to know: the receptive field at stride 32 is wider than most tiles
 is meant to be tiled; the other half runs once, on maps a 64th of the image's size.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from torch import Tensor, nn
-from torchvision import models
 
 from fcn_core.backbones.base import Backbone, Features
 
@@ -16,15 +15,18 @@ from fcn_core.backbones.base import Backbone, Features
 class ResNet(Backbone):
     """layer2, layer3 and layer4 of a torchvision ResNet made of bottlenecks (He et al. 2016), at strides 8, 16, 32.
 
-    `make` is torchvision's constructor. Parameters are named as in torchvision (`layer1.0.conv1.weight`, ...). Strided
+    Parameters are named as in torchvision (`layer1.0.conv1.weight`, ...). Strided
     windows are centred on the first pixel of a cell, and all of them round up.
     """
 
     stem_stride = 8
 
-    def __init__(self, make: Callable[..., Any] = models.resnet50) -> None:
+    def __init__(self, name: Literal["resnet50", "resnet101"] = "resnet50") -> None:
+        # A second of every process that starts: only who has such a network pays for it.
+        from torchvision.models import get_model
+
         super().__init__()
-        classifier = make(weights=None)
+        classifier = get_model(name, weights=None)
         self.conv1, self.bn1, self.relu = classifier.conv1, classifier.bn1, classifier.relu
         self.maxpool = classifier.maxpool
         self.layer1, self.layer2 = classifier.layer1, classifier.layer2

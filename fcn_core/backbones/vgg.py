@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fcn_core.backbones.base import Backbone, Features, scaled
+from fcn_core.initialization import initialize
 
 _CONVS_PER_STAGE = (2, 2, 3, 3, 3)
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -40,10 +41,7 @@ class VGG16(Backbone):
             taps.append(len(layers))
         self.features = nn.Sequential(*layers)
         self._taps = taps[-3:]
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these convolutions all have one
+        initialize(self.features.named_children())
 
     def body(self, x: Tensor) -> Features:
         pools = []

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 import fcn_core
 import pipeline
 from tests.docs.reference import make_api
+from tests.fcn_core.nets import small_bundle
 
 PACKAGES = (fcn_core, pipeline)
 EXPORTED = [(package, name) for package in PACKAGES for name in package.__all__]
@@ -66,6 +68,21 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
         "from fcn_core import LabelSet, preset\n"
         "import pipeline.cli.app\n"
         "print([name for name in ('torch', 'ray', 'boto3', 'pyarrow', 'prefect') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_labelling_loads_neither_torchvision_nor_the_compiler(engine: str, tmp_path: Path) -> None:
+    small_bundle().save(tmp_path / "model")
+    program = (
+        "import sys, numpy, pipeline.segmentation.job, pipeline.segmentation.segmenter\n"
+        "from fcn_core import ModelBundle, Predictor, resolve_settings\n"
+        f"settings = resolve_settings('cpu', engine={engine!r})\n"
+        f"predictor = Predictor(ModelBundle.load({str(tmp_path / 'model')!r}), settings)\n"
+        "predictor.predict([numpy.zeros((64, 96, 3), numpy.uint8)])\n"
+        "print([name for name in ('torchvision', 'torch._dynamo') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

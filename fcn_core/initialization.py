@@ -1,0 +1,20 @@
+"""What a fresh convolution holds before it has learned anything."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+
+def initialize(layers: Iterable[tuple[str, nn.Module]]) -> None:
+    """Fresh convolutions, by name: score layers become zero (as the authors' do), others Kaiming-normal.
+
+    Layers on the "meta" device, which have shapes and no values, are left alone: drawing none of them would cost a
+    process the second in which PyTorch imports its compiler.
+    """
+    for name, layer in layers:
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            if name.startswith("score"):
+                nn.init.zeros_(layer.weight)
+            else:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these convolutions all have one
