@@ -33,7 +33,7 @@ from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, PredictorSettings, Segmentation, preset, resolve_settings
 from fcn_core.labels import LabelSet, encode_mask
-from pipeline.actors.worker import SHARDS_IN_FLIGHT
+from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.codec.images import decode
 from pipeline.codec.processes import CodecPool
 from pipeline.outputs.identity import Recipe

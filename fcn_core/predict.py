@@ -8,6 +8,7 @@ the same for all engines.
 device, while it is still busy with the last ones.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from fcn_core.labels import LabelSet, Mask
 from fcn_core.render import colorize, overlay
 from fcn_core.settings import PredictorSettings, require_settings, resolve_settings
 from fcn_core.upsample import label_pixels, mean_confidence
+
+_MOST_IN_FLIGHT = 2
+"""Launches that a CUDA device has at once: one to compute and one to follow. More would only take memory, and take from
+who launches the choice of what comes next."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,16 @@ class Launched:
         self._answers = answers
         self._outputs = outputs
         self._labels = labels
-        self._arrived: torch.cuda.Event | None = None
+        self.arrived: torch.cuda.Event | None = None
+        """On CUDA, what happens when the device is done."""
         if device.type == "cuda":
-            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._arrived.record(torch.cuda.current_stream(device))
+            self.arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self.arrived.record(torch.cuda.current_stream(device))
 
     def result(self) -> list[Segmentation]:
         """The segmentations, in the images' order, as soon as the device is done with them. From any thread."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        if self.arrived is not None:
+            self.arrived.synchronize()
         return [self._segmentation(answer) for answer in self._answers]
 
     def _segmentation(self, answer: _Answer) -> Segmentation:
@@ -106,7 +112,7 @@ class Launched:
 
     def _array(self, arrived: Tensor) -> npt.NDArray[Any]:
         # Pages that a device may write to are scarce: whoever keeps masks is not to keep them.
-        return arrived.numpy() if self._arrived is None else arrived.numpy().copy()
+        return arrived.numpy() if self.arrived is None else arrived.numpy().copy()
 
 
 class Predictor:
@@ -133,6 +139,7 @@ class Predictor:
         if self.settings.engine == "openvino":
             self._engine = OpenVINOEngine(bundle, self.settings)
         self._network = self._torch.network
+        self._in_flight: deque[torch.cuda.Event] = deque()
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         self.predict([np.zeros((64, 64, 3), np.uint8)])
 
@@ -158,7 +165,8 @@ class Predictor:
         outputs: Outputs = Outputs(),
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Launched:
-        """Begin to `predict`. On CUDA this returns while the device is at work; on a CPU everything is done then.
+        """Begin to `predict`. On CUDA this returns while the device is at work, and first waits until it has no more
+        than one other launch to do; on a CPU everything is done when it returns.
 
         Raises what `predict` does; what the device finds wrong later, waiting for the result raises.
         """
@@ -167,13 +175,18 @@ class Predictor:
         if sizes is not None and outputs.overlay:
             raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
         wanted = [image.shape[:2] for image in images] if sizes is None else sizes
+        while len(self._in_flight) >= _MOST_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
         answers: dict[int, _Answer] = {}
         with torch.inference_mode(), self._algorithms():
             for indices in self._batches(images):
                 batch = [(images[index], wanted[index]) for index in indices]
                 found = run_halving(lambda part: self._launch_batch(part, outputs), batch, self._note_too_large)
                 answers.update(zip(indices, found, strict=True))
-        return Launched([answers[index] for index in range(len(images))], outputs, self.labels, self._device)
+        launched = Launched([answers[index] for index in range(len(images))], outputs, self.labels, self._device)
+        if launched.arrived is not None:
+            self._in_flight.append(launched.arrived)
+        return launched
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Indices of images to predict together: of one size, and within the limits of the settings."""

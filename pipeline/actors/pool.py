@@ -20,7 +20,8 @@ from pipeline.actors import cluster
 from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
 from pipeline.actors.quarantine import Quarantine
-from pipeline.actors.worker import SHARDS_IN_FLIGHT, Processor, WorkerSpec
+from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
+from pipeline.actors.worker import Processor, WorkerSpec
 from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard

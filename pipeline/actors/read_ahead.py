@@ -5,18 +5,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from pipeline.actors.buffer import ImageBuffer, Reservation
+from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.errors import ImageError, StorageError, StorageUnavailable
+
+SHARDS_IN_FLIGHT = 2
+"""Shards an actor works on at once: the next one loads while the last one is being written."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
 class ReadAhead:
-    """`threads` that load, and the buffer that bounds what is loaded. Several callers may share one."""
+    """`threads` that load, and the buffer that bounds what is loaded. All shards of an actor share one."""
 
     def __init__(self, threads: int, buffer_bytes: int) -> None:
-        self.buffer = ImageBuffer(buffer_bytes)
+        self.buffer = ImageBuffer(buffer_bytes, shares=SHARDS_IN_FLIGHT)
         self._width = threads
         self._threads = ThreadPoolExecutor(threads, "load")
 
@@ -25,13 +28,12 @@ class ReadAhead:
         items: Iterable[Item],
         guess: Callable[[Item], int],
         load: Callable[[Item, Reservation], Value],
-        memory: list[Reservation],
+        share: Share,
     ) -> Iterator[tuple[Item, Reservation, Value | ImageError | StorageError]]:
         """Each item with what `load` made of it, or with the ImageError or StorageError that it raised.
 
-        `guess` says how many bytes an item may take, `load` corrects its reservation; the taker releases it. All
-        reservations are noted in `memory` (see ImageBuffer.scope), for a taker that does not come to it. Raises
-        StorageUnavailable, and whatever else `load` raises.
+        `guess` says how many bytes an item may take, `load` corrects its reservation; the taker releases it, or its
+        `share` does at the end. Raises StorageUnavailable, and whatever else `load` raises.
         """
         pending = deque(items)
         window: deque[tuple[Item, Reservation, Future[Value]]] = deque()
@@ -39,11 +41,10 @@ class ReadAhead:
             while pending or window:
                 while pending and len(window) < self._width:
                     # With nothing in flight the image is taken whatever it costs, else a large one would wait for ever.
-                    reservation = self.buffer.reserve(guess(pending[0]), force=not window)
+                    reservation = share.reserve(guess(pending[0]), force=not window)
                     if reservation is None:
                         break
                     item = pending.popleft()
-                    memory.append(reservation)
                     window.append((item, reservation, self._threads.submit(load, item, reservation)))
                 item, reservation, job = window.popleft()
                 reservation.expedite()

@@ -15,14 +15,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.actors.metrics import DEVICE_BUSY, JobKind, Recorder
+from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
-
-SHARDS_IN_FLIGHT = 2
-"""Shards an actor works on at once: the next one loads while the last one is being written."""
 
 BUSY_SECONDS = 2.0
 """How often an actor tells how busy its device is."""

@@ -133,6 +133,11 @@ class CodecPool:
         self._check_open()
         return self._threads.submit(self.encode_now, mask, labels)
 
+    def warm_up(self) -> None:
+        """Begin to start a first worker, where nobody waits for it yet. What goes wrong shows when one is needed."""
+        self._check_open()
+        self._threads.submit(self._run, lambda slot: None)
+
     def worker_pids(self) -> list[int]:
         """The processes that are up and ready."""
         return [pid for slot in self._slots if (pid := slot.ready_pid) is not None]

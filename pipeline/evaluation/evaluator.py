@@ -23,7 +23,7 @@ from fcn_core.errors import DataError
 from fcn_core.mask_coding import MaskError
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.render import Tile
-from pipeline.actors.buffer import Reservation
+from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
@@ -141,9 +141,10 @@ class Evaluator:
                 tally.errors.append(ErrorExample(row.image, row.error, row.message or ""))
 
         try:
-            with self._reader.buffer.scope() as memory:
-                for batch in self._batches(shard, finish, memory):
-                    results = self._model.predict([Decoded(example.image, 1) for example in batch])
+            with self._reader.buffer.share() as share:
+                batches = self._batches(shard, finish, share)
+                is_full = self._reader.buffer.is_full
+                for batch, results in self._model.predict_each(batches, lambda item: Decoded(item.image, 1), is_full):
                     for example, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             finish(example.index, self._error_row(example.index, result))
@@ -173,13 +174,11 @@ class Evaluator:
     def probe(self, entry: ObjectInfo) -> None:
         """All of one example's work: fetch, decode, predict. Raises what goes wrong."""
         index = next(index for index, pair in enumerate(self.dataset.pairs) if pair.image == entry.key)
-        reservation = self._reader.buffer.reserve(GUESSED_BYTES, force=True)
-        assert reservation is not None, "force always succeeds"
-        reservation.expedite()
-        try:
+        with self._reader.buffer.share() as share:
+            reservation = share.reserve(GUESSED_BYTES, force=True)
+            assert reservation is not None, "force always succeeds"
+            reservation.expedite()
             self._model.predict_one(Decoded(self._load(index, reservation).image, 1))
-        finally:
-            reservation.release()
 
     def progress(self) -> dict[int, int]:
         """Examples finished so far in each shard at work."""
@@ -196,7 +195,7 @@ class Evaluator:
         self._codecs.close()
 
     def _batches(
-        self, shard: Shard, finish: Callable[[int, ExampleRow], None], memory: list[Reservation]
+        self, shard: Shard, finish: Callable[[int, ExampleRow], None], share: Share
     ) -> Iterator[list[_Loaded]]:
         """The shard's batches as the data set is cut into them; what cannot be loaded goes to `finish`."""
         first = shard.number * self.spec.shard_size
@@ -208,7 +207,7 @@ class Evaluator:
                 wanted.append(index)
         size = self.spec.settings.batch_size
         batch: list[_Loaded] = []
-        for index, reservation, example in self._reader.in_order(wanted, lambda _: GUESSED_BYTES, self._load, memory):
+        for index, reservation, example in self._reader.in_order(wanted, lambda _: GUESSED_BYTES, self._load, share):
             if batch and batch[0].index // size != index // size:
                 yield batch
                 batch = []

@@ -105,11 +105,12 @@ def read_shards(
 
 
 def choose_shard_size(images: int, actors: int, largest: int) -> int:
-    """Images a shard when the job does not say: eight shards an actor, within 16..`largest`.
+    """Images a shard when the job does not say: eight shards an actor, within 16..`largest`. A multiple of eight, so
+    that batches of images of one shape come out even.
 
     Depends on counts alone, never on timing, so that equal jobs are cut alike.
     """
-    return max(16, min(largest, -(-images // (actors * 8))))
+    return max(16, min(largest, -(-images // (actors * 64)) * 8))
 
 
 def _in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

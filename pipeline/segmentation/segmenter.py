@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
 from fcn_core.predict import snapped
-from pipeline.actors.buffer import Reservation
+from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
@@ -136,13 +136,18 @@ class Segmenter:
         self.source.check_readable()
         self.output.check_readable()
         self._clock = StageClock()
-        self._model = ModelThread(bundle, spec.settings, self._clock, make_model)
         self._codecs = CodecPool(
             workers=spec.codec_workers,
             memory_limit_bytes=spec.image_memory,
             timeout_seconds=spec.image_timeout,
             max_pixels=spec.max_pixels,
         )
+        self._codecs.warm_up()
+        try:
+            self._model = ModelThread(bundle, spec.settings, self._clock, make_model)
+        except BaseException:
+            self._codecs.close()
+            raise
         self._reader = ReadAhead(spec.io_threads, spec.buffer_bytes)
         self._savers = ThreadPoolExecutor(spec.io_threads, "save")
         self._progress: dict[int, int] = {}
@@ -172,13 +177,12 @@ class Segmenter:
                 saves.append((index, self._savers.submit(self._save_object, saved)))
 
         try:
-            with self._reader.buffer.scope() as memory:
-                images = self._load_in_order(shard, finish, memory)
+            with self._reader.buffer.share() as share:
+                images = self._load_in_order(shard, finish, share)
                 settings = self.spec.settings
-                for batch in group_by_shape(
-                    images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap
-                ):
-                    results = self._model.predict([item.image for item in batch])
+                batches = group_by_shape(images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap)
+                is_full = self._reader.buffer.is_full
+                for batch, results in self._model.predict_each(batches, lambda item: item.image, is_full):
                     for item, result in zip(batch, results, strict=True):
                         if isinstance(result, ImageError):
                             item.memory.release()
@@ -208,15 +212,13 @@ class Segmenter:
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
-        reservation = self._reader.buffer.reserve(_guess(entry), force=True)
-        assert reservation is not None, "force always succeeds"
-        reservation.expedite()
-        try:
+        with self._reader.buffer.share() as share:
+            reservation = share.reserve(_guess(entry), force=True)
+            assert reservation is not None, "force always succeeds"
+            reservation.expedite()
             image = self._load(entry, reservation)
             result = self._model.predict_one(image)
             self._codecs.encode_now(result.mask, self.labels)
-        finally:
-            reservation.release()
 
     def progress(self) -> dict[int, int]:
         """Images finished so far in each shard at work."""
@@ -233,9 +235,7 @@ class Segmenter:
         self._model.close()
         self._codecs.close()
 
-    def _load_in_order(
-        self, shard: Shard, finish: Callable[[int, ResultRow], None], memory: list[Reservation]
-    ) -> Iterator[_Loaded]:
+    def _load_in_order(self, shard: Shard, finish: Callable[[int, ResultRow], None], share: Share) -> Iterator[_Loaded]:
         """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
         wanted: list[tuple[int, ObjectInfo]] = []
         for index, entry in enumerate(shard.entries):
@@ -244,7 +244,7 @@ class Segmenter:
             else:
                 wanted.append((index, entry))
         loaded = self._reader.in_order(
-            wanted, lambda item: _guess(item[1]), lambda item, reservation: self._load(item[1], reservation), memory
+            wanted, lambda item: _guess(item[1]), lambda item, reservation: self._load(item[1], reservation), share
         )
         for (index, entry), reservation, image in loaded:
             if isinstance(image, ImageError | StorageError):

@@ -69,6 +69,13 @@ def pool() -> Iterator[CodecPool]:
         yield pool
 
 
+def test_a_pool_that_is_warmed_up_has_a_worker_before_the_first_image() -> None:
+    with CodecPool(workers=3) as pool:
+        assert pool.worker_pids() == []
+        pool.warm_up()
+        wait_until(lambda: len(pool.worker_pids()) == 1, seconds=120)
+
+
 def test_decoding_gives_what_decoding_here_gives(pool: CodecPool) -> None:
     files = [png(height, width) for height, width in [(1, 1), (37, 53), (500, 375), (3, 2000)]] * 5
     for file, future in zip(files, [pool.decode(file) for file in files], strict=True):

@@ -73,13 +73,13 @@ def test_batches_are_consecutive_examples_whatever_is_broken_among_them(data: Pa
     (data / "JPEGImages" / "005.jpg").write_bytes(b"")
     worker = worker_on(data)
     seen: list[list[tuple[int, ...]]] = []
-    predict = worker._model.predict
+    launch = worker._model.predictor.launch
 
-    def watch(images: list[np.ndarray]) -> object:
-        seen.append([image.pixels.shape[:2] for image in images])
-        return predict(images)
+    def watch(images: list[np.ndarray], sizes: None) -> object:
+        seen.append([image.shape[:2] for image in images])
+        return launch(images, sizes=sizes)
 
-    worker._model.predict = watch  # type: ignore[method-assign,assignment]
+    worker._model.predictor.launch = watch  # type: ignore[method-assign,assignment]
     try:
         worker.process(shard(0, worker))
     finally:

@@ -70,7 +70,12 @@ def test_shards_are_neither_tiny_nor_larger_than_allowed(images: int, actors: in
     assert 16 <= choose_shard_size(images, actors, largest) <= largest
 
 
+@given(st.integers(1, 10**8), st.integers(1, 100))
+def test_batches_of_one_shape_come_out_even(images: int, actors: int) -> None:
+    assert choose_shard_size(images, actors, 512) % 8 == 0
+
+
 def test_small_jobs_still_give_every_actor_work() -> None:
     assert choose_shard_size(468, 4, 256) == 16
-    assert choose_shard_size(4000, 4, 256) == 125
+    assert choose_shard_size(4000, 4, 256) == 128
     assert choose_shard_size(10**7, 4, 256) == 256

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcn_core import Segmentation, resolve_settings
 from fcn_core.labels import decode_mask, encode_mask
-from pipeline.actors.buffer import ImageBuffer, Reservation
+from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import Launched
 from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
@@ -26,7 +26,7 @@ from pipeline.storage.store import ObjectInfo, Store, open_store
 from tests.samples import encode, fill, jpeg, model
 
 BUNDLE = model()
-FREE = Reservation(ImageBuffer(0), 0)
+FREE = Reservation(ImageBuffer(0), Share(ImageBuffer(0)), 0)
 
 
 def spec_for(source: Path, output: Path, run_id: str = "run") -> SegmenterSpec:
