@@ -1,9 +1,9 @@
 """`fcn runs watch`: a run as the storage tells of it."""
 
-import threading
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,9 +25,10 @@ def output(tmp_path: Path) -> Store:
     return store
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "WATCH_SECONDS", 0.05)
+def between_looks(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], None]) -> None:
+    """Let each pause of the one who watches be the time in which the next of `steps` happens."""
+    coming = iter(steps)
+    monkeypatch.setattr(command, "time", SimpleNamespace(sleep=lambda seconds: next(coming)()))
 
 
 def tell(output: Store, record: RunRecord, done: int, age: float = 0.0) -> None:
@@ -48,23 +49,21 @@ def tell(output: Store, record: RunRecord, done: int, age: float = 0.0) -> None:
     output.put(progress_key(record.run_id), progress.model_dump_json().encode())
 
 
-def test_a_run_is_followed_to_its_end(output: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_followed_to_its_end(
+    output: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (finished,) = records(output)
     running = finished.model_copy(update={"state": "running"})
     write_record(output, running)
     tell(output, running, 0)
-
-    def work() -> None:
-        for done in (1, 2):
-            time.sleep(0.3)
-            tell(output, running, done)
-        time.sleep(0.3)
-        write_record(output, finished)
-
-    worker = threading.Thread(target=work)
-    worker.start()
+    between_looks(
+        monkeypatch,
+        lambda: tell(output, running, 1),
+        lambda: None,
+        lambda: tell(output, running, 2),
+        lambda: write_record(output, finished),
+    )
     assert fcn(["runs", "watch", output.uri, finished.run_id[:8]]) == 0
-    worker.join()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines[:-1]] == ["done=0/3", "done=1/3", "done=2/3"]
     assert lines[-1].startswith(f"run {finished.run_id} finished: 3 of 3 images labelled")
@@ -86,10 +85,8 @@ def test_a_silent_run_is_said_to_be_silent_once(
     running = finished.model_copy(update={"state": "running"})
     write_record(output, running)
     tell(output, running, 1, age=1000)
-    timer = threading.Timer(0.5, lambda: write_record(output, finished))
-    timer.start()
+    between_looks(monkeypatch, lambda: None, lambda: None, lambda: write_record(output, finished))
     assert fcn(["runs", "watch", output.uri]) == 0
-    timer.join()
     assert capsys.readouterr().err.count("nothing was heard of it for 1000 s") == 1
 
 
