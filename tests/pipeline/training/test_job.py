@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,10 @@ def test_a_run_that_is_stopped_saves_and_the_same_job_goes_on(place: Path, undis
     assert report.state == "interrupted"
     assert 3 <= report.steps < 30
     assert kept(run).checkpoint_steps() == [report.steps], "it saved where it stopped"
-    assert training_workers() == []
+    deadline = time.monotonic() + 60
+    while training_workers():  # Ray ends them, and takes a moment where much else goes on
+        assert time.monotonic() < deadline, "workers outlive their training"
+        time.sleep(0.1)
     record = kept(run).load_record()
     assert record is not None
     assert record.state == "interrupted"
