@@ -36,8 +36,8 @@ class Fleet:
 
 
 FLEETS = (
-    Fleet("10 machines of 2 cores", 10, 2, 0, 5.0, LARGEST_SHARD_CPU),
-    Fleet("50 machines of 16 cores", 50, 16, 0, 40.0, LARGEST_SHARD_CPU),
+    Fleet("10 machines of 2 cores", 10, 2, 0, 12.0, LARGEST_SHARD_CPU),
+    Fleet("50 machines of 16 cores", 50, 16, 0, 96.0, LARGEST_SHARD_CPU),
     Fleet("8 machines with a GPU", 8, 16, 1, 2000.0, LARGEST_SHARD_GPU),
 )
 
