@@ -15,8 +15,8 @@ from fcn_core.backbones.base import Backbone, Features
 class ResNet(Backbone):
     """layer2, layer3 and layer4 of a torchvision ResNet made of bottlenecks (He et al. 2016), at strides 8, 16, 32.
 
-    Parameters are named as in torchvision (`layer1.0.conv1.weight`, ...). Strided
-    windows are centred on the first pixel of a cell, and all of them round up.
+    Parameters are named as in torchvision (`layer1.0.conv1.weight`, ...). Strided windows are centred on the first
+    pixel of a cell, and all of them round up.
     """
 
     stem_stride = 8

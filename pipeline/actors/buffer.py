@@ -82,6 +82,15 @@ class ImageBuffer:
             for reservation in share.taken:
                 reservation.release()
 
+    @contextmanager
+    def alone(self, amount: int) -> Iterator[Reservation]:
+        """Room for one image that everything waits for, whatever else is held."""
+        with self.share() as share:
+            reservation = share.reserve(amount, force=True)
+            assert reservation is not None, "force always succeeds"
+            reservation.expedite()
+            yield reservation
+
     def _admit(self, reservation: Reservation, force: bool) -> bool:
         share, amount = reservation.share, reservation.amount
         with self._room:

@@ -174,10 +174,7 @@ class Evaluator:
     def probe(self, entry: ObjectInfo) -> None:
         """All of one example's work: fetch, decode, predict. Raises what goes wrong."""
         index = next(index for index, pair in enumerate(self.dataset.pairs) if pair.image == entry.key)
-        with self._reader.buffer.share() as share:
-            reservation = share.reserve(GUESSED_BYTES, force=True)
-            assert reservation is not None, "force always succeeds"
-            reservation.expedite()
+        with self._reader.buffer.alone(GUESSED_BYTES) as reservation:
             self._model.predict_one(Decoded(self._load(index, reservation).image, 1))
 
     def progress(self) -> dict[int, int]:

@@ -212,10 +212,7 @@ class Segmenter:
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
-        with self._reader.buffer.share() as share:
-            reservation = share.reserve(_guess(entry), force=True)
-            assert reservation is not None, "force always succeeds"
-            reservation.expedite()
+        with self._reader.buffer.alone(_guess(entry)) as reservation:
             image = self._load(entry, reservation)
             result = self._model.predict_one(image)
             self._codecs.encode_now(result.mask, self.labels)

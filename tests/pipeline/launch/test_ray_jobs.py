@@ -58,16 +58,12 @@ def jobs_of(cluster: str) -> list[JobDetails]:
     return list(client.list_jobs())
 
 
-def small_job(place: Path, model: Path, images: int, **options: object) -> SegmentJob:
-    return job_of(place, model, images, (96, 72), options)
-
-
 def slow_job(place: Path, model: Path, images: int) -> SegmentJob:
     """Four photos a shard, large enough that there is time to stop or to kill something in the middle."""
-    return job_of(place, model, images, (640, 480), {"shard_size": 4, "engine": "torch", "precision": "float32"})
+    return small_job(place, model, images, (640, 480), shard_size=4, engine="torch", precision="float32")
 
 
-def job_of(place: Path, model: Path, images: int, size: tuple[int, int], options: dict[str, object]) -> SegmentJob:
+def small_job(place: Path, model: Path, images: int, size: tuple[int, int] = (96, 72), **options: object) -> SegmentJob:
     fill(place / "photos", images, size=size)
     return SegmentJob.model_validate(
         {
