@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.requires import requires
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -94,7 +96,9 @@ class Page:
 def browse(profile: Path) -> Iterator[Page]:
     """A fresh browser with its user data under `profile`; ended with the block."""
     browser, driver_path = find_browser()
-    webdriver = pytest.importorskip("selenium.webdriver")
+    requires("selenium", install="'fcn-pipeline[test]'")
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for flag in (*FLAGS, f"--user-data-dir={profile}"):

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from fcn_core.errors import DeviceError
 from fcn_core.predict import Outputs, Predictor
 from fcn_core.settings import PredictorSettings, has_bfloat16, resolve_settings
 from tests.fcn_core.nets import photo, small_bundle
+from tests.processes import memory_of
+from tests.requires import requires
 
-if not openvino_engine.is_installed():  # asking pytest would import it, which only import_openvino does in quiet
-    pytest.skip("OpenVINO is not installed", allow_module_level=True)
+requires("openvino", install="'fcn-pipeline[openvino]'")
 
 SIZES = ((123, 171), (97, 301), (31, 33), (32, 32), (5, 200))
 
@@ -127,15 +127,14 @@ def _recording(scores: Any, batches: list[tuple[int, ...]]) -> Any:
 
 
 def test_many_sizes_do_not_pile_up(fcn8s: Predictor) -> None:
-    psutil = pytest.importorskip("psutil")
     sizes = np.random.default_rng(0).integers(32, 300, (260, 2))
     for size in sizes[:100]:
         fcn8s.predict([np.zeros((*size, 3), np.uint8)])
-    before = psutil.Process().memory_info().rss
+    before = memory_of(os.getpid())
     for size in sizes[100:]:
         fcn8s.predict([np.zeros((*size, 3), np.uint8)])
     # Unbounded, 160 more sizes of this small network took 490 MiB.
-    assert psutil.Process().memory_info().rss - before < 200 << 20
+    assert memory_of(os.getpid()) - before < 200 << 20
 
 
 def test_auto_takes_openvino_on_a_cpu_and_torch_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,17 +162,6 @@ def test_settings_of_before_there_were_engines_mean_torch() -> None:
     )
     settings = PredictorSettings.model_validate_json(old)
     assert (settings.engine, settings.snap) == ("torch", 1)
-
-
-def test_nobody_hears_that_it_is_used(tmp_path: Path) -> None:
-    code = """
-from fcn_core.engines.openvino_package import import_nncf, import_openvino
-import_openvino().convert_model, import_nncf().quantize
-"""
-    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    # What its reporter counts and sends lies in ~/intel.
-    assert not (tmp_path / "intel").exists()
 
 
 def test_a_process_that_dropped_its_predictors_survives_a_signal() -> None:

@@ -21,8 +21,9 @@ from fcn_core.onnx_export import compare, export_onnx
 from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings
 from tests.fcn_core.nets import LABELS, small_bundle, small_net
+from tests.requires import requires
 
-pytest.importorskip("onnx")
+requires("onnx", install="'fcn-pipeline[onnx]'")
 
 
 @pytest.fixture(scope="module", params=["fcn8s", "fcn8s_padded"])

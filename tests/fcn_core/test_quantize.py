@@ -1,6 +1,5 @@
 """int8 bundles: they predict what the float model does, have an id of their own, and only OpenVINO runs them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from fcn_core.predict import Predictor
 from fcn_core.quantize import agree, quantize
 from fcn_core.settings import resolve_settings
 from tests.fcn_core.nets import photo, small_bundle
+from tests.requires import requires
 
-if importlib.util.find_spec("nncf") is None:  # asking pytest would import it, which only import_nncf does in quiet
-    pytest.skip("NNCF is not installed", allow_module_level=True)
+requires("nncf", install="'fcn-pipeline[quantize]'")
 
 FLOAT = small_bundle()
 

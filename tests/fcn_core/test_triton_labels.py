@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-import pytest
+from tests.requires import requires
 
-pytest.importorskip("triton")
+requires("triton", install="triton (builds of PyTorch for CUDA bring it)")
 
 PROGRAM = """
 import torch

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("atheris", reason="the fuzzer is not installed; there are builds for Linux on x86-64")
-
 from tests.fuzz.run import TARGETS, main
+from tests.requires import requires
+
+requires("atheris", install="atheris (there are builds for Linux on x86-64)")
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -13,6 +13,7 @@ from fcn_core.render import colorize
 from pipeline.cli.app import run as fcn
 from tests.commands import refused
 from tests.labelled import write_labelled
+from tests.requires import requires
 from tests.samples import jpeg
 
 
@@ -112,7 +113,9 @@ def test_show_refuses_what_is_no_pair_of_images(
 def test_model_export_writes_a_model_that_onnx_runtime_opens(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    requires("onnxruntime", install="'fcn-pipeline[onnx]'")
+    import onnxruntime
+
     target = tmp_path / "model.onnx"
     assert fcn(["model", "export", str(model_dir), "-o", str(target)]) == 0
     assert "compared with the model" in capsys.readouterr().out

@@ -12,8 +12,9 @@ from pipeline.models.registry import open_registry
 from pipeline.segmentation.calibration import sample_images
 from tests.commands import refused
 from tests.fcn_core.nets import photo, small_bundle
+from tests.requires import requires
 
-pytest.importorskip("nncf")
+requires("nncf", install="'fcn-pipeline[quantize]'")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.placement import Placement, place
 from pipeline.segmentation.prepare import check_inputs, resolve
 from tests.fcn_core.nets import photo, small_bundle
+from tests.requires import requires
 
 OLD = {
     "precision": "float32", "batch_size": 1, "tile_pixels": 1 << 22, "threads": 2, "deterministic": False,
@@ -44,7 +45,7 @@ def job(tmp_path: Path) -> SegmentJob:
 
 
 def test_auto_is_openvino_where_there_is_nothing_yet_and_the_notes_say_so(job: SegmentJob) -> None:
-    pytest.importorskip("openvino")
+    requires("openvino", install="'fcn-pipeline[openvino]'")
     resolved = resolve(job, check_inputs(job))
     assert resolved.settings.engine == "openvino"
     assert any("by openvino" in note for note in resolved.notes)
