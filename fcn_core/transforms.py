@@ -2,7 +2,8 @@
 
 A mask only ever moves by whole pixels of its own: it is resized by nearest neighbour, so no class is ever
 mixed from two others, and what a crop adds outside the picture is `ignore_index`. torchvision's v2 transforms
-do the work; its tv_tensors tell them which of the two they hold.
+do the work; its tv_tensors tell them which of the two they hold. torchvision is imported where an example is
+transformed: importing it takes as long as importing PyTorch, and jobs read `Augmentation` without training.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,6 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tvf
 
 JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -71,6 +69,8 @@ class TrainTransform:
     """
 
     def __init__(self, augmentation: Augmentation, ignore_index: int = 255) -> None:
+        from torchvision.transforms import v2
+
         self.augmentation = augmentation
         self.ignore_index = ignore_index
         self._flip = v2.RandomHorizontalFlip(augmentation.flip)
@@ -81,6 +81,8 @@ class TrainTransform:
         )
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        from torchvision import tv_tensors
+
         setting = self.augmentation
         scale = float(torch.empty(()).uniform_(setting.scale_min, setting.scale_max))
         if setting.crop_height is None or setting.crop_width is None:
@@ -112,6 +114,8 @@ def random_crop(
     window = (..., slice(top, top + rows), slice(left, left + columns))
     image, mask = _resized(image[window], mask[window], new_rows, new_columns)
     if (new_rows, new_columns) != (height, width):
+        from torchvision.transforms.v2 import functional as tvf
+
         padding = [0, 0, width - new_columns, height - new_rows]
         image = tvf.pad(image, padding, fill=0)
         mask = tvf.pad(mask[None], padding, fill=ignore_index)[0]
@@ -129,8 +133,11 @@ def _random_span(side: int, wanted: int, scale: float) -> tuple[int, int, int]:
 
 
 def _resized(image: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as tvf
+
     size = [height, width]
-    resized: Tensor = tvf.resize(image, size, interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    resized: Tensor = tvf.resize(image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
     # "exact" puts pixel centres where the bilinear resize of the image puts them.
-    labels: Tensor = tvf.resize(mask[None], size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+    labels: Tensor = tvf.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
     return resized, labels

@@ -77,7 +77,7 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
 def test_labelling_loads_neither_torchvision_nor_the_compiler(engine: str, tmp_path: Path) -> None:
     small_bundle().save(tmp_path / "model")
     program = (
-        "import sys, numpy, pipeline.segmentation.job, pipeline.segmentation.segmenter\n"
+        "import sys, numpy, pipeline.cli.launched, pipeline.segmentation.segmenter\n"
         "from fcn_core import ModelBundle, Predictor, resolve_settings\n"
         f"settings = resolve_settings('cpu', engine={engine!r})\n"
         f"predictor = Predictor(ModelBundle.load({str(tmp_path / 'model')!r}), settings)\n"
