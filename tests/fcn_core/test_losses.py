@@ -25,6 +25,18 @@ def test_equals_the_sum_over_labelled_pixels_written_out():
     assert int(valid) == 2 * 30 - 12
 
 
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_it_is_computed_in_float32_or_as_precisely_as_the_logits(given, computed):
+    logits, target = torch.randn(1, 3, 4, 4, dtype=given), torch.zeros(1, 4, 4, dtype=torch.uint8)
+    total, _ = pixel_cross_entropy(logits, target, weights=torch.tensor([1.0, 2.0, 3.0]))
+    exact, _ = pixel_cross_entropy(logits.double(), target)
+    assert total.dtype == computed
+    assert float(total) == pytest.approx(float(exact), rel=torch.finfo(computed).eps * 100)
+
+
 def test_a_batch_with_only_ignored_pixels_is_zero_and_has_a_zero_gradient():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     total, valid = pixel_cross_entropy(logits, torch.full((1, 4, 4), 255, dtype=torch.uint8))
