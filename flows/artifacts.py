@@ -109,7 +109,7 @@ class JobObserver(Observer):
         self._progress.update(
             progress.done / progress.images,
             f"{progress.done:,} of {progress.images:,} images, {progress.counts.failed:,} failed; "
-            f"{progress.images_per_second:.3g} images/s{left}",
+            f"now {progress.images_per_second:.3g} images/s{left}",
         )
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:

@@ -130,7 +130,7 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
             [
                 {
                     "class": total.class_name,
-                    "share": f"{total.fraction:.2%}",
+                    "pixel share": f"{total.fraction:.2%}",
                     "pixels": f"{total.pixels:,}",
                     "images": f"{total.images:,}",
                 }
@@ -186,8 +186,8 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
         f"- done already: {summary.already_done:,}",
     ]
     lines += [
-        f"- run `{record.run_id}`: {record.counts.images:,} images, {record.images_per_second:.3g} images/s, by model "
-        f"`{record.model_id}`" + (f" ({record.model})" if record.model else "")
+        f"- run `{record.run_id}`: {record.counts.images:,} images, {record.images_per_second:.3g} images/s overall, "
+        f"by model `{record.model_id}`" + (f" ({record.model})" if record.model else "")
         for record in report.runs
     ]
     for key in report.reports:

@@ -16,6 +16,7 @@ from pipeline.storage.store import Store
 
 CAMVID = preset("camvid")
 SKY, BUILDING, ROAD, CAR, CYCLIST = (CAMVID.names.index(name) for name in ("sky", "building", "road", "car", "cyclist"))
+RECIPE = Recipe("1111111111111111", "2222222222222222")
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 SETTINGS = PredictorSettings(
     device="cpu", precision="float32", batch_size=1, tile_pixels=1 << 22, threads=1, deterministic=False
@@ -30,27 +31,21 @@ def striped(*classes: int, height: int = 8, width: int = 10) -> Mask:
     return np.tile(columns, (height, 1))
 
 
-def write_run(
+def rows_of(
     store: Store,
-    run_id: str,
     masks: Mapping[str, Mask | str],
+    recipe: Recipe = RECIPE,
     *,
-    model: str = "1111111111111111",
     labels: LabelSet = CAMVID,
     confidence: Mapping[str, float] | None = None,
     etags: Mapping[str, str] | None = None,
-    source: str = "/nowhere",
-    shard_size: int = 4,
-) -> str:
-    """A finished run over the keys of `masks`; where the value is a reason instead of a mask, the row is an error.
-
-    Returns the recipe's name. Confidence is 0.5, and the etag is "e", where they are not given.
-    """
-    recipe = Recipe(model, "2222222222222222")
+    when: Mapping[str, datetime] | None = None,
+) -> list[ResultRow]:
+    """The rows of `masks`, which are written to `store`; where the value is a reason instead of a mask, an error."""
     rows = []
     for key, mask in masks.items():
         etag = (etags or {}).get(key, "e")
-        common = (key, etag, 1000, WHEN)
+        common = (key, etag, 1000, (when or {}).get(key, WHEN))
         if isinstance(mask, str):
             rows.append(ResultRow(*common, "error", *_ids(recipe), error=mask, message=f"the file is {mask}"))
             continue
@@ -69,6 +64,29 @@ def write_run(
                 confidence=(confidence or {}).get(key, 0.5),
             )
         )  # fmt: skip
+    return rows
+
+
+def write_run(
+    store: Store,
+    run_id: str,
+    masks: Mapping[str, Mask | str],
+    *,
+    model: str = "1111111111111111",
+    params: str = "2222222222222222",
+    labels: LabelSet = CAMVID,
+    confidence: Mapping[str, float] | None = None,
+    etags: Mapping[str, str] | None = None,
+    when: Mapping[str, datetime] | None = None,
+    source: str = "/nowhere",
+    shard_size: int = 4,
+) -> str:
+    """A finished run over the keys of `masks`; where the value is a reason instead of a mask, the row is an error.
+
+    Returns the recipe's name. Confidence is 0.5, and the etag is "e", where they are not given.
+    """
+    recipe = Recipe(model, params)
+    rows = rows_of(store, masks, recipe, labels=labels, confidence=confidence, etags=etags, when=when)
     shards = [rows[start : start + shard_size] for start in range(0, len(rows), shard_size)]
     for number, shard in enumerate(shards):
         commit_shard(store, run_id, number, shard)

@@ -97,7 +97,10 @@ RUN_IMAGES_DONE = Metric(
     "fcn_run_images_done", "gauge", "images", "images of the present run that are done, in uncommitted shards too"
 )
 RUN_IMAGES_PER_SECOND = Metric(
-    "fcn_run_images_per_second", "gauge", "images a second", "speed of the present run over its last minute"
+    "fcn_run_images_per_second",
+    "gauge",
+    "images a second",
+    "current speed of the present run: over the last minute, from the first actor on",
 )
 RUN_SECONDS_LEFT = Metric(
     "fcn_run_seconds_left", "gauge", "seconds", "time that the present run still takes at that speed"

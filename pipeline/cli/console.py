@@ -77,7 +77,7 @@ def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]
                 done=f"{progress.done}/{progress.images}",
                 errors=progress.counts.failed,
                 actors=progress.actors,
-                images_per_s=f"{progress.images_per_second:.1f}",
+                current_images_per_s=f"{progress.images_per_second:.1f}",
             )
 
     yield line
@@ -106,7 +106,7 @@ class _LineObserver(Observer):
             run=run_id,
             **outcome.for_log(),
             done=f"{done}/{images}",
-            images_per_s=f"{rate:.1f}",
+            current_images_per_s=f"{rate:.1f}",
         )
         for example in outcome.examples:
             print_line(self._console, run=run_id, key=example.key, error=example.reason, message=example.message)
@@ -119,7 +119,7 @@ class _BarObserver(LiveBar, Observer):
         if progress.actors:
             eta = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
             errors = f", [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
-            speed = f"{progress.images_per_second:.1f} images/s on {progress.actors} actor(s){eta}{errors}"
+            speed = f"now {progress.images_per_second:.1f} images/s on {progress.actors} actor(s){eta}{errors}"
         else:
             speed = "waiting for the first actor"
         numbers = f"{progress.done}/{progress.images} images, {speed}"
@@ -136,7 +136,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     for record in report.runs:
         console.print(
             f"run [bold]{record.run_id}[/] {record.state}: {record.counts.ok} images labelled, "
-            f"{describe_errors(record.counts)}, {duration(record.seconds)}, {record.images_per_second:.1f} images/s"
+            f"{describe_errors(record.counts)}, {_time_of(record)}, {record.images_per_second:.1f} images/s overall"
         )
     selection = report.selection
     if not report.runs and report.state == "finished":
@@ -176,6 +176,8 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
         "ok": report.counts.ok,
         "errors": report.counts.errors,
         "error_rate": report.counts.error_rate,
+        "seconds": sum(record.seconds for record in report.runs),
+        "overall_images_per_second": {record.run_id: record.images_per_second for record in report.runs},
         "max_error_rate": report.max_error_rate,
         "aborted": report.aborted,
     }
@@ -184,7 +186,7 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
 def class_table(totals: list[ClassTotal], title: str = "") -> Table:
     """Classes by area, largest first."""
     table = Table(title=title, title_justify="left")
-    for name, justify in (("class", "left"), ("pixels", "right"), ("share", "right"), ("images", "right")):
+    for name, justify in (("class", "left"), ("pixels", "right"), ("pixel share", "right"), ("images", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for total in sorted(totals, key=lambda total: -total.pixels):
         table.add_row(escape(total.class_name), f"{total.pixels:,}", f"{total.fraction:.1%}", f"{total.images:,}")
@@ -194,8 +196,8 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
 def runs_table(records: list[RunRecord]) -> Table:
     """Runs, newest first. An id is also when its run began, in UTC; 80 columns show it whole."""
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "state", "images", "ok", "errors", "images/s", "model"):
-        numeric = name in ("images", "ok", "errors", "images/s")
+    for name in ("run", "state", "planned", "ok", "errors", "overall/s", "model"):
+        numeric = name in ("planned", "ok", "errors", "overall/s")
         table.add_column(name, no_wrap=True, justify="right" if numeric else "left")
     for record in records:
         table.add_row(
@@ -208,6 +210,12 @@ def runs_table(records: list[RunRecord]) -> Table:
             record.model_id,
         )
     return table
+
+
+def _time_of(record: RunRecord) -> str:
+    """ "20 s", or "20 s in 2 attempts"."""
+    attempts = f" in {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
+    return f"{duration(record.seconds)}{attempts}"
 
 
 def describe_errors(counts: Counts) -> str:

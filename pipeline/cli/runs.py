@@ -1,6 +1,6 @@
 """`fcn runs`: which runs an output has, and `fcn runs watch`: how one of them goes, from whatever machine.
 
-Both read the storage, which is the truth that the run's own terminal shows.
+Both show what is committed (`pipeline.outputs.standing`), which is what the run's own terminal and its report show.
 """
 
 import time
@@ -23,6 +23,9 @@ SILENT_SECONDS = 90.0
 def runs(output: str, *, json: Flag = False) -> int:
     """List the runs of an output, newest first.
 
+    Images and errors are those that are committed, of all attempts; the overall speed is images per second of all
+    attempts, the start of Ray and of the model included.
+
     Parameters
     ----------
     output
@@ -33,14 +36,30 @@ def runs(output: str, *, json: Flag = False) -> int:
     from rich.console import Console
 
     from pipeline.cli import console
-    from pipeline.outputs.runs import records
+    from pipeline.errors import StorageError
+    from pipeline.outputs.runs import RunRecord, records
+    from pipeline.outputs.standing import standing
     from pipeline.storage.store import open_store
 
     store = open_store(output)
     store.check_readable()
-    found = list(records(store))
+
+    def stands(record: RunRecord) -> RunRecord:
+        try:
+            return standing(store, record)
+        except StorageError as error:  # one damaged file must not hide the other runs
+            text = f"run {record.run_id} could not be counted ({error}); its numbers are as its driver left them"
+            console.stderr_console().print(console.printable(text), markup=False)
+            return record
+
+    found = [stands(record) for record in records(store)]
     if json:
-        console.print_json([record.model_dump(mode="json") for record in found])
+        console.print_json(
+            [
+                {**record.model_dump(mode="json"), "overall_images_per_second": record.images_per_second}
+                for record in found
+            ]
+        )
     elif found:
         Console().print(console.runs_table(found))
     else:
@@ -61,7 +80,8 @@ def watch(output: str, run: str | None = None) -> int:
     """
     from pipeline.cli import console
     from pipeline.outputs.current import choose_run
-    from pipeline.outputs.runs import read_progress, read_record, records
+    from pipeline.outputs.runs import read_record, records
+    from pipeline.outputs.standing import live_progress, standing
     from pipeline.storage.store import open_store
 
     screen = console.stderr_console()
@@ -75,20 +95,24 @@ def watch(output: str, run: str | None = None) -> int:
         with console.watch(screen, record.run_id) as show:
             told_silent = False
             while record.state == "running":
-                progress = read_progress(store, record.run_id)
+                progress = live_progress(store, record)
                 if progress is not None:
                     show(progress)
                     silent = (datetime.now(UTC) - progress.updated).total_seconds()
                     if silent > SILENT_SECONDS and not told_silent:
                         told_silent = True
+                        committed = standing(store, record).counts
                         screen.print(
-                            f"nothing was heard of it for {silent:.0f} s; if its driver is gone, the command that "
-                            "began it resumes it"
+                            f"nothing was heard of it for {silent:.0f} s, and {committed.images} of {record.images} "
+                            f"images are committed, {console.describe_errors(committed)}; if its driver is gone, the "
+                            "command that began it resumes it",
+                            markup=False,
                         )
                 time.sleep(WATCH_SECONDS)
                 record = read_record(store, record.run_id)
     except KeyboardInterrupt:
         return INTERRUPTED
+    record = standing(store, record)
     reason = f" ({record.reason})" if record.reason else ""
     screen.print(
         f"run {record.run_id} {record.state}{reason}: {record.counts.ok} of {record.images} images labelled, "

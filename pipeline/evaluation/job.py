@@ -217,7 +217,6 @@ def _run(
         image_memory=job.image_memory,
     )
     meter = Meter(run_id, examples, shards, observer, "evaluate")
-    meter.start(0)
     collected = _Collected(spec.worst)
 
     def shard_done(part: ShardScores) -> None:

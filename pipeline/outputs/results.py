@@ -178,7 +178,13 @@ def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow
 
 def committed_shards(store: Store, run_id: str) -> set[int]:
     """Numbers of the shards of `run_id` that are committed."""
-    return set(_shard_numbers(store, f"results/run_id={run_id}/"))
+    return set(committed_files(store, run_id))
+
+
+def committed_files(store: Store, run_id: str) -> dict[int, ObjectInfo]:
+    """The results files of `run_id` by the numbers of their shards."""
+    infos = store.list(f"results/run_id={run_id}/")
+    return {number: info for info in infos if (number := shard_number(info.key)) is not None}
 
 
 def read_results(store: Store, run_id: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -194,7 +200,7 @@ def read_result_files(
     def read(info: ObjectInfo) -> tuple[ObjectInfo, pa.Table]:
         return info, read_table(store.get(info.key, size=info.size, etag=info.etag), info.key, columns)
 
-    numbered = ((info, _shard_number(info.key)) for info in store.list(f"results/run_id={run_id}/"))
+    numbered = ((info, shard_number(info.key)) for info in store.list(f"results/run_id={run_id}/"))
     infos = (info for info, number in numbered if number is not None and number not in but)
     with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
         # In slices, so that the tables of a long run are not all in memory at once.
@@ -282,7 +288,7 @@ def finish_tables(
     seen = seen or RunTally()
     present = set(_shard_numbers(store, f"class_areas/run_id={run_id}/"))
     for info, table in read_result_files(store, run_id, but=seen.shards & present):
-        shard = _shard_number(info.key)
+        shard = shard_number(info.key)
         assert shard is not None, "only shards' files are read"
         if shard not in present:
             _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
@@ -371,12 +377,12 @@ def _create_if_absent(store: Store, key: str, data: bytes) -> None:
 
 def _shard_numbers(store: Store, prefix: str) -> Iterator[int]:
     for info in store.list(prefix):
-        number = _shard_number(info.key)
+        number = shard_number(info.key)
         if number is not None:
             yield number
 
 
-def _shard_number(key: str) -> int | None:
-    """The number of the shard whose file this is; None for what is no shard's file."""
+def shard_number(key: str) -> int | None:
+    """The number of the shard whose file `key` names; None for what is no shard's file."""
     match = _SHARD.fullmatch(key.rpartition("/")[2])
     return int(match[1]) if match else None

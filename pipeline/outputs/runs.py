@@ -1,7 +1,7 @@
 """A run's own record: run.json (what was asked, how it was resolved, how it stands) and progress.json (live numbers).
 
-Neither says what is done: the committed results do. The record is what finds an unfinished run again, keeps what "auto"
-was resolved to, and tells people.
+Neither says what is done: the committed results do. The record finds an unfinished run again and keeps what "auto" was
+resolved to. To show a run to a person, ask `pipeline.outputs.standing`, which counts what is committed.
 """
 
 import contextlib
@@ -57,8 +57,25 @@ class Counts(BaseModel):
         return Counts(images=self.images + other.images, ok=self.ok + other.ok, errors=errors)
 
 
+class Attempt(BaseModel):
+    """One driver's work on a run. `finished` is None while it works, and after it was killed. `images` were committed
+    meanwhile."""
+
+    model_config = ConfigDict(frozen=True)
+
+    started: datetime
+    finished: datetime | None = None
+    images: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while that is not known."""
+        return (self.finished - self.started).total_seconds() if self.finished else 0.0
+
+
 class RunRecord(BaseModel):
-    """run.json."""
+    """run.json. `counts` and `shards_done` are those of all attempts, as of the moment when the newest one began or
+    ended; `seconds` is the sum over the attempts that ended."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,16 +95,26 @@ class RunRecord(BaseModel):
     finished: datetime | None = None
     counts: Counts = Counts()
     seconds: float = 0.0
+    attempts: tuple[Attempt, ...] = ()
+    """Oldest first. Empty in records of 0.1."""
+    shards_done: int | None = None
+    """None in records of 0.1."""
     reason: str | None = None
     version: str
 
     @property
     def images_per_second(self) -> float:
+        """Overall speed: committed images per second of all attempts, the start of Ray and of the model included."""
         return self.counts.images / self.seconds if self.seconds else 0.0
 
 
 class Progress(BaseModel):
-    """progress.json: how far a run is, as of `updated`."""
+    """progress.json: how far a run is, as of `updated`.
+
+    `counts` and `shards_done` are of committed shards, `done` also counts finished images of shards that are not
+    committed yet; all three include earlier attempts. `images_per_second` is the current speed: over the last minute,
+    from the first actor on.
+    """
 
     model_config = ConfigDict(frozen=True)
 

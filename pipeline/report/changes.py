@@ -1,10 +1,10 @@
-"""What changed since an earlier run of another recipe: the same photos, labelled by another model or other settings.
+"""What changed since what was current before: the same images, labelled by another model or other settings.
 
 Looks at a sample of the images where there are too many to hold in memory; the page says so. The change of one image is
 the total variation between its class areas then and now: at least that share of its pixels has another class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,8 +23,8 @@ SAMPLED = 20_000
 """Images of a run that are looked up in the earlier one."""
 
 ROWS_AT_ONCE = 65_536
-LOOK_BACK = 50
-"""Runs before this one among which the earlier one is sought."""
+LOOK_BACK = 400
+"""Runs before this one among which those of the other variant are sought: a year of nights."""
 
 
 @dataclass(frozen=True)
@@ -38,38 +38,59 @@ class Changed:
 
 @dataclass(frozen=True)
 class Changes:
-    """`compared` images of both runs; the most changed ones first, and the mean change of all compared."""
+    """`compared` of the `looked_at` labelled images had a mask of the same bytes before; the most changed ones first,
+    and the mean change of all compared. `sampled`: the images looked at are a random sample of the run's.
+    """
 
     before: RunRecord
+    looked_at: int
     compared: int
     sampled: bool
     mean: float
     most: tuple[Changed, ...]
 
 
-def earlier_run(output: Store, record: RunRecord) -> RunRecord | None:
-    """The newest run before `record` that labelled images of the same source by another recipe."""
+def earlier_runs(output: Store, record: RunRecord) -> list[RunRecord]:
+    """The runs before `record` whose masks were current for its source: those of the newest other variant, newest
+    first. One run alone may have been an incremental one, with few of the images.
+    """
+    found: list[RunRecord] = []
     older = (run for run in records(output) if run.run_id < record.run_id)
     for run in islice(older, LOOK_BACK):
-        if run.recipe != record.recipe and run.counts.ok and run.job.get("source") == record.job.get("source"):
-            return run
-    return None
+        # An unfinished run's record may not know yet what it committed.
+        labelled = run.counts.ok or run.state != "finished"
+        other = run.recipe != record.recipe if not found else run.recipe == found[0].recipe
+        if other and labelled and run.job.get("source") == record.job.get("source"):
+            found.append(run)
+    return found
 
 
-def compare(output: Store, before: RunRecord, sample: pa.Table, labelled: int, shown: int) -> Changes:
-    """How `sample` (a random sample of the `labelled` rows of a run) differs from what the run `before` made of it."""
+def compare(output: Store, before: Sequence[RunRecord], sample: pa.Table, labelled: int, shown: int) -> Changes:
+    """How `sample` (a random sample of the `labelled` rows of a run) differs from what was current before it.
+
+    What was current is the newest row of each image in the runs `before`, newest first.
+    """
     classes: dict[str, int] = {}
     now = _shares(sample, classes)
     most = Extremes(shown * SPARES)
     mask_before: dict[str, str] = {}
+    seen = np.zeros(len(sample), np.bool_)
     compared, total = 0, 0.0
-    for table in _batches(output, before.run_id):
+    for table in _batches(output, [run.run_id for run in before]):
         places = pc.index_in(table.column("key"), value_set=sample.column("key").combine_chunks())
         table = table.filter(places.is_valid())
         rows = places.drop_null().to_numpy()
-        # The same key is only the same photo if its etag is, too.
+        # Only the newest row of an image was current; within a batch the first is the newest.
+        _, first = np.unique(rows, return_index=True)
+        fresh = np.zeros(len(rows), np.bool_)
+        fresh[first] = True
+        fresh &= ~seen[rows]
+        seen[rows] = True
+        # The same key is only the same image if its etag is, too.
         same = pc.equal(table.column("etag"), sample.column("etag").take(rows)).to_numpy()
-        table, rows = table.filter(same), rows[same]
+        has_mask = pc.equal(table.column("status"), "ok").to_numpy()
+        kept_rows = fresh & same & has_mask
+        table, rows = table.filter(kept_rows), rows[kept_rows]
         if not len(rows):
             continue
         then = _shares(table, classes)
@@ -82,20 +103,25 @@ def compare(output: Store, before: RunRecord, sample: pa.Table, labelled: int, s
         for row, name in zip(rows[kept].tolist(), table.column("mask_key").take(kept).to_pylist(), strict=True):
             mask_before[sample.column("key")[row].as_py()] = name
         most.offer(change, sample.take(rows))
+        if seen.all():
+            break
     found = [Changed(item, mask_before[item.key], change) for change, item in most.best() if change > 0]
-    return Changes(before, compared, len(sample) < labelled, total / compared if compared else 0.0, tuple(found))
+    sampled = len(sample) < labelled
+    return Changes(before[0], len(sample), compared, sampled, total / compared if compared else 0.0, tuple(found))
 
 
-def _batches(output: Store, run_id: str) -> Iterator[pa.Table]:
-    """The labelled rows of a run in tables of some size: a search in small ones would mostly build its index."""
+def _batches(output: Store, run_ids: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of the runs, one after the other, in tables of some size: a search in small ones would mostly build its
+    index."""
     held: list[pa.Table] = []
     rows = 0
-    for table in read_results(output, run_id, ["key", "etag", "status", "mask_key", "areas"]):
-        held.append(table.filter(pc.equal(table.column("status"), "ok")))
-        rows += len(held[-1])
-        if rows >= ROWS_AT_ONCE:
-            yield pa.concat_tables(held)
-            held, rows = [], 0
+    for run_id in run_ids:
+        for table in read_results(output, run_id, ["key", "etag", "status", "mask_key", "areas"]):
+            held.append(table)
+            rows += len(table)
+            if rows >= ROWS_AT_ONCE:
+                yield pa.concat_tables(held)
+                held, rows = [], 0
     if rows:
         yield pa.concat_tables(held)
 

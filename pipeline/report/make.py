@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from pipeline.errors import PipelineError
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import RunRecord, read_record
-from pipeline.report.changes import SAMPLED, Changes, compare, earlier_run
+from pipeline.outputs.standing import standing
+from pipeline.report.changes import SAMPLED, Changes, compare, earlier_runs
 from pipeline.report.gallery import Group
 from pipeline.report.model_card import class_colors, read_card
 from pipeline.report.numbers import count, counted, percent
@@ -43,16 +44,16 @@ def write_report(output: Store, run_id: str, phase: Callable[[str], None] = lamb
 
 def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambda name: None) -> str:
     """The page. Raises as `write_report` does."""
-    record = read_record(output, run_id)
+    record = standing(output, read_record(output, run_id))
     card = read_card(record)
-    before = earlier_run(output, record)
+    before = earlier_runs(output, record)
     phase("reading results")
     names = card.description.labels.names if card.description else ()
     sampled = SAMPLED if before else RANDOM * SPARES
     summary = summarize(output, run_id, shown=EACH, sampled=sampled, names=names)
     changes = None
     if before and summary.sample is not None:
-        phase("comparing with the run before")
+        phase("comparing with what was current before")
         changes = compare(output, before, summary.sample, summary.ok, EACH)
     phase("drawing")
     source, trouble = _open_source(record)
@@ -109,13 +110,15 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Group, 
             each,
         )
     if changes and changes.most:
-        of = f"a random sample of {count(SAMPLED)}" if changes.sampled else "all"
+        of = "a random sample of " if changes.sampled else ""
         yield (
             Group(
                 "changed",
                 "Most changed",
-                f"Against run {changes.before.run_id} (recipe {changes.before.recipe}), by class areas; {of} of the "
-                f"images were looked at. On average at least {percent(changes.mean)} of an image has another class.",
+                f"Against the masks that were current before (variant {changes.before.recipe}, newest run "
+                f"{changes.before.run_id}), by class areas. {count(changes.compared)} of {of}"
+                f"{counted(changes.looked_at, 'image')} had a mask then and have the same bytes now; on average at "
+                f"least {percent(changes.mean)} of each of them has another class.",
             ),
             [
                 Wish(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)

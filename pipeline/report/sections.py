@@ -29,7 +29,8 @@ def headline(record: RunRecord, summary: Summary) -> Html:
     """The numbers that most people came for."""
     failed = summary.images - summary.ok
     share = percent(failed / summary.images) if summary.images else ""
-    speed = rate(record.images_per_second) if record.seconds and record.state == "finished" else "-"
+    speed = rate(record.images_per_second) if record.seconds else "-"
+    attempts = f" in {counted(len(record.attempts), 'attempt')}" if len(record.attempts) > 1 else " in all"
     tiles = [
         _tile(
             count(summary.ok),
@@ -39,7 +40,11 @@ def headline(record: RunRecord, summary: Summary) -> Html:
         _tile(
             count(failed), "failed", f"{share} of the run" if failed else "every image has a mask", alarming=failed > 0
         ),
-        _tile(speed, "images a second", f"{duration(record.seconds)} in all" if record.seconds else ""),
+        _tile(
+            speed,
+            "images/s overall",
+            f"{duration(record.seconds)}{attempts}, start-up included" if record.seconds else "",
+        ),
         _tile(
             f"{summary.mean_confidence:.2f}" if summary.ok else "-",
             "mean certainty",
@@ -142,7 +147,7 @@ def work(record: RunRecord, summary: Summary) -> Html:
     """Throughput over time and the distribution of certainty."""
     if not summary.images:
         return join()
-    speed = throughput(summary.commits, record.started, record.finished if record.state == "finished" else None)
+    speed = throughput(summary.commits, record)
     return el(
         "section",
         el("h2", "Speed and certainty", id="work-title"),
@@ -292,6 +297,7 @@ def configuration(record: RunRecord, output: str) -> Html:
         "reason": record.reason,
         "started": f"{record.started:%Y-%m-%d %H:%M:%S} UTC",
         "finished": f"{record.finished:%Y-%m-%d %H:%M:%S} UTC" if record.finished else None,
+        "attempts": len(record.attempts) or None,
         "images planned": record.images,
         "shards": record.shards,
         "recipe": record.recipe,

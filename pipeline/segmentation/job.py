@@ -24,8 +24,9 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
-from pipeline.outputs.results import RunTally, committed_shards, finish_tables
+from pipeline.outputs.results import RunTally, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
+from pipeline.outputs.standing import begin_attempt, count_committed, end_attempt
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.options import SegmentJob
@@ -193,7 +194,6 @@ class _Driver:
             started=datetime.now(UTC),
             version=version("fcn-pipeline"),
         )
-        runs.write_record(self._output, record)
         return record, manifest
 
     def _history(self) -> History:
@@ -219,36 +219,34 @@ class _Driver:
     def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> None:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
-        if record.state != "running":
-            record = record.model_copy(update={"state": "running", "reason": None})
-            runs.write_record(self._output, record)
+        record, self._seen = begin_attempt(self._output, record)
+        runs.write_record(self._output, record)
 
-        def close(state: runs.RunState, reason: str | None, counts: Counts) -> None:
-            changes = {"state": state, "reason": reason, "counts": counts, "finished": datetime.now(UTC)}
-            seconds = record.seconds + time.monotonic() - started
-            closed = record.model_copy(update=changes | {"seconds": seconds})
+        def close(state: runs.RunState, reason: str | None = None) -> None:
+            closed = end_attempt(record, self._seen, time.monotonic() - started, state, reason)
             self._finished.append(closed)
             runs.write_record(self._output, closed)
 
         meter = Meter(record.run_id, manifest.images, manifest.shards, self._observer)
-        self._seen = RunTally()
+        meter.start(record.counts, len(self._seen.shards))
         try:
             if not self._run_shards(record, manifest, resolved, meter):
                 self._check_stop()
                 raise _Stopped(self._aborted or "")
             self._observer.phase("writing tables")
             labels = self._inputs.bundle.labels
-            totals = finish_tables(
-                self._output, record.run_id, labels.names, record.model_id, record.params_id, self._seen
-            )
+            finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id, self._seen)
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
             if not self._lease.lost:
                 stopped = not isinstance(error, Exception) or isinstance(error, _Stopped)
                 with contextlib.suppress(StorageError):
-                    close("interrupted" if stopped else "failed", str(error) or "stopped on request", meter.counts)
+                    # Also what actors committed without being heard.
+                    count_committed(self._output, record.run_id, self._seen)
+                with contextlib.suppress(StorageError):
+                    close("interrupted" if stopped else "failed", str(error) or "stopped on request")
             raise
-        close("finished", None, Counts(images=manifest.images, ok=totals.ok, errors=totals.errors))
+        close("finished")
         if not self._job.no_report:
             self._write_report(record.run_id)
 
@@ -261,10 +259,9 @@ class _Driver:
             self._observer.note(f"the report of run {run_id} could not be made ({error}); `fcn report` tries again")
 
     def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
-        committed = committed_shards(self._output, record.run_id)
+        committed = set(self._seen.shards)
         shards = read_shards(self._output, record.run_id, manifest, but=committed)
         first = next(shards, None)
-        meter.start(len(committed))
         if first is None:
             return True
         self._observer.phase("starting Ray")
@@ -300,7 +297,8 @@ class _Driver:
     def _shard_done(self, meter: Meter, outcome: ShardOutcome) -> None:
         meter.shard_done(outcome)
         self._seen.add(outcome.shard, outcome.tally)
-        counts, limit = meter.counts, self._job.abort_error_rate
+        # Of this attempt alone: what made an earlier one end may be mended.
+        counts, limit = meter.here, self._job.abort_error_rate
         if counts.images >= ABORT_AFTER_IMAGES and counts.error_rate > limit:
             share = f"more than abort_error_rate {limit:.1%} allows"
             self._aborted = f"{counts.failed} of the first {counts.images} images failed, {share}"

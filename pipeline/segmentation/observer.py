@@ -51,29 +51,34 @@ class Meter:
         self._shards = shards
         self._observer = observer
         self._shards_done = 0
-        self._before = 0
+        self._before = Counts()
         self._marks: deque[tuple[float, int]] = deque()
         self._recorder = Recorder(kind)
         self._recorded_at = float("-inf")
         self._begun = False
-        self.counts = Counts()  # of the shards committed by this call
+        self.here = Counts()
+        """The shards committed by this attempt."""
 
-    def start(self, committed: int) -> None:
-        """Shards committed by an earlier attempt count as done, but not towards the speed of this one."""
-        self._shards_done = committed
-        self._before = min(self._images, -(-self._images * committed // self._shards))
+    @property
+    def counts(self) -> Counts:
+        """All committed shards of the run."""
+        return self._before + self.here
+
+    def start(self, committed: Counts, shards: int) -> None:
+        """Shards committed by earlier attempts count as done, but not towards the speed of this one."""
+        self._shards_done = shards
+        self._before = committed
 
     def shard_done(self, outcome: ShardOutcome) -> None:
         self._shards_done += 1
-        self.counts += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
-        done = min(self._images, self._before + self.counts.images)
+        self.here += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
         self._count(outcome)
-        self._observer.shard(self._run_id, outcome, done, self._images)
+        self._observer.shard(self._run_id, outcome, self.counts.images, self._images)
 
     def update(self, pool: PoolProgress) -> Progress:
         now = time.monotonic()
-        here = self.counts.images + pool.images_in_flight
-        done = min(self._images, self._before + here)
+        here = self.here.images + pool.images_in_flight
+        done = self._before.images + here
         # The clock starts with the first actor: waiting for machines says nothing about their speed.
         if pool.ready and (not self._marks or now - self._marks[-1][0] >= 1.0):
             self._marks.append((now, here))
@@ -95,7 +100,7 @@ class Meter:
             retries=pool.retries,
             updated=datetime.now(UTC),
         )
-        if now - self._recorded_at >= RECORD_SECONDS:
+        if now - self._recorded_at >= RECORD_SECONDS or self._shards_done == self._shards:
             self._recorded_at = now
             self._record(progress, pool)
         self._observer.progress(progress)

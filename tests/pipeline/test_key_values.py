@@ -58,7 +58,7 @@ def test_a_shard_is_one_line_with_run_shard_attempt_and_stages() -> None:
         "fetch_s": "1.250",
         "predict_s": "0.0123",
         "done": "64/640",
-        "images_per_s": "0.0",
+        "current_images_per_s": "0.0",
     }
     assert example["key"] == OUTCOME.examples[0].key
     assert example["message"] == OUTCOME.examples[0].message

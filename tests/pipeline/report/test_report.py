@@ -12,7 +12,8 @@ from PIL import Image
 
 from fcn_core import LabelSet, ModelBundle, preset
 from pipeline.cli.app import run as fcn
-from pipeline.report.changes import compare, earlier_run
+from pipeline.outputs.runs import Attempt, RunRecord, RunState
+from pipeline.report.changes import compare, earlier_runs
 from pipeline.report.make import make_report, report_key, write_report
 from pipeline.report.samples import RandomRows
 from pipeline.report.summary import Commit, Summary, summarize
@@ -22,7 +23,7 @@ from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
 from tests.commands import refused
-from tests.reports import Outcome, labelled_run
+from tests.reports import SETTINGS, Outcome, labelled_run
 from tests.samples import encode, fill, jpeg
 
 LABELS = preset("camvid")
@@ -164,10 +165,9 @@ def test_a_run_of_another_recipe_is_compared_photo_by_photo(places: tuple[Store,
     source.put("c.jpg", jpeg(60, 40, seed=77))  # a new photo under the old name: not the same image
     new: dict[str, Outcome] = {"a.jpg": half, "b.jpg": half, "c.jpg": half, "new.jpg": half}
     record = labelled_run(output, source, new, LABELS, run_id="20261122T000000Z-0001")
-    assert earlier_run(output, before) is None
-    found = earlier_run(output, record)
-    assert found is not None
-    assert found.run_id == before.run_id
+    assert earlier_runs(output, before) == []
+    found = earlier_runs(output, record)
+    assert [run.run_id for run in found] == [before.run_id]
     sample = summary_of(output, record.run_id).sample
     changes = compare(output, found, sample, 4, 8)
     assert changes.compared == 2
@@ -187,8 +187,7 @@ def test_recipes_with_other_label_sets_are_compared_by_name(places: tuple[Store,
     )
     # The same halves in camvid's indices: sky is 0 and road is 3.
     record = labelled_run(output, source, {"a.jpg": stripes(60, 40, (3, 0))}, LABELS, run_id="20261122T000000Z-0001")
-    before = earlier_run(output, record)
-    assert before is not None
+    before = earlier_runs(output, record)
     changes = compare(output, before, summary_of(output, record.run_id).sample, 1, 8)
     assert (changes.compared, changes.mean, changes.most) == (1, 0.0, ())
 
@@ -206,7 +205,34 @@ def test_a_run_of_the_same_recipe_or_another_source_is_not_compared_with(places:
         params_id="1" * 16,
         job={"source": "elsewhere"},
     )
-    assert earlier_run(output, labelled_run(output, source, outcomes, LABELS)) is None
+    assert earlier_runs(output, labelled_run(output, source, outcomes, LABELS)) == []
+
+
+def test_an_incremental_run_before_hides_no_image_from_the_comparison(places: tuple[Store, Store]) -> None:
+    source, output = places
+    keys = [f"{index:02d}.jpg" for index in range(12)]
+    photos(source, keys)
+    rng = np.random.default_rng(0)
+    old = {key: rng.integers(0, 4, (8, 8), np.uint8) for key in keys}
+    labelled_run(output, source, old, LABELS, run_id="20261120T000000Z-0001", params_id="1" * 16)
+    newer = {key: rng.integers(0, 4, (8, 8), np.uint8) for key in keys[:2]}
+    labelled_run(output, source, newer, LABELS, run_id="20261121T000000Z-0001", params_id="1" * 16)
+    now = {key: rng.integers(2, 6, (8, 8), np.uint8) for key in keys}
+    record = labelled_run(output, source, now, LABELS, run_id="20261122T000000Z-0001")
+    sample = summarize(output, record.run_id, shown=8, sampled=20).sample
+    changes = compare(output, earlier_runs(output, record), sample, 12, 8)
+    current = {**old, **newer}
+    each = [
+        np.abs(np.bincount(current[key].ravel(), minlength=11) - np.bincount(now[key].ravel(), minlength=11)).sum()
+        / 2 / now[key].size
+        for key in keys
+    ]  # fmt: skip
+    assert (changes.looked_at, changes.compared) == (12, 12)
+    assert changes.mean == pytest.approx(np.mean(each))
+    assert (
+        "12 of 12 images had a mask then and have the same bytes now"
+        in Elements(make_report(output, record.run_id)).text
+    )
 
 
 def test_the_page_is_one_file_that_names_nothing_outside(places: tuple[Store, Store]) -> None:
@@ -343,17 +369,38 @@ def commit(seconds: float, images: int = 10) -> Commit:
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
 
-def test_throughput_adds_up_to_the_images() -> None:
-    found = throughput([commit(second) for second in range(10, 1010, 10)], START, START + timedelta(seconds=1001))
+def run_of(*attempts: tuple[float, float], state: RunState = "finished") -> RunRecord:
+    """A record whose attempts began and ended so many seconds after START."""
+    ends = [(START + timedelta(seconds=begin), START + timedelta(seconds=end)) for begin, end in attempts]
+    return RunRecord(
+        run_id="r", state=state, job={}, job_digest="", model_id="", params_id="", recipe="", settings=SETTINGS,
+        images=0, shards=0, started=START, finished=ends[-1][1], version="0",
+        attempts=tuple(Attempt(started=begin, finished=end) for begin, end in ends),
+        seconds=sum(end - begin for begin, end in attempts),
+    )  # fmt: skip
+
+
+def test_throughput_adds_up_to_the_images_over_the_time_that_the_run_took() -> None:
+    found = throughput([commit(second) for second in range(10, 1010, 10)], run_of((0, 1000)))
     assert isinstance(found, Throughput)
     assert found.paused == ()
     assert sum(found.rates) * found.step == pytest.approx(1000)
     assert found.rates == pytest.approx([1.0] * len(found.rates))
 
 
-def test_a_night_between_stop_and_resumption_is_a_pause_and_no_slow_work() -> None:
+def test_the_chart_of_a_resumed_run_is_as_long_as_its_attempts_together() -> None:
+    commits = [commit(second) for second in (4, 8, 12)] + [commit(second) for second in (104, 110)]
+    found = throughput(commits, run_of((0, 14), (100, 110)))
+    assert isinstance(found, Throughput)
+    assert found.step * len(found.rates) == pytest.approx(24)
+    assert sum(found.rates) * found.step == pytest.approx(50)
+    assert found.paused == ((pytest.approx(14), pytest.approx(86)),)
+
+
+def test_a_night_without_a_commit_is_a_pause_in_a_run_of_0_1_which_has_no_attempts() -> None:
     commits = [commit(second) for second in range(10, 510, 10)] + [commit(36_000 + at) for at in range(0, 500, 10)]
-    found = throughput(commits, START, None)
+    record = run_of((0, 1), state="interrupted").model_copy(update={"attempts": ()})
+    found = throughput(commits, record)
     assert isinstance(found, Throughput)
     ((at, length),) = found.paused
     assert (at, length) == (pytest.approx(500), pytest.approx(35_500))
@@ -362,7 +409,7 @@ def test_a_night_between_stop_and_resumption_is_a_pause_and_no_slow_work() -> No
 
 def test_dates_of_copied_files_are_not_taken_for_the_runs() -> None:
     commits = [commit(86_400 + second) for second in range(0, 100, 10)]
-    assert "copied" in str(throughput(commits, START, START + timedelta(hours=1)))
+    assert "copied" in str(throughput(commits, run_of((0, 3600))))
 
 
 def test_a_run_makes_its_report_and_says_where(
