@@ -13,18 +13,23 @@ from fcn_core.train_config import TrainConfig
 def make_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over up to four groups: backbone or not, weights (decayed) or biases (not).
 
-    A backbone whose rate factor is 0 is frozen: its gradients are not even computed.
+    A backbone whose rate factor is 0 is frozen, and so are the transposed convolutions where the config says so: their
+    gradients are not even computed.
     """
+    if config.freeze_upsampling:
+        for layer in model.modules():
+            if isinstance(layer, nn.ConvTranspose2d):
+                layer.requires_grad_(False)
     backbone = {id(parameter) for parameter in model.backbone_parameters()}
     groups: list[dict[str, Any]] = []
     for in_backbone in (True, False):
-        for is_bias in (False, True):
+        for as_bias in (False, True):
             members = [
                 parameter
-                for parameter in model.parameters()
+                for name, parameter in model.named_parameters()
                 if parameter.requires_grad
                 and (id(parameter) in backbone) == in_backbone
-                and (parameter.ndim <= 1) == is_bias
+                and _trains_as_bias(name, parameter, config) == as_bias
             ]
             factor = config.backbone_rate_factor if in_backbone else 1.0
             if factor == 0:
@@ -34,13 +39,17 @@ def make_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer
                 groups.append(
                     {
                         "params": members,
-                        "weight_decay": 0.0 if is_bias else config.weight_decay,
-                        "rate_factor": factor * (config.bias_rate_factor if is_bias else 1.0),
+                        "weight_decay": 0.0 if as_bias else config.weight_decay,
+                        "rate_factor": factor * (config.bias_rate_factor if as_bias else 1.0),
                     }
                 )
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+
+
+def _trains_as_bias(name: str, parameter: nn.Parameter, config: TrainConfig) -> bool:
+    return parameter.ndim <= 1 and (name.startswith("score_") or not config.biases_as_weights)
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

@@ -116,14 +116,16 @@ class Trainer:
         if self.progress >= 1:
             return
         network = self._network()
-        shares = Shares(self.step, self.steps, self.config.batch_size, self.rank, self.world, self.config.accumulate)
+        mine = len(range(self.rank, self.config.batch_size, self.world))
+        per_step = min(self.config.accumulate, mine)
+        shares = Shares(self.step, self.steps, self.config.batch_size, self.rank, self.world, per_step)
         pinned = self.device.type == "cuda"
         batches = load_batches(self._stream, shares, self.config.workers, pin_memory=pinned)
         seconds_before, steps_before = self.seconds, self.step
         while self.progress < 1:
             started = time.perf_counter()
             self.model.train()
-            parts = list(islice(batches, self.config.accumulate))
+            parts = list(islice(batches, per_step))
             rate = learning_rate(self.config, self.step, self.progress)
             set_learning_rate(self.optimizer, rate)
             loss = self._train_step(network, parts)
@@ -194,9 +196,8 @@ class Trainer:
 
     def _train_step(self, network: nn.Module, parts: list[Batch]) -> float:
         """One optimiser step over all parts of all workers; its loss, 0 without a labelled pixel."""
-        labelled = self._sum_of_all([self._pixel_weight(part.masks) for part in parts])
         # DistributedDataParallel divides the sum of all workers' gradients by their number.
-        scale = self.world / (labelled or 1.0) if self.config.loss == "mean" else float(self.world)
+        scale = self.world / self._divisor(parts)
         losses = []
         with torch.random.fork_rng(devices=_rng_devices(self.device)):
             torch.manual_seed(mixed_seed(self.config.seed, self.step, 1 + self.rank))
@@ -224,8 +225,24 @@ class Trainer:
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             logits = network(inputs)
         weights = None if self._class_weights is None else self._class_weights.to(self.device)
-        total, _ = pixel_cross_entropy(logits, target, self.dataset.labels.ignore_index, weights)
-        return total
+        ignore_index = self.dataset.labels.ignore_index
+        if self.config.loss != "image_mean":
+            return pixel_cross_entropy(logits, target, ignore_index, weights)[0]
+        each = zip(logits.split(1), target.split(1), part.masks, strict=True)
+        return torch.stack(
+            [
+                pixel_cross_entropy(*pair, ignore_index, weights)[0] / (self._pixel_weight(mask) or 1)
+                for *pair, mask in each
+            ]
+        ).sum()
+
+    def _divisor(self, parts: list[Batch]) -> float:
+        """What the sum over all parts of all workers is divided by."""
+        if self.config.loss == "sum":
+            return 1.0
+        if self.config.loss == "image_mean":
+            return float(self.config.batch_size)
+        return self._sum_of_all([self._pixel_weight(part.masks) for part in parts]) or 1.0
 
     def _pixel_weight(self, masks: Tensor) -> float:
         """What the labelled pixels of masks count together: their number, or the sum of their class weights."""
@@ -289,10 +306,9 @@ def _check(model: Network, dataset: Dataset, config: TrainConfig, world: int) ->
         raise DataError(
             f"there are {len(config.class_weights)} class_weights for {classes} classes: give one for each class"
         )
-    if config.batch_size < world * config.accumulate:
+    if config.batch_size < world:
         raise DataError(
-            f"a batch_size of {config.batch_size} cannot be shared by {world} workers in {config.accumulate} parts "
-            f"each: make it {world * config.accumulate} or more"
+            f"a batch_size of {config.batch_size} cannot be shared by {world} workers: make it {world} or more"
         )
 
 

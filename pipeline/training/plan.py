@@ -55,11 +55,10 @@ def check_inputs(job: TrainJob) -> TrainInputs:
     val_set = open_dataset(job, job.val_split) if job.val_split else None
     for stage in job.stages(job.arch or "fcn8s"):
         config = job.train_config(stage)
-        least = job.workers[1] * config.accumulate
+        least = job.workers[1]
         if config.batch_size < least:
-            parts = f" in {config.accumulate} parts each" if config.accumulate > 1 else ""
             raise InputError(
-                f"a batch_size of {config.batch_size} cannot be shared by {job.workers[1]} workers{parts}; "
+                f"a batch_size of {config.batch_size} cannot be shared by {least} workers; "
                 f"give --train.batch-size {least} or more, or fewer --workers"
             )
     return TrainInputs(output, train_set, val_set)
@@ -73,6 +72,7 @@ def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
     labels = inputs.train_set.labels
     opened = None if job.model is None or _is_weight_file(job.model) else open_model(job.model, job.registry)
     arch = job.arch or (opened.bundle.architecture.arch if opened else "fcn8s")
+    _check_recipe(job, arch)
     first = job.stages(arch)[0]
     if opened is not None:
         start, notes = _from_bundle(job, opened, labels, first)
@@ -94,6 +94,15 @@ def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
         version=version("fcn-pipeline"),
     )
     return run, start
+
+
+def _check_recipe(job: TrainJob, arch: ArchName) -> None:
+    """Raise InputError unless the job's recipe is one for the network, which only the start model may have named."""
+    try:
+        for stage in job.stages(arch):
+            job.train_config(stage)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def check_same(job: TrainJob, inputs: TrainInputs, run: TrainRun) -> None:

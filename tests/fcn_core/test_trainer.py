@@ -14,6 +14,7 @@ from fcn_core.predict import Predictor
 from fcn_core.settings import resolve_settings
 from fcn_core.train_config import TrainConfig, recipe
 from fcn_core.trainer import StepReport, Trainer
+from fcn_core.transforms import Augmentation
 from tests.fcn_core.training import LABELS, TINY, config, fresh_model, halves
 
 
@@ -187,6 +188,58 @@ def test_parts_of_a_step_make_the_step_of_the_whole():
         for count in (1, 3)
     )
     assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_step_has_at_most_as_many_parts_as_examples():
+    many, one_each = (
+        losses_of(Trainer(fresh_model(), halves(), config(steps=3, batch_size=2, accumulate=count)))
+        for count in (20, 2)
+    )
+    assert many == one_each
+
+
+def test_with_image_mean_every_image_counts_the_same_however_much_of_it_is_labelled():
+    """As Caffe's normalised loss does with one image a batch and iter_size 2."""
+    first, second = (halves(2)[index] for index in range(2))
+    mask = second.mask.copy()
+    mask[4:] = 255
+    sparse = Example(second.name, second.image, mask)
+    whole = {"augmentation": Augmentation.none(), "steps": 1, "batch_size": 2, "warmup_steps": 0}
+    still = TINY.model_copy(update={"dropout": 0.0})
+
+    def trained(examples, **changes):
+        trainer = Trainer(fresh_model(still), InMemory(examples, LABELS), config(**(whole | changes)))
+        with torch.no_grad():
+            trainer.model.score_fr.bias.copy_(torch.tensor([0.5, -0.5]))
+        (loss,) = losses_of(trainer)
+        return loss
+
+    alone = [trained([example], batch_size=1) for example in (first, sparse)]
+    assert alone[0] != pytest.approx(alone[1], rel=0.05), "else this shows nothing"
+    for parts in (1, 2):
+        together = trained([first, sparse], loss="image_mean", accumulate=parts)
+        assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
+def test_an_image_without_a_labelled_pixel_adds_nothing_to_the_mean_of_images():
+    example = halves(1)[0]
+    void = Example("void", example.image, np.full_like(example.mask, 255))
+    setting = config(
+        loss="image_mean", augmentation=Augmentation.none(), steps=1, batch_size=2, accumulate=2, warmup_steps=0
+    )
+    assert losses_of(Trainer(fresh_model(), InMemory([example, void], LABELS), setting)) == pytest.approx(
+        [np.log(2) / 2], rel=1e-3
+    )
+
+
+def test_frozen_upsampling_stays_what_it_was():
+    setting = config(steps=3, freeze_upsampling=True)
+    model = fresh_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Trainer(model, halves(), setting).fit()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert "score_fr.weight" in changed
+    assert not changed & {"upscore2.weight", "upscore_pool4.weight"}
 
 
 def test_channels_last_weights_take_the_textbook_step():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fcn_core.train_config import PAPER_RATES, TrainConfig, recipe
+from fcn_core.train_config import TrainConfig, recipe
 from pipeline.training.options import TrainJob, merged, optional
 from tests.commands import refused
 
@@ -60,12 +60,10 @@ def test_the_paper_trains_in_stages_each_at_its_own_rate() -> None:
     paper = job(recipe="paper", arch="fcn8s")
     stages = paper.stages("fcn8s")
     assert stages == ("fcn32s", "fcn16s", "fcn8s")
-    assert [paper.train_config(arch).learning_rate for arch in stages] == [
-        PAPER_RATES[stride] for stride in (32, 16, 8)
-    ]
+    assert [paper.train_config(arch).learning_rate for arch in stages] == [1e-10, 1e-12, 1e-14]
     assert job(recipe="paper", staged=False).stages("fcn8s") == ("fcn8s",)
     assert job(staged=True).stages("fcn16s_padded") == ("fcn32s_padded", "fcn16s_padded")
-    assert job(recipe="paper").stages("tv_fcn") == ("tv_fcn",)
+    assert job(recipe="paper", arch="fcn8s_atonce_padded").stages("fcn8s_atonce_padded") == ("fcn8s_atonce_padded",)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +74,7 @@ def test_the_paper_trains_in_stages_each_at_its_own_rate() -> None:
         ({"train": {"device": "cuda"}}, "device"),
         ({"train": {"rate": 1}}, "rate"),
         ({"staged": True, "arch": "tv_fcn"}, "tv_fcn is not trained in stages"),
+        ({"recipe": "paper", "arch": "tv_fcn"}, "tv_fcn is not one of them"),
         ({"name": "../elsewhere"}, "name"),
         ({"name": ""}, "name"),
         ({"nccl": {"LD_PRELOAD": "x"}}, "LD_PRELOAD is no variable of NCCL's"),

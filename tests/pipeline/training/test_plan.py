@@ -151,8 +151,8 @@ def test_a_weight_file_in_a_bucket_is_fetched(place: Path, tmp_path: Path, bucke
         ({"model": "{place}/none.pth"}, "none.pth"),
         ({"model": "{saved}", "backbone": "resnet50"}, "does not fit fcn8s on resnet50"),
         ({"workers": 4, "train": {"batch_size": 2}}, "batch_size of 2 cannot be shared by 4 workers"),
-        ({"train": {"accumulate": 8}}, "batch_size of 4 cannot be shared by 1 workers in 8 parts"),
         ({"arch": "tv_fcn", "backbone": "vgg16"}, "resnet50 or resnet101"),
+        ({"arch": "tv_fcn", "recipe": "paper"}, "tv_fcn is not one of them"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence_and_nothing_is_done(
@@ -182,6 +182,12 @@ def test_what_cannot_be_trained_is_one_sentence_and_nothing_is_done(
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(wanted))
     assert re.search(said, refused(capsys, "train", tmp_path / "job.yaml"))
     assert not list(tmp_path.glob("runs/bad/job.json"))
+
+
+def test_a_start_model_of_torchvisions_network_has_no_paper_recipe(place: Path, tmp_path: Path) -> None:
+    ModelBundle.new(Architecture(arch="tv_fcn", num_classes=3), LABELS).save(tmp_path / "tv")
+    with pytest.raises(InputError, match="tv_fcn is not one of them"):
+        begin(place, model=str(tmp_path / "tv"), recipe="paper", width=None, head_width=None)
 
 
 @pytest.mark.parametrize(
