@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ExportError,
         FcnError,
         LabelError,
+        PredictionError,
         WeightsError,
     )
     from fcn_core.evaluation import evaluate
@@ -63,6 +64,7 @@ __all__ = [
     "Normalization",
     "Outputs",
     "Pairs",
+    "PredictionError",
     "Predictor",
     "PredictorSettings",
     "Scores",
@@ -96,6 +98,7 @@ _MODULE_OF = {
         "ExportError",
         "FcnError",
         "LabelError",
+        "PredictionError",
         "WeightsError",
     ),
     "fcn_core.evaluation": ("evaluate",),

@@ -8,6 +8,7 @@ two more files, and an id of its own.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -208,7 +209,8 @@ class ModelBundle:
     def from_files(cls, files: Mapping[str, bytes], source: str = "model bundle") -> "ModelBundle":
         """The bundle with these files, fully verified. `source` is what error messages call it.
 
-        Raises BundleError for a missing or damaged file, or one from another version of the format.
+        Raises BundleError for a missing or damaged file, one from another version of the format, or weights that are
+        not finite.
         """
         if MODEL_FILE not in files:
             raise _missing(source, MODEL_FILE, (WEIGHTS_FILE,))
@@ -245,6 +247,7 @@ class ModelBundle:
             )
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from error
+        check_finite(state, source)
         bundle.__dict__["weights_sha256"] = digest  # known: spare serialising the weights again
         return bundle
 
@@ -391,6 +394,25 @@ def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> Non
             f"the weights do not fit the architecture {architecture.arch}/{architecture.backbone}: tensors"
             f" {'; '.join(problems)}; save the network that belongs to these weights"
         )
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise BundleError, naming them, if any of the weights are NaN or infinite: such a network sees one class
+    everywhere. `source` is what the message calls the model."""
+    bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise BundleError(
+            f"{source}: weights that are NaN or infinite: {', '.join(bad[:3])}{more}; use an earlier checkpoint, or"
+            " train again with a lower learning rate"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # In one pass and without a copy: a NaN is both the least and the greatest.
+    return all(math.isfinite(value) for value in torch.aminmax(tensor))
 
 
 def _stored_model_id(directory: Path) -> str | None:

@@ -28,6 +28,10 @@ class DeviceError(FcnError):
     """A device or precision that was asked for and is not there."""
 
 
+class PredictionError(FcnError, RuntimeError):
+    """A network's scores of an image that are not finite numbers, so that they name no class."""
+
+
 class ExportError(FcnError):
     """A model that cannot be written in another program's format."""
 

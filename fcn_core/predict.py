@@ -10,7 +10,7 @@ device, while it is still busy with the last ones.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.engines.engine import Engine, Image
 from fcn_core.engines.openvino_engine import INSTALL, OpenVINOEngine
 from fcn_core.engines.torch_engine import TorchEngine
-from fcn_core.errors import DataError, DeviceError
+from fcn_core.errors import DataError, DeviceError, PredictionError
 from fcn_core.labels import LabelSet, Mask
 from fcn_core.render import colorize, overlay
 from fcn_core.settings import PredictorSettings, require_settings, resolve_settings
@@ -77,6 +77,8 @@ class _Answer:
     mask: Tensor
     areas: Tensor
     confidence: Tensor
+    finite: Tensor
+    """bool: whether all scores are numbers that can be compared."""
     probabilities: Tensor | None
 
 
@@ -94,9 +96,18 @@ class Launched:
             self.arrived.record(torch.cuda.current_stream(device))
 
     def result(self) -> list[Segmentation]:
-        """The segmentations, in the images' order, as soon as the device is done with them. From any thread."""
+        """The segmentations, in the images' order, as soon as the device is done with them. From any thread.
+
+        Raises PredictionError if the scores of an image are not finite.
+        """
         if self.arrived is not None:
             self.arrived.synchronize()
+        for index, answer in enumerate(self._answers):
+            if not answer.finite:
+                raise PredictionError(
+                    f"the scores of image {index} are not all finite numbers, so they name no class; use precision"
+                    " float32, or look at the model's weights"
+                )
         return [self._segmentation(answer) for answer in self._answers]
 
     def _segmentation(self, answer: _Answer) -> Segmentation:
@@ -141,7 +152,8 @@ class Predictor:
         self._network = self._torch.network
         self._in_flight: deque[torch.cuda.Event] = deque()
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
-        self.predict([np.zeros((64, 64, 3), np.uint8)])
+        with suppress(PredictionError):  # that says something about one image; each is told for itself
+            self.predict([np.zeros((64, 64, 3), np.uint8)])
 
     def predict(
         self,
@@ -155,7 +167,8 @@ class Predictor:
         larger) versions: the scores are upsampled that much further, so that edges stay smooth. No overlays then.
 
         A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
-        DataError, before any work, if one is something else; DeviceError if not even one image fits.
+        DataError, before any work, if one is something else; DeviceError if not even one image fits; PredictionError if
+        the scores of one are not finite (weights that overflow in this precision).
         """
         return self.launch(images, outputs, sizes).result()
 
@@ -235,7 +248,9 @@ class Predictor:
             cells = scores[index, :, : own.rows.cells, : own.columns.cells]
             probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
             mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
-            answers.append(_Answer(image, mask, area, confidence, probabilities))
+            # Those of the padding, too: pixels at the border are interpolated from them.
+            finite = _to_here(torch.isfinite(scores[index]).all())
+            answers.append(_Answer(image, mask, area, confidence, finite, probabilities))
         return answers
 
     def _algorithms(self) -> AbstractContextManager[None]:

@@ -228,13 +228,13 @@ class Trainer:
         ignore_index = self.dataset.labels.ignore_index
         if self.config.loss != "image_mean":
             return pixel_cross_entropy(logits, target, ignore_index, weights)[0]
-        each = zip(logits.split(1), target.split(1), part.masks, strict=True)
-        return torch.stack(
-            [
-                pixel_cross_entropy(*pair, ignore_index, weights)[0] / (self._pixel_weight(mask) or 1)
-                for *pair, mask in each
-            ]
-        ).sum()
+        losses = []
+        for image_logits, image_target, mask in zip(
+            torch.split(logits, 1), torch.split(target, 1), part.masks, strict=True
+        ):
+            total, _ = pixel_cross_entropy(image_logits, image_target, ignore_index, weights)
+            losses.append(total / (self._pixel_weight(mask) or 1.0))
+        return torch.stack(losses).sum()
 
     def _divisor(self, parts: list[Batch]) -> float:
         """What the sum over all parts of all workers is divided by."""

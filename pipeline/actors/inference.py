@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core import ModelBundle, Predictor, PredictorSettings, Segmentation
+from fcn_core import ModelBundle, PredictionError, Predictor, PredictorSettings, Segmentation
 from pipeline.actors.ranked import RankedThread
 from pipeline.actors.stages import StageClock
 from pipeline.codec.images import Decoded
@@ -138,6 +138,9 @@ class _Asked:
     def _alone(self, image: Decoded) -> Segmentation | ImageError:
         try:
             return self._wait(self._submit([image]))[0]
+        except PredictionError as error:
+            # The device did what it was told.
+            return ImageError("prediction_failed", f"The network gave no mask: {_first_line(error)}.")
         except (RuntimeError, MemoryError) as error:
             # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
             try:

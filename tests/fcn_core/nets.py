@@ -49,6 +49,15 @@ def small_bundle(
     return ModelBundle.from_model(small_net(arch, upsampling, seed, backbone=backbone), LABELS)
 
 
+def overflowing_bundle(sign: int = 1) -> ModelBundle:
+    """Finite weights whose scores of class 0 are infinite, of either sign, in float32 and bfloat16."""
+    model = small_net()
+    with torch.no_grad():
+        for name in ("score_fr", "score_pool4", "score_pool3"):
+            model.get_parameter(f"{name}.bias")[0] = sign * 3e38
+    return ModelBundle.from_model(model, LABELS)
+
+
 def photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Smooth shapes with edges and some noise: more like a photo than noise alone."""
     rng = np.random.default_rng(seed)

@@ -246,3 +246,15 @@ def test_normalisation_leaves_its_input_alone() -> None:
 def test_impossible_normalisations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Normalization.model_validate(wrong)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float, dtype: torch.dtype) -> None:
+    bundle = small_bundle()
+    state = {name: tensor.clone() for name, tensor in bundle.state.items()}
+    state["fc7.weight"] = state["fc7.weight"].to(dtype)
+    state["fc7.weight"].view(-1)[-1] = value
+    files = replace(bundle, state=state).to_files()
+    with pytest.raises(BundleError, match=r"the model: weights that are NaN or infinite: fc7\.weight; use an earlier"):
+        ModelBundle.from_files(files, "the model")

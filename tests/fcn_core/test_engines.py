@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from fcn_core.engines import openvino_engine
-from fcn_core.errors import DeviceError
+from fcn_core.errors import DeviceError, PredictionError
 from fcn_core.predict import Outputs, Predictor
 from fcn_core.settings import PredictorSettings, has_bfloat16, resolve_settings
-from tests.fcn_core.nets import photo, small_bundle
+from tests.fcn_core.nets import overflowing_bundle, photo, small_bundle
 from tests.processes import memory_of
 from tests.requires import requires
 
@@ -35,6 +35,14 @@ def _keep_threads() -> Iterator[None]:
 
 def _settings(engine: str, **changes: Any) -> PredictorSettings:
     return resolve_settings(**{"device": "cpu", "precision": "float32", "engine": engine, **changes})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scores_that_overflow_are_an_error_and_never_a_mask(precision: str) -> None:
+    if precision not in openvino_engine.precisions():
+        pytest.skip("OpenVINO has no bfloat16 on this CPU")
+    with pytest.raises(PredictionError, match="not all finite"):
+        Predictor(overflowing_bundle(), _settings("openvino", precision=precision)).predict([photo(64, 64)])
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fcn_core import settings as settings_module
-from fcn_core.errors import DataError, DeviceError
+from fcn_core.errors import DataError, DeviceError, PredictionError
 from fcn_core.labels import indices_from_rgb
 from fcn_core.predict import Outputs, Predictor, run_halving
 from fcn_core.render import overlay
 from fcn_core.settings import PredictorSettings, resolve_settings
-from tests.fcn_core.nets import LABELS, photo, small_bundle
+from tests.fcn_core.nets import LABELS, overflowing_bundle, photo, small_bundle
 
 BUDGET = 1 << 17
 
@@ -312,6 +312,18 @@ def test_the_documented_example_runs(
     exec(compile(example, str(page), "exec"), {})
     assert "(40, 50)" in capsys.readouterr().out
     assert PIL.Image.open("overlay.png").size == (50, 40)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
+def test_scores_that_overflow_are_an_error_and_never_a_mask(precision: str, sign: int) -> None:
+    """Each weight is finite; the sum of the streams is not. Of -inf the softmax would still be a number."""
+    predictor = Predictor(overflowing_bundle(sign), _settings(precision=precision, batch_size=2))
+    launched = predictor.launch([photo(40, 48), photo(40, 48)])
+    with pytest.raises(PredictionError, match="the scores of image 0 are not all finite"):
+        launched.result()
+    with pytest.raises(PredictionError):
+        predictor.predict([photo(700, 520)])  # in tiles
 
 
 def test_no_images_give_no_results() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from fcn_core import ModelBundle, PredictorSettings, Segmentation, resolve_settings
+from fcn_core import ModelBundle, PredictionError, PredictorSettings, Segmentation, resolve_settings
 from pipeline.actors.inference import BATCHES_AHEAD, Image, ModelThread
 from pipeline.actors.stages import StageClock
 from pipeline.codec.images import Decoded
@@ -131,3 +131,16 @@ def test_a_device_that_fails_on_anything_is_no_images_fault(thread: ModelThread,
     model.is_dead = True
     with pytest.raises(WorkerBroken, match="the model stopped working in this process: no"):
         list(thread.predict_each([[1, 2]], image, lambda: False))
+
+
+def test_scores_that_are_not_finite_are_an_error_row_even_where_no_image_has_others(
+    model: Marking, thread: ModelThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overflowed:
+        def result(self) -> list[Segmentation]:
+            raise PredictionError("the scores of image 0 are not all finite numbers")
+
+    monkeypatch.setattr(model, "launch", lambda images, sizes=None: Overflowed())
+    ((_, found),) = thread.predict_each([[1, 2]], image, lambda: False)
+    assert masks(found) == ["prediction_failed"] * 2
+    assert "not all finite" in str(found[0])
