@@ -13,10 +13,10 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel
 
-from pipeline.cli.console import duration
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import refuse_relative
+from pipeline.numbers import duration, fixed
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
@@ -166,4 +166,4 @@ def link_to(output: str, key: str) -> str:
 
 def fraction(value: float | None, sign: str = "") -> str:
     """A score or a difference for a person, a dash where there is none."""
-    return "-" if value is None else f"{value:{sign}.4f}"
+    return "-" if value is None else fixed(value, sign=sign)

@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
 from pipeline.launch.jobs import LaunchStopped, segment_on
 from pipeline.launch.options import HERE, Here, Launch
+from pipeline.numbers import differing, differing_percent, fixed, percent
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
 from pipeline.segmentation.job import RunReport
@@ -87,9 +88,10 @@ def segment(
         return Cancelled(message=STOPPED)  # type: ignore[return-value]
     summary = publish(job, report)
     if report.too_many_errors:
+        failed, allowed = differing_percent(report.counts.error_rate, job.max_error_rate)
         raise TooManyErrors(
-            f"{report.counts.error_rate:.1%} of {report.counts.images} images failed, more than max_error_rate "
-            f"{job.max_error_rate:.1%} allows; see the errors artifact"
+            f"{failed} of {report.counts.images} images failed, more than max_error_rate {allowed} allows; see the "
+            "errors artifact"
         )
     if compare_limit is not None:
         check_shift(job, report, compare_limit)
@@ -130,7 +132,7 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
             [
                 {
                     "class": total.class_name,
-                    "pixel share": f"{total.fraction:.2%}",
+                    "pixel share": percent(total.fraction, 2),
                     "pixels": f"{total.pixels:,}",
                     "images": f"{total.images:,}",
                 }
@@ -160,29 +162,39 @@ def check_shift(job: SegmentJob, report: RunReport, limit: float) -> None:
     found = compare(output, finished[1].run_id, finished[0].run_id, masks=MASKS_TO_COMPARE)
     shift = found.shift
     text = (
-        f"the class areas of run {found.second.run_id} lie {shift.value:.4f} from those of {found.first.run_id} "
-        f"(95 % interval {shift.low:.4f} to {shift.high:.4f}; chance alone about {shift.chance:.4f})"
+        f"the class areas of run {found.second.run_id} lie {fixed(shift.value)} from those of {found.first.run_id} "
+        f"(95 % interval {fixed(shift.low)} to {fixed(shift.high)}; chance alone about {fixed(shift.chance)})"
     )
     get_run_logger().info("%s", text)
     create_table_artifact(
         [
-            {"class": change.class_name, "before": f"{change.before:.2%}", "after": f"{change.after:.2%}"}
-            for change in sorted(found.classes, key=lambda change: -abs(change.after - change.before))
+            {
+                "class": change.class_name,
+                "mean share before": percent(change.mean_share_before, 2),
+                "mean share after": percent(change.mean_share_after, 2),
+            }
+            for change in sorted(
+                found.classes, key=lambda change: -abs(change.mean_share_after - change.mean_share_before)
+            )
         ],
         key="shift",
         description=text,
     )
     if shift.value > limit:
-        raise TooMuchShift(f"{text}, more than compare_limit {limit} allows; `fcn compare` shows the images")
+        shifted, allowed = differing(shift.value, limit, fixed)
+        raise TooMuchShift(
+            f"{text}: {shifted} is more than compare_limit {allowed} allows; `fcn compare` shows the images"
+        )
 
 
 def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
     counts = summary.counts
+    failed, allowed = differing_percent(counts.error_rate, report.max_error_rate)
     lines = [
         f"# {counts.ok:,} images labelled" if report.runs else "# Nothing was new",
         "",
         f"- output: `{summary.output}`",
-        f"- failed: {counts.failed:,} ({counts.error_rate:.2%}; {report.max_error_rate:.2%} are allowed)",
+        f"- failed: {counts.failed:,} ({failed}; {allowed} are allowed)",
         f"- done already: {summary.already_done:,}",
     ]
     lines += [

@@ -61,7 +61,7 @@ def claim_folder(folder: Path, console: Console) -> None:
 def print_outcome(console: Console, folder: Path, report: "DemoReport", seconds: float) -> None:
     """Tables, places, and what to try next."""
     from flows.demo.report import class_table, refused_table
-    from pipeline.cli.console import duration
+    from pipeline.numbers import duration
 
     scores = report.findings.scores
     console.print(class_table(report.findings))

@@ -15,6 +15,7 @@ from fcn_core.labels import LabelSet, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.render import Tile, contact_sheet
 from pipeline.codec.images import decode
+from pipeline.numbers import percent
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals, read_current
 from pipeline.storage.store import Store, open_store
@@ -92,15 +93,15 @@ def examine(
 def class_table(findings: Findings) -> Table:
     """What each class covers, in truth and as found, and its IU; largest first."""
     table = Table()
-    for name in ("class", "pixels", "share", "true share", "images", "IU"):
+    for name in ("class", "pixels", "pixel share", "true pixel share", "images", "IU"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for total in sorted(findings.totals, key=lambda total: -total.pixels):
         iu = findings.scores.per_class_iu[total.class_id]
         table.add_row(
             total.class_name,
             f"{total.pixels:,}",
-            f"{total.fraction:.1%}",
-            f"{findings.true_shares[total.class_id]:.1%}",
+            percent(total.fraction, 1),
+            percent(findings.true_shares[total.class_id], 1),
             f"{total.images}",
             "-" if iu is None else f"{iu:.3f}",
         )
@@ -118,7 +119,7 @@ def refused_table(findings: Findings) -> Table:
 
 
 def draw_sheet(findings: Findings, source: Store, labels: LabelSet, title: str) -> Image.Image:
-    """The contact sheet: uploads first, then scenes from the most to the least certain, each with its overlay."""
+    """The contact sheet: uploads first, then scenes from the most to the least confident, each with its overlay."""
     tiles = []
     for item in _selection(findings.labelled):
         image = decode(source.get(item.key), _MAX_PIXELS).pixels

@@ -31,11 +31,11 @@ from flows.demo.steps import Step, Steps
 from flows.demo.training import train_demo_model
 from flows.environment import start_prefect
 from pipeline.actors import cluster
-from pipeline.cli.console import duration
 from pipeline.data.check import check_dataset
 from pipeline.data.options import DatasetOptions
 from pipeline.errors import PipelineError, StorageError
 from pipeline.models.load import open_model
+from pipeline.numbers import duration
 from pipeline.outputs import runs
 from pipeline.outputs.export import export_masks
 from pipeline.segmentation.options import SegmentJob

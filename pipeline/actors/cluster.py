@@ -26,6 +26,9 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.errors import InputError, PipelineError
 
+RESOURCE_UNITS = 10_000
+"""Ray counts CPUs and GPUs in so many parts of one."""
+
 MAX_CPUS_PER_ACTOR = 8
 """Beyond this many threads one image's convolutions gain little; more actors gain more."""
 
@@ -136,7 +139,20 @@ def nodes() -> list[NodeResources]:
 
 def count_fitting(found: list[NodeResources], cpus: float, gpus: float) -> int:
     """How many actors of `cpus` and `gpus` each these nodes could hold, were they idle."""
-    return sum(int(min(node.cpus // cpus, node.gpus // gpus if gpus else float("inf"))) for node in found)
+    return sum(actors_on(node.cpus, node.gpus, cpus, gpus) for node in found)
+
+
+def actors_on(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
+    """How many actors that take `cpus_each` and `gpus_each` a machine of `cpus` and `gpus` holds.
+
+    Counted in ten-thousandths, as Ray does: in floating point 1 // 0.2 is 4.
+    """
+    fits = [
+        round(have * RESOURCE_UNITS) // round(each * RESOURCE_UNITS)
+        for have, each in ((cpus, cpus_each), (gpus, gpus_each))
+        if round(each * RESOURCE_UNITS) > 0
+    ]
+    return min(fits, default=0)
 
 
 def draining_nodes() -> set[str]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from pipeline.cli.live_bar import LiveBar
 from pipeline.key_values import key_values
+from pipeline.numbers import differing_percent, duration, percent
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -156,9 +157,10 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     elif report.state == "interrupted":
         console.print("stopped; the same command resumes", markup=False)
     if report.too_many_errors and not report.aborted:
+        failed, allowed = differing_percent(report.counts.error_rate, report.max_error_rate)
         console.print(
-            f"[red]{report.counts.error_rate:.1%} of the images failed, more than --max-error-rate "
-            f"{report.max_error_rate:.1%} allows[/]; the rows with status=error in results say why"
+            f"[red]{failed} of the images failed, more than --max-error-rate {allowed} allows[/]; the rows with "
+            "status=error in results say why"
         )
 
 
@@ -189,7 +191,7 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
     for name, justify in (("class", "left"), ("pixels", "right"), ("pixel share", "right"), ("images", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for total in sorted(totals, key=lambda total: -total.pixels):
-        table.add_row(escape(total.class_name), f"{total.pixels:,}", f"{total.fraction:.1%}", f"{total.images:,}")
+        table.add_row(escape(total.class_name), f"{total.pixels:,}", percent(total.fraction, 1), f"{total.images:,}")
     return table
 
 
@@ -226,16 +228,6 @@ def describe_errors(counts: Counts) -> str:
         f"{reason} {count}" for reason, count in sorted(counts.errors.items(), key=lambda item: -item[1])
     )
     return f"{counts.failed} error{'s' if counts.failed > 1 else ''} ({reasons})"
-
-
-def duration(seconds: float) -> str:
-    """ "8 s", "3 min 20 s", "2 h 5 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def printable(text: str) -> str:

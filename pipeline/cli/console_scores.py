@@ -10,6 +10,7 @@ from rich.table import Table
 from pipeline.cli.console import printable
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluateReport
+from pipeline.numbers import percent
 
 WORTH_NAMING = 0.01
 """A confusion is shown when it takes at least this share of a class's pixels."""
@@ -47,7 +48,7 @@ def class_scores_table(record: EvaluationRecord) -> Table:
             escape(printable(name)),
             _score(scores.per_class_iu[index]),
             _score(scores.per_class_accuracy[index]),
-            f"{truth / scores.pixels:.1%}" if scores.pixels else "-",
+            percent(truth / scores.pixels, 1) if scores.pixels else "-",
             escape(printable(_mistaken_for(confusion, index, record.classes))),
         )
     return table
@@ -73,4 +74,4 @@ def _mistaken_for(confusion: np.ndarray[Any, Any], index: int, classes: tuple[st
     other = int(row.argmax())
     if not total or row[other] < WORTH_NAMING * total:
         return ""
-    return f"{classes[other]} {row[other] / total:.0%}"
+    return f"{classes[other]} {percent(row[other] / total)}"

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.console import duration, live_or_lines, print_line
+from pipeline.cli.console import live_or_lines, print_line
 from pipeline.cli.live_bar import LiveBar
+from pipeline.numbers import duration
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
 

@@ -39,7 +39,7 @@ def estimate_json(found: "Estimate") -> dict[str, object]:
 
 
 def _lines(found: "Estimate") -> list[tuple[str, str]]:
-    from pipeline.cli.console import duration
+    from pipeline.numbers import duration
 
     chosen, cost = found.selection, found.cost
     lines = [

@@ -125,6 +125,7 @@ def compare(
     from pipeline.cli import console
     from pipeline.insight.compare import compare as work_out
     from pipeline.insight.compare import draw_changes
+    from pipeline.numbers import differing, fixed
 
     store = _readable(output)
     found = work_out(store, run_a, run_b, top=top, masks=masks, seed=seed)
@@ -141,8 +142,9 @@ def compare(
         else:
             _write(picture, drawn)
             screen.print(f"the images that changed most are in {picture}", markup=False)
-    if failed:
-        screen.print(f"[red]the class areas shifted by {found.shift.value:.4f}, more than --fail-above {fail_above}[/]")
+    if fail_above is not None and failed:
+        shifted, limit = differing(found.shift.value, fail_above, fixed)
+        screen.print(f"[red]the class areas shifted by {shifted}, more than --fail-above {limit}[/]")
     return TOO_MANY_ERRORS if failed else DONE
 
 
@@ -222,7 +224,7 @@ def _copy(
 
     source = open_store(str(ranking.record.job["source"]))
     source.check_readable()
-    items = [Labelled(r.key, r.etag, r.mask_key, r.score, r.reason, r.confidence) for r in ranking.ranked]
+    items = [Labelled(r.key, r.etag, r.mask_key, r.priority, r.reason, r.confidence) for r in ranking.ranked]
     labels = read_labels(store, ranking.record)
     done = export_labelling(
         items, source, store, target, labels, form, model_version=ranking.record.model_id, url_prefix=url_prefix
@@ -238,12 +240,13 @@ def _ranking_table(ranking: "Ranking") -> "Table":
     from rich.table import Table
 
     from pipeline.cli.console import printable
+    from pipeline.numbers import fixed
 
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("rank", "right"), ("score", "right"), ("image", "left"), ("why", "left")):
+    for name, justify in (("rank", "right"), ("priority", "right"), ("image", "left"), ("why", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in ranking.ranked:
-        table.add_row(str(row.rank), f"{row.score:.3f}", escape(printable(row.key)), escape(row.reason))
+        table.add_row(str(row.rank), fixed(row.priority, 3), escape(printable(row.key)), escape(row.reason))
     return table
 
 
@@ -286,20 +289,22 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
     from rich.table import Table
 
     from pipeline.cli.console import printable
+    from pipeline.numbers import fixed, percent
 
     for name, record, images in (("A", found.first, found.images[0]), ("B", found.second, found.images[1])):
         screen.print(f"{name} {record.run_id}: {images} images, recipe {record.recipe}", markup=False)
     shift = found.shift
     screen.print(
-        f"shift of the class areas [bold]{shift.value:.4f}[/] (95 % interval {shift.low:.4f} to {shift.high:.4f}; "
-        f"chance alone would show about {shift.chance:.4f})"
+        f"shift of the class areas [bold]{fixed(shift.value)}[/] (95 % interval {fixed(shift.low)} to "
+        f"{fixed(shift.high)}; chance alone would show about {fixed(shift.chance)})"
     )
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("class", "left"), ("A", "right"), ("B", "right"), ("change", "right")):
+    for name, justify in (("class", "left"), ("mean share in A", "right"), ("in B", "right"), ("change", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for change in sorted(found.classes, key=lambda change: -abs(change.after - change.before)):
+    for change in sorted(found.classes, key=lambda change: -abs(change.mean_share_after - change.mean_share_before)):
         name = escape(printable(change.class_name))
-        table.add_row(name, f"{change.before:.2%}", f"{change.after:.2%}", f"{change.after - change.before:+.2%}")
+        before, after = change.mean_share_before, change.mean_share_after
+        table.add_row(name, percent(before, 2), percent(after, 2), f"{fixed(100 * (after - before), 2, '+')} %")
     screen.print(table)
     same = found.same
     if not same.images:
@@ -307,11 +312,13 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
         return
     text = f"{same.images} images are in both, {same.equal} with the very same mask"
     if same.pixels is not None:
-        text += f"; pixel agreement {same.pixels:.2%}, mean IU {same.mean_iu:.3f} (over {same.compared})"
+        text += f"; pixel agreement {percent(same.pixels, 2)}, mean IU {same.mean_iu:.3f} (over {same.compared})"
     screen.print(text, markup=False)
     for each in same.changed:
         key = printable(each.pair.key)
-        screen.print(f"  {1 - each.pixels:6.1%} of the pixels changed, mean IU {each.mean_iu:.2f}: {key}", markup=False)
+        screen.print(
+            f"  {percent(1 - each.pixels):>8} of the pixels changed, mean IU {each.mean_iu:.2f}: {key}", markup=False
+        )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -43,6 +43,7 @@ def quantize(
     from fcn_core.quantize import quantize as quantize_bundle
     from fcn_core.quantize import require_packages
     from pipeline.models.load import load_bundle
+    from pipeline.numbers import percent
     from pipeline.segmentation.calibration import sample_images
 
     require_packages()
@@ -52,7 +53,7 @@ def quantize(
     made.save(directory, overwrite=overwrite)
     print(f"{directory}: int8 of model {bundle.model_id}, model_id {made.model_id}")
     print(
-        f"{agreement.equal_pixels:.2%} of the pixels of {agreement.images} images that took no part in calibration are"
-        " as in float32"
+        f"{percent(agreement.equal_pixels, 2)} of the pixels of {agreement.images} images that took no part in "
+        "calibration are as in float32"
     )
     return DONE

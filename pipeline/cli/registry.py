@@ -309,5 +309,7 @@ def _time(time: "datetime") -> str:
 
 
 def _mean_iu(scores: "Mapping[str, Any]") -> str:
+    from pipeline.numbers import fixed
+
     value = scores.get("mean_iu")
-    return f"{value:.4f}" if isinstance(value, float) else ""
+    return fixed(value) if isinstance(value, float) else ""

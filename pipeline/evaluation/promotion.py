@@ -10,6 +10,7 @@ from fcn_core import LabelSet
 from fcn_core.metrics import Scores
 from pipeline.errors import InputError
 from pipeline.evaluation.files import EvaluationRecord
+from pipeline.numbers import differing, fixed
 
 _DIGITS = 9
 """Differences are rounded to so many: 0.29 - 0.28 is less than 0.01 in floating point."""
@@ -107,18 +108,25 @@ def _judge(
     if new is None or not 0 <= new <= 1:
         return False, f"the challenger has no mean IU ({new}), as when a split holds no labelled pixel"
     if champion is None:
-        return True, f"there is no champion yet, and the challenger has mean IU {new:.4f}"
+        return True, f"there is no champion yet, and the challenger has mean IU {fixed(new)}"
     if old is None or difference is None:
         return False, "the champion has no score on this split, so nothing can be said of the challenger"
-    against = f"mean IU {new:.4f} against the champion's {old:.4f} is {difference:+.4f}"
+    shown_new, shown_old = differing(new, old, fixed)
+    against = f"mean IU {shown_new} against the champion's {shown_old} is {fixed(difference, sign='+')}"
     # Written so that a NaN is never better and never harmless.
     better = difference > 0 and difference >= round(margin, _DIGITS)
     falling = sorted((row for row in rows if row.falls), key=lambda row: row.difference or 0.0)
     if better and not falling:
         return True, f"{against}, and no class falls by more than {class_limit:g}"
     reasons = [] if better else [f"a gain of {margin:g} is asked for" if margin else "a gain is asked for"]
+    lower = [row for row in rows if row.difference is not None and row.difference < 0]
+    lost = min(lower, key=lambda row: row.difference or 0.0, default=None)
+    if lost and not falling:
+        reasons.append(f"{lost.name} lost most ({fixed(lost.difference or 0.0, sign='+')})")
     if falling:
-        worst = ", ".join(f"{row.name} {row.difference:+.4f}" for row in falling[:_CLASSES_IN_REASONS])
+        worst = ", ".join(
+            f"{row.name} {fixed(row.difference or 0.0, sign='+')}" for row in falling[:_CLASSES_IN_REASONS]
+        )
         more = len(falling) - _CLASSES_IN_REASONS
         classes = f"{len(falling)} classes fall" if len(falling) > 1 else "one class falls"
         reasons.append(f"{classes} by more than {class_limit:g} ({worst}{f' and {more} more' if more > 0 else ''})")

@@ -27,6 +27,7 @@ from pipeline.insight.agreement import (
     with_masks,
 )
 from pipeline.insight.shift import Distribution, Shift, shift
+from pipeline.numbers import percent
 from pipeline.outputs.current import choose_run, current_rows
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.masks import read_mask
@@ -42,11 +43,11 @@ MASKS = 2000
 
 @dataclass(frozen=True, slots=True)
 class ClassChange:
-    """One class: its mean share of an image in either run, 0..1; None where the run does not know the class."""
+    """One class: the mean of its shares of the images in either run, 0..1; 0 where the run does not know the class."""
 
     class_name: str
-    before: float
-    after: float
+    mean_share_before: float
+    mean_share_after: float
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def draw_changes(store: Store, comparison: Comparison) -> bytes | None:
                 continue
             after = after if translation is None else translation[after]
             if before.shape == after.shape == image.shape[:2]:
-                tiles.append(Tile(each.pair.key, image, after, f"{1 - each.pixels:.1%} changed", before))
+                tiles.append(Tile(each.pair.key, image, after, f"{percent(1 - each.pixels)} changed", before))
     if not tiles:
         return None
     title = f"image, {comparison.first.run_id}, {comparison.second.run_id}"

@@ -43,12 +43,15 @@ _MARKED = re.compile(r"-[0-9a-f]{16}$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Labelled:
-    """One image with its mask: the image's identity, where the mask is, and what to keep beside them."""
+    """One image with its mask: the image's identity, where the mask is, and what to keep beside them.
+
+    `priority` is the ranking's, `confidence` the model's.
+    """
 
     key: str
     etag: str
     mask_key: str
-    score: float
+    priority: float
     reason: str
     confidence: float | None
 
@@ -202,8 +205,9 @@ def _task(one: _Loaded, url: str, labels: LabelSet, model_version: str) -> dict[
         for index in np.unique(one.mask).tolist()
         if index < labels.num_classes
     ]
+    # Label Studio has its own name for the confidence of a prediction.
     prediction = {"model_version": model_version, "score": one.item.confidence, "result": regions}
-    data = {"image": url, "key": one.item.key, "score": one.item.score, "reason": one.item.reason}
+    data = {"image": url, "key": one.item.key, "priority": one.item.priority, "reason": one.item.reason}
     return {"data": data, "predictions": [prediction]}
 
 
@@ -286,10 +290,10 @@ def _without_pixels(one: _Loaded) -> _Loaded:
 def _write_list(target: Store, written: Sequence[_Loaded]) -> None:
     sink = io.StringIO()
     rows = csv.writer(sink, lineterminator="\n")
-    rows.writerow(["name", "key", "etag", "score", "reason", "confidence", "mask_key"])
+    rows.writerow(["name", "key", "etag", "priority", "reason", "confidence", "mask_key"])
     rows.writerows(
-        [f"{one.name}{one.suffix}", one.item.key, one.item.etag, one.item.score, one.item.reason, one.item.confidence,
-         one.item.mask_key]
+        [f"{one.name}{one.suffix}", one.item.key, one.item.etag, one.item.priority, one.item.reason,
+         one.item.confidence, one.item.mask_key]
         for one in written
     )  # fmt: skip
     target.put("images.csv", sink.getvalue().encode(errors="surrogatepass"))

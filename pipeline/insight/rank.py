@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.insight.agreement import PAIR_COLUMNS, ClassIndex, PairSample, Side, agreements, translate, with_masks
 from pipeline.insight.shortlist import Shortlist
+from pipeline.numbers import percent
 from pipeline.outputs.current import choose_recipe, current_rows, recipes
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.runs import RunRecord
@@ -32,31 +33,31 @@ RANKING_SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
+        pa.field("priority", pa.float64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("confidence", pa.float32()),
         pa.field("mask_key", pa.string(), nullable=False),
         pa.field("recipe", pa.string(), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
     ],
-    metadata={"fcn_schema": "ranking/1"},
+    metadata={"fcn_schema": "ranking/2"},
 )
 """One row an image, the one most worth labelling first. See docs/insight.md."""
 
 SPECK = 0.001
-"""A class counts as present in an image from this share of its pixels: less is often a stray pixel or two."""
+"""A class counts as visible in an image from this share of its pixels: less is often a stray pixel or two."""
 
 _COLUMNS = ("key", "etag", "mask_key", "confidence", "recipe", "run_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One image: `score` grows with how much it is worth labelling; `reason` says in words what it stands for."""
+    """One image: `priority` grows with how much it is worth labelling; `reason` says in words what it stands for."""
 
     rank: int
     key: str
     etag: str
-    score: float
+    priority: float
     reason: str
     confidence: float | None
     mask_key: str
@@ -178,8 +179,8 @@ def _by_rare_class(store: Store, record: RunRecord, shortlist: Shortlist[_Candid
         def reason(row: int, shares: Any = shares, rarest: Any = rarest) -> str:
             number = int(rarest[row])
             return (
-                f"{classes.names[number]} on {shares[row, number]:.1%}, which {present[number] / images:.1%} "
-                "of the images have"
+                f"{classes.names[number]} covers {percent(shares[row, number])}, visible in "
+                f"{percent(present[number] / images)} of the images"
             )
 
         _offer(shortlist, batch, worth.max(axis=1), reason)
@@ -206,7 +207,7 @@ def _by_disagreement(
         pair = found.pair
         candidate = _Candidate(
             pair.etag,
-            f"{1 - found.pixels:.1%} of the pixels differ from recipe {other.recipe}, mean IU {found.mean_iu:.2f}",
+            f"{percent(1 - found.pixels)} of the pixels differ from recipe {other.recipe}, mean IU {found.mean_iu:.2f}",
             pair.confidence_b,
             pair.mask_b,
             record.recipe,

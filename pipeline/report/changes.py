@@ -4,7 +4,7 @@ Looks at a sample of the images where there are too many to hold in memory; the 
 the total variation between its class areas then and now: at least that share of its pixels has another class.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -54,13 +54,18 @@ def earlier_runs(output: Store, record: RunRecord) -> list[RunRecord]:
     """The runs before `record` whose masks were current for its source: those of the newest other variant, newest
     first. One run alone may have been an incremental one, with few of the images.
     """
-    found: list[RunRecord] = []
     older = (run for run in records(output) if run.run_id < record.run_id)
-    for run in islice(older, LOOK_BACK):
+    return of_other_variant(islice(older, LOOK_BACK), record.recipe, record.job.get("source"))
+
+
+def of_other_variant(older: Iterable[RunRecord], variant: str, source: object) -> list[RunRecord]:
+    """Of runs, newest first, those of the newest variant but `variant` that labelled images of `source`."""
+    found: list[RunRecord] = []
+    for run in older:
         # An unfinished run's record may not know yet what it committed.
         labelled = run.counts.ok or run.state != "finished"
-        other = run.recipe != record.recipe if not found else run.recipe == found[0].recipe
-        if other and labelled and run.job.get("source") == record.job.get("source"):
+        other = run.recipe != variant if not found else run.recipe == found[0].recipe
+        if other and labelled and run.job.get("source") == source:
             found.append(run)
     return found
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fcn_core.labels import RGB
+from pipeline.numbers import percent
 from pipeline.report.charts import swatch
 from pipeline.report.markup import Html, el, visible
-from pipeline.report.numbers import percent, shortened
 from pipeline.report.pictures import Exhibit
 
 LAYER_WORDS = {"overlay": "overlay", "photo": "photo", "mask": "mask", "before": "overlay of the earlier run"}
@@ -96,7 +96,7 @@ def _group(group: Group, colors: Mapping[str, RGB]) -> Html:
 def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
     candidate = exhibit.wish.candidate
     first = exhibit.layers[0].name
-    name = shortened(candidate.key, KEY_LENGTH)
+    name = _shortened(candidate.key, KEY_LENGTH)
     pictures = [
         el(
             "img",
@@ -132,9 +132,18 @@ def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
         el("p", el("bdi", name), class_="key", title=visible(candidate.key)[:2000]),
         el(
             "p",
-            f"certainty {candidate.confidence:.2f}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
+            f"confidence {candidate.confidence:.2f}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
             class_="note",
         ),
         el("ul", *shares, class_="shares"),
         class_="card",
     )
+
+
+def _shortened(key: str, length: int) -> str:
+    """A key of at most `length` characters, its middle left out: the ends tell more."""
+    key = visible(key)
+    if len(key) <= length:
+        return key
+    tail = (length - 3) * 2 // 3
+    return f"{key[: length - 3 - tail]}...{key[-tail:]}"

@@ -6,13 +6,13 @@ Time and memory do not grow with the number of images but for the reading: a mil
 from collections.abc import Callable, Iterable
 
 from pipeline.errors import PipelineError
+from pipeline.numbers import count, counted, percent
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import RunRecord, read_record
 from pipeline.outputs.standing import standing
 from pipeline.report.changes import SAMPLED, Changes, compare, earlier_runs
 from pipeline.report.gallery import Group
 from pipeline.report.model_card import class_colors, read_card
-from pipeline.report.numbers import count, counted, percent
 from pipeline.report.page import Contents, page
 from pipeline.report.pictures import PictureRoom, Wish
 from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
@@ -23,6 +23,22 @@ EACH = 8
 """Images shown in the other groups, at most."""
 
 RARE_CLASSES = 4
+
+
+def pictures_shown(labelled: int, *, compared: bool) -> tuple[int, int]:
+    """How many pictures the report of a run with so many labelled images has at most, and how many GETs they cost: the
+    image and its mask, and the earlier mask of those that changed, where the run is `compared` with what was before.
+    """
+    if not labelled:
+        return 0, 0
+    each = _each(labelled)
+    plain, changed = min(RANDOM, labelled) + 2 * each, each if compared else 0
+    return plain + changed, 2 * plain + 3 * changed
+
+
+def _each(labelled: int) -> int:
+    """Pictures in a group that is not the random one. Of a small run the same ones in every group would say nothing."""
+    return min(EACH, max(1, labelled // 2))
 
 
 def report_key(run_id: str) -> str:
@@ -90,16 +106,15 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Group, 
     """The gallery's groups, in the order of the page: what each is, its candidates, and how many to show."""
     if not summary.ok:
         return
-    # A small run has few images: the same ones in every group would say nothing.
-    each = min(EACH, max(1, summary.ok // 2))
+    each = _each(summary.ok)
     yield (
         Group("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'labelled image')}."),
         [Wish(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
         RANDOM,
     )
     yield (
-        Group("least", "Least certain", "Where the model was least sure of its classes, the least sure first."),
-        [Wish(candidate, "") for candidate in summary.least_certain],
+        Group("least", "Least confident", "Where the model was least sure of its classes, the least sure first."),
+        [Wish(candidate, "") for candidate in summary.least_confident],
         each,
     )
     rare = _rarest(summary)

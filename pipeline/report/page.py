@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from fcn_core.labels import RGB
+from pipeline.numbers import counted, duration
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import sections
 from pipeline.report.changes import Changes
 from pipeline.report.gallery import Group, gallery
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import ModelCard
-from pipeline.report.numbers import counted, duration
 from pipeline.report.rerun import without_secrets
 from pipeline.report.summary import Summary
 

@@ -20,8 +20,8 @@ from fcn_core.labels import LabelSet, decode_mask
 from fcn_core.render import Tile, colorize, overlay, shrink
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, PipelineError, StorageError
+from pipeline.numbers import percent
 from pipeline.outputs.masks import read_mask
-from pipeline.report.numbers import percent
 from pipeline.report.samples import Candidate
 from pipeline.storage.store import Store
 
@@ -122,11 +122,7 @@ class PictureRoom:
             mask, labels = self._read_mask(candidate.mask_key)
             before, labels_before = self._read_mask(wish.mask_before) if wish.mask_before else (None, labels)
             tile = shrink(Tile(candidate.key, photo, mask, truth=before), SIDE)
-            layers = [
-                Layer("overlay", jpeg(overlay(tile.image, tile.mask, labels))),
-                Layer("photo", jpeg(tile.image)),
-                Layer("mask", png(tile.mask, labels)),
-            ]
+            layers = layers_of(tile, labels)
             if tile.truth is not None:
                 # Next to the overlay, so that one press goes from now to then and back.
                 layers.insert(1, Layer("before", jpeg(overlay(tile.image, tile.truth, labels_before))))
@@ -152,6 +148,15 @@ class PictureRoom:
         """A mask, and a label set with the colours that its file has: whatever became of the model, these are right."""
         data = read_mask(self._output, mask_key)
         return decode_mask(data), palette_of(data)
+
+
+def layers_of(tile: Tile, labels: LabelSet) -> list[Layer]:
+    """Overlay, photo and mask of an image that was shrunk to SIDE."""
+    return [
+        Layer("overlay", jpeg(overlay(tile.image, tile.mask, labels))),
+        Layer("photo", jpeg(tile.image)),
+        Layer("mask", png(tile.mask, labels)),
+    ]
 
 
 def palette_of(mask_png: bytes) -> LabelSet:

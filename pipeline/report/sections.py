@@ -1,4 +1,4 @@
-"""The parts of the page that tell in numbers and words: headline, classes, speed and certainty, errors, model,
+"""The parts of the page that tell in numbers and words: headline, classes, speed and confidence, errors, model,
 configuration, commands.
 """
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from fcn_core.labels import RGB
+from pipeline.numbers import count, counted, duration, large, percent, rate, size
 from pipeline.outputs.results import TRANSIENT_ERRORS, ClassTotal
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import rerun
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
 from pipeline.report.markup import Html, el, join
 from pipeline.report.model_card import ModelCard
-from pipeline.report.numbers import count, counted, duration, large, percent, rate, size
-from pipeline.report.summary import CERTAINTY_BINS, ErrorGroup, Summary
+from pipeline.report.summary import CONFIDENCE_BINS, ErrorGroup, Summary
 from pipeline.report.throughput import Throughput, throughput
 
 CLASSES_DRAWN = 24
@@ -47,7 +47,7 @@ def headline(record: RunRecord, summary: Summary) -> Html:
         ),
         _tile(
             f"{summary.mean_confidence:.2f}" if summary.ok else "-",
-            "mean certainty",
+            "mean confidence",
             "1 is sure of every pixel" if summary.ok else "",
         ),
         _tile(str(sum(1 for total in summary.classes if total.pixels)), "classes found", f"of {len(summary.classes)}"),
@@ -144,14 +144,14 @@ def _class_table(by_area: Sequence[ClassTotal], summary: Summary, colors: Mappin
 
 
 def work(record: RunRecord, summary: Summary) -> Html:
-    """Throughput over time and the distribution of certainty."""
+    """Throughput over time and the distribution of confidence."""
     if not summary.images:
         return join()
     speed = throughput(summary.commits, record)
     return el(
         "section",
-        el("h2", "Speed and certainty", id="work-title"),
-        el("div", _speed(speed, record.started), _certainty(summary), class_="pair"),
+        el("h2", "Speed and confidence", id="work-title"),
+        el("div", _speed(speed, record.started), _confidence_chart(summary), class_="pair"),
         id="work",
         aria_labelledby="work-title",
     )
@@ -193,23 +193,24 @@ def _times(total: float) -> list[float]:
     return [float(step * index) for index in range(int(total / step) + 1)]
 
 
-def _certainty(summary: Summary) -> Html:
-    caption = el("figcaption", el("h3", "Certainty"), el("p", "Labelled images by the model's mean class probability"))
+def _confidence_chart(summary: Summary) -> Html:
+    caption = el("figcaption", el("h3", "Confidence"), el("p", "Labelled images by the model's mean class probability"))
     if not summary.ok:
         return el("figure", caption, el("p", "No image was labelled.", class_="quiet"), class_="panel")
-    counts = summary.certainty.tolist()
-    first = int(np.flatnonzero(summary.certainty)[0]) if summary.certainty.any() else 0
-    # From the first that has an image, but a few at least: certainty below one over the classes cannot be.
-    first = min(first, CERTAINTY_BINS - 8)
-    low = first / CERTAINTY_BINS
+    counts = summary.confidence.tolist()
+    first = int(np.flatnonzero(summary.confidence)[0]) if summary.confidence.any() else 0
+    # From the first that has an image, but a few at least: confidence below one over the classes cannot be.
+    first = min(first, CONFIDENCE_BINS - 8)
+    low = first / CONFIDENCE_BINS
     spans = [
-        f"{index / CERTAINTY_BINS:.2f} to {(index + 1) / CERTAINTY_BINS:.2f}" for index in range(first, CERTAINTY_BINS)
+        f"{index / CONFIDENCE_BINS:.2f} to {(index + 1) / CONFIDENCE_BINS:.2f}"
+        for index in range(first, CONFIDENCE_BINS)
     ]
     shown = counts[first:]
     most = spans[int(np.argmax(shown))]
     chart = columns(
-        "certainty",
-        "Labelled images by certainty",
+        "confidence",
+        "Labelled images by confidence",
         f"Columns from {low:.2f} to 1; most images lie at {most}, their mean is {summary.mean_confidence:.2f}.",
         [Column(value, f"{span}: {counted(value, 'image')}") for value, span in zip(shown, spans, strict=True)],
         [Tick((tenth / 10 - low) / (1 - low), f"{tenth / 10:.1f}") for tenth in range(math.ceil(low * 10), 11)],
@@ -218,7 +219,7 @@ def _certainty(summary: Summary) -> Html:
         el("tr", el("th", span, scope="row"), el("td", count(value), class_="number"))
         for span, value in zip(spans, shown, strict=True)
     ]
-    table = _table("Labelled images by certainty", ["certainty", "images"], rows, numbers_from=1)
+    table = _table("Labelled images by confidence", ["confidence", "images"], rows, numbers_from=1)
     return el("figure", caption, chart, el("details", el("summary", "As a table"), table), class_="panel")
 
 

@@ -1,4 +1,4 @@
-"""What a run's committed results add up to, read once as a stream: counts, areas, certainty, errors, and the images
+"""What a run's committed results add up to, read once as a stream: counts, areas, confidence, errors, and the images
 worth a look.
 
 Rows hold no times (equal work gives equal files): when work was done is told by the files' own dates.
@@ -18,7 +18,7 @@ from pipeline.outputs.results import ClassTotal, class_totals, read_result_files
 from pipeline.report.samples import COLUMNS, Candidate, Extremes, RandomRows, candidates
 from pipeline.storage.store import Store
 
-CERTAINTY_BINS = 25
+CONFIDENCE_BINS = 25
 EXAMPLES_A_REASON = 5
 MAX_CLASSES = 256
 SPARES = 3
@@ -52,7 +52,7 @@ class ErrorGroup:
 class Summary:
     """All that a report says of a run's results.
 
-    `classes` are in index order. `certainty` counts labelled images by confidence, int64 [CERTAINTY_BINS] over 0..1.
+    `classes` are in index order. `confidence` counts labelled images by confidence, int64 [CONFIDENCE_BINS] over 0..1.
     `sample` is a random sample of the labelled rows with samples.COLUMNS, None when there are none. `rare` has
     candidates for each class by its id, those it covers most of first.
     """
@@ -63,11 +63,11 @@ class Summary:
     pixels: int
     errors: tuple[ErrorGroup, ...]
     classes: tuple[ClassTotal, ...]
-    certainty: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.int64]
     mean_confidence: float
     commits: tuple[Commit, ...]
     sample: pa.Table | None
-    least_certain: tuple[Candidate, ...]
+    least_confident: tuple[Candidate, ...]
     rare: dict[int, tuple[Candidate, ...]]
 
 
@@ -90,13 +90,13 @@ class _Tally:
         self._images = self._ok = self._bytes = self._pixels = 0
         self._class_pixels = [0] * MAX_CLASSES
         self._class_images = np.zeros(MAX_CLASSES, np.int64)
-        self._certainty = np.zeros(CERTAINTY_BINS, np.int64)
+        self._histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._confidences = 0.0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, list[ErrorExample]] = {}
         self._commits: list[Commit] = []
         self._sample = RandomRows(sampled, seed)
-        self._least_certain = Extremes(kept)
+        self._least_confident = Extremes(kept)
         self._rare = [Extremes(kept) for _ in range(MAX_CLASSES)]
 
     def add(self, at: datetime, table: pa.Table) -> None:
@@ -111,10 +111,10 @@ class _Tally:
         if not len(ok):
             return
         confidence = ok.column("confidence").to_numpy().astype(np.float64)
-        counts, _ = np.histogram(confidence, CERTAINTY_BINS, (0.0, 1.0))
-        self._certainty += counts
+        counts, _ = np.histogram(confidence, CONFIDENCE_BINS, (0.0, 1.0))
+        self._histogram += counts
         self._confidences += float(np.nansum(confidence))
-        self._least_certain.offer(-confidence, ok)
+        self._least_confident.offer(-confidence, ok)
         self._sample.offer(ok.select(COLUMNS))
         self._add_areas(ok)
 
@@ -162,11 +162,11 @@ class _Tally:
                 for reason, images in sorted(self._errors.items(), key=lambda item: (-item[1], item[0]))
             ),
             classes=tuple(class_totals(names, pixels, images)),
-            certainty=self._certainty,
+            confidence=self._histogram,
             mean_confidence=self._confidences / self._ok if self._ok else 0.0,
             commits=tuple(sorted(self._commits, key=lambda commit: commit.at)),
             sample=self._sample.rows(),
-            least_certain=tuple(candidate for _, candidate in self._least_certain.best()),
+            least_confident=tuple(candidate for _, candidate in self._least_confident.best()),
             rare={
                 class_id: tuple(candidate for _, candidate in extremes.best())
                 for class_id, extremes in enumerate(self._rare)

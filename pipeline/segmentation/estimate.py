@@ -6,20 +6,26 @@ is written: no lease, no plan, no mask; what the ten images gave is dropped.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import pyarrow as pa
 
 from fcn_core import Predictor
 from fcn_core.errors import DeviceError
+from fcn_core.render import Tile, shrink
 from pipeline.actors import cluster
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
 from pipeline.outputs.plan import IMAGES_PER_PART, choose_shard_size
+from pipeline.outputs.runs import RunRecord
+from pipeline.report.changes import LOOK_BACK, of_other_variant
+from pipeline.report.make import pictures_shown
+from pipeline.report.pictures import GALLERY_BYTES, SIDE, layers_of
 from pipeline.report.samples import RandomRows
 from pipeline.segmentation.job import MAX_AHEAD
 from pipeline.segmentation.options import SegmentJob
@@ -54,6 +60,12 @@ class Requests:
         return Requests(self.get + other.get, self.put + other.put, self.list + other.list)
 
 
+PAGE_BYTES = 100_000
+"""A report without its pictures, about."""
+
+REPORT = Requests(get=2, put=1, list=1)
+"""What a report asks however many images it shows: the run's record, the page, the runs before."""
+
 ONCE = Requests(get=3, put=12, list=12)
 """What a run asks however many its images are: checks, lease, plan, records, totals; about so much."""
 
@@ -72,6 +84,8 @@ class Probe:
     predict: float
     encode: float
     mask_bytes: float
+    picture_bytes: float = 0.0
+    """Of an image in the report."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +151,17 @@ def estimate(
             f"the time is that of {actors} actor(s) as fast as this machine, each with {resolved.pool.cpus:g} CPU and "
             f"{resolved.pool.gpus:g} GPU to itself, once they have started; images were predicted one at a time"
         )
+    older = list(islice(runs.records(inputs.output), LOOK_BACK))
+    earlier = of_other_variant(older, resolved.recipe.name, job.source)
     seconds = counts.selected / rate if rate else (0.0 if not counts.selected else None)
-    requests = count_requests(job, counts, shards, seconds or 0.0)
+    requests = count_requests(job, counts, shards, seconds or 0.0, len(older), earlier)
     written = None
     if probe is not None:
         good = counts.selected * (1 - probe.failed / probe.images)
         written = written_bytes(counts.selected, good / max(1, counts.selected) * probe.mask_bytes, job.masks)
+        if not job.no_report and counts.selected:
+            pictures, _ = pictures_shown(round(good), compared=bool(earlier))
+            written += PAGE_BYTES + min(GALLERY_BYTES, round(pictures * probe.picture_bytes))
     asked = {"get": requests.get, "put": requests.put, "list": requests.list}
     cost = cost_of(prices, asked, written or 0, seconds, actors, resolved.pool.cpus, resolved.pool.gpus)
     if seconds is not None and cost.machines is None:
@@ -179,7 +198,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: l
     """
     predictor = Predictor(inputs.bundle, resolved.settings)
     spent = [0.0] * 4
-    size = failed = 0
+    size = failed = drawn = 0
     with CodecPool(
         workers=1, memory_limit_bytes=job.image_memory, timeout_seconds=job.image_timeout, max_pixels=job.max_pixels
     ) as codecs:
@@ -200,9 +219,12 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: l
             if number:
                 spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:], strict=False)]
                 size += len(png)
+                if not job.no_report:
+                    tile = shrink(Tile(entry.key, image.pixels, mask), SIDE)
+                    drawn += sum(len(layer.uri) for layer in layers_of(tile, inputs.bundle.labels))
     good = max(1, len(entries) - failed)
     fetch, decode, predict, encode = (seconds / good for seconds in spent)
-    return Probe(len(entries), failed, fetch, decode, predict, encode, size / good)
+    return Probe(len(entries), failed, fetch, decode, predict, encode, size / good, drawn / good)
 
 
 def actor_rate(probe: Probe, resolved: Resolved) -> float:
@@ -223,15 +245,36 @@ def written_bytes(images: int, mask_bytes: float, masks: str) -> int:
     return round(images * (mask_bytes + (TAR_OVERHEAD if masks == "tar" else 0) + ROW_BYTES))
 
 
-def count_requests(job: SegmentJob, counts: SelectionCounts, shards: int, seconds: float) -> Requests:
-    """What the job would ask of storage: for images, shards, listing, what is live, and the report."""
+def count_requests(
+    job: SegmentJob,
+    counts: SelectionCounts,
+    shards: int,
+    seconds: float,
+    older: int = 0,
+    earlier: Sequence[RunRecord] = (),
+) -> Requests:
+    """What the job would ask of storage: for images, shards, listing, what is live, and the report, which looks at
+    `older` runs and compares with those in `earlier`.
+    """
     images = counts.selected
     if not images:
         return Requests(0, 0, math.ceil(counts.listed / LISTED_AT_ONCE)) + ONCE
     beats = math.ceil(seconds / HEARTBEAT_SECONDS)  # each looks for another driver, and says that this one lives
     live = math.ceil(seconds / runs.PROGRESS_SECONDS) + beats
-    return ONCE + Requests(
-        get=images + (0 if job.no_report else shards),
-        put=(images if job.masks == "objects" else shards) + 2 * shards + math.ceil(images / IMAGES_PER_PART) + live,
-        list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
+    report = Requests(0, 0, 0)
+    if not job.no_report:
+        _, pictures = pictures_shown(images, compared=bool(earlier))
+        before = older + sum(run.shards for run in earlier)
+        report = REPORT + Requests(shards + pictures + before, 0, math.ceil(shards / LISTED_AT_ONCE) + len(earlier))
+    return (
+        ONCE
+        + report
+        + Requests(
+            get=images,
+            put=(images if job.masks == "objects" else shards)
+            + 2 * shards
+            + math.ceil(images / IMAGES_PER_PART)
+            + live,
+            list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
+        )
     )

@@ -18,6 +18,7 @@ import ray
 from pipeline.actors import cluster
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import PipelineError, StorageError
+from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
 from pipeline.outputs.identity import Recipe
@@ -300,8 +301,11 @@ class _Driver:
         # Of this attempt alone: what made an earlier one end may be mended.
         counts, limit = meter.here, self._job.abort_error_rate
         if counts.images >= ABORT_AFTER_IMAGES and counts.error_rate > limit:
-            share = f"more than abort_error_rate {limit:.1%} allows"
-            self._aborted = f"{counts.failed} of the first {counts.images} images failed, {share}"
+            failed, allowed = differing_percent(counts.error_rate, limit)
+            self._aborted = (
+                f"{counts.failed} of the first {counts.images} images failed: {failed}, more than abort_error_rate "
+                f"{allowed} allows"
+            )
 
     def _report(self, state: runs.RunState) -> RunReport:
         counts = sum((record.counts for record in self._finished), Counts())

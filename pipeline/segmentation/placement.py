@@ -145,7 +145,7 @@ def _default_cpus(nodes: list[cluster.NodeResources], gpus: float) -> int:
     usable = [node for node in nodes if node.cpus and node.gpus >= gpus]
     if not usable:
         return 1
-    shares = (node.cpus / max(1.0, node.gpus // gpus if gpus else 1.0) for node in usable)
+    shares = (node.cpus / max(1, cluster.actors_on(0, node.gpus, 0, gpus)) for node in usable)
     return max(1, min(cluster.MAX_CPUS_PER_ACTOR, int(min(shares))))
 
 

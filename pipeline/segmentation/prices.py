@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
 
+from pipeline.actors.cluster import actors_on
 from pipeline.errors import InputError
 
 PRICED_BY_THE = 1000  # requests
@@ -45,7 +46,7 @@ class MachinePrice(_Table):
 
     def actors(self, cpus: float, gpus: float) -> int:
         """How many actors of such a size fit."""
-        return min(int(self.cpus // cpus), int(self.gpus // gpus) if gpus else int(self.cpus // cpus))
+        return actors_on(self.cpus, self.gpus, cpus, gpus)
 
 
 class Prices(_Table):

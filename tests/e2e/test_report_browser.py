@@ -155,7 +155,7 @@ def brightness(page: Page, color: str) -> float:
 def test_charts_and_gallery_are_there_and_named(page: Page, reports: dict[str, Path], name: str) -> None:
     page.open(reports[name])
     charts = page.all("svg[role=img]")
-    assert {"class-area", "class-frequency", "certainty"} <= {chart.get_attribute("id") for chart in charts}
+    assert {"class-area", "class-frequency", "confidence"} <= {chart.get_attribute("id") for chart in charts}
     for chart in charts:
         assert chart.accessible_name
         assert page.ask("return arguments[0].querySelector('desc').textContent", chart)

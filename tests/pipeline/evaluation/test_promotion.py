@@ -71,6 +71,17 @@ def test_differences_equal_to_the_limits_are_allowed_whatever_floats_make_of_the
     assert judge(scores(0.2, 0.2, 0.3), scores(0.5, 0.5, 0.25), class_limit=0.05).promote
 
 
+def test_a_refusal_names_the_class_that_did_it_and_shows_a_difference_that_is_there() -> None:
+    verdict = judge(scores(0.5, 0.5, 0.5), scores(0.51, 0.5, 0.4899999), margin=0)
+    assert not verdict.promote
+    name = verdict.rows[2].name
+    assert f"{name} lost most (-0.0100)" in verdict.reason
+    assert "-0.00000003" in verdict.reason
+    promoted = judge(scores(0.5, 0.5, 0.5), scores(0.5, 0.5, 0.50001), margin=0)
+    assert promoted.promote
+    assert "+0.0000033" in promoted.reason
+
+
 def test_the_same_scores_are_no_gain_even_with_no_margin() -> None:
     assert not judge(scores(0.5, 0.5, 0.5), scores(0.5, 0.5, 0.5), margin=0).promote
     assert judge(scores(0.5, 0.5, 0.5), scores(0.5, 0.5, 0.50001), margin=0).promote

@@ -104,7 +104,7 @@ def test_images_in_both_are_compared_pixel_by_pixel(store: Store) -> None:
     assert [(each.pair.key, each.pixels) for each in found.same.changed] == [("1.jpg", 0.0), ("4.jpg", 0.5)]
     assert found.same.pixels == pytest.approx((3 + 0 + 0.5) / 5)
     assert found.same.changed[1].mean_iu == pytest.approx((0.5 / 0.8 + 0 + 0) / 3)
-    shares = {change.class_name: (change.before, change.after) for change in found.classes}
+    shares = {change.class_name: (change.mean_share_before, change.mean_share_after) for change in found.classes}
     assert shares["car"] == (0, pytest.approx((0.2 + 1) / 6))
     assert sum(after for _, after in shares.values()) == pytest.approx(1)
 
@@ -135,7 +135,7 @@ def test_label_sets_that_differ_are_compared_by_name(store: Store) -> None:
     )  # fmt: skip
     found = compare(store, A, B)
     assert {each.pair.key: each.pixels for each in found.same.changed} == {"b.jpg": 0.5}
-    assert {change.class_name: change.after for change in found.classes}["roof"] == 0.25
+    assert {change.class_name: change.mean_share_after for change in found.classes}["roof"] == 0.25
 
 
 def test_of_many_images_the_changed_and_a_random_part_are_looked_at(store: Store) -> None:

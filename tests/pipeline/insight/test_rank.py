@@ -41,7 +41,7 @@ def keys(store: Store, *arguments: object, **options: object) -> list[str]:
     return [row.key for row in rank(store, *arguments, **options).ranked]  # type: ignore[arg-type]
 
 
-def test_the_least_certain_come_first_and_only_as_current(store: Store) -> None:
+def test_the_least_confident_come_first_and_only_as_current(store: Store) -> None:
     masks: dict[str, Mask | str] = {f"{k}.jpg": striped(SKY) for k in range(9)} | {"bad.jpg": "truncated"}
     write_run(store, RUN, masks, confidence={f"{k}.jpg": 0.9 - k / 20 for k in range(9)})
     write_run(store, "20260102T000000Z-0000", {"8.jpg": striped(SKY)}, confidence={"8.jpg": 0.95})
@@ -49,7 +49,7 @@ def test_the_least_certain_come_first_and_only_as_current(store: Store) -> None:
     assert [row.key for row in ranking.ranked] == ["7.jpg", "6.jpg", "5.jpg"]
     assert ranking.images == 9
     assert [row.rank for row in ranking.ranked] == [1, 2, 3]
-    assert ranking.ranked[0].score == pytest.approx(0.45, abs=1e-6)
+    assert ranking.ranked[0].priority == pytest.approx(0.45, abs=1e-6)
     assert ranking.ranked[0].reason == "confidence 0.550"
     assert (ranking.ranked[0].run_id, ranking.ranked[0].etag) == (RUN, "e")
 
@@ -76,7 +76,7 @@ def test_images_with_a_rare_class_come_first_and_specks_do_not_count(store: Stor
     write_run(store, RUN, masks)
     ranking = rank(store, "rare", top=4)
     assert [row.key for row in ranking.ranked][:3] == ["03.jpg", "07.jpg", "08.jpg"], "rarer, then more of it"
-    assert ranking.ranked[0].reason == "car on 50.0%, which 8.3% of the images have"
+    assert ranking.ranked[0].reason == "car covers 50 %, visible in 8.3 % of the images"
     assert "fence" not in ranking.ranked[3].reason
 
 
@@ -89,9 +89,9 @@ def test_images_on_which_two_models_disagree_come_first(store: Store) -> None:
     other = write_run(store, RUN, theirs, model=OTHER_MODEL)
     recipe = write_run(store, "20260102T000000Z-0000", mine)
     ranking = rank(store, "disagreement", top=3)
-    assert [(row.key, row.score) for row in ranking.ranked] == [("2.jpg", 1.0), ("4.jpg", 0.8), ("0.jpg", 0.0)]
+    assert [(row.key, row.priority) for row in ranking.ranked] == [("2.jpg", 1.0), ("4.jpg", 0.8), ("0.jpg", 0.0)]
     assert (ranking.record.recipe, ranking.images) == (recipe, 5)
-    assert f"100.0% of the pixels differ from recipe {other}" in ranking.ranked[0].reason
+    assert f"100 % of the pixels differ from recipe {other}" in ranking.ranked[0].reason
     turned = rank(store, "disagreement", top=1, recipe=other, against=recipe)
     assert turned.ranked[0].mask_key.startswith(f"masks/{other}/")
 
@@ -108,7 +108,7 @@ def test_models_with_other_class_numbers_are_compared_by_name(store: Store) -> N
     last = CAMVID.num_classes - 1
     write_run(store, RUN, {"a.jpg": striped(last - SKY, last - ROAD)}, labels=turned, model=OTHER_MODEL)
     write_run(store, "20260102T000000Z-0000", {"a.jpg": striped(SKY, ROAD)})
-    assert rank(store, "disagreement").ranked[0].score == 0
+    assert rank(store, "disagreement").ranked[0].priority == 0
 
 
 def test_of_many_pairs_those_with_the_largest_area_change_are_looked_at(store: Store) -> None:
@@ -237,7 +237,7 @@ def test_label_studio_gets_tasks_that_show_the_masks(
     assert [label.get("value") for label in brush] == list(CAMVID.names)
     assert brush[ROAD].get("background") == "#804080"
     tasks = json.loads((project / "tasks-001.json").read_text())
-    assert [task["data"]["key"] for task in tasks] == list(PHOTOS), "least certain first"
+    assert [task["data"]["key"] for task in tasks] == list(PHOTOS), "least confident first"
     for task in tasks:
         data = task["data"]
         assert image.get("value") == "$image"

@@ -103,10 +103,10 @@ def test_counts_areas_and_errors_are_those_of_the_rows(places: tuple[Store, Stor
         "pole": (800, 1),
         "road": (800, 1),
     }
-    assert int(summary.certainty.sum()) == 2
+    assert int(summary.confidence.sum()) == 2
 
 
-def test_the_least_certain_and_the_rarest_are_what_sorting_everything_would_give(places: tuple[Store, Store]) -> None:
+def test_the_least_confident_and_the_rarest_are_what_sorting_everything_would_give(places: tuple[Store, Store]) -> None:
     source, output = places
     rng = np.random.default_rng(3)
     outcomes: dict[str, Outcome] = {
@@ -114,9 +114,9 @@ def test_the_least_certain_and_the_rarest_are_what_sorting_everything_would_give
     }
     record = labelled_run(output, source, outcomes, LABELS, shard_size=7)
     summary = summary_of(output, record.run_id)
-    certainty = [candidate.confidence for candidate in summary.least_certain]
+    confidence = [candidate.confidence for candidate in summary.least_confident]
     everything = sorted(0.5 + 0.5 * ((index * 7919) % 101) / 101 for index in range(200))
-    assert certainty == pytest.approx(everything[: len(certainty)])
+    assert confidence == pytest.approx(everything[: len(confidence)])
     for class_id, chosen in summary.rare.items():
         shares = [dict(candidate.shares)[LABELS.names[class_id]] for candidate in chosen]
         best = sorted((float(np.mean(mask == class_id)) for mask in outcomes.values()), reverse=True)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def test_too_many_errors_on_the_way_stop_the_job_and_leave_it_resumable(
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["state"] == "interrupted"
-    assert "images failed, more than abort_error_rate 50.0% allows" in told["aborted"]
+    assert "images failed: 100 %, more than abort_error_rate 50 % allows" in told["aborted"]
     assert "the same command resumes" in captured.err.replace("\n", " ")
     assert 100 <= told["images"] < IMAGES, "not before a hundred images, and not after all"
     (record,) = records(open_store(str(output)))

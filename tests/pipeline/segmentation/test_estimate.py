@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.actors.cluster import NodeResources, count_fitting
 from pipeline.cli.app import run as fcn
 from pipeline.errors import InputError
 from pipeline.outputs.results import ResultRow, commit_shard
-from pipeline.segmentation.estimate import ONCE, PROBED, Requests, count_requests, estimate
+from pipeline.report.make import pictures_shown
+from pipeline.segmentation.estimate import ONCE, PROBED, REPORT, Requests, count_requests, estimate
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import check_inputs, resolve
 from pipeline.segmentation.prices import Prices, cost_of, read_prices
@@ -81,7 +83,9 @@ def test_what_would_be_done_is_counted_exactly_and_nothing_is_written(
     assert found.written_bytes > 12 * found.probe.mask_bytes > 0
     assert found.images_per_second is not None
     assert found.seconds == pytest.approx(12 / found.images_per_second)
-    assert found.requests.get == ONCE.get + 12 + 3
+    shown, pictures = pictures_shown(12, compared=False)
+    assert found.requests.get == ONCE.get + REPORT.get + 12 + 3 + pictures
+    assert found.written_bytes > shown * found.probe.picture_bytes > 0
 
 
 def everything(store: Store) -> dict[str, str]:
@@ -119,12 +123,20 @@ def test_the_command_prints_it_for_people_and_as_json(
 def test_packed_masks_are_one_put_a_shard() -> None:
     counts = SelectionCounts(listed=10_000, selected=10_000)
     job = SegmentJob(source="a", output="b", model="c")
-    assert count_requests(job, counts, 20, 0.0) == ONCE + Requests(10_020, 10_000 + 40 + 1, 10 + 2)
+    _, pictures = pictures_shown(10_000, compared=False)
+    asked = ONCE + REPORT + Requests(10_020 + pictures, 10_000 + 40 + 1, 10 + 2 + 1)
+    assert count_requests(job, counts, 20, 0.0) == asked
     packed = job.model_copy(update={"masks": "tar", "no_report": True})
     assert count_requests(packed, counts, 20, 0.0) == ONCE + Requests(10_000, 20 + 40 + 1, 10 + 2)
     slow, quick = count_requests(packed, counts, 20, 100.0), count_requests(packed, counts, 20, 0.0)
     assert slow.put - quick.put == 20 + 10, "progress every 5 seconds, the lease's heartbeat every 10"
     assert slow.list - quick.list == 10
+
+
+def test_five_actors_of_a_fifth_of_a_gpu_fit_one_machine() -> None:
+    (*_, gpu) = Prices.model_validate(TABLE).machines
+    assert gpu.actors(0.2, 0.2) == 10
+    assert [count_fitting([NodeResources(100, 1)], 1, share) for share in (0.1, 0.2, 0.3, 0.7, 1)] == [10, 5, 3, 1, 1]
 
 
 def test_costs_add_up_on_the_cheapest_machines_that_fit() -> None:
