@@ -5,12 +5,13 @@ VENV ?= .venv
 PROCESSES ?= 2
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime demo site test test-faults fuzz bench lint format docs clean
+.PHONY: help setup runtime demo site test test-all test-long test-faults fuzz bench lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make site    Prefect, Ray and S3 on this machine, with sample images and a schedule, until Ctrl-C"
-	@echo "make test    run the tests"
+	@echo "make test    every promise, on real parts (ten minutes on two cores)"
+	@echo "make test-all  these, and what is long by nature: random kills, many hosts, every page's commands (half an hour)"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images and weights for the readers, for a minute"
 	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
@@ -40,9 +41,17 @@ demo: setup
 site: setup
 	@$(BIN)/python -m deploy.local $(OPTIONS)
 
-# Most of a test's time is waiting for Ray or a server to start; so two at a time, each file in one process.
+# Two processes, each with a Ray and servers of its own, that its test files share. CI runs the files, and the tests in
+# them, in an order drawn anew each time; the seed stands at the top of the output.
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(CI),,-p no:randomly)
+
 test: setup
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+	$(PYTEST) -m 'not long' $(OPTIONS)
+
+test-long: setup
+	$(PYTEST) -m long $(OPTIONS)
+
+test-all: test test-long
 
 test-faults: setup
 	FCN_FAULT_SEEDS=$${FCN_FAULT_SEEDS:-100} $(BIN)/python -m pytest tests/faults

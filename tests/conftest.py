@@ -1,5 +1,6 @@
-"""A real S3 endpoint for the whole session: moto's server on a free port, or the one FCN_TEST_S3_ENDPOINT
-names.
+"""What all tests share: a home folder of their own and a guard, a live line, an S3 endpoint, a Ray, a small model.
+
+The S3 endpoint is moto's server on a free port, or the one that FCN_TEST_S3_ENDPOINT names.
 """
 
 import os
@@ -7,11 +8,30 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.plugins.isolation import Isolation, child_path, isolate
+
+SESSION_FOLDER = isolate()  # before anything else is imported that would look for a home folder
 
 # The networks of the tests are tiny: a second OpenMP thread gains nothing, and on a busy machine it is waited for.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example may take depends on the machine; a failure shows how to repeat it.
+settings.register_profile("tests", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+@pytest.hookimpl(trylast=True)  # pytest-instafail has put its reporter in place
+def pytest_configure(config: pytest.Config) -> None:
+    if SESSION_FOLDER is not None:
+        config.pluginmanager.register(Isolation(SESSION_FOLDER))
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and config.option.verbose == 0:
+        from tests.plugins.live_line import LiveLine
+
+        config.pluginmanager.register(LiveLine(reporter))
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +75,8 @@ def s3_endpoint() -> Iterator[str]:
 def bucket(s3_endpoint: str) -> str:
     """The name of a fresh, empty bucket there."""
     name = f"test-{uuid.uuid4().hex[:20]}"
+    import boto3
+
     boto3.client("s3").create_bucket(Bucket=name)
     return name
 
@@ -65,19 +87,18 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
 
     Its actors see the same S3 endpoint as the tests.
     """
-    root = str(Path(__file__).parent.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_metrics_report_interval_ms", "1000")  # not 10 s, which many an actor here does not live
-        patch.setenv("PYTHONPATH", root, prepend=os.pathsep)  # actors import what the tests define
-        import ray
+        patch.setenv("RAY_metrics_report_interval_ms", "2000")  # not 10 s, which many an actor here does not live
+        patch.setenv("PYTHONPATH", child_path())  # actors import what the tests define
         from ray._raylet import Config
 
+        from pipeline.actors.cluster import private_ray
+
         Config.initialize("")
-        ray.init("local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
-        yield
-        ray.shutdown()
+        with private_ray(num_cpus=8, num_gpus=2):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.plugins.isolation import child_path
 from tests.processes import descendants
 from tests.standing_ray import ROOT, end, free_port, wait_for
 
@@ -72,7 +73,7 @@ def prefect_site(folder: Path) -> Iterator[PrefectSite]:
         "DO_NOT_TRACK": "1",
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         # A worker's flows find the package installed, not by the folder that the worker happens to be started in.
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": child_path(),
         **QUICK,
     }
     with contextlib.ExitStack() as stack:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.isolation import child_path
 from tests.processes import descendants
 
 TOKEN = secrets.token_hex(32)
@@ -33,7 +34,7 @@ def standing_ray(folder: Path) -> Iterator[str]:
         # 15 is Ray's own: on a machine where other tests run, an actor would wait minutes for its share.
         "RAY_worker_niceness": "0",
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": child_path(),
         "OMP_NUM_THREADS": "1",
     }
     gcs, dashboard = free_port(), free_port()

@@ -24,6 +24,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled modul
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 
+from pipeline.actors.ray_start import adapted_start
 from pipeline.errors import InputError, PipelineError
 
 RESOURCE_UNITS = 10_000
@@ -82,7 +83,7 @@ def _joined(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _started() -> Iterator[None]:
-    """A private Ray on this machine. "local" keeps it from joining a cluster that happens to run here."""
+    """A private Ray with what this machine has, guarded by a token."""
     if "RAY_AUTH_MODE" not in os.environ:
         # Both stay for the life of the process: Ray keeps the first token it has read, also for the next Ray here.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -91,10 +92,20 @@ def _started() -> Iterator[None]:
         Config.initialize("")
     here = nodes()[0]
     try:
-        with _ray("local", num_cpus=int(here.cpus), num_gpus=int(here.gpus), include_dashboard=False):
+        with private_ray(num_cpus=int(here.cpus), num_gpus=int(here.gpus)):
             yield
     except _ConnectFailed as error:
         raise PipelineError(f"Ray did not start on this machine: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
+    """A new Ray on this machine that says it has so many CPUs and GPUs, ended with the body.
+
+    "local" keeps it from joining a cluster that happens to run here.
+    """
+    with _ray("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False):
+        yield
 
 
 class _ConnectFailed(Exception):
@@ -108,8 +119,13 @@ def _ray(address: str, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
+        with adapted_start():
+            ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise _ConnectFailed(_first_line(error)) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what Ray raises when a node that it starts is not there in time
+            raise
         raise _ConnectFailed(_first_line(error)) from error
     finally:
         if threading.current_thread() is threading.main_thread():

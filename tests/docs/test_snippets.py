@@ -21,6 +21,7 @@ from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_c
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
 from tests.docs.site import copy_site, make_buckets, make_site
 from tests.labellings import CAR, ROAD, striped, write_run
+from tests.plugins.isolation import child_path
 
 pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs
 
@@ -215,7 +216,7 @@ def run_pages(plan: list[dict[str, Any]], folder: Path, seconds: float, **variab
     """Run what is planned in a process of its own. `folder` is for its files."""
     (folder / "plan.json").write_text(json.dumps(plan))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "FCN_"))}
-    environment |= {"PYTHONPATH": str(ROOT), **variables}
+    environment |= {"PYTHONPATH": child_path(), **variables}
     done = subprocess.run(
         [sys.executable, "-m", "tests.docs.runner", str(folder / "plan.json"), str(folder / "results.json")],
         cwd=ROOT,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.isolation import child_path
 from tests.trainings import assert_each_once_an_epoch, job, kept, write_scenes
 
 OPTIONS = {
@@ -62,14 +63,13 @@ cluster.shutdown()
 def test_training_goes_on_with_one_worker_less_and_then_with_one_more(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    root = str(Path(__file__).parents[2])
     driver = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path), json.dumps(OPTIONS)],
         capture_output=True,
         text=True,
         timeout=1500,
-        env=environment | {"PYTHONPATH": root, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
-        cwd=root,
+        env=environment | {"PYTHONPATH": child_path(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        cwd=Path(__file__).parents[2],
     )
     assert driver.returncode == 0, driver.stdout + driver.stderr
     *told, report = [json.loads(line) for line in driver.stdout.splitlines() if line.startswith(("[", "{"))]
