@@ -4,6 +4,7 @@ The S3 endpoint is moto's server on a free port, or the one that FCN_TEST_S3_END
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.plugins.live_line import LiveLine
 
         config.pluginmanager.register(LiveLine(reporter))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A predictor sets PyTorch's threads for the whole process: the next test is to find what this one found."""
+    yield
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,10 @@ from fcn_core.evaluation import evaluate
 from fcn_core.fcn import build
 from fcn_core.optimizer import learning_rate
 from fcn_core.predict import Predictor
-from fcn_core.settings import resolve_settings
 from fcn_core.train_config import TrainConfig, recipe
 from fcn_core.trainer import StepReport, Trainer
 from fcn_core.transforms import Augmentation
-from tests.fcn_core.training import LABELS, TINY, config, fresh_model, halves
+from tests.fcn_core.training import LABELS, SETTINGS, TINY, config, fresh_model, halves
 
 
 def losses_of(trainer: Trainer) -> list[float]:
@@ -29,7 +28,7 @@ def test_training_learns_what_can_be_learnt():
     losses = losses_of(trainer)
     assert losses[0] == pytest.approx(np.log(2), abs=1e-3)  # zero score layers: all classes equal at first
     assert np.mean(losses[-5:]) < 0.2
-    scores = evaluate(trainer.bundle(), halves(), resolve_settings(device="cpu", precision="float32"))
+    scores = evaluate(trainer.bundle(), halves(), SETTINGS)
     assert scores.mean_iu is not None
     assert scores.mean_iu > 0.8
     assert scores.pixels == 6 * 48 * 56
@@ -157,7 +156,7 @@ def test_a_factor_of_zero_freezes_the_backbone():
 def test_a_bundle_says_how_it_was_made_and_survives_the_disk(tmp_path):
     trainer = Trainer(fresh_model(), halves(), config())
     bundle = trainer.fit()
-    scores = evaluate(bundle, halves())
+    scores = evaluate(bundle, halves(), SETTINGS)
     noted = trainer.bundle(scores)
     noted.save(tmp_path / "model")
     loaded = ModelBundle.load(tmp_path / "model")
@@ -279,10 +278,9 @@ def test_class_weights_shift_the_loss_towards_their_class():
     plain, weighted = (
         Trainer(fresh_model(), halves(), config(steps=30, class_weights=weights)) for weights in (None, (1.0, 20.0))
     )
-    settings = resolve_settings(device="cpu", precision="float32")
     shares = []
     for trainer in (plain, weighted):
-        predictor = Predictor(trainer.fit(), settings)
+        predictor = Predictor(trainer.fit(), SETTINGS)
         shares.append(np.mean([predictor.predict([halves()[i].image])[0].mask.mean() for i in range(6)]))
     assert shares[1] > shares[0] + 0.02
 

@@ -5,11 +5,10 @@ from fcn_core.datasets import InMemory
 from fcn_core.errors import DataError
 from fcn_core.evaluation import evaluate
 from fcn_core.metrics import Scores
-from fcn_core.settings import resolve_settings
 from fcn_core.trainer import Trainer
 from fcn_core.training_loop import History, LoopPlan, TrainingLoop, ValidationPoint
 from tests.fcn_core.nets import LABELS as FIVE
-from tests.fcn_core.training import config, fresh_model, halves
+from tests.fcn_core.training import SETTINGS, config, fresh_model, halves
 
 
 class Shelf:
@@ -49,8 +48,7 @@ def test_the_best_model_carries_the_scores_that_it_really_has():
     best = history.best
     assert best is not None
     assert best.scores.mean_iu == max(point.scores.mean_iu for point in history.validations)
-    settings = resolve_settings(device="cpu", precision="float32", threads=1)
-    assert evaluate(shelf.models[-1], halves(3), settings) == best.scores
+    assert evaluate(shelf.models[-1], halves(3), SETTINGS) == best.scores
     assert shelf.models[-1].scores == best.scores.model_dump(mode="json")
 
 

@@ -6,11 +6,13 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.datasets import Example, InMemory
 from fcn_core.fcn import FCN, Architecture
 from fcn_core.labels import LabelSet
+from fcn_core.settings import resolve_settings
 from fcn_core.train_config import TrainConfig
 from fcn_core.transforms import Augmentation
 
 LABELS = LabelSet(name="sides", names=("dark", "bright"), palette=((0, 0, 0), (255, 255, 255)))
 TINY = Architecture(arch="fcn8s", num_classes=2, width=0.125, head_width=16, dropout=0.2)
+SETTINGS = resolve_settings(device="cpu", precision="float32", threads=1)
 AUGMENTATION = Augmentation(crop_height=32, crop_width=40, scale_min=0.9, scale_max=1.1)
 
 
