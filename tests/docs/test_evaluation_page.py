@@ -10,8 +10,8 @@ import torch
 from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.job import EvaluateReport, evaluate
 from pipeline.evaluation.options import EvaluateJob
+from tests.in_process import InProcess
 from tests.labelled import LABELS, write_labelled
-from tests.pipeline.evaluation.test_job import InProcess
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 SQL = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)

@@ -14,6 +14,7 @@ from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
 from tests.commands import refused
+from tests.in_process import segment_in_process
 from tests.newline_s3 import NewlineS3
 from tests.samples import jpeg
 
@@ -77,7 +78,7 @@ def endpoint(s3_endpoint: str) -> Iterator[str]:
 def job(source: str, output: str, model: Path) -> SegmentJob:
     return SegmentJob(
         source=source, output=output, model=str(model), include=("*",), device="cpu", actors=1, cpus_per_actor=1,
-        codec_workers=1,
+        codec_workers=1, engine="torch", no_report=True,
     )  # fmt: skip
 
 
@@ -96,10 +97,10 @@ def check(output: Store, run_id: str, keys: set[str]) -> None:
     assert list(verify(output, Verified())) == []
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_every_key_of_a_bucket_is_labelled_inside_a_folder(
-    endpoint: str, bucket: str, tmp_path: Path, model_dir: Path
+    endpoint: str, bucket: str, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    segment_in_process(monkeypatch)
     source = open_store(f"s3://{bucket}?endpoint_url={endpoint}")
     for seed, key in enumerate(sorted(BUCKET_KEYS)):
         source.put(key, jpeg(32, 24, seed))
@@ -111,8 +112,10 @@ def test_every_key_of_a_bucket_is_labelled_inside_a_folder(
     assert {info.key for info in source.list()} == BUCKET_KEYS
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_every_file_of_a_folder_is_labelled_inside_a_bucket(bucket: str, tmp_path: Path, model_dir: Path) -> None:
+def test_every_file_of_a_folder_is_labelled_inside_a_bucket(
+    bucket: str, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_in_process(monkeypatch)
     for seed, name in enumerate(sorted(FILE_NAMES)):
         path = os.path.join(os.fsencode(tmp_path), name)
         os.makedirs(os.path.dirname(path), exist_ok=True)

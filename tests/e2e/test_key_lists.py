@@ -9,9 +9,13 @@ from pipeline.cli.app import run as fcn
 from pipeline.outputs.results import read_current
 from pipeline.storage.store import open_store
 from tests.commands import refused
+from tests.in_process import segment_in_process
 from tests.samples import fill
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment_in_process(monkeypatch)
 
 
 def test_a_list_of_keys_stands_for_the_listing(
@@ -21,7 +25,7 @@ def test_a_list_of_keys_stands_for_the_listing(
     fill(photos, 6)
     names.write_text(f"0004.jpg\ngone.jpg\n{photos}/0001.jpg\n0004.jpg\nnotes.md\n")
     command = ["segment", str(photos), str(labels), "--model", str(model_dir), "--device", "cpu", "--actors", "1"]
-    listed = [*command, "--cpus-per-actor", "1", "--key-list", str(names), "--json"]
+    listed = [*command, "--cpus-per-actor", "1", "--engine", "torch", "--no-report", "--key-list", str(names), "--json"]
 
     assert fcn(listed) == 0
     first = json.loads(capsys.readouterr().out)

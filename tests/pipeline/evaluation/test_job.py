@@ -6,14 +6,11 @@ What is about actors runs on real Ray; the rest runs the same code in this proce
 import io
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 from PIL import Image
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, preset
@@ -22,8 +19,6 @@ from fcn_core.evaluation import evaluate as evaluate_here
 from fcn_core.labels import encode_mask
 from fcn_core.metrics import Scores
 from fcn_core.render import colorize
-from pipeline.actors.pool import PoolProgress, PoolSpec
-from pipeline.actors.worker import Processor
 from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, StorageError
 from pipeline.evaluation import job as evaluation
@@ -36,6 +31,7 @@ from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.store import open_store
+from tests.in_process import InProcess
 from tests.labelled import LABELS, truth, write_labelled
 from tests.samples import encode, jpeg, model
 
@@ -60,31 +56,6 @@ def job_for(model_dir: Path, data: Path | str, **options: object) -> EvaluateJob
 
 def dataset_of(job: EvaluateJob) -> Pairs:
     return open_dataset(job.dataset_options(), job.split)
-
-
-class InProcess:
-    """Works through shards as a ShardPool does, but here, one after the other."""
-
-    def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: object, kind: str = "") -> None:
-        self._worker = factory(*(ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args))
-
-    def run(
-        self,
-        shards: Iterator[Shard],
-        on_done: Callable[[Any], None],
-        on_progress: Callable[[PoolProgress], None],
-        should_stop: Callable[[], bool],
-        on_note: Callable[[str], None],
-    ) -> bool:
-        try:
-            for shard in shards:
-                if should_stop():
-                    return False
-                on_done(self._worker.process(shard))
-                on_progress(PoolProgress(1, 1, 0, 0, 0, 0))
-            return True
-        finally:
-            self._worker.close()  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
+from tests.in_process import segment_in_process
 from tests.samples import fill, model
 
 OLD, NEW = model(seed=0), model(seed=1)
@@ -54,12 +55,14 @@ def test_damaged_weights_are_named(registry: Registry) -> None:
         load_bundle("registry:road", registry.uri)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_job_takes_the_champion_of_its_start_and_records_which_that_was(registry: Registry, tmp_path: Path) -> None:
+def test_a_job_takes_the_champion_of_its_start_and_records_which_that_was(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_in_process(monkeypatch)
     fill(tmp_path / "photos", 2)
     job = SegmentJob(
         source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model="registry:road@champion",
-        registry=registry.uri, device="cpu", actors=1, cpus_per_actor=1,
+        registry=registry.uri, device="cpu", actors=1, cpus_per_actor=1, engine="torch", no_report=True,
     )  # fmt: skip
     notes = []
 

@@ -19,21 +19,24 @@ from pipeline.outputs.verify_index import verify_index
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
+from tests.in_process import segment_in_process
 from tests.labellings import striped, write_run
 from tests.samples import fill
 
 
 @pytest.fixture(scope="module")
-def sound(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of two shards with an unreadable image."""
     folder = tmp_path_factory.mktemp("verify")
     fill(folder / "photos", 5)
     (folder / "photos" / "bad.jpg").write_bytes(b"no")
     job = SegmentJob(
         source=str(folder / "photos"), output=str(folder / "labels"), model=str(model_dir), device="cpu", actors=1,
-        cpus_per_actor=1, shard_size=3,
+        cpus_per_actor=1, engine="torch", shard_size=3,
     )  # fmt: skip
-    segment(job)
+    with pytest.MonkeyPatch.context() as patch:
+        segment_in_process(patch)
+        segment(job)
     return folder / "labels"
 
 

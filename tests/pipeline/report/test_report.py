@@ -18,11 +18,9 @@ from pipeline.report.make import make_report, report_key, write_report
 from pipeline.report.samples import RandomRows
 from pipeline.report.summary import Commit, Summary, summarize
 from pipeline.report.throughput import Throughput, throughput
-from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store
 from tests.commands import refused
+from tests.in_process import segment_in_process
 from tests.reports import SETTINGS, Outcome, labelled_run
 from tests.samples import encode, fill, jpeg
 
@@ -412,15 +410,25 @@ def test_dates_of_copied_files_are_not_taken_for_the_runs() -> None:
     assert "copied" in str(throughput(commits, run_of((0, 3600))))
 
 
-def test_a_run_makes_its_report_and_says_where(
-    ray_cluster: None, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_report_that_cannot_be_made_is_a_note_and_is_made_later(
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fill(tmp_path / "photos", 4)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "reports").write_text("a file where the folder should be")
     job = ["segment", str(tmp_path / "photos"), str(tmp_path / "labels"), "--model", str(model_dir), "--actors", "1"]
-    assert fcn([*job, "--device", "cpu", "--cpus-per-actor", "1"]) == 0
+    segment_in_process(monkeypatch)
+    assert fcn([*job, "--device", "cpu", "--cpus-per-actor", "1", "--engine", "torch"]) == 0
+    assert "could not be made" in capsys.readouterr().err
+
+    (tmp_path / "labels" / "reports").unlink()
+    assert fcn(["report", str(tmp_path / "labels")]) == 0
     (page,) = (tmp_path / "labels" / "reports").glob("*/index.html")
-    assert f"report: {page}" in capsys.readouterr().err
+    assert capsys.readouterr().out.strip() == str(page)
     text = Elements(page.read_text()).text
     assert "not_an_image" in text
     assert "fcn8s" in text
@@ -428,39 +436,7 @@ def test_a_run_makes_its_report_and_says_where(
     made = page.read_bytes()
     page.unlink()
     assert fcn(["report", str(tmp_path / "labels")]) == 0
-    assert capsys.readouterr().out.strip() == str(page)
     assert page.read_bytes() == made
-
-
-def test_a_report_that_cannot_be_made_is_a_note_and_the_run_is_done(
-    ray_cluster: None, model_dir: Path, tmp_path: Path
-) -> None:
-    fill(tmp_path / "photos", 2)
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "reports").write_text("a file where the folder should be")
-    notes: list[str] = []
-
-    class Listens(Observer):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    job = SegmentJob(
-        source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), actors=1,
-        cpus_per_actor=1, device="cpu",
-    )  # fmt: skip
-    report = segment(job, Listens())
-    assert (report.state, report.counts.ok, report.reports) == ("finished", 2, ())
-    assert [note for note in notes if "could not be made" in note]
-
-
-def test_no_report_is_made_when_none_is_wanted(ray_cluster: None, model_dir: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "photos", 2)
-    job = SegmentJob(
-        source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), actors=1,
-        cpus_per_actor=1, device="cpu", no_report=True,
-    )  # fmt: skip
-    assert segment(job).reports == ()
-    assert not (tmp_path / "labels" / "reports").exists()
 
 
 def test_the_command_takes_a_run_and_a_file(

@@ -8,22 +8,22 @@ import pytest
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.runs import records
 from pipeline.storage.store import open_store
-
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+from tests.in_process import segment_in_process
 
 IMAGES = 200
 
 
 def test_too_many_errors_on_the_way_stop_the_job_and_leave_it_resumable(
-    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    segment_in_process(monkeypatch)
     source = tmp_path / "photos"
     source.mkdir()
     for index in range(IMAGES):
         (source / f"{index:03d}.jpg").write_bytes(b"not an image")
     output = tmp_path / "labels"
     command = ["segment", str(source), str(output), "--model", str(model_dir), "--device", "cpu", "--json"]
-    options = ["--actors", "1", "--cpus-per-actor", "1", "--shard-size", "20", "--no-report"]
+    options = ["--actors", "1", "--cpus-per-actor", "1", "--shard-size", "20", "--no-report", "--engine", "torch"]
 
     assert fcn([*command, *options, "--abort-error-rate", "0.5"]) == 3
     captured = capsys.readouterr()

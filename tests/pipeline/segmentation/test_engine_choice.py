@@ -1,5 +1,6 @@
-"""Which engine a labelling job gets: settled once for a model and an output, kept, and part of what its masks are."""
+"""Engine and settings of a job: settled once for a model and an output, kept, and part of what its masks are."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.outputs import runs
 from pipeline.outputs.identity import params_id
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.placement import Placement, place
-from pipeline.segmentation.prepare import check_inputs, resolve
+from pipeline.segmentation.prepare import Resolved, check_inputs, resolve
 from tests.fcn_core.nets import photo, small_bundle
 from tests.requires import requires
 
@@ -68,3 +69,33 @@ def test_an_output_that_was_begun_with_torch_keeps_it(job: SegmentJob, monkeypat
 def test_int8_models_refuse_what_cannot_compute_them(job: SegmentJob, wrong: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"int8, which only OpenVINO computes.*cannot be; leave it out"):
         place(job.model_copy(update=wrong), int8=True)
+
+
+def record_run(job: SegmentJob, run_id: str) -> Resolved:
+    """Settle the job, and leave the record of a run of it."""
+    inputs = check_inputs(job)
+    resolved = resolve(job, inputs)
+    record = runs.RunRecord(
+        run_id=run_id, state="finished", job=job.model_dump(mode="json"), job_digest=resolved.job_digest,
+        model_id=resolved.recipe.model_id, params_id=resolved.recipe.params_id, recipe=resolved.recipe.name,
+        settings=resolved.settings, images=1, shards=1, started=datetime(2026, 1, 1, tzinfo=UTC), version="0",
+    )  # fmt: skip
+    runs.write_record(inputs.output, record)
+    return resolved
+
+
+def test_one_explicit_option_does_not_change_what_was_settled_before(job: SegmentJob) -> None:
+    begun = record_run(job, "20260101T000000Z-0001")
+    once = record_run(job.model_copy(update={"batch_size": begun.settings.batch_size + 2}), "20260102T000000Z-0001")
+    assert once.recipe != begun.recipe
+    again = resolve(job, check_inputs(job))
+    assert (again.settings, again.recipe) == (begun.settings, begun.recipe)
+
+
+def test_other_settings_label_anew_and_say_so(job: SegmentJob) -> None:
+    begun = record_run(job, "20260101T000000Z-0001")
+    assert not any("labelled anew" in note for note in begun.notes)
+    assert not any("labelled anew" in note for note in resolve(job, check_inputs(job)).notes)
+    other = resolve(job.model_copy(update={"batch_size": begun.settings.batch_size + 1}), check_inputs(job))
+    assert other.recipe != begun.recipe
+    assert any("every image is labelled anew" in note for note in other.notes)

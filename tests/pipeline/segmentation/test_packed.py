@@ -28,6 +28,7 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.storage.store import Store, open_store
 from tests.faulty_s3 import FaultyS3
+from tests.in_process import segment_in_process
 from tests.samples import fill, jpeg, model
 
 BUNDLE = model()
@@ -149,17 +150,19 @@ def test_masks_beyond_what_memory_takes_become_objects(
 
 
 @pytest.fixture(scope="module")
-def labelled(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of two runs of a folder: the first unpacked, the second, after two photos came, packed."""
     folder = tmp_path_factory.mktemp("mixed")
     fill(folder / "photos", 4)
     job = SegmentJob(
         source=str(folder / "photos"), output=str(folder / "labels"), model=str(model_dir), device="cpu", actors=1,
-        cpus_per_actor=1, shard_size=4, no_report=True,
+        cpus_per_actor=1, engine="torch", shard_size=4, no_report=True,
     )  # fmt: skip
-    segment(job)
-    fill(folder / "photos", 2, start=4)
-    report = segment(job.model_copy(update={"masks": "tar", "no_report": False}))
+    with pytest.MonkeyPatch.context() as patch:
+        segment_in_process(patch)
+        segment(job)
+        fill(folder / "photos", 2, start=4)
+        report = segment(job.model_copy(update={"masks": "tar", "no_report": False}))
     assert report.counts.images == 2, "what is done as objects is done"
     assert report.reports
     return folder / "labels"

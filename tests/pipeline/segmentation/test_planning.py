@@ -22,6 +22,7 @@ from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo, open_store
+from tests.in_process import segment_in_process
 from tests.samples import fill
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,11 +49,12 @@ class Notes(Observer):
 
 
 def test_a_long_history_is_compacted_before_planning(
-    tmp_path: Path, model_dir: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    segment_in_process(monkeypatch)
     job = SegmentJob(
         source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), device="cpu", actors=1,
-        cpus_per_actor=1, shard_size=2, no_report=True,
+        cpus_per_actor=1, engine="torch", shard_size=2, no_report=True,
     )  # fmt: skip
     output = open_store(job.output)
     notes = Notes()
@@ -61,7 +63,9 @@ def test_a_long_history_is_compacted_before_planning(
         return segment(job, notes)
 
     fill(tmp_path / "photos", 6)
-    assert run().counts.images == 6
+    first = run()
+    assert (first.counts.images, first.reports) == (6, ())
+    assert not (tmp_path / "labels" / "reports").exists(), "no_report"
     assert run().selection.done == 6
     assert newest_index(output) is None, "three files are not worth an index"
 

@@ -1,0 +1,47 @@
+"""Jobs without Ray, for tests of all that a job does besides: an actor takes seconds to import what it needs."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from pipeline.actors.pool import PoolProgress, PoolSpec
+from pipeline.actors.worker import Processor
+from pipeline.outputs.plan import Shard
+from pipeline.segmentation import job as segmentation
+
+
+class InProcess:
+    """Works through shards as a ShardPool does, but here, one after the other."""
+
+    def __init__(self, spec: PoolSpec, factory: Callable[..., Processor], *args: object, kind: str = "") -> None:
+        self._worker = factory(*(ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg for arg in args))
+
+    def run(
+        self,
+        shards: Iterator[Shard],
+        on_done: Callable[[Any], None],
+        on_progress: Callable[[PoolProgress], None],
+        should_stop: Callable[[], bool],
+        on_note: Callable[[str], None],
+    ) -> bool:
+        try:
+            for shard in shards:
+                if should_stop():
+                    return False
+                on_done(self._worker.process(shard))
+                on_progress(PoolProgress(1, 1, 0, 0, 0, 0))
+            return not should_stop()
+        finally:
+            self._worker.close()  # type: ignore[attr-defined]
+
+
+def segment_in_process(patch: pytest.MonkeyPatch) -> None:
+    """Let jobs that segment do without Ray until `patch` is undone."""
+    patch.setattr(segmentation, "ShardPool", InProcess)
+    patch.setattr(segmentation, "ray", SimpleNamespace(put=lambda files: files))
+    connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda address: contextlib.nullcontext())
+    patch.setattr(segmentation, "cluster", connect)
