@@ -27,7 +27,8 @@ import pyarrow.ipc
 from pipeline.outputs.compact import compact
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import choose_shard_size, read_manifest, read_shards, write_plan
-from pipeline.outputs.results import RESULTS_SCHEMA, shard_key, to_parquet
+from pipeline.outputs.results import RESULTS_SCHEMA, shard_key
+from pipeline.outputs.seal import to_parquet
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import BATCH_ROWS, LISTING_SCHEMA, to_batches, to_infos
 from pipeline.storage.s3_answers import read_fast

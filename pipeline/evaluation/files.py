@@ -24,7 +24,7 @@ from fcn_core.metrics import Scores
 from pipeline.errors import StorageError
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.identity import digest
-from pipeline.outputs.results import to_parquet
+from pipeline.outputs.seal import to_parquet
 from pipeline.storage.store import Store
 
 SCORES_FILE, IMAGES_FILE, CONFUSION_FILE, WORST_FILE = "scores.json", "images.parquet", "confusion.csv", "worst.png"

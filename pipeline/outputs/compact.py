@@ -40,7 +40,8 @@ from pipeline.outputs.index import (
     read_part,
     shards_key,
 )
-from pipeline.outputs.results import READS_AT_ONCE, read_table, shard_key, to_parquet
+from pipeline.outputs.results import READS_AT_ONCE, read_table, shard_key
+from pipeline.outputs.seal import to_json, to_parquet
 from pipeline.storage.store import Store
 
 MANY_FILES = 256
@@ -111,7 +112,7 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
         recipes=tuple(recipe for recipe in written if recipe.parts),
     )
     _create(output, shards_key(index_id), to_parquet(shards))
-    _create(output, manifest_key(index_id), manifest.model_dump_json(indent=1).encode())
+    _create(output, manifest_key(index_id), to_json(manifest.model_dump_json(indent=1)))
     return Compacted(index_id, manifest.rows, manifest.shards, history.late_files, changed=True)
 
 

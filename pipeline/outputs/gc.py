@@ -2,7 +2,7 @@
 
 Only files that jobs write, by the names they give them, can be leftovers; whatever else is under OUTPUT is not ours.
 The committed results say which masks count, and the plan of an unfinished run which ones it will ask for when it goes
-on. An output whose results are incomplete is left alone: there nobody can tell.
+on. An output whose run records, plans or results are incomplete or damaged is left alone: there nobody can tell.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError, PipelineError
 from pipeline.outputs import runs
+from pipeline.outputs.checked import CHECKED_COLUMNS, Finding, checked_results
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import index_folders, newest_index
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.masks import mask_file
 from pipeline.outputs.plan import read_manifest, read_shards
-from pipeline.outputs.results import committed_shards, read_results, result_runs
+from pipeline.outputs.results import committed_shards, result_runs
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo, Store
 
@@ -92,7 +93,8 @@ def collect(output: Store, older_than: timedelta, *, delete: bool = False) -> Co
     """Find the leftovers that are older than `older_than`, and with `delete` remove them.
 
     Removing takes the output's lease: raises InputError while a driver is at work, PipelineError when one takes over,
-    and AccessDenied where files may not be deleted. Both raise InputError for an output whose results are incomplete.
+    and AccessDenied where files may not be deleted. Both raise InputError for an output whose results are incomplete,
+    and where a run record, a plan or a results file is not sound.
     """
     collected = Collected(deleted=delete)
     if not delete:
@@ -124,7 +126,8 @@ def leftovers(output: Store, older_than: timedelta) -> Iterator[Leftover]:
     _check_complete(output, records, committed)
     known = committed.keys() | {record.run_id for record in records}
 
-    counting = np.unique(np.concatenate([*_committed_masks(output), *_awaited_masks(output, records), _marks([])]))
+    masks = itertools.chain(_committed_masks(output, records), _awaited_masks(output, records))
+    counting = np.unique(np.concatenate([*masks, _marks([])]))
     yield from old("masks", _masks(output, records, counting))
     yield from old("mask tars", _tars(output, records, counting))
     yield from old("class_areas", _class_areas(output))
@@ -181,11 +184,25 @@ def _uncounted(infos: Iterator[ObjectInfo], counting: Marks) -> Iterator[ObjectI
         yield from (info for info, counted in zip(chunk, counts.tolist(), strict=True) if not counted)
 
 
-def _committed_masks(output: Store) -> Iterator[Marks]:
-    """The files, tars among them, that hold the masks of committed rows."""
+def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[Marks]:
+    """The files, tars among them, that hold the masks of committed rows.
+
+    Raises InputError where a run record, a plan or a results file is not sound: it may name other masks than it did.
+    """
+
+    def refuse(finding: Finding) -> None:
+        raise InputError(
+            f"{output.uri}: {finding.file}: {finding.problem}. What it stood for may be lost, so nothing is left over "
+            "for certain; mend it first (`fcn verify` lists all that is damaged, docs/upkeep.md says what to do)"
+        )
+
+    recorded = {record.run_id: record for record in records}
     for run_id in result_runs(output):
-        for table in read_results(output, run_id, ["mask_key"]):
-            yield _marks({mask_file(key) for key in table["mask_key"].drop_null().to_pylist()})
+        if run_id not in recorded:
+            refuse(Finding(f"results/run_id={run_id}", "are results of a run that has no run.json"))
+    for record in recorded.values():
+        for shard in checked_results(output, record, refuse, CHECKED_COLUMNS):
+            yield _marks({mask_file(key) for key in shard.rows["mask_key"].drop_null().to_pylist()})
 
 
 def _continued(records: Iterable[runs.RunRecord]) -> Iterator[runs.RunRecord]:
@@ -213,15 +230,21 @@ def _marks(keys: Iterable[str]) -> Marks:
 
 def _class_areas(output: Store) -> Iterator[ObjectInfo]:
     """Tables of shards that have no results."""
-    named = ((match, info) for info in output.list("class_areas/") if (match := _AREAS.fullmatch(info.key)))
+    named = (
+        (match, info)
+        for info in output.list("class_areas/")
+        if (match := _AREAS.fullmatch(info.key)) and runs.is_run_id(match[1])
+    )
     for run_id, files in itertools.groupby(named, key=lambda item: item[0][1]):
         shards = committed_shards(output, run_id)
         yield from (info for match, info in files if int(match[2]) not in shards)
 
 
 def _of_unknown_runs(output: Store, prefix: str, name: re.Pattern[str], known: Iterable[str]) -> Iterator[ObjectInfo]:
+    """Files of runs that are not `known`. Folders whose names no run can have are somebody's own."""
     runs_known = set(known)
-    return (info for info in output.list(prefix) if (match := name.fullmatch(info.key)) and match[1] not in runs_known)
+    named = ((info, match[1]) for info in output.list(prefix) if (match := name.fullmatch(info.key)))
+    return (info for info, run_id in named if runs.is_run_id(run_id) and run_id not in runs_known)
 
 
 def _plans(output: Store, known: Iterable[str], limit: datetime) -> Iterator[Leftover]:

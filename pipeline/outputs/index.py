@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ObjectMissing, StorageError
+from pipeline.errors import AccessDenied, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.outputs.results import RESULTS_SCHEMA, read_table
+from pipeline.outputs.seal import BrokenSeal, check_json
 from pipeline.storage.store import Store
 
 FORMAT = "index/1"
@@ -189,15 +190,20 @@ def read_history(output: Store) -> History:
 def newest_index(output: Store) -> Index | None:
     """The complete index of the highest number, or None.
 
-    Those that this version cannot read, or that lack a part, are passed over: what they cover counts as in no index.
+    Those that this version cannot read, that are damaged or lack a part are passed over: what they cover counts as in
+    no index.
     """
     there = {info.key for info in output.list("index/")}
     for index_id in sorted(_folders(there, _MANIFEST), reverse=True):
         try:
-            manifest = IndexManifest.model_validate_json(output.get(manifest_key(index_id)))
+            data = output.get(manifest_key(index_id))
+            manifest = IndexManifest.model_validate_json(data)
+            check_json(data)
             if manifest.format == FORMAT and there >= set(_parts_of(index_id, manifest)):
                 return Index(index_id, manifest, _read_coverage(output, index_id))
-        except (ObjectMissing, ValidationError):
+        except (StorageUnavailable, AccessDenied):
+            raise
+        except (StorageError, ValidationError, BrokenSeal):
             continue
     return None
 
@@ -223,7 +229,7 @@ def read_part(output: Store, index_id: str, model_id: str, params_id: str, part:
     """The rows of one part. Raises StorageError, saying what to do, when it cannot be read."""
     key = part_key(index_id, model_id, params_id, part)
     try:
-        return read_table(output.get(key), key)
+        return read_table(output.get(key), key, INDEX_SCHEMA.names)
     except ObjectMissing as error:
         raise StorageError(f"{output.uri}: {key} was deleted while it was needed; run again") from error
 
@@ -299,7 +305,7 @@ def _committed(output: Store) -> dict[str, Shards]:
 
 def _read_coverage(output: Store, index_id: str) -> Coverage:
     key = shards_key(index_id)
-    table = read_table(output.get(key), key)
+    table = read_table(output.get(key), key, SHARDS_SCHEMA.names)
     numbers, sizes = table["shard"].to_numpy(), table["size"].to_numpy()
     runs = table["run_id"].combine_chunks().dictionary_encode()
     codes = runs.indices.to_numpy()

@@ -27,6 +27,11 @@ def tar_key(recipe: Recipe, shard: int, data: bytes) -> str:
     return f"mask_tars/{recipe.name}/shard-{shard:08d}.{hashlib.sha256(data).hexdigest()[:16]}.tar"
 
 
+def is_tar_of(key: str, data: bytes) -> bool:
+    """Whether these are the bytes that the tar of that name was written with."""
+    return key.endswith(f".{hashlib.sha256(data).hexdigest()[:16]}.tar")
+
+
 def member_names(keys: Sequence[str]) -> list[str]:
     """The name in the tar of the mask of each of a shard's keys, all different and inside any folder.
 

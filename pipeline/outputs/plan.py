@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ObjectMissing, StorageError
-from pipeline.outputs.results import read_table, to_parquet
+from pipeline.outputs.results import read_table
+from pipeline.outputs.seal import BrokenSeal, check_json, to_json, to_parquet
 from pipeline.storage.batches import LISTING_SCHEMA, to_infos
 from pipeline.storage.store import ObjectInfo, Store
 
@@ -71,7 +72,7 @@ def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], sh
         if written is not None:
             written.result()
     manifest = PlanManifest(images=images, bytes=size, shards=-(-images // shard_size), parts=parts)
-    output.put(_manifest_key(run_id), manifest.model_dump_json(indent=2).encode())
+    output.put(_manifest_key(run_id), to_json(manifest.model_dump_json(indent=2)))
     return manifest
 
 
@@ -79,13 +80,18 @@ def read_manifest(output: Store, run_id: str) -> PlanManifest | None:
     """The manifest of a run, or None when its plan was never finished."""
     key = _manifest_key(run_id)
     try:
-        return PlanManifest.model_validate_json(output.get(key))
+        data = output.get(key)
+        manifest = PlanManifest.model_validate_json(data)
+        check_json(data)
     except ObjectMissing:
         return None
+    except BrokenSeal as error:
+        raise StorageError(f"{key} {error}; delete runs/{run_id} and run again") from error
     except ValidationError as error:
         raise StorageError(
             f"{key} is damaged ({error.error_count()} errors); delete runs/{run_id} and run again"
         ) from error
+    return manifest
 
 
 def read_shards(

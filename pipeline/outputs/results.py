@@ -19,9 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
+from pipeline.outputs.seal import BrokenSeal, check_parquet, to_parquet
 from pipeline.storage.store import ObjectInfo, Store
 
 READS_AT_ONCE = 16
+
+_DAMAGED = "bring it back from a copy, or move it away and run again"
 
 NEWEST_SCHEMA = 1
 """The highest number that a table of this version has: the 1 of "results/1". A change that an older program would
@@ -341,16 +344,23 @@ def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table
 def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Parquet bytes as a table, of all columns or those named; `key` names the file in the error.
 
-    Raises StorageError for what is no Parquet file, and for a table of a newer version.
+    Raises StorageError for what is no Parquet file, is damaged, lacks a column, or is a table of a newer version.
     """
     try:
+        check_parquet(data)
         table = pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{key} is not a readable Parquet file ({error}); move it away and run again") from error
+        table.validate(full=True)
+    except BrokenSeal as error:
+        raise StorageError(f"{key} {error}; {_DAMAGED}") from error
+    except Exception as error:  # Arrow answers damaged bytes with errors of many kinds, some of them Python's own
+        raise StorageError(f"{key} is not a readable Parquet file ({error}); {_DAMAGED}") from error
     schema = (table.schema.metadata or {}).get(b"fcn_schema", b"").decode(errors="replace")
     number = schema.rpartition("/")[2]
     if number.isdecimal() and int(number) > NEWEST_SCHEMA:
         raise StorageError(f"{key} is of a newer version of fcn-pipeline ({schema}); upgrade this one to read it")
+    missing = [name for name in columns or () if name not in table.column_names]
+    if missing:
+        raise StorageError(f"{key} has no column {missing[0]!r}; {_DAMAGED}")
     return table
 
 
@@ -361,13 +371,6 @@ def _area_dict(area: ClassArea) -> dict[str, object]:
         "pixels": area.pixels,
         "fraction": area.fraction,
     }
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """A table as a Parquet file. Equal tables give equal bytes."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def _create_if_absent(store: Store, key: str, data: bytes) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fcn_core import PredictorSettings
-from pipeline.errors import ObjectMissing, StorageError
+from pipeline.errors import InputError, ObjectMissing, StorageError
 from pipeline.models.load import ModelOrigin
+from pipeline.outputs.seal import BrokenSeal, check_json, to_json
 from pipeline.storage.store import Store
 
 PROGRESS_SECONDS = 5.0
@@ -24,6 +25,7 @@ PROGRESS_SECONDS = 5.0
 RunState = Literal["running", "finished", "interrupted", "failed"]
 
 _RUN_KEY = re.compile(r"runs/([^/]+)/run\.json")
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 
 
 class DamagedRecord(StorageError):
@@ -137,25 +139,47 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
+def is_run_id(name: str) -> bool:
+    """Whether this is a name that `new_run_id` makes."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
 def write_record(output: Store, record: RunRecord) -> None:
-    output.put(_record_key(record.run_id), record.model_dump_json(indent=2).encode())
+    output.put(_record_key(record.run_id), to_json(record.model_dump_json(indent=2)))
 
 
 def read_record(output: Store, run_id: str) -> RunRecord:
     """Raises ObjectMissing when there is no such run, DamagedRecord when its record cannot be understood."""
     key = _record_key(run_id)
+    data = output.get(key)
     try:
-        return RunRecord.model_validate_json(output.get(key))
+        record = RunRecord.model_validate_json(data)
+        check_json(data)
+    except BrokenSeal as error:
+        raise DamagedRecord(f"{output.uri}: {key} {error}; bring it back from a copy") from error
     except ValidationError as error:
         raise DamagedRecord(
             f"{output.uri}: {key} is not a run record this version reads ({error.errors()[0]['msg']})"
         ) from error
+    if record.run_id != run_id:
+        raise DamagedRecord(f"{output.uri}: {key} is the record of run {record.run_id}; bring back its own from a copy")
+    return record
 
 
 def run_ids(output: Store) -> list[str]:
     """Ids of the runs that have a record, newest first."""
     found = (match[1] for info in output.list("runs/") if (match := _RUN_KEY.fullmatch(info.key)))
     return sorted(found, reverse=True)
+
+
+def require_output(output: Store, *, allow_empty: bool = False) -> None:
+    """Raise InputError where no job has written anything: a check of nothing is not sound, and nobody means it."""
+    output.check_readable()
+    if not allow_empty and all(next(iter(output.list(folder)), None) is None for folder in ("runs/", "results/")):
+        raise InputError(
+            f"{output.uri} is no output of `fcn segment`: neither runs/ nor results/ is there; give the OUTPUT of a "
+            "job, or --allow-empty where there may be none yet"
+        )
 
 
 def records(output: Store) -> Iterator[RunRecord]:

@@ -14,11 +14,23 @@ import pyarrow as pa
 
 from pipeline.errors import StorageError
 from pipeline.outputs.compact import read_late
-from pipeline.outputs.index import INDEX_SCHEMA, NO_SHARDS, History, Index, part_key, read_history, read_part
+from pipeline.outputs.index import (
+    INDEX_SCHEMA,
+    NO_SHARDS,
+    History,
+    Index,
+    index_folders,
+    manifest_key,
+    part_key,
+    read_history,
+    read_part,
+)
 from pipeline.outputs.results import shard_key
 from pipeline.storage.store import Store
 
 SHOWN = 10
+
+_REMEDY = "delete the folder, and `fcn compact` makes it again"
 
 _Shard = tuple[str, int]
 """run_id and number."""
@@ -39,8 +51,15 @@ def verify_index(output: Store) -> Iterator[tuple[str, str]]:
     """
     history = read_history(output)
     index = history.index
+    written = max(index_folders(output, complete=True), default=None)
+    if written is not None and (index is None or index.id != written):
+        yield manifest_key(written), f"cannot be read, or a part is missing, so index {written} is not used; {_REMEDY}"
     if index is None:
         return
+    covers = sum(map(len, index.covers.values()))
+    rows = sum(part.rows for recipe in index.manifest.recipes for part in recipe.parts)
+    if (index.manifest.shards, index.manifest.rows) != (covers, rows):
+        yield manifest_key(index.id), f"tells of other numbers of files and rows than are there; {_REMEDY}"
     for run_id, shards in history.gone.items():
         for number in shards.numbers[:SHOWN].tolist():
             yield shard_key("results", run_id, number), f"index {index.id} covers it, but it is gone or has changed"
@@ -80,7 +99,7 @@ def _compare(output: Store, index: Index, history: History, indexed: dict[_Shard
         yield (
             f"index/{index.id}",
             f"has {mine} rows of {shard_key('results', run_id, number)} that are not the {theirs} rows in there; "
-            "delete the folder, and `fcn compact` makes it again",
+            + _REMEDY,
         )
 
 

@@ -3,21 +3,24 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli.app import run as fcn
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.outputs.gc import collect, leftovers
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import write_plan
-from pipeline.outputs.results import read_results, result_runs, shard_key
+from pipeline.outputs.results import read_results, read_table, result_runs, shard_key
 from pipeline.outputs.runs import read_record, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.storage.batches import to_batches
@@ -26,6 +29,8 @@ from tests.faulty_s3 import FaultyS3
 from tests.labellings import WHEN, striped, write_run
 
 NOW = timedelta(0)
+NEVER, GONE = "20251231T000000Z-0000", "20251231T000000Z-ffff"
+"""Runs that are no more."""
 SHARD = 4
 
 
@@ -61,13 +66,13 @@ def litter(store: Store, recipe: Recipe) -> set[str]:
         recipe.mask_key("dead.jpg", "e"),
         recipe.mask_key("000.jpg", "an older version"),
         recipe.mask_key("../\n" * 60, "e"),
-        "class_areas/run_id=gone/shard-00000000.parquet",
+        f"class_areas/run_id={GONE}/shard-00000000.parquet",
         "class_areas/run_id=20260101T000000Z-aaaa/shard-00000099.parquet",
-        "class_totals/run_id=gone.parquet",
-        "runs/never/plan/part-00000.parquet",
-        "runs/never/progress.json",
-        "runs/unrecorded/plan/plan.json",
-        "reports/gone/index.html",
+        f"class_totals/run_id={GONE}.parquet",
+        f"runs/{NEVER}/plan/part-00000.parquet",
+        f"runs/{NEVER}/progress.json",
+        f"runs/{GONE}/plan/plan.json",
+        f"reports/{GONE}/index.html",
         "lease/00000001.json",
         "lease/00000001.heartbeat",
         f".fcn-check-{'0' * 32}",
@@ -86,8 +91,12 @@ def bystanders(store: Store) -> set[str]:
         "masks/README.md",
         "masks/deadbeef/a.jpg.00000000.png",
         "masks/x/y.png",
-        "runs/never/mine.txt",
-        "reports/gone/picture.png",
+        f"runs/{NEVER}/mine.txt",
+        f"reports/{GONE}/picture.png",
+        "reports/monthly/index.html",
+        "runs/monthly/plan/plan.json",
+        "class_areas/run_id=monthly/shard-00000000.parquet",
+        "class_totals/run_id=monthly.parquet",
         "lease/mine",
         "results/notes.txt",
         ".fcn-check-mine",
@@ -201,6 +210,70 @@ def test_an_output_without_its_results_is_left_alone(tmp_path: Path) -> None:
     run(output, "20260101T000000Z-aaaa", names(6), lost={1})
     with pytest.raises(InputError, match="only 1 of its 2 results files"):
         list(leftovers(output, NOW))
+
+
+def flipped_mask_key(output: Store) -> None:
+    """As one flipped bit makes it in a file of 0.1, which has no checksum: valid, and the name of no mask."""
+    key = shard_key("results", FIRST, 0)
+    table = read_table(output.get(key), key)
+    names = table["mask_key"].to_pylist()
+    changed = pa.array([names[0].replace(".jpg.", ".jpf."), *names[1:]], pa.string())
+    rows = table.set_column(table.schema.get_field_index("mask_key"), table.schema.field("mask_key"), changed)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    output.put(key, sink.getvalue().to_pybytes())
+
+
+def copied_results(output: Store) -> None:
+    output.put(shard_key("results", FIRST, 0), output.get(shard_key("results", FIRST, 1)))
+
+
+def results_of_another_model(output: Store) -> None:
+    write_run(output, SECOND, dict.fromkeys(names(6), striped(1, 2)), model="9999999999999999")
+    write_plan(output, SECOND, to_batches(ObjectInfo(key, "e", 1000, WHEN) for key in names(6)), SHARD)
+    output.put(shard_key("results", FIRST, 0), output.get(shard_key("results", SECOND, 0)))
+
+
+def a_flipped_bit(key: str) -> Callable[[Store], None]:
+    def tamper(output: Store) -> None:
+        data = bytearray(output.get(key))
+        data[len(data) // 2] ^= 4
+        output.put(key, bytes(data))
+
+    return tamper
+
+
+def a_lost_record(output: Store) -> None:
+    output.delete(f"runs/{FIRST}/run.json")
+
+
+FIRST, SECOND = "20260101T000000Z-aaaa", "20260101T000000Z-bbbb"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (flipped_mask_key, "is not where the masks of this image are kept"),
+        (copied_results, "its rows are not the images that were planned"),
+        (results_of_another_model, "it has rows of another model_id than the run's"),
+        (a_flipped_bit(shard_key("results", FIRST, 0)), "shard-00000000"),
+        (a_flipped_bit(f"runs/{FIRST}/plan/part-00000.parquet"), "plan"),
+        (a_flipped_bit(f"runs/{FIRST}/plan/plan.json"), "plan"),
+        (a_flipped_bit(f"runs/{FIRST}/run.json"), "run.json"),
+        (a_lost_record, "no run.json"),
+    ],
+)
+def test_gc_deletes_nothing_where_what_says_which_masks_count_is_damaged(
+    tmp_path: Path, tamper: Callable[[Store], None], said: str
+) -> None:
+    output = open_store(str(tmp_path))
+    stray = litter(output, run(output, FIRST, names(6)))
+    tamper(output)
+    before = everything(output)
+    with pytest.raises(PipelineError, match=said):
+        collect(output, NOW, delete=True)
+    assert {key for key in before if not key.startswith("lease/")} <= everything(output)
+    assert stray <= before
 
 
 def test_a_bucket_that_forbids_deleting_says_so(

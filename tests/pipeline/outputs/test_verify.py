@@ -13,7 +13,8 @@ from fcn_core.labels import encode_mask
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.compact import compact
 from pipeline.outputs.index import INDEX_SCHEMA
-from pipeline.outputs.results import read_table, to_parquet
+from pipeline.outputs.results import read_table
+from pipeline.outputs.seal import to_parquet
 from pipeline.outputs.verify import Verified, verify
 from pipeline.outputs.verify_index import verify_index
 from pipeline.segmentation.job import segment
@@ -170,11 +171,12 @@ def test_results_that_only_the_index_still_has_are_named(tmp_path: Path) -> None
 def test_a_results_file_that_is_no_table_does_not_hide_the_rest(tmp_path: Path) -> None:
     output = open_store(str(tmp_path))
     compacted(output)
-    output.put(first(output, "results/run_id=20260102"), b"PAR1")
+    damaged = first(output, "results/run_id=20260102")
+    output.put(damaged, b"PAR1")
     output.delete(first(output, "class_areas/run_id=20260101"))
-    found = {finding.file: finding.problem for finding in verify(output, Verified())}
-    assert "not a readable Parquet file" in found["results/run_id=20260102T000000Z-bbbb"]
-    assert "class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet" in found
+    found = list(verify(output, Verified()))
+    assert any(each.file == damaged and "not a readable Parquet file" in each.problem for each in found)
+    assert "class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet" in {each.file for each in found}
 
 
 def test_runs_whose_record_is_lost_or_damaged_are_named(tmp_path: Path) -> None:
