@@ -38,6 +38,7 @@ from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
 from pipeline.segmentation.options import SegmentJob, SegmentOptions
+from pipeline.yaml_text import read_yaml
 
 NOBODY_READS = 141
 """The exit code where standard output was closed early: what a shell says of a program that a broken pipe ended."""
@@ -49,7 +50,7 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
         if argument.name == "--config" and argument.tokens:
             path = argument.tokens[0].value
             try:
-                options = yaml.safe_load(Path(path).read_text()) or {}
+                options = read_yaml(Path(path).read_text()) or {}
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise CycloptsError(msg=f"--config {path} cannot be read: {error}") from error
             for command in reversed(commands):
@@ -168,7 +169,7 @@ def preview(
 
 
 @app.command
-def verify(output: str, *, no_masks: Flag = False, json: Flag = False) -> int:
+def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, json: Flag = False) -> int:
     """Check masks, results and tables of an output against each other. Exits 1 when something differs.
 
     Parameters
@@ -177,18 +178,21 @@ def verify(output: str, *, no_masks: Flag = False, json: Flag = False) -> int:
         The OUTPUT of `fcn segment`.
     no_masks
         Do not read the masks: much quicker, and blind to what happened to them.
+    allow_empty
+        Find nothing where no job has run yet, instead of exit code 2: for schedules.
     json
         Print the findings as JSON.
     """
     from dataclasses import asdict
 
     from pipeline.cli import console
+    from pipeline.outputs.runs import require_output
     from pipeline.outputs.verify import Verified
     from pipeline.outputs.verify import verify as check
     from pipeline.storage.store import open_store
 
     store = open_store(output)
-    store.check_readable()
+    require_output(store, allow_empty=allow_empty)
     checked = Verified()
     findings = []
     for finding in check(store, checked, masks=not no_masks):

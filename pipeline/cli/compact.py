@@ -3,7 +3,7 @@
 from pipeline.cli.common import DONE, Flag
 
 
-def compact(output: str, *, json: Flag = False) -> int:
+def compact(output: str, *, allow_empty: Flag = False, json: Flag = False) -> int:
     """Gather what an output's results say is done into one sorted index, so that the next run plans quickly.
 
     Runs do it themselves before they plan, where 256 results files or 256 MB of them are in no index yet. Harmless at
@@ -13,6 +13,8 @@ def compact(output: str, *, json: Flag = False) -> int:
     ----------
     output
         The OUTPUT of `fcn segment`.
+    allow_empty
+        Make no index where no job has run yet, instead of exit code 2: for schedules.
     json
         Print what was made as JSON.
     """
@@ -20,10 +22,11 @@ def compact(output: str, *, json: Flag = False) -> int:
 
     from pipeline.cli import console
     from pipeline.outputs.compact import compact as make
+    from pipeline.outputs.runs import require_output
     from pipeline.storage.store import open_store
 
     store = open_store(output)
-    store.check_readable()
+    require_output(store, allow_empty=allow_empty)
     made = make(store)
     if json:
         console.print_json(None if made is None else asdict(made))

@@ -5,7 +5,14 @@ from datetime import timedelta
 from pipeline.cli.common import DONE, Flag
 
 
-def gc(output: str, *, delete: Flag = False, older_than: timedelta = timedelta(hours=24), json: Flag = False) -> int:
+def gc(
+    output: str,
+    *,
+    delete: Flag = False,
+    older_than: timedelta = timedelta(hours=24),
+    allow_empty: Flag = False,
+    json: Flag = False,
+) -> int:
     """Find what dead shards, plans and drivers left in an output; remove it with --delete.
 
     Only files that nothing refers to: masks without a row, plans without a run, old leases, superseded indexes.
@@ -18,6 +25,8 @@ def gc(output: str, *, delete: Flag = False, older_than: timedelta = timedelta(h
         Remove what is found. Without it nothing changes.
     older_than
         Leave younger files alone: 24h, 7d, 90m.
+    allow_empty
+        Nothing is left over where no job has run yet, instead of exit code 2: for schedules.
     json
         Print what was found as JSON.
     """
@@ -25,10 +34,11 @@ def gc(output: str, *, delete: Flag = False, older_than: timedelta = timedelta(h
 
     from pipeline.cli import console
     from pipeline.outputs.gc import collect
+    from pipeline.outputs.runs import require_output
     from pipeline.storage.store import open_store
 
     store = open_store(output)
-    store.check_readable()
+    require_output(store, allow_empty=allow_empty)
     found = collect(store, older_than, delete=delete)
     if json:
         console.print_json({**asdict(found), "files": found.files, "bytes": found.bytes})

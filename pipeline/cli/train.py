@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
 from pipeline.errors import InputError
 from pipeline.training.options import TrainJob, merged, optional
+from pipeline.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     TrainJobOptions = TrainJob
@@ -58,7 +59,7 @@ def read_job_file(job: Path | None) -> dict[str, Any]:
     if job is None:
         return {}
     try:
-        options = yaml.safe_load(job.read_text())
+        options = read_yaml(job.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"the job file {job} cannot be read ({' '.join(str(error).split())}); check it") from error
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):

@@ -219,6 +219,8 @@ class _Findings:
         """What the list alone shows."""
         for gone in split.missing:
             self.add("missing_image" if gone.kind == "image" else "missing_mask", name, gone.place)
+        for files in split.two_files:
+            self.add("two_files", name, files)
         for twice in split.duplicates:
             self.add("listed_twice", name, twice)
         if not split.pairs and not split.missing:

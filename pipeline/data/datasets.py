@@ -148,6 +148,11 @@ def open_dataset(options: DatasetOptions, split: str) -> Pairs:
         log.info("dataset=%s split=%s note=%r", catalog.uri, split, note)
     if found.missing:
         raise InputError(f"data set {catalog.uri}: split {split!r} {_missing(found.missing)}; {_CHECK}")
+    if found.two_files:
+        raise InputError(
+            f"data set {catalog.uri}: split {split!r} has names that several files answer to: {found.two_files[0]}; "
+            f"rename or remove all but one; {_CHECK}"
+        )
     if found.duplicates:
         raise InputError(f"data set {catalog.uri}: split {split!r} lists {found.duplicates[0]!r} twice; {_CHECK}")
     if not found.pairs:

@@ -9,7 +9,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
@@ -20,7 +20,6 @@ from pipeline.errors import InputError, ObjectMissing
 from pipeline.storage.store import ObjectInfo, Store
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""In the order of preference, should an image be there twice."""
 MASK_SUFFIXES = (".png",)
 
 _LISTS = "ImageSets/Segmentation/"
@@ -41,12 +40,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs of a split that are there, and what is wrong with its list. `notes` are for people."""
+    """The pairs of a split that are there, and what is wrong with its list. `notes` are for people.
+
+    `two_files` are names that several files answer to, as "JPEGImages/a.jpg and JPEGImages/a.png".
+    """
 
     pairs: tuple[Pair, ...]
     missing: tuple[Missing, ...] = ()
     duplicates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    two_files: tuple[str, ...] = ()
 
 
 class Layout(Protocol):
@@ -73,6 +76,8 @@ class _Files:
 
     store: Store
     known: dict[str, ObjectInfo] = field(default_factory=dict)
+    rivals: dict[str, list[str]] = field(default_factory=dict)
+    """Of a key that `by_name` gave, all keys that have its name; where there are several."""
     _listed: dict[str, list[str]] = field(default_factory=dict)
 
     def keys(self, folder: str) -> list[str]:
@@ -85,16 +90,13 @@ class _Files:
 
     def by_name(self, folder: str, suffixes: tuple[str, ...], ending: str = "") -> dict[str, str]:
         """Keys by their path below `folder` without extension and `ending`."""
-        found: dict[str, str] = {}
-        rank: dict[str, int] = {}
+        found: dict[str, list[str]] = {}
         for key in self.keys(folder):
             stem, suffix = posixpath.splitext(key.removeprefix(folder))
-            if suffix.lower() not in suffixes or not stem.endswith(ending):
-                continue
-            name = stem.removesuffix(ending)
-            if name not in found or suffixes.index(suffix.lower()) < rank[name]:
-                found[name], rank[name] = key, suffixes.index(suffix.lower())
-        return found
+            if suffix.lower() in suffixes and stem.endswith(ending):
+                found.setdefault(stem.removesuffix(ending), []).append(key)
+        self.rivals.update((keys[0], keys) for keys in found.values() if len(keys) > 1)
+        return {name: keys[0] for name, keys in found.items()}
 
     def names(self, key: str) -> list[str]:
         """The lines of a list; none if there is no such file."""
@@ -130,6 +132,7 @@ class VocLayout:
             self.files.by_name("JPEGImages/", IMAGE_SUFFIXES),
             self.files.by_name("SegmentationClass/", MASK_SUFFIXES),
             ("JPEGImages/*.jpg", "SegmentationClass/*.png"),
+            self.files.rivals,
         )
 
 
@@ -160,6 +163,7 @@ class SegnetLayout:
             self.files.by_name(f"{name}/", IMAGE_SUFFIXES),
             self.files.by_name(f"{name}annot/", MASK_SUFFIXES),
             (f"{name}/*.png", f"{name}annot/*.png"),
+            self.files.rivals,
         )
 
 
@@ -199,14 +203,15 @@ class SbdLayout:
         place = f"{folder}*.jpg"
         images = self.files.by_name(folder, IMAGE_SUFFIXES)
         if name == "val":
-            return _paired(validation, images, self._own_masks(), (place, "SegmentationClass/*.png"))
+            own = self._own_masks()
+            return _paired(validation, images, own, (place, "SegmentationClass/*.png"), self.files.rivals)
         listed = self._list("train_aug") or self._list("trainaug")
         names = listed or sorted(set(self._more_masks()) | set(self._list("train")))
         left_out = set(validation)
         kept = [name for name in names if name not in left_out]
         notes = (f"{len(names) - len(kept)} of VOC's validation images are left out of split train",)
-        found = _paired(kept, images, masks, (place, "SegmentationClassAug/*.png"))
-        return Split(found.pairs, found.missing, found.duplicates, notes if len(kept) < len(names) else ())
+        found = _paired(kept, images, masks, (place, "SegmentationClassAug/*.png"), self.files.rivals)
+        return replace(found, notes=notes if len(kept) < len(names) else ())
 
     def _list(self, name: str) -> list[str]:
         return self.files.names(f"{_LISTS}{name}.txt")
@@ -253,7 +258,7 @@ class CityscapesLayout:
         masks = self.files.by_name("gtFine/", (".png",), f"_gtFine_{kind}")
         names = [found for found in images if found.startswith(f"{name}/")]
         places = ("leftImg8bit/*_leftImg8bit.png", f"gtFine/*_gtFine_{kind}.png")
-        return _paired(names, images, masks, places, rename=posixpath.basename)
+        return _paired(names, images, masks, places, self.files.rivals, rename=posixpath.basename)
 
 
 @dataclass
@@ -274,7 +279,7 @@ class ManifestLayout:
         self.known.update(look_up(self.places, {key for key in wanted if key not in self.known}))
         images = {row.image: row.image for row in rows if row.image in self.known}
         masks = {row.image: row.mask for row in rows if row.mask in self.known}
-        found = _paired([row.image for row in rows], images, masks, ("*", "*"))
+        found = _paired([row.image for row in rows], images, masks, ("*", "*"), {})
         keys = {row.image: row.mask for row in rows}
         missing = tuple(
             Missing(gone.name, gone.kind, keys[gone.name] if gone.kind == "mask" else gone.name)
@@ -288,18 +293,22 @@ def _paired(
     images: Mapping[str, str],
     masks: Mapping[str, str],
     places: tuple[str, str],
+    rivals: Mapping[str, list[str]],
     rename: Callable[[str], str] = str,
 ) -> Split:
-    """The split that lists `names`. `places`: where image and mask of a name belong, with "*" for the name."""
-    pairs, missing = [], []
+    """The split that lists `names`. `places`: where image and mask of a name belong, with "*" for the name. `rivals`:
+    of a file, all that have its name."""
+    pairs, missing, two_files = [], [], []
     for name in dict.fromkeys(names):
         for kind, files, place in (("image", images, places[0]), ("mask", masks, places[1])):
             if name not in files:
                 missing.append(Missing(rename(name), kind, place.replace("*", name)))
+            elif files[name] in rivals:
+                two_files.append(" and ".join(rivals[files[name]]))
         if name in images and name in masks:
             pairs.append(Pair(rename(name), images[name], masks[name]))
     duplicates = tuple(rename(name) for name, count in Counter(names).items() if count > 1)
-    return Split(tuple(pairs), tuple(missing), duplicates)
+    return Split(tuple(pairs), tuple(missing), duplicates, two_files=tuple(two_files))
 
 
 def look_up(places: Places, keys: Iterable[str]) -> dict[str, ObjectInfo]:

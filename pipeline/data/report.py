@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 Kind = Literal[
     "missing_image",
     "missing_mask",
+    "two_files",
     "unreadable_image",
     "unreadable_mask",
     "size_mismatch",
@@ -28,6 +29,7 @@ Kind = Literal[
 EXPLANATIONS: dict[Kind, tuple[str, str]] = {
     "missing_image": ("images that are listed and not there", "add the files or take the names off the list"),
     "missing_mask": ("masks that are not there", "add the files or take the names off the list"),
+    "two_files": ("names that several files answer to", "rename or remove all but one"),
     "unreadable_image": ("images that cannot be read", "copy them again or leave them out"),
     "unreadable_mask": ("masks that cannot be read", "copy or make them again, as PNG"),
     "size_mismatch": ("masks of another size than their image", "find the image that the mask was drawn on"),

@@ -17,6 +17,7 @@ from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command,
 from pipeline.launch.options import OnKubeRay
 from pipeline.launch.work import Work
 from pipeline.storage.store import read_object
+from pipeline.yaml_text import read_yaml
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 WORK_LABEL = "fcn-pipeline/work"
@@ -48,7 +49,7 @@ def rayjob(work: Work, name: str, template: dict[str, Any], keep_seconds: int) -
 def read_template(uri: str) -> dict[str, Any]:
     """The RayJob in a YAML file. Raises InputError for anything else."""
     try:
-        template = yaml.safe_load(read_object(uri))
+        template = read_yaml(read_object(uri))
     except yaml.YAMLError as error:
         raise InputError(f"{uri} is no YAML ({' '.join(str(error).split())}); it should hold a RayJob") from error
     if not isinstance(template, dict) or template.get("kind") != "RayJob":

@@ -18,7 +18,7 @@ from fcn_core.errors import DeviceError
 from fcn_core.render import Tile, shrink
 from pipeline.actors import cluster
 from pipeline.codec.processes import CodecPool
-from pipeline.errors import ImageError, StorageError
+from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
 from pipeline.outputs.plan import IMAGES_PER_PART, choose_shard_size
@@ -31,7 +31,7 @@ from pipeline.segmentation.job import MAX_AHEAD
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
-from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
+from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.storage.batches import to_batches, to_infos
 from pipeline.storage.store import ObjectInfo
@@ -180,6 +180,9 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[Select
     listing = to_batches(objects_of(inputs.source, job.key_list))
     for batch in select(listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit):
         some.offer(pa.Table.from_batches([batch]))
+    nobodys = nothing_chosen(counts, inputs.source.uri, job.include, job.exclude)
+    if nobodys is not None and not job.allow_empty:
+        raise InputError(f"{nobodys}; --allow-empty makes that no error")
     rows = some.rows()
     return replace(counts), [] if rows is None else [info for part in rows.to_batches() for info in to_infos(part)]
 

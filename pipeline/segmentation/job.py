@@ -17,7 +17,7 @@ import ray
 
 from pipeline.actors import cluster
 from pipeline.actors.pool import ShardPool
-from pipeline.errors import PipelineError, StorageError
+from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
@@ -33,7 +33,7 @@ from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
-from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
+from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.storage.batches import to_batches
 
@@ -175,6 +175,9 @@ class _Driver:
             ahead.append(batch)
             images += len(batch)
         if not ahead:
+            nobodys = nothing_chosen(self._selection, self._inputs.source.uri, job.include, job.exclude)
+            if nobodys is not None and not job.allow_empty:
+                raise InputError(f"{nobodys}; --allow-empty makes that no error")
             return None
         # The count is cut off, so that how the listing came in batches makes no difference.
         size = job.shard_size or choose_shard_size(min(images, enough), resolved.pool.actors, resolved.largest_shard)

@@ -132,6 +132,11 @@ class LabelOptions(BaseModel):
         description="How masks are written: each as an object of its own, or packed, one tar a shard, at half the "
         "requests.",
     )
+    allow_empty: bool = Field(
+        default=False,
+        description="Nothing to do is no error where SOURCE is empty or none of its objects is chosen: for schedules "
+        "that run before there are images.",
+    )
     fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
     takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
     no_report: bool = Field(default=False, description="Make no HTML report at the end of the run.")

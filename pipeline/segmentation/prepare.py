@@ -56,11 +56,13 @@ def check_inputs(job: SegmentJob, *, writes: bool = True) -> Inputs:
     Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
     """
     model = open_model(job.model, job.registry)
-    source, output = check_places(job, job.key_list, writes=writes)
+    source, output = check_places(job, job.key_list, writes=writes, allow_empty=job.allow_empty)
     return Inputs(source, output, model.bundle, model.origin)
 
 
-def check_places(places: Places, keys: str | None = None, *, writes: bool = True) -> tuple[Store, Store]:
+def check_places(
+    places: Places, keys: str | None = None, *, writes: bool = True, allow_empty: bool = False
+) -> tuple[Store, Store]:
     """Open and check source and output, and the list of keys if there is one. Raises as `check_inputs` does."""
     source, output = open_store(places.source), open_store(places.output)
     if is_inside(output.location, source.location):
@@ -79,8 +81,10 @@ def check_places(places: Places, keys: str | None = None, *, writes: bool = True
             next(iter(output.list("runs/")), None)
         if keys is not None:
             check_key_list(source, keys)
-        elif next(iter(source.list()), None) is None:
-            raise InputError(f"source {source.uri} is empty; check the spelling of the folder or prefix")
+        elif not allow_empty and next(iter(source.list()), None) is None:
+            raise InputError(
+                f"source {source.uri} is empty; check the spelling of the folder or prefix, or give --allow-empty"
+            )
     except StorageUnavailable:
         raise
     except StorageError as error:

@@ -45,6 +45,22 @@ class SelectionCounts:
     selected_bytes: int = 0
 
 
+def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
+    """Why a job has nothing to do though nothing was ever done, when all of its listing has been counted: nobody means
+    that. None where there is something to do, or was."""
+    if counts.selected or counts.done:
+        return None
+    if not counts.listed:
+        return f"there is nothing under {source}"
+    given = [f"{name} {glob!r}" for name, globs in (("--include", include), ("--exclude", exclude)) for glob in globs]
+    if not given:
+        return f"none of the {counts.listed:,} objects under {source} is named like an image; --include takes others"
+    return (
+        f"none of the {counts.listed:,} objects under {source} is chosen by {' '.join(given)}; a glob is held against "
+        "the whole key, as '*.jpg' or 'cam1/*' is"
+    )
+
+
 class DoneIndex:
     """The (key, etag) pairs that a recipe has finished with: committed ok, or failed for a reason in the image itself.
 

@@ -36,6 +36,48 @@ def test_an_empty_source_is_said_to_be_empty(
     assert "is empty" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--include", "jpg"), "none of the 2 objects under {photos} is chosen by --include 'jpg'; a glob is held"),
+        (("--include", "*.tiff", "--exclude", "x"), "is chosen by --include '*.tiff' --exclude 'x'"),
+        (("--exclude", "*"), "is chosen by --exclude '*'"),
+    ],
+)
+def test_a_choice_of_images_that_chooses_none_is_refused_unless_that_is_expected(
+    photos: Path, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    command = ["segment", photos, tmp_path / "out", "--model", model_dir, "--actors", "1", *options]
+    for more in ((), ("--dry-run",)):
+        assert said.format(photos=photos) in refused(capsys, *command, *more)
+    assert fcn([*map(str, command), "--allow-empty"]) == 0
+    assert "nothing to do: 0 of 2" in capsys.readouterr().err
+
+
+def test_files_that_are_no_images_are_refused_as_a_source(
+    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no image")
+    message = refused(capsys, "segment", tmp_path / "texts", tmp_path / "out", "--model", model_dir)
+    assert "none of the 1 objects" in message
+    assert "is named like an image" in message
+
+
+def test_an_empty_source_may_be_expected(tmp_path: Path, model_dir: Path) -> None:
+    (tmp_path / "none").mkdir()
+    command = ["segment", str(tmp_path / "none"), str(tmp_path / "out"), "--model", str(model_dir), "--allow-empty"]
+    assert fcn(command) == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "gc", "compact"])
+def test_a_folder_that_is_no_output_is_not_called_sound_or_clean(
+    photos: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert f"{photos} is no output of `fcn segment`" in refused(capsys, command, photos)
+    assert fcn([command, str(photos), "--allow-empty"]) == 0
+
+
 def test_an_output_inside_the_source_is_refused(
     photos: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,18 @@ def _turned(folder: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no image": (lambda f: _jpeg(f, "001").unlink(), "missing_image", "train", "JPEGImages/001.jpg"),
     "no mask": (lambda f: _mask(f, "006").unlink(), "missing_mask", "val", "SegmentationClass/006.png"),
+    "two images": (
+        lambda f: shutil.copy(_mask(f, "001"), f / "JPEGImages" / "001.png"),
+        "two_files",
+        "train",
+        "JPEGImages/001.jpg and JPEGImages/001.png",
+    ),
+    "two masks": (
+        lambda f: shutil.copy(_mask(f, "001"), f / "SegmentationClass" / "001.PNG"),
+        "two_files",
+        "train",
+        "SegmentationClass/001.PNG and SegmentationClass/001.png",
+    ),
     "cut image": (lambda f: os.truncate(_jpeg(f, "001"), 300), "unreadable_image", "train", "JPEGImages/001.jpg"),
     "cut mask": (lambda f: os.truncate(_mask(f, "001"), 60), "unreadable_mask", "train", "001.png: .* damaged PNG"),
     "jpeg mask": (lambda f: shutil.copy(_jpeg(f, "001"), _mask(f, "001")), "unreadable_mask", "train", "is a JPEG"),

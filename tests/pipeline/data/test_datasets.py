@@ -102,6 +102,13 @@ def test_lists_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
         assert message in refusal(tmp_path, labels="camvid")
 
 
+def test_a_name_that_two_files_answer_to_is_refused(tmp_path: Path) -> None:
+    write_labelled(tmp_path, 2, "train")
+    put(tmp_path, {"JPEGImages/000.png": grey(7), "JPEGImages/unlisted.png": grey(7), "JPEGImages/unlisted.jpg": b"x"})
+    message = refusal(tmp_path, labels="camvid")
+    assert "several files answer to: JPEGImages/000.jpg and JPEGImages/000.png; rename or remove all but one" in message
+
+
 @pytest.mark.parametrize(
     ("which", "what"), [(None, "ImageSets"), ("camvid", "train.txt"), ("cityscapes", "leftImg8bit")]
 )

@@ -1,0 +1,38 @@
+"""YAML files of people: a key that stands twice is an error with both lines, wherever a file is read."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.cli.train import read_job_file
+from pipeline.errors import InputError
+from pipeline.launch.kuberay import read_template
+from pipeline.yaml_text import read_yaml
+from tests.commands import refused
+
+TWICE = "source: photos\noutput: labels\nmodel: m\nsource: other\n"
+
+
+@pytest.mark.parametrize("text", [TWICE, "job:\n  a: 1\n  b: 2\n  a: 1\n", "- {a: 1, a: 2}"])
+def test_a_key_that_is_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=r"is given twice, in line \d and in line \d; take one out"):
+        read_yaml(text)
+
+
+def test_anchors_and_merges_work_as_ever() -> None:
+    text = "base: &base {a: 1, b: 2}\nmore: &more\n  <<: *base\n  b: 3\nlast:\n  <<: *more\n  <<: {c: 5}\n  c: 4\n"
+    assert read_yaml(text) == yaml.safe_load(text)
+    assert read_yaml(text)["more"] == {"a": 1, "b": 3}
+
+
+def test_every_command_that_reads_yaml_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(TWICE)
+    said = "source is given twice, in line 1 and in line 4"
+    assert said in refused(capsys, "segment", "--config", file)
+    assert said in refused(capsys, "evaluate", "m", "data", "--config", file)
+    with pytest.raises(InputError, match=said):
+        read_job_file(file)
+    with pytest.raises(InputError, match=said):
+        read_template(str(file))
