@@ -4,7 +4,6 @@ A data set never opens a file itself: it is given `read(key) -> bytes`, so the s
 bucket or a dict in a test. Examples are decoded only when they are asked for.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
-from fcn_core.errors import DataError, LabelError
-from fcn_core.labels import UNREADABLE, LabelSet, why_unreadable
+from fcn_core.decoding import decode
+from fcn_core.errors import DataError, DecodeError, LabelError
+from fcn_core.labels import LabelSet
 from fcn_core.mask_coding import MaskCoding, read_mask
 
 Read = Callable[[str], bytes]
@@ -159,15 +158,20 @@ def folder(root: str | Path) -> Read:
 
 
 def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """Image bytes -> uint8 [H, W, 3] RGB in displayed (EXIF) orientation, for files one trusts enough to
-    train on."""
+    """Image bytes -> uint8 [H, W, 3] RGB, by the same rules as those of images that are segmented (see
+    `fcn_core.decoding.decode`). DataError names the file.
+    """
+    return decode_displayed(data, name)[0]
+
+
+def decode_displayed(data: bytes, name: str) -> tuple[npt.NDArray[np.uint8], int]:
+    """The same, and the EXIF orientation (1..8) that the image has been turned by."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(
-            f"{name} is not a readable JPEG or PNG ({why_unreadable(error)}): replace it or leave it out"
-        ) from error
+        decoded = decode(data)
+    except DecodeError as error:
+        message = error.message.rstrip(".")
+        raise DataError(f"{name} cannot be read ({message}): replace it or leave it out") from error
+    return np.require(decoded.pixels, requirements=["C", "W"]), decoded.orientation
 
 
 def check_example(example: Example, labels: LabelSet) -> None:

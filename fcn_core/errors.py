@@ -20,6 +20,21 @@ class WeightsError(FcnError):
     """A weight file that cannot be read, or holds nothing that fits the network."""
 
 
+class DecodeError(FcnError):
+    """An image file that cannot be decoded.
+
+    `reason` is a stable snake_case code to group by; `message` is the sentence for a person.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
 class DataError(FcnError):
     """A training or evaluation example that cannot be used."""
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fcn_core.errors import LabelError
+from fcn_core.decoding import png
+from fcn_core.errors import DecodeError, LabelError
 
 Mask = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
@@ -252,6 +253,9 @@ def decode_mask(data: bytes) -> Mask:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
             mode, indices = image.mode, np.array(image)
+        png.verify(data)  # Pillow checks the data's checksums not at all
+    except DecodeError as error:
+        raise LabelError(f"the mask is a damaged PNG ({error.message}); copy or make it again") from error
     except UNREADABLE as error:
         kind = "a damaged PNG" if data.startswith(_PNG_SIGNATURE) else "not a PNG"
         raise LabelError(

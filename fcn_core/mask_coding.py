@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fcn_core.errors import LabelError
+from fcn_core.decoding import png
+from fcn_core.errors import DecodeError, LabelError
 from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
 from fcn_core.matfile import MAGIC, read_sbd_mask
 
@@ -81,9 +82,12 @@ def _open(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
-            return image
+        png.verify(data)  # Pillow checks the data's checksums not at all
+    except DecodeError as error:
+        raise MaskError("unreadable", f"the mask is a damaged PNG ({error.message}); copy or make it again") from error
     except UNREADABLE as error:
         raise MaskError("unreadable", _not_png(data, error)) from error
+    return image
 
 
 def _not_png(data: bytes, error: Exception) -> str:

@@ -18,7 +18,7 @@ import sys
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from fcn_core.labels import LabelSet, encode_mask
 from pipeline.codec.images import decode
@@ -43,7 +43,6 @@ _STDERR_KEEP_BYTES = 64 << 10
 _FREE_KEEP_BYTES = 64 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_MMAP_THRESHOLD = 32 << 20
-_LARGEST_PROFILE_BYTES = 16 << 20
 
 
 def main() -> None:
@@ -80,8 +79,6 @@ def _settle(parent: int, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
     Image.MAX_IMAGE_PIXELS = None
-    # Colour profiles for print are larger than the one megabyte that Pillow allows them in PNG files.
-    PngImagePlugin.MAX_TEXT_CHUNK = _LARGEST_PROFILE_BYTES
     gc.freeze()
 
 

@@ -17,8 +17,6 @@ Image = npt.NDArray[np.uint8]
 LARGEST_SIDE = 1024
 """Of larger images the middle is taken: enough to calibrate with, in little memory."""
 
-MAX_PIXELS = 178_956_970
-
 
 def sample_images(source: str, count: int) -> list[Image]:
     """Up to `count` images, uint8 [H, W, 3], from a folder or URI, in no meaningful order.
@@ -33,7 +31,7 @@ def sample_images(source: str, count: int) -> list[Image]:
         # Twice as many as are needed, for those that turn out to be of no use.
         for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
             try:
-                image = _middle(decode(store.get(key), MAX_PIXELS).pixels)
+                image = _middle(decode(store.get(key)).pixels)
             except ImageError:
                 continue
             if min(image.shape[:2]) >= GRID:

@@ -11,8 +11,6 @@ from pipeline.models.load import load_bundle
 from pipeline.outputs.results import ClassTotal, class_totals
 from pipeline.storage.store import read_object
 
-MAX_PIXELS = 178_956_970
-
 
 def write_preview(
     image: str,
@@ -32,7 +30,7 @@ def write_preview(
     """
     bundle = load_bundle(model, registry)
     try:
-        decoded = decode(read_object(image), MAX_PIXELS)
+        decoded = decode(read_object(image))
     except StorageError as error:
         raise InputError(str(error)) from error
     except ImageError as error:

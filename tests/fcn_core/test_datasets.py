@@ -1,11 +1,13 @@
 import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fcn_core.datasets import Example, InMemory, Pair, Pairs, folder, split_names, voc_pairs
+from fcn_core.decoding import decode
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet, encode_mask
 
@@ -42,6 +44,37 @@ def test_an_example_is_its_image_and_its_mask(files):
     assert dataset[0].name == "a"
     assert (dataset[0].mask == mask).all()
     assert np.abs(dataset[0].image.astype(int) - image).mean() < 12
+
+
+def test_training_sees_16_bit_and_transparent_pictures_as_segmenting_does(files):
+    """0.1 had a reader of its own for training: 16-bit grey was white there, transparency was not seen."""
+    image, _ = picture()
+    grey = image[:, :, 0]
+    alpha = np.where(grey > 100, 255, 0).astype(np.uint8)
+    for name, stored, expected in (
+        ("grey8.png", grey, image),
+        ("grey16.png", grey.astype(np.uint16) * 257, image),
+        ("alpha.png", np.dstack([image, alpha]), np.where(alpha[:, :, None] > 0, image, 255)),
+        ("grey16.tif", grey.astype(np.uint16) * 257, image),
+    ):
+        buffer = io.BytesIO()
+        Image.fromarray(stored).save(buffer, "TIFF" if name.endswith("tif") else "PNG")
+        files[name] = buffer.getvalue()
+        example = Pairs(files.__getitem__, [Pair("a", name, "SegmentationClass/a.png")], LABELS)[0]
+        np.testing.assert_array_equal(example.image, expected)
+        np.testing.assert_array_equal(example.image, decode(files[name]).pixels)
+        assert example.image.flags.writeable
+
+
+def test_an_exif_entry_of_an_odd_type_does_not_end_a_training(files):
+    """Pillow's own turning of an image writes its EXIF anew, and fails on entries that it can only read."""
+    entries = struct.pack("<HHHLLHHLLL", 2, 0x010E, 5, 1, 38, 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + entries + struct.pack("<LL", 1, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(picture()[0]).save(buffer, "JPEG", exif=exif)
+    files["JPEGImages/a.jpg"] = buffer.getvalue()
+    files["SegmentationClass/a.png"] = encode_mask(np.zeros((8, 6), np.uint8), LABELS)
+    assert Pairs(files.__getitem__, voc_pairs(["a"]), LABELS)[0].image.shape == (8, 6, 3)
 
 
 def test_a_folder_reads_as_a_dict_does(files, tmp_path):

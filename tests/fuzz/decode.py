@@ -1,4 +1,4 @@
-"""Target: image bytes to pixels. Pixels of the promised shape come out, or an ImageError with a sentence."""
+"""Target: image bytes to pixels. Pixels of the promised shape come out, or an DecodeError with a sentence."""
 
 import warnings
 from collections.abc import Iterable
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from pipeline.codec.images import decode
-from pipeline.errors import ImageError
+from fcn_core.decoding import decode
+from fcn_core.errors import DecodeError
 from tests.hostile.files import disguises, odd_modes, overgrown_metadata
 from tests.hostile.formats import KINDS, sample
 
@@ -29,7 +29,7 @@ def seeds() -> Iterable[bytes]:
 def check(data: bytes) -> None:
     try:
         decoded = decode(data, MAX_PIXELS)
-    except ImageError as error:
+    except DecodeError as error:
         refusal = error
     else:
         height, width, channels = decoded.pixels.shape

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from pipeline.codec.images import FORMATS
+from fcn_core.decoding import FORMATS
 
 KINDS = [*FORMATS, "MPO"]
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {

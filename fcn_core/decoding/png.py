@@ -1,0 +1,101 @@
+"""PNG through libpng, with every chunk's checksum verified first: Pillow checks those of the picture's data not at all.
+
+libpng is shown only the chunks that make the picture, so text and colour profiles, sound or not, cannot matter.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import PngImagePlugin
+
+from fcn_core.decoding.libraries import imagecodecs
+from fcn_core.decoding.refusals import CUT_OFF, damaged, unsupported
+from fcn_core.decoding.samples import grey, over_white, scaled
+from fcn_core.decoding.stored import Pixels, Stored, check_size, exif_orientation
+from fcn_core.errors import DecodeError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_WITH_EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+
+
+def read(data: bytes, max_pixels: int) -> Stored:
+    """16-bit samples are scaled and rounded; transparent pixels lie over white, whichever way the file marks them."""
+    codecs = imagecodecs()
+    chunks = list(_chunks(data))
+    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
+        raise damaged("the first chunk is no header")
+    width, height = struct.unpack_from(">II", chunks[0][1])
+    check_size(width, height, max_pixels)
+    picture = SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks if kind in _PICTURE)
+    try:
+        samples = codecs.png_decode(picture)
+    except codecs.PngError as error:
+        if "Not enough image data" in str(error):
+            raise DecodeError("truncated", CUT_OFF) from error
+        if "exceeds user limit" in str(error):
+            raise unsupported(f"PNG of {width}x{height} pixels: {error}") from error
+        raise damaged(str(error)) from error
+    if samples.shape[:2] != (height, width):
+        raise damaged("the picture is not of the size that the header says")
+    return Stored(_rgb(samples), _orientation(chunks), (width, height))
+
+
+def verify(data: bytes) -> None:
+    """Raises DecodeError unless a PNG is whole and every chunk's checksum is right; no pixel is decoded."""
+    for _ in _chunks(data):
+        pass
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and content of every chunk up to the last, each proven by its checksum."""
+    view = memoryview(data)
+    position = len(SIGNATURE)
+    while True:
+        if position + 12 > len(data):
+            raise DecodeError("truncated", CUT_OFF)
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 8 + length
+        kind = data[position + 4 : position + 8]
+        if not kind.isalpha() or length > 0x7FFFFFFF:
+            raise damaged(f"there is no chunk at byte {position}")
+        if end + 4 > len(data):
+            raise DecodeError("truncated", CUT_OFF)
+        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise damaged(f"the checksum of chunk {kind.decode('latin-1')} at byte {position} is wrong")
+        yield kind, view[position + 8 : end]
+        if kind == b"IEND":
+            return
+        position = end + 4
+
+
+def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    return b"".join(
+        (struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+    )
+
+
+def _rgb(samples: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]]) -> Pixels:
+    pixels = scaled(samples, samples.dtype.itemsize * 8)
+    if pixels.ndim == 2:
+        return grey(pixels)
+    if pixels.shape[2] in (2, 4):
+        pixels = over_white(pixels[:, :, :-1], pixels[:, :, -1])
+    return grey(pixels[:, :, 0]) if pixels.shape[2] == 1 else pixels
+
+
+def _orientation(chunks: list[tuple[bytes, memoryview]]) -> int:
+    """As Pillow finds it, in EXIF, in text or in XMP, given a picture of one pixel instead of this one."""
+    notes = [_chunk(kind, content) for kind, content in chunks if kind in _WITH_EXIF]
+    if not notes:
+        return 1
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    rest = _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b"")
+    try:
+        with PngImagePlugin.PngImageFile(io.BytesIO(SIGNATURE + header + b"".join(notes) + rest)) as image:
+            return exif_orientation(image)
+    except Exception:  # as of broken EXIF: the picture is none the worse for it
+        return 1
