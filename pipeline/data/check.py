@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core.datasets import Pair, Pairs, decode_rgb, strange_values
+from fcn_core.datasets import Pair, Pairs, decode_displayed, strange_values
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet
 from fcn_core.mask_coding import MaskError, MaskFault, read_mask
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
 from pipeline.data.options import DatasetOptions
+from pipeline.data.orientation import fits_better_turned
 from pipeline.data.report import WARNINGS, ClassCount, DataReport, Finding, Kind, SplitReport
 from pipeline.errors import StorageError, StorageUnavailable
 
@@ -66,7 +67,7 @@ def check_dataset(
     for name, split in found.items():
         tally = _Tally(catalog.labels)
         for checked in _check_pairs(catalog.pairs(split)):
-            for kind, text in checked.faults:
+            for kind, text in (*checked.faults, *checked.warnings):
                 findings.add(kind, name, text)
             images.add(name, checked)
             tally.add(checked)
@@ -89,12 +90,15 @@ def check_dataset(
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One pair looked at. `counts`: pixels by mask value, int64 [256], if the mask could be read."""
+    """One pair looked at. `faults` keep it from being trained on. `counts`: pixels by mask value, int64 [256], if the
+    mask could be read.
+    """
 
     pair: Pair
     faults: tuple[tuple[Kind, str], ...]
     digest: bytes | None
     counts: npt.NDArray[np.int64] | None
+    warnings: tuple[tuple[Kind, str], ...] = ()
 
 
 def _check_pairs(dataset: Pairs) -> Iterator[_Checked]:
@@ -114,11 +118,16 @@ def _check_pairs(dataset: Pairs) -> Iterator[_Checked]:
 
 def _check_pair(dataset: Pairs, pair: Pair) -> _Checked:
     faults: list[tuple[Kind, str]] = []
-    digest = size = counts = None
+    warnings: list[tuple[Kind, str]] = []
+    digest = size = counts = image = None
+    orientation = 1
     try:
         data = _read(dataset, pair.image)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        size = decode_rgb(data, pair.image).shape[:2]
+        image, orientation = decode_displayed(data, pair.image)
+        size = image.shape[:2]
+        if orientation != 1:
+            warnings.append(("turned_image", f"{pair.image} (EXIF orientation {orientation})"))
     except (DataError, StorageError, OSError) as error:
         faults.append(("unreadable_image", _named(pair.image, error)))
     try:
@@ -142,7 +151,9 @@ def _check_pair(dataset: Pairs, pair: Pair) -> _Checked:
                     f"{pair.mask}: {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}{turned}",
                 )
             )
-    return _Checked(pair, tuple(faults), digest, counts)
+        elif image is not None and fits_better_turned(image, mask, orientation, dataset.labels.ignore_index):
+            warnings.append(("mask_not_turned", f"{pair.mask}, of {pair.image} (EXIF orientation {orientation})"))
+    return _Checked(pair, tuple(faults), digest, counts, tuple(warnings))
 
 
 def _read(dataset: Pairs, key: str) -> bytes:

@@ -24,6 +24,8 @@ Kind = Literal[
     "empty_mask",
     "absent_class",
     "repeated_image",
+    "turned_image",
+    "mask_not_turned",
 ]
 
 EXPLANATIONS: dict[Kind, tuple[str, str]] = {
@@ -48,10 +50,20 @@ EXPLANATIONS: dict[Kind, tuple[str, str]] = {
     "empty_mask": ("masks in which nothing is labelled", "they teach nothing; leave them out or label them"),
     "absent_class": ("classes that never occur", "they cannot be learnt or scored there"),
     "repeated_image": ("the same image under two names", "it counts twice in training"),
+    "turned_image": (
+        "images that EXIF turns for display",
+        "their masks must fit the images as displayed; if not, store both upright",
+    ),
+    "mask_not_turned": (
+        "masks that fit the stored image better than the displayed one",
+        "look at them with fcn data show; turn the mask, or store the image upright without the EXIF entry",
+    ),
 }
 """What each kind is, and what to do about it."""
 
-WARNINGS: frozenset[Kind] = frozenset({"empty_mask", "absent_class", "repeated_image"})
+WARNINGS: frozenset[Kind] = frozenset(
+    {"empty_mask", "absent_class", "repeated_image", "turned_image", "mask_not_turned"}
+)
 """Kinds that do not keep anybody from training."""
 
 

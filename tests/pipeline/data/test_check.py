@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_core.decoding import turned
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.render import colorize
 from pipeline.data.check import check_dataset
@@ -180,6 +181,30 @@ def test_warnings_alone_leave_a_data_set_sound(folder: Path) -> None:
         ("empty_mask", "val"): ("SegmentationClass/006.png",),
         ("absent_class", "val"): ("car",),
     }
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("is_turned", [True, False])
+def test_a_mask_that_was_not_turned_with_its_image_is_told_by_its_edges(
+    folder: Path, orientation: int, is_turned: bool
+) -> None:
+    """Square, or turned by 180 degrees, so that sizes do not tell. 0.1 trained on each such mask upside down."""
+    mask = np.zeros((48, 48), np.uint8)
+    mask[5:20, 8:40] = 1
+    mask[30:, :10] = 2
+    image = np.array([[60, 70, 80], [200, 40, 40], [90, 200, 90]], np.uint8)[mask]
+    image = np.clip(image + np.random.default_rng(0).normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(_jpeg(folder, "001"), quality=90, exif=exif)
+    drawn = turned(mask, orientation) if is_turned else mask
+    _mask(folder, "001").write_bytes(encode_mask(drawn, LABELS))
+    report = check(folder)
+    assert report.ok
+    warned = {kind: examples for (kind, _), examples in found(report).items()}
+    assert warned["turned_image"] == (f"JPEGImages/001.jpg (EXIF orientation {orientation})",)
+    named = f"SegmentationClass/001.png, of JPEGImages/001.jpg (EXIF orientation {orientation})"
+    assert warned.get("mask_not_turned", ()) == (() if is_turned else (named,))
 
 
 def test_many_faults_are_counted_and_a_few_spelled_out(folder: Path) -> None:
