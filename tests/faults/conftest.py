@@ -1,7 +1,9 @@
-"""Seeds: five in an ordinary run, FCN_FAULT_SEEDS of them in `make test-faults`, or the one in FCN_FAULT_SEED."""
+"""Seeds: one in `make test`, five in `make test-all`, FCN_FAULT_SEEDS of them in `make test-faults`, or the one in
+FCN_FAULT_SEED.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from tests.faults.harness import IMAGE_SIZE, IMAGES, files_of, small_job
 from tests.samples import fill
 
 
-def seeds() -> list[int]:
+def seeds() -> Sequence[object]:
     if "FCN_FAULT_SEED" in os.environ:
         return [int(os.environ["FCN_FAULT_SEED"])]
-    return list(range(int(os.environ.get("FCN_FAULT_SEEDS", "5"))))
+    if "FCN_FAULT_SEEDS" in os.environ:
+        return range(int(os.environ["FCN_FAULT_SEEDS"]))
+    return [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 5))]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,6 +52,6 @@ def site(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFa
     """The undisturbed run, made once."""
     folder = tmp_path_factory.mktemp("faults")
     fill(folder / "photos", IMAGES, size=IMAGE_SIZE)
-    report = segment(small_job(folder / "photos", folder / "calm", model_dir))
+    report = segment(small_job(folder / "photos", folder / "calm", model_dir, actors=1))
     assert (report.counts.ok, report.counts.errors) == (IMAGES, {})
     return Site(folder / "photos", model_dir, files_of(folder / "calm"))

@@ -21,8 +21,10 @@ SHARD_SIZE = 4
 SHARDS = IMAGES // SHARD_SIZE
 IMAGE_SIZE = (320, 240)
 
-LAST_MOMENT = SHARDS - 4
-"""Committed shards after which nobody is killed any more, so that a blow never falls on a run that is over."""
+LAST_MOMENT = SHARDS - 5
+"""Committed shards after which nobody is killed any more, so that a blow never falls on a run that is over: two actors
+have four more at most.
+"""
 
 LONGEST_PAUSE = 0.15
 """Seconds that a killer waits after its shard at most: the moment is not always the one just after a commit."""
@@ -34,7 +36,8 @@ def small_job(source: Path, output: Path, model: Path, **changes: Any) -> Segmen
     """The job of all fault tests: a dozen shards on two actors."""
     options = {
         "source": str(source), "output": str(output), "model": str(model), "shard_size": SHARD_SIZE, "actors": 2,
-        "cpus_per_actor": 1, "codec_workers": 1, "device": "cpu", "batch_size": 1, "no_report": True,
+        "cpus_per_actor": 1, "codec_workers": 1, "device": "cpu", "engine": "torch", "batch_size": 1,
+        "no_report": True,
     }  # fmt: skip
     return SegmentJob.model_validate(options | changes)
 

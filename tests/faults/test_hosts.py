@@ -28,11 +28,13 @@ ROOT = Path(__file__).parents[2]
 
 DRIVER = """
 import socket, sys, time
+from pathlib import Path
 import ray
 from pipeline import SegmentJob, segment
+from tests.faults.halting_driver import Halts
 
 job = SegmentJob.model_validate_json(sys.argv[1])
-deadline = time.monotonic() + 200
+deadline = time.monotonic() + 300
 while True:
     try:
         socket.create_connection(job.ray_address.split(":"), timeout=1).close()
@@ -44,7 +46,7 @@ ray.init(job.ray_address, log_to_driver=False, logging_level="error")
 while len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) < 3:
     assert time.monotonic() < deadline, "the other hosts did not join"
     time.sleep(0.2)
-report = segment(job)
+report = segment(job, Halts(int(sys.argv[2]), Path(sys.argv[3])))
 print(f"ok={report.counts.ok} errors={report.counts.errors}")
 """
 
@@ -89,7 +91,7 @@ class Hosts:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         for process in self.processes:
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         for name in (*self.names, self.switch):
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
@@ -135,7 +137,8 @@ def sessions() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_host_that_is_cut_off_and_comes_back_changes_nothing(
     hosts: Hosts, sessions: str, site: Site, tmp_path: Path
 ) -> None:
@@ -157,19 +160,22 @@ def test_a_host_that_is_cut_off_and_comes_back_changes_nothing(
 
     output = tmp_path / "labels"
     job: Any = small_job(site.source, output, site.model, ray_address=f"{ADDRESSES[0]}:{PORT}")
-    driver = hosts.start(0, tmp_path / "driver", sys.executable, "-c", DRIVER, job.model_dump_json())
+    moment = Moment("host", 2)
+    halt = (str(moment.shards + 2), str(tmp_path / "cut"))
+    driver = hosts.start(0, tmp_path / "driver", sys.executable, "-c", DRIVER, job.model_dump_json(), *halt)
 
     def over() -> bool:
         return driver.poll() is not None
 
-    wait_for(Moment("host", 2), output, over)
+    wait_for(moment, output, over)
     hosts.cable(2, "down")
+    (tmp_path / "cut").touch()
     at_the_cut = committed(output)
-    lost_actor = time.monotonic() + 200
+    lost_actor = time.monotonic() + 300
     while not over() and "actor=lost" not in (tmp_path / "driver").read_text() and time.monotonic() < lost_actor:
         time.sleep(0.05)
     hosts.cable(2, "up")
-    code = driver.wait(timeout=200)
+    code = driver.wait(timeout=300)
     told = (tmp_path / "driver").read_text()
     assert code == 0, told
     assert at_the_cut < SHARDS, "the cable was pulled too late"

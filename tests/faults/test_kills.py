@@ -27,6 +27,8 @@ from tests.faults.harness import (
     wait_for,
 )
 
+ROOT = Path(__file__).parents[2]
+
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
@@ -40,9 +42,10 @@ def test_killed_actors_change_nothing(seed: int, site: Site, tmp_path: Path) -> 
     assert differences(tmp_path / "labels", site.calm) == []
 
 
+@pytest.mark.long
 def test_killed_actors_change_nothing_where_masks_are_packed(site: Site, tmp_path: Path) -> None:
     calm = tmp_path / "calm"
-    segment(small_job(site.source, calm, site.model, masks="tar"))
+    segment(small_job(site.source, calm, site.model, masks="tar", actors=1))
     striker = Striker(Moment("actor", 0), tmp_path / "labels", kill_processes("ray::_ShardWorker"))
     report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model, masks="tar"), striker)
     assert report.counts.ok == IMAGES
@@ -56,27 +59,27 @@ def test_killed_actors_change_nothing_where_masks_are_packed(site: Site, tmp_pat
 def test_killed_codec_workers_change_nothing(seed: int, site: Site, tmp_path: Path) -> None:
     moment = Moment("codec worker", seed)
     striker = Striker(moment, tmp_path / "labels", kill_processes("pipeline.codec.worker_main"))
-    report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model), striker)
+    report = run_under_fire(small_job(site.source, tmp_path / "labels", site.model, actors=1), striker)
     assert report.counts.ok == IMAGES
     assert striker.last is not None
     assert striker.last.restarts == 0, "a codec worker is no reason to lose its actor"
     assert differences(tmp_path / "labels", site.calm) == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_killed_driver_is_resumed_by_the_same_job(seed: int, site: Site, tmp_path: Path) -> None:
     moment = Moment("driver", seed)
     output = tmp_path / "labels"
     address = ray.get_runtime_context().gcs_address
     job = small_job(site.source, output, site.model, ray_address=address, actors=1)
-    code = "import sys; from pipeline import SegmentJob, segment; segment(SegmentJob.model_validate_json(sys.argv[1]))"
+    program = [sys.executable, "-m", "tests.faults.halting_driver", job.model_dump_json()]
+    program += [str(moment.shards + 2), str(tmp_path / "never")]
     with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen([sys.executable, "-c", code, job.model_dump_json()], stderr=log)
+        driver = subprocess.Popen(program, stderr=log, cwd=ROOT)
     wait_for(moment, output, lambda: driver.poll() is not None)
     driver.kill()
     assert driver.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
-    before = committed(output)
-    assert before < SHARDS, "the blow came too late"
+    assert committed(output) < SHARDS, "the blow came too late"
 
     report = segment(job)
     assert report.state == "finished"

@@ -48,7 +48,7 @@ def ask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
     yield ask
     process.stdin.close()
-    process.wait(timeout=60)
+    process.wait(timeout=120)
 
 
 def test_a_killed_node_changes_nothing(seed: int, site: Site, ask: Ask, tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import ObjectInfo
 from tests.faults.harness import Moment, Striker, run_under_fire
 
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
-"""A node that is gone is noticed in seconds, not in fifteen."""
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 10}
+"""A node that is gone is noticed in ten seconds, not in fifteen; a busy one is not taken for gone."""
 
 ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))
 
-PATIENCE = 100.0
+PATIENCE = 200.0
 """Seconds until an actor stops waiting for what the test promised it."""
 
 
