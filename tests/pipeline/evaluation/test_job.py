@@ -3,6 +3,7 @@
 What is about actors runs on real Ray; the rest runs the same code in this process, since actors take seconds to start.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -20,7 +21,7 @@ from fcn_core.labels import encode_mask
 from fcn_core.metrics import Scores
 from fcn_core.render import colorize
 from pipeline.data.datasets import open_dataset
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, ObjectExists, StorageError
 from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.evaluator import Evaluator, ShardScores
 from pipeline.evaluation.files import ExampleRow, examples_digest, images_table, read_evaluation
@@ -63,11 +64,22 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ShardPool", InProcess)
 
 
+@pytest.fixture(scope="module")
+def scored(
+    ray_cluster: None, model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EvaluateReport, Path]:
+    """An evaluation of the data, and the folder that it was written to."""
+    folder = tmp_path_factory.mktemp("scores")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "ShardPool", InProcess)
+        return evaluate(job_for(model_dir, data, output=str(folder), batch_size=3)), folder
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(("batch_size", "shard_size"), [(1, 5), (3, 4), (4, 16)])
+@pytest.mark.parametrize(("batch_size", "shard_size"), [(1, 5), (3, 16)])
 def test_the_scores_are_exactly_those_of_one_process(
     in_process: None, model_dir: Path, data: Path, batch_size: int, shard_size: int
 ) -> None:
@@ -84,17 +96,60 @@ def scores_here(model_dir: Path, data: Path, report: EvaluateReport) -> Scores:
     return evaluate_here(ModelBundle.load(model_dir), dataset_of(job_for(model_dir, data)), report.record.settings)
 
 
-def test_a_bucket_on_two_actors_gives_the_scores_and_the_digest_of_the_folder(
-    model_dir: Path, data: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Listener(Observer):
+    """Remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.errors: dict[str, str] = {}
+        self.done = 0
+        self.last: Progress | None = None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, progress: Progress) -> None:
+        self.last = progress
+
+    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
+        self.done = done
+        self.errors |= {example.key: example.reason for example in outcome.examples}
+
+
+class DiesOnce(Evaluator):
+    """Takes its whole process down at shard 1, the first time anybody gets it."""
+
+    def process(self, shard: Shard) -> ShardScores:
+        if shard.number == 1:
+            with contextlib.suppress(ObjectExists):
+                self.dataset.read.places.root.create("died", b"")  # type: ignore[attr-defined]
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+
+@pytest.mark.timeout(900)
+def test_a_bucket_on_two_actors_of_which_one_dies_gives_the_scores_and_the_digest_of_a_folder(
+    scored: tuple[EvaluateReport, Path],
+    model_dir: Path,
+    data: Path,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = f"s3://{bucket}/data"
     write_labelled(place, COUNT)
     options = {"output": f"s3://{bucket}/scores", "cache": str(tmp_path / "cache")}
-    there = evaluate(job_for(model_dir, place, **options, batch_size=3, shard_size=4, actors=2, gpus_per_actor=0.5))
+    listener = Listener()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "Evaluator", DiesOnce)
+        job = job_for(model_dir, place, **options, batch_size=3, shard_size=4, actors=2, gpus_per_actor=0.5)
+        there = evaluate(job, listener)
+    assert open_store(place).get("died") == b""
+    assert listener.last is not None
+    assert listener.last.restarts >= 1
     assert there.scores == scores_here(model_dir, data, there)
     assert read_evaluation(open_store(f"s3://{bucket}/scores")) == there.record
-    monkeypatch.setattr(evaluation, "ShardPool", InProcess)
-    here = evaluate(job_for(model_dir, data, batch_size=3))
+    here, _ = scored
     assert there.record.same_examples(here.record)
     assert there.table == here.table
 
@@ -108,11 +163,9 @@ def test_the_files_are_the_same_bytes_however_the_split_is_cut(
     assert sorted(files_of(tmp_path / "one")) == ["confusion.csv", "images.parquet", "scores.json", "worst.png"]
 
 
-def test_the_rows_of_the_images_add_up_to_the_scores(
-    in_process: None, model_dir: Path, data: Path, tmp_path: Path
-) -> None:
-    report = evaluate(job_for(model_dir, data, output=str(tmp_path)))
-    rows = pq.read_table(io.BytesIO((tmp_path / str(report.per_image)).read_bytes())).to_pylist()
+def test_the_rows_of_the_images_add_up_to_the_scores(scored: tuple[EvaluateReport, Path]) -> None:
+    report, folder = scored
+    rows = pq.read_table(io.BytesIO((folder / str(report.per_image)).read_bytes())).to_pylist()
     assert [row["name"] for row in rows] == [f"{index:03d}" for index in range(COUNT)]
     assert rows[2]["image"] == "JPEGImages/002.jpg"
     assert rows[2]["mask"] == "SegmentationClass/002.png"
@@ -140,15 +193,15 @@ def test_the_rows_of_the_images_add_up_to_the_scores(
 
 
 def test_what_is_written_can_be_read_and_says_what_was_scored(
-    in_process: None, model_dir: Path, data: Path, tmp_path: Path
+    scored: tuple[EvaluateReport, Path], model_dir: Path, data: Path
 ) -> None:
-    report = evaluate(job_for(model_dir, data, output=str(tmp_path)))
-    record = read_evaluation(open_store(str(tmp_path)))
+    report, folder = scored
+    record = read_evaluation(open_store(str(folder)))
     assert record == report.record
     assert record.model_id == ModelBundle.load(model_dir).model_id
     assert (record.dataset, record.split, record.examples, record.errors) == (str(data), "val", COUNT, ())
     assert np.array_equal(np.array(record.confusion), report.confusion)
-    lines = (tmp_path / "confusion.csv").read_text().splitlines()
+    lines = (folder / "confusion.csv").read_text().splitlines()
     assert lines[0] == "truth," + ",".join(LABELS.names)
     assert [line.split(",")[0] for line in lines[1:]] == list(LABELS.names)
     assert [[int(n) for n in line.split(",")[1:]] for line in lines[1:]] == report.confusion.tolist()
@@ -203,26 +256,6 @@ def test_a_digest_leaves_out_what_was_not_scored() -> None:
     bad = ExampleRow("x", "i", "m", "error", error="truncated", message="...")
     assert examples_digest(images_table(good)) == examples_digest(images_table([good[2], bad, *good[:2]]))
     assert examples_digest(images_table(good)) != examples_digest(images_table(good[:2]))
-
-
-class Listener(Observer):
-    """Remembers what it heard."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.errors: dict[str, str] = {}
-        self.done = 0
-        self.last: Progress | None = None
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def progress(self, progress: Progress) -> None:
-        self.last = progress
-
-    def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
-        self.done = done
-        self.errors |= {example.key: example.reason for example in outcome.examples}
 
 
 @pytest.fixture
@@ -312,35 +345,6 @@ def test_a_file_that_goes_away_after_listing_is_named(
     monkeypatch.setattr(evaluation, "open_dataset", listed_and_gone)
     with pytest.raises(BrokenExamples, match=r"000 \(missing\), 001 \(mask_missing\)"):
         evaluate(job_for(model_dir, tmp_path))
-
-
-class DiesOnce(Evaluator):
-    """Takes its whole process down at shard 1, the first time anybody gets it."""
-
-    def process(self, shard: Shard) -> ShardScores:
-        mark = Path(self.dataset.read.places.root.uri) / "died"  # type: ignore[attr-defined]
-        if shard.number == 1 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(shard)
-
-
-def test_an_actor_killed_on_the_way_changes_nothing(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_labelled(tmp_path / "data", 12)
-    job = job_for(model_dir, tmp_path / "data", shard_size=4, actors=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "ShardPool", InProcess)
-        calm = evaluate(job)
-    monkeypatch.setattr(evaluation, "Evaluator", DiesOnce)
-    listener = Listener()
-    stormy = evaluate(job, listener)
-    assert (tmp_path / "data" / "died").exists()
-    assert listener.last is not None
-    assert listener.last.restarts >= 1
-    assert stormy.record == calm.record
-    assert stormy.table == calm.table
 
 
 def test_a_stopped_evaluation_says_so_and_writes_nothing(
