@@ -1,24 +1,35 @@
 """What the tests of training jobs share: a tiny data set that can be learnt, a job for it, and what became of it."""
 
+import contextlib
 import io
 import json
 import os
 import signal
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotDone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import ray
 from PIL import Image
 
 from fcn_core import LabelSet
+from fcn_core.datasets import Dataset, Example
 from fcn_core.labels import encode_mask
 from pipeline.storage.store import Store, open_store
+from pipeline.training import job as training
+from pipeline.training.group import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.job import TrainObserver
 from pipeline.training.options import TrainJob
 from pipeline.training.progress import TrainProgress
 from pipeline.training.store import TrainStore
+from pipeline.training.worker import TELL_SECONDS, WorkerSpec, train_stage
 from tests.processes import descendants
 
 LABELS = LabelSet(name="three", names=("ground", "red", "green"), palette=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
@@ -99,6 +110,108 @@ class Watcher(TrainObserver):
         if not self.workers or self.workers[-1] != progress.workers:
             self.workers.append(progress.workers)
         self._at_progress(progress)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where each worker of a training waits, once it has read so many `examples`, until the test lets it go on.
+
+    So a run can be disturbed in its middle, and at a known step, however fast or slow the machine is.
+    """
+
+    folder: Path
+    examples: int
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Trainings that start meanwhile have the gate on their way. It opens when they are asked to stop."""
+        gate = self
+
+        class Group(training.Group):
+            def stop(self) -> None:
+                ray.get(self._leader.stop.remote())
+                (gate.folder / "open").touch()
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "WorkerSpec", self._spec)
+            patch.setattr(training, "Group", Group)
+            yield
+
+    def waiting(self) -> list[int]:
+        """The processes that wait, by their ids; those that have died are gone."""
+        names = {path.name for path in self.folder.glob("*")}
+        found = (int(name) for name in names if name.isdigit() and f"{name}-may-go" not in names)
+        return sorted(pid for pid in found if Path(f"/proc/{pid}").exists())
+
+    def let_go(self) -> None:
+        """Let all go on that wait now."""
+        for pid in self.waiting():
+            (self.folder / f"{pid}-may-go").touch()
+
+    def wait(self) -> None:
+        """What a worker does at the gate."""
+        (self.folder / str(os.getpid())).touch()
+        arrived = time.monotonic()
+        signs = (self.folder / "open", self.folder / f"{os.getpid()}-may-go")
+        # Never less than the time after which it asks again whether it is to stop: at its next step, then.
+        while not any(sign.exists() for sign in signs) or time.monotonic() - arrived < TELL_SECONDS:
+            time.sleep(0.02)
+
+    def _spec(self, *, train_set: Dataset, **rest: Any) -> WorkerSpec:
+        return WorkerSpec(train_set=_Gated(train_set, self), **rest)
+
+
+class _Gated:
+    """A data set with a gate in it."""
+
+    def __init__(self, dataset: Dataset, gate: Gate) -> None:
+        self.labels = dataset.labels
+        self._dataset = dataset
+        self._gate = gate
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Example:
+        if self._read == self._gate.examples:
+            self._gate.wait()
+        self._read += 1
+        return self._dataset[index]
+
+
+class InProcess:
+    """A group of one worker in this process: what is not about Ray needs none of the processes that take long to start.
+
+    Put in the place of pipeline.training.job.Group.
+    """
+
+    def __init__(self, spec: GroupSpec, work: WorkerSpec) -> None:
+        assert spec.workers[0] == 1
+        self._progress: TrainProgress | None = None
+        self._stopping = False
+        self._thread = ThreadPoolExecutor(1)
+        self._run = self._thread.submit(train_stage, work, self)
+
+    def tell(self, progress: TrainProgress) -> bool:
+        self._progress = progress
+        return not self._stopping
+
+    def wait(self, seconds: float) -> GroupResult | None:
+        try:
+            return GroupResult(self._run.result(timeout=seconds))
+        except NotDone:
+            return None
+
+    def status(self) -> GroupStatus:
+        return GroupStatus(self._progress, waiting=self._progress is None, failures=0, reason="")
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def end(self) -> None:
+        self._thread.shutdown()
 
 
 def training_workers(root: int | None = None) -> list[int]:

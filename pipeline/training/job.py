@@ -173,6 +173,8 @@ class _Driver:
                 continue
             if number:
                 self._begin_stage(run, number)
+            if self._asked_to_stop():  # no workers are started only to be stopped
+                return _cut_short(store)
             outcome = self._train_stage(run, number, stage.arch, store, spec)
             if not outcome.finished:
                 return outcome
@@ -215,7 +217,7 @@ class _Driver:
         finally:
             group.end()
         if result is None:
-            return WorkerOutcome(finished=False, step=max(store.checkpoint_steps(), default=0), seconds=0.0)
+            return _cut_short(store)
         if result.refused is not None:
             raise InputError(result.refused)
         if result.outcome is None:
@@ -323,3 +325,8 @@ class _Driver:
             seconds=record.seconds,
             failures=self._failures,
         )
+
+
+def _cut_short(store: TrainStore) -> WorkerOutcome:
+    """The outcome of a stage whose workers had no say in its end: what it has saved by now."""
+    return WorkerOutcome(finished=False, step=max(store.checkpoint_steps(), default=0), seconds=0.0)

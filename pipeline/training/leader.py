@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 from ray.train.torch import TorchConfig, get_device
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
@@ -57,7 +58,7 @@ class GroupLeader:
         folder = tempfile.mkdtemp(prefix="fcn-ray-train-")
         least, most = group.workers
         worker: Callable[[], Any] = _worker_function(group.device, work, me)
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             worker,
             torch_config=TorchConfig(backend=group.backend, timeout_s=int(group.backend_timeout)),
             scaling_config=ScalingConfig(
@@ -104,6 +105,13 @@ class GroupLeader:
     def stop(self) -> None:
         with self._lock:
             self._stopping = True
+
+
+class _Trainer(TorchTrainer):
+    """Without what hands out Ray's own data sets: we have none, and it would start a process for each worker group."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [found for found in super()._create_default_callbacks() if not isinstance(found, DatasetsCallback)]
 
 
 class _Leader:

@@ -12,35 +12,52 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.training.store import TrainStore
+from pipeline.cli.app import run as fcn
+from pipeline.training import job as training
+from pipeline.training.job import TrainReport, train
+from tests.commands import refused
+from tests.plugins.isolation import child_path
 from tests.processes import descendants
-from tests.trainings import assert_each_once_an_epoch, job, kept, options, write_scenes
+from tests.trainings import Gate, InProcess, assert_each_once_an_epoch, job, kept, options, write_scenes
 
-STEPS = 60
-DISTURBED = {
-    "val_split": None,
-    "record_examples": True,
-    "save_every": 3,
-    "width": 0.25,
-    "train": {"steps": STEPS, "augmentation": {"crop_height": 128, "crop_width": 128}},
-}
-"""Some 0.1 s a step on one core: seconds between the first checkpoint and the end, to be disturbed in."""
+pytestmark = pytest.mark.timeout(900)
+
+STEPS = 9
+PLAN = {"val_split": None, "record_examples": True, "save_every": 2, "train": {"steps": STEPS}}
+DEADLINE = 400.0
+
+COMMAND = """
+import sys
+from pathlib import Path
+from pipeline.cli.app import main
+from tests.trainings import Gate
+
+gate, examples = sys.argv.pop(1), int(sys.argv.pop(1))
+with Gate(Path(gate), examples).closed():
+    main()
+"""
+"""The command, with a gate on the way of its worker."""
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train")
-    write_scenes(folder / "data")
-    return folder
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_scenes(tmp_path / "data")
+    return tmp_path
 
 
-def start(place: Path, **changes: Any) -> subprocess.Popen[str]:
-    """The command, in a process group of its own."""
+def file_of(place: Path, **changes: Any) -> Path:
+    """A job file."""
     file = place / f"{changes['name']}.yaml"
     file.write_text(yaml.safe_dump(options(place, **changes)))
+    return file
+
+
+def start(file: Path, gate: Gate) -> subprocess.Popen[str]:
+    """The command, in a process group of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["PYTHONPATH"] = child_path()
     return subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli.app import main; main()", "train", str(file), "--json"],
+        [sys.executable, "-c", COMMAND, str(gate.folder), str(gate.examples), "train", str(file), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,26 +66,19 @@ def start(place: Path, **changes: Any) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_checkpoint(driver: subprocess.Popen[str], store: TrainStore, seconds: float = 600) -> None:
-    deadline = time.monotonic() + seconds
-    while not store.checkpoint_steps():
+def wait_at_the_gate(driver: subprocess.Popen[str], gate: Gate) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not (gate.folder.exists() and gate.waiting()):
         assert driver.poll() is None, driver.stderr and driver.stderr.read()
-        assert time.monotonic() < deadline, "no checkpoint"
-        time.sleep(0.1)
-
-
-def finish(driver: subprocess.Popen[str]) -> dict[str, Any]:
-    out, log = driver.communicate(timeout=900)
-    assert driver.returncode == 0, log
-    report: dict[str, Any] = json.loads(out)
-    return report
+        assert time.monotonic() < deadline, "the worker has not come to the gate"
+        time.sleep(0.05)
 
 
 def wait_for_the_end_of(processes: set[int]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + DEADLINE
     while alive := {pid for pid in processes if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)}:
         assert time.monotonic() < deadline, f"{alive} outlived their driver"
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def _is_zombie(pid: int) -> bool:
@@ -78,20 +88,17 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-@pytest.fixture(scope="module")
-def undisturbed(place: Path) -> dict[str, Any]:
-    return finish(start(place, name="undisturbed", **DISTURBED))
+@pytest.fixture
+def undisturbed(ray_cluster: None, place: Path) -> TrainReport:
+    """The same training, at one go and in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Group", InProcess)
+        return train(job(place, name="undisturbed", **PLAN))
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_same_command_goes_on_where_its_driver_ended(
-    how: signal.Signals, place: Path, undisturbed: dict[str, Any]
-) -> None:
-    asked = {"name": f"ended-by-{how.name.lower()}"} | DISTURBED
-    store = kept(job(place, **asked))
-    driver = start(place, **asked)
-    wait_for_checkpoint(driver, store)
+def disturb(driver: subprocess.Popen[str], gate: Gate, how: signal.Signals) -> str:
+    """End a driver whose worker is at the gate; its log, once all it has started is gone."""
+    wait_at_the_gate(driver, gate)
     started = {
         pid
         for pid, title in descendants(driver.pid).items()
@@ -102,38 +109,58 @@ def test_the_same_command_goes_on_where_its_driver_ended(
         os.killpg(driver.pid, how)  # as a terminal does it: to all of the group
     else:
         driver.send_signal(how)
-    _, log = driver.communicate(timeout=600)
+    _, log = driver.communicate(timeout=DEADLINE)
     wait_for_the_end_of(started)
-    before = store.checkpoint_steps()[-1]
-    assert before < STEPS, "the test wants to stop in the middle"
+    return log
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+def test_the_same_command_goes_on_where_its_driver_was_killed_and_where_it_was_stopped(
+    how: signal.Signals, place: Path, undisturbed: TrainReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(place, name="run", **PLAN)
+    store = kept(job(place, name="run", **PLAN))
+
+    # Killed, with three steps done of which two were saved.
+    gate = Gate(place / "first", examples=3 * 4)
+    killed = start(file, gate)
+    disturb(killed, gate, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    assert store.checkpoint_steps() == [2]
     record = store.load_record()
     assert record is not None
-    if how == signal.SIGKILL:
-        assert driver.returncode == -signal.SIGKILL
-        assert record.state == "running", "nobody was left to say otherwise"
-    else:
-        assert driver.returncode == 130, log
-        assert "the same command resumes" in log
-        assert "Traceback" not in log
-        assert record.state == "interrupted"
-        assert record.step == before, "it saved where it stopped"
+    assert record.state == "running", "nobody was left to say otherwise"
 
-    report = finish(start(place, **asked))
+    # Stopped, three steps later: it ends the one it is at, and saves.
+    gate = Gate(place / "second", examples=3 * 4)
+    stopped = start(file, gate)
+    log = disturb(stopped, gate, how)
+    assert stopped.returncode == 130, log
+    assert "the same command resumes" in log
+    assert "Traceback" not in log
+    assert store.checkpoint_steps() == [4, 6]
+    record = store.load_record()
+    assert record is not None
+    assert (record.state, record.step) == ("interrupted", 6)
+
+    finished = start(file, Gate(place / "none", examples=STEPS * 4))
+    out, log = finished.communicate(timeout=DEADLINE)
+    assert finished.returncode == 0, log
+    report = json.loads(out)
     assert report["state"] == "finished"
-    assert report["model_id"] == undisturbed["model_id"], "the weights are the same, bit for bit"
+    assert report["model_id"] == undisturbed.model_id, "the weights are the same, bit for bit"
     assert_each_once_an_epoch(store, examples=12, steps=STEPS, batch_size=4)
 
-    again = finish(start(place, **asked))
+    assert fcn(["train", str(file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
     assert again["nothing_to_do"]
     assert again["model_id"] == report["model_id"]
 
 
-@pytest.mark.timeout(900)
-def test_more_workers_than_the_machine_has_cpus_are_refused(place: Path) -> None:
-    driver = start(place, name="too-many", workers=64, train={"batch_size": 64})
-    out, log = driver.communicate(timeout=600)
-    assert driver.returncode == 2
-    assert out == ""
-    (line,) = [line for line in log.splitlines() if line.startswith("fcn: ")]
-    assert "64 worker(s) of 1 CPU do not fit this machine" in line
+def test_more_workers_than_the_machine_has_cpus_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.cluster, "is_remote", lambda address: False)  # as if the tests had no Ray
+    file = file_of(place, name="too-many", workers=64, train={"batch_size": 64})
+    assert "64 worker(s) of 1 CPU do not fit this machine" in refused(capsys, "train", file)
     assert not (place / "runs/too-many/job.json").exists()

@@ -72,6 +72,7 @@ def hosts() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[str], tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
@@ -101,7 +102,7 @@ def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[
             ["ip", "netns", "exec", hosts[0], sys.executable, "-c", WAIT_AND_TRAIN, str(file)],
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=850,
             env=environment,
             cwd=root,
         )
