@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,10 @@ KUBERNETES = "1.34"
 
 SCHEMAS = os.environ.get("FCN_KUBERAY_SCHEMAS")
 """A folder with the schemas of KubeRay's resources; without it those are only held against the schema of a pod."""
+
+needs_schemas = pytest.mark.skipif(
+    SCHEMAS is None, reason="FCN_KUBERAY_SCHEMAS names no folder with KubeRay's schemas: CONTRIBUTING.md says which"
+)
 
 _SCHEMA_FILES = {
     "RayCluster": "rayclusters.ray.io_v1.openapi.json.gz",
@@ -60,7 +65,7 @@ def tool(name: str, *words: str, **environment: str) -> subprocess.CompletedProc
         env={"PATH": os.environ["PATH"], "HOME": os.devnull, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

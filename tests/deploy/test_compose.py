@@ -121,6 +121,6 @@ def test_the_buckets_are_made_once_and_left_alone_after(s3_endpoint: str) -> Non
 
     for _ in range(2):
         words = [sys.executable, COMPOSE / "make_buckets.py", "site-cameras", "site-labels"]
-        subprocess.run(words, check=True, timeout=60)
+        subprocess.run(words, check=True, timeout=300)
     there = {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
     assert {"site-cameras", "site-labels"} <= there

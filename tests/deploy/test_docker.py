@@ -121,4 +121,4 @@ def check_health(*urls: str) -> subprocess.CompletedProcess[str]:
     # A proxy would be asked for addresses of its own machine, and say that it does not answer.
     environment = {"FCN_HEALTH_URLS": " ".join(urls), "http_proxy": "http://127.0.0.1:2"}
     words = [sys.executable, "-S", HEALTHCHECK]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -93,7 +93,8 @@ def test_prometheus_finds_the_pods_of_ray() -> None:
 
 
 needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool, of Prometheus, is not installed"
+    shutil.which("promtool") is None,
+    reason="promtool is not installed: it comes with Prometheus (apt-get install prometheus)",
 )
 
 

@@ -14,18 +14,16 @@ from tests.deploy.manifests import (
     KUBERAY,
     OVERLAYS,
     ROOT,
-    SCHEMAS,
     changed,
     documents,
     kustomized,
+    needs_schemas,
     pod_templates,
     problems,
     ray_job,
     site,
     values_of,
 )
-
-needs_schemas = pytest.mark.skipif(SCHEMAS is None, reason="FCN_KUBERAY_SCHEMAS names no folder with KubeRay's schemas")
 
 
 def named(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
