@@ -16,6 +16,7 @@ from pipeline.insight.query import open_tables, run_query
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
+from tests.in_process import segment_in_process
 from tests.labellings import CAMVID
 from tests.samples import fill, model, photo
 
@@ -38,7 +39,7 @@ def labels_with_road_in_sight(seed: int) -> LabelSet:
 
 
 @pytest.fixture(scope="module")
-def output(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `labels/` in it: two models, three runs, an image that changed, one unreadable, one new."""
     folder = tmp_path_factory.mktemp("site")
     photos = folder / "photos"
@@ -52,10 +53,12 @@ def output(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         source=str(photos), output=str(folder / "labels"), model=str(folder / "model0"), device="cpu", actors=1,
         cpus_per_actor=1,
     )  # fmt: skip
-    segment(job)
-    fill(photos / "south", 1, size=(50, 40), start=3)
-    segment(job)
-    segment(job.model_copy(update={"model": str(folder / "model1"), "include": ("*/*.jpg",)}))
+    with pytest.MonkeyPatch.context() as patch:
+        segment_in_process(patch)
+        segment(job)
+        fill(photos / "south", 1, size=(50, 40), start=3)
+        segment(job)
+        segment(job.model_copy(update={"model": str(folder / "model1"), "include": ("*/*.jpg",)}))
     return folder
 
 

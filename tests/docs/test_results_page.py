@@ -9,6 +9,7 @@ import pytest
 from fcn_core.labels import decode_mask
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
+from tests.in_process import segment_in_process
 from tests.samples import fill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
@@ -17,7 +18,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def output(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `labels/` in it: two runs, one image changed in between, one unreadable."""
     folder = tmp_path_factory.mktemp("site")
     fill(folder / "photos" / "north", 3)
@@ -27,9 +28,11 @@ def output(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPath
         source=str(folder / "photos"), output=str(folder / "labels"), model=str(model_dir), device="cpu", actors=1,
         cpus_per_actor=1,
     )  # fmt: skip
-    segment(job)
-    fill(folder / "photos" / "south", 1, size=(50, 40))
-    segment(job.model_copy(update={"masks": "tar"}))
+    with pytest.MonkeyPatch.context() as patch:
+        segment_in_process(patch)
+        segment(job)
+        fill(folder / "photos" / "south", 1, size=(50, 40))
+        segment(job.model_copy(update={"masks": "tar"}))
     return folder
 
 

@@ -246,6 +246,7 @@ def results(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> list[
     return run_pages(plan, folder, 1150, AWS_SHARED_CREDENTIALS_FILE=credentials, OMP_NUM_THREADS="1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_the_page_runs_as_it_stands(results: list[dict[str, Any]], page: str) -> None:
     mine = [step for step in results if step["page"] == page]

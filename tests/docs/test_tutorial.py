@@ -55,24 +55,33 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     )
 
 
+@pytest.mark.long
 def test_every_step_works(walked: tuple[Path, list[dict[str, Any]]]) -> None:
     _, results = walked
     wrong = [f"{step['where']}\n{step['wrong']}" for step in results if step["wrong"]]
     assert not wrong, "\n\n".join(wrong)
 
 
+@pytest.mark.long
 def test_the_model_has_learned_the_ten_classes(walked: tuple[Path, list[dict[str, Any]]]) -> None:
     place, _ = walked
     scores = json.loads((place / "scores" / "scores.json").read_text())["scores"]
     assert scores["mean_iu"] > 0.5, scores
 
 
+@pytest.mark.long
 def test_the_reader_ends_with_masks_and_a_report(walked: tuple[Path, list[dict[str, Any]]]) -> None:
     place, _ = walked
     photos = list((place / "mydata-new").iterdir())
     assert len(list((place / "labels" / "masks").rglob("*.png"))) == len(photos)
     (report,) = (place / "labels" / "reports").glob("*/index.html")
     assert report.stat().st_size > 10_000
+
+
+def test_there_is_a_step_for_each_command_of_the_page(tmp_path: Path) -> None:
+    shown = [command.words[0] for block in blocks(PAGE) if block.language == "bash" for command in commands(block)]
+    assert len(_steps(tmp_path)) >= len(shown) - shown.count(".") > 5
+    assert list(tmp_path.glob("*.yaml")), "and a file for each that is shown"
 
 
 def test_the_job_of_the_page_is_small_enough_for_a_laptop() -> None:
