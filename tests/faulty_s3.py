@@ -41,11 +41,16 @@ class Weather:
     )
 
 
+def _none(method: str, path: str) -> bool:
+    return False
+
+
 class FaultyS3:
     """Passes requests on; each that `matches` first takes the next fault from `faults`, in order, or what the
     weather brings.
 
-    With a `certificate` (PEM: key and chain) it speaks TLS. `suffered` counts the faults by kind.
+    With a `certificate` (PEM: key and chain) it speaks TLS. `suffered` counts the faults by kind. `hold` keeps requests
+    back until `release`: whoever waits for them is in the middle of its work for as long as a test wants.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class FaultyS3:
         self.requests: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._quiet = threading.Event()
+        self._held: Callable[[str, str], bool] = _none
+        self._released = threading.Event()
         proxy, target = self, urlsplit(endpoint)
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,6 +80,8 @@ class FaultyS3:
 
             def _pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if proxy._held(self.command, self.path):
+                    proxy._released.wait()
                 fault = proxy._next(self.command, self.path)
                 if fault == "unavailable":
                     fault = "503 SlowDown"
@@ -165,9 +174,19 @@ class FaultyS3:
 
     def __exit__(self, *_: object) -> None:
         self._quiet.set()
+        self.release()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def hold(self, matches: Callable[[str, str], bool]) -> None:
+        """Pass no request on that `matches` (method, path), from now until `release`."""
+        self._released = threading.Event()
+        self._held = matches
+
+    def release(self) -> None:
+        self._held = _none
+        self._released.set()
 
     def _next(self, method: str, path: str) -> str | None:
         with self._lock:

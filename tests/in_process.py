@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import ray
 
 from pipeline.actors.pool import PoolProgress, PoolSpec
 from pipeline.actors.worker import Processor
+from pipeline.evaluation import job as evaluation
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation import job as segmentation
 
@@ -41,7 +42,16 @@ class InProcess:
 
 def segment_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let jobs that segment do without Ray until `patch` is undone."""
-    patch.setattr(segmentation, "ShardPool", InProcess)
-    patch.setattr(segmentation, "ray", SimpleNamespace(put=lambda files: files))
+    _without_ray(patch, segmentation)
+
+
+def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
+    """Let evaluations do without Ray until `patch` is undone."""
+    _without_ray(patch, evaluation)
+
+
+def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
+    patch.setattr(job, "ShardPool", InProcess)
+    patch.setattr(job, "ray", SimpleNamespace(put=lambda files: files))
     connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda address: contextlib.nullcontext())
-    patch.setattr(segmentation, "cluster", connect)
+    patch.setattr(job, "cluster", connect)

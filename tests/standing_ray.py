@@ -1,4 +1,4 @@
-"""A standing Ray cluster of a head and two workers, guarded by a token, as `ray start` makes it."""
+"""A standing Ray cluster of one node, guarded by a token, as `ray start` makes it."""
 
 import contextlib
 import os
@@ -20,56 +20,63 @@ from tests.processes import descendants
 
 TOKEN = secrets.token_hex(32)
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 @contextlib.contextmanager
-def standing_ray(folder: Path) -> Iterator[str]:
-    """The URL of its dashboard. This process's environment gets its token, and the nodes have the rest of that."""
+def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
+    """The URL of its dashboard. This process's environment gets its token, and the node has the rest of that.
+
+    `cpus` is what its jobs may ask for; this machine may have fewer.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
+        # `ray start` sends a last report, that it will send none.
+        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
         # 15 is Ray's own: on a machine where other tests run, an actor would wait minutes for its share.
         "RAY_worker_niceness": "0",
+        # Else each job's driver has as many processes started as there are CPUs, of which it uses one or two.
+        "RAY_prestart_worker_first_driver": "false",
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         "PYTHONPATH": child_path(),
         "OMP_NUM_THREADS": "1",
     }
-    gcs, dashboard = free_port(), free_port()
-    # Else a job's driver, which is told "auto", joins whichever Ray of this machine was started last.
-    environment["RAY_ADDRESS"] = f"127.0.0.1:{gcs}"
-    head = ["--head", f"--port={gcs}", "--num-cpus=2", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
-    worker = [f"--address=127.0.0.1:{gcs}", "--num-cpus=1"]
-    with contextlib.ExitStack() as nodes:
-        for name, options in (("head", head), ("worker-1", worker), ("worker-2", worker)):
-            _start_node(nodes, folder / f"{name}.log", options, environment)
+    with contextlib.ExitStack() as stack:
+        dashboard = _start_head(stack, folder / "head.log", cpus, environment)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_AUTH_TOKEN", TOKEN)
             yield f"http://127.0.0.1:{dashboard}"
 
 
-def _start_node(nodes: contextlib.ExitStack, log: Path, options: list[str], environment: dict[str, str]) -> None:
-    """Start a node, killed when `nodes` is left, and wait until it is up.
+def _start_head(stack: contextlib.ExitStack, log: Path, cpus: int, environment: dict[str, str]) -> int:
+    """Start the node, killed when `stack` is left, and wait until it is up. Returns the dashboard's port.
 
-    One after the other, and up to three times: Ray looks for a free port and takes it a second later, when another node
-    of this machine may have it.
+    Up to three times: Ray is told ports that are free and takes them a second later, when somebody else may have them.
     """
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--block"]
-    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", *options]
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--head", f"--num-cpus={cpus}"]
+    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--include-dashboard=true"]
     for _ in range(3):
+        gcs, dashboard, agent, clients = (free_port() for _ in range(4))
+        ports = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        ports.append(f"--ray-client-server-port={clients}")
         with log.open("wb") as sink:
-            agent = f"--dashboard-agent-listen-port={free_port()}"
             process = subprocess.Popen(
-                [*command, agent], env=environment, stdout=sink, stderr=sink, start_new_session=True
+                [*command, *ports],
+                # Else a job's driver, which is told "auto", joins whichever Ray of this machine was started last.
+                env=environment | {"RAY_ADDRESS": f"127.0.0.1:{gcs}"},
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
         # All at once, and at once: a cluster that is left to end by itself takes a minute over it.
-        nodes.callback(end, process)
+        stack.callback(end, process)
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None:
             if "Ray runtime started" in log.read_text():
-                return
+                return dashboard
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
     raise AssertionError(log.read_text())
@@ -97,7 +104,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except OSError:
             pass
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def free_port() -> int:

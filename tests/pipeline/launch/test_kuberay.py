@@ -15,13 +15,19 @@ from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 
 from pipeline.cli.launched import main as launched
 from pipeline.errors import InputError, PipelineError
+from pipeline.evaluation.job import BrokenExamples
+from pipeline.evaluation.options import EvaluateJob
+from pipeline.launch import jobs
 from pipeline.launch.follow import follow
 from pipeline.launch.kuberay import KubeRayLauncher, rayjob, read_template
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.options import OnKubeRay
 from pipeline.launch.work import Work, read_outcome
+from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
-from tests.deploy.manifests import SCHEMAS, problems
+from tests.deploy.manifests import needs_schemas, problems
+from tests.in_process import evaluate_in_process, segment_in_process
+from tests.labelled import write_labelled
 from tests.samples import fill
 
 ROOT = Path(__file__).parents[3]
@@ -97,6 +103,21 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
+class Operator(Observer):
+    """Runs a job that waits as it would run in the RayJob's pod, but here: by the entrypoint's own arguments."""
+
+    def __init__(self, site: Kubernetes) -> None:
+        self._site = site
+        self.exit_codes: list[int] = []
+
+    def phase(self, name: str) -> None:
+        (job,) = self._site.jobs.values()
+        if "status" not in job:
+            *_, launch_id, text = shlex.split(job["spec"]["entrypoint"])
+            self.exit_codes.append(launched(launch_id, text))
+            self._site.stands(launch_id, "Failed" if self.exit_codes[-1] else "Complete")
+
+
 @pytest.fixture
 def kubernetes() -> Iterator[Kubernetes]:
     site = Kubernetes()
@@ -137,7 +158,7 @@ def test_what_is_built_is_a_valid_rayjob_that_runs_the_work(work: Work) -> None:
     assert json.dumps(template) == before, "the template is left as it is"
 
 
-@pytest.mark.skipif(SCHEMAS is None, reason="needs KubeRay's schemas: FCN_KUBERAY_SCHEMAS")
+@needs_schemas
 def test_a_misspelt_field_of_what_is_built_is_noticed(work: Work) -> None:
     resource = rayjob(work, f"{work.name}-1", read_template(str(TEMPLATE)), keep_seconds=60)
     resource["spec"]["shutdownAfterJobFinish"] = True
@@ -162,24 +183,52 @@ def test_a_job_is_submitted_followed_and_found_again(
 
 
 def test_the_outcome_comes_from_the_output_and_outlives_the_cluster(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, ray_cluster: None
+    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver runs here as it would in the RayJob's pod: by the entrypoint's own arguments."""
-
-    def when_running() -> None:
-        (name,) = kubernetes.jobs
-        *_, launch_id, text = shlex.split(kubernetes.jobs[name]["spec"]["entrypoint"])
-        if "status" not in kubernetes.jobs[name]:
-            assert launched(launch_id, text) == 0
-            kubernetes.stands(name, "Complete")
-
-    outcome = follow(launcher, work, Silent(), lambda: False, when_running, poll_seconds=0.05)
+    segment_in_process(monkeypatch)
+    outcome = follow(launcher, work, Operator(kubernetes), lambda: False, poll_seconds=0.05)
     assert outcome.state == "finished"
     assert outcome.report is not None
     assert outcome.report["counts"]["ok"] == 2
     kubernetes.jobs.clear()
     assert read_outcome(work, f"{work.name}-1") == outcome
     assert launcher.submit(work) == f"{work.name}-2", "an old outcome is never taken for that of a new launch"
+
+
+@pytest.fixture
+def launching(launcher: KubeRayLauncher, monkeypatch: pytest.MonkeyPatch) -> OnKubeRay:
+    """Options for which the functions of `jobs` use `launcher`."""
+    monkeypatch.setattr(jobs, "open_launcher", lambda launch: launcher)
+    return OnKubeRay(namespace="labels", template=str(TEMPLATE))
+
+
+def test_what_cannot_be_done_is_refused_in_the_words_of_the_job(
+    kubernetes: Kubernetes, launching: OnKubeRay, work: Work, tmp_path: Path
+) -> None:
+    job = SegmentJob.model_validate(work.options | {"model": str(tmp_path / "no-such-model")})
+    operator = Operator(kubernetes)
+    with pytest.raises(InputError, match=r"there is no model at .*/no-such-model"):
+        jobs.segment_on(launching, job, operator, lambda: False)
+    assert operator.exit_codes == [2]
+
+
+def test_an_evaluation_that_is_refused_names_what_is_broken(
+    kubernetes: Kubernetes,
+    launching: OnKubeRay,
+    tmp_path: Path,
+    model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluate_in_process(monkeypatch)
+    write_labelled(tmp_path / "data", 3)
+    (tmp_path / "data" / "JPEGImages" / "001.jpg").write_bytes(b"no image")
+    job = EvaluateJob(
+        model=str(model_dir), dataset=str(tmp_path / "data"), output=str(tmp_path / "scores"), labels="camvid",
+        device="cpu", actors=1, cpus_per_actor=1,
+    )  # fmt: skip
+    with pytest.raises(BrokenExamples) as raised:
+        jobs.evaluate_on(launching, job, Operator(kubernetes), lambda: False)
+    assert [(each.name, each.error) for each in raised.value.errors] == [("001", "not_an_image")]
 
 
 def test_a_stop_deletes_the_job(kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work) -> None:

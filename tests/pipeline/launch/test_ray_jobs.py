@@ -1,46 +1,52 @@
-"""Jobs of all three kinds on a standing cluster: submitted, followed, stopped, found again."""
+"""A labelling on a standing cluster: asked for twice, left alone by its followers, found again, stopped, finished.
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
+S3 keeps it in its middle: the masks of the first shard pass, those of the others wait. Evaluations and trainings on
+such a cluster are tests/flows/test_deployments.py's; what comes back of a job that is refused is test_kuberay.py's.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
 
 import pytest
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobDetails
 
 from pipeline.errors import InputError
-from pipeline.evaluation.job import BrokenExamples
-from pipeline.evaluation.options import EvaluateJob
-from pipeline.launch.jobs import evaluate_on, segment_on, train_on
+from pipeline.launch.jobs import segment_on
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.options import OnRayJobs
+from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Work
 from pipeline.outputs.results import read_current
 from pipeline.outputs.runs import Progress, records
+from pipeline.segmentation.job import RunReport
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
-from pipeline.training.job import TrainObserver
-from tests.labelled import write_labelled
-from tests.samples import fill
-from tests.standing_ray import ROOT
-from tests.trainings import job as train_job
-from tests.trainings import write_scenes
+from tests.pipeline.launch.conftest import Cluster
+from tests.samples import jpeg, model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
+
+PATIENCE_SECONDS = 300
+PHOTOS = 6
+
+
+class FollowerDied(Exception):
+    """Ends who follows a job, and not the job."""
 
 
 class Listening(Observer):
-    def __init__(self) -> None:
-        self.phases: list[str] = []
+    """Remembers what it is told. `at_phase` is called with the first phase and may raise."""
+
+    def __init__(self, at_phase: Callable[[], None] = lambda: None) -> None:
         self.notes: list[str] = []
         self.latest: Progress | None = None
+        self._at_phase = at_phase
 
     def phase(self, name: str) -> None:
-        self.phases.append(name)
+        self._at_phase()
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -53,197 +59,113 @@ def never() -> bool:
     return False
 
 
-def jobs_of(cluster: str) -> list[JobDetails]:
-    client = JobSubmissionClient(cluster, headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
-    return list(client.list_jobs())
+@dataclass(frozen=True)
+class Walk:
+    """What was seen on the way, in order."""
+
+    asked: list[Listening]
+    jobs_asked: dict[str, JobDetails]
+    follower: Listening
+    stopped: RunReport
+    jobs_stopped: dict[str, JobDetails]
+    commits_stopped: int
+    last: Listening
+    finished: RunReport
 
 
-def slow_job(place: Path, model: Path, images: int) -> SegmentJob:
-    """Four photos a shard, large enough that there is time to stop or to kill something in the middle."""
-    return small_job(place, model, images, (640, 480), shard_size=4, engine="torch", precision="float32")
+@pytest.fixture(scope="module")
+def job(standing_cluster: Cluster) -> SegmentJob:
+    photos = open_store(standing_cluster.uri("photos"))
+    for index in range(PHOTOS):
+        photos.put(f"{'first' if index < 2 else 'held'}/{index}.jpg", jpeg(32, 24, seed=index))
+    for name, data in model().to_files().items():
+        open_store(standing_cluster.uri("model")).put(name, data)
+    return SegmentJob(
+        source=photos.uri, output=standing_cluster.uri("labels"), model=standing_cluster.uri("model"), device="cpu",
+        actors=1, cpus_per_actor=1, shard_size=2, no_report=True,
+    )  # fmt: skip
 
 
-def small_job(place: Path, model: Path, images: int, size: tuple[int, int] = (96, 72), **options: object) -> SegmentJob:
-    fill(place / "photos", images, size=size)
-    return SegmentJob.model_validate(
-        {
-            "source": str(place / "photos"),
-            "output": str(place / "labels"),
-            "model": str(model),
-            "device": "cpu",
-            "cpus_per_actor": 1,
-            "actors": 1,
-            "no_report": True,
-        }
-        | options
-    )
+@pytest.fixture(scope="module")
+def walk(standing_cluster: Cluster, job: SegmentJob) -> Walk:
+    there = OnRayJobs(address=standing_cluster.address)
+    standing_cluster.storage.hold(lambda method, path: method == "PUT" and "/masks/" in path and "/held/" in path)
+    both = Barrier(2)
+
+    def die() -> None:
+        both.wait(PATIENCE_SECONDS)
+        raise FollowerDied
+
+    def ask() -> Listening:
+        listening = Listening(die)
+        with pytest.raises(FollowerDied):
+            segment_on(there, job, listening, never)
+        return listening
+
+    with ThreadPoolExecutor(2) as threads:
+        asked = [found.result() for found in [threads.submit(ask) for _ in range(2)]]
+    jobs_asked = standing_cluster.jobs()
+
+    def commits() -> int:
+        return sum(1 for _ in open_store(job.output).list("results/"))
+
+    follower = Listening()
+    stopped = segment_on(there, job, follower, lambda: commits() > 0)
+    jobs_stopped, commits_stopped = standing_cluster.jobs(), commits()
+    standing_cluster.storage.release()
+    last = Listening()
+    finished = segment_on(there, job, last, never)
+    return Walk(asked, jobs_asked, follower, stopped, jobs_stopped, commits_stopped, last, finished)
 
 
-def test_a_labelling_runs_there_and_comes_back_whole(standing_cluster: str, tmp_path: Path, model_dir: Path) -> None:
-    job = small_job(tmp_path, model_dir, 12)
-    there = OnRayJobs(address=standing_cluster)
-    listening = Listening()
-    report = segment_on(there, job, listening, never)
-    assert report.state == "finished"
-    assert report.counts.ok == 12
-    assert report.selection.selected == 12
-    assert listening.latest is not None
-    assert listening.latest.done == 12
-    name = Work.of(job).name
-    assert listening.notes == [f"launched {name}-1"]
-    (details,) = [each for each in jobs_of(standing_cluster) if each.submission_id == f"{name}-1"]
-    assert details.metadata == {"kind": "segment", "output": open_store(job.output).uri}
-    assert set((details.runtime_env or {})["env_vars"]) == {"RAY_JOB_STOP_WAIT_TIME_S"}, "no credentials travel"
-
-    again = Listening()
-    report = segment_on(there, job, again, never)
-    assert report.runs == ()
-    assert report.selection.done == 12
-    assert again.notes == [f"launched {name}-2"], "a finished launch is not followed again"
-
-
-def test_a_stopped_labelling_ends_within_seconds_and_the_next_does_the_rest(
-    standing_cluster: str, tmp_path: Path, model_dir: Path
-) -> None:
-    job = slow_job(tmp_path, model_dir, 240)
-    there = OnRayJobs(address=standing_cluster)
-    asked: list[float] = []
-
-    def once_it_works() -> bool:
-        if not asked and sum(1 for _ in open_store(job.output).list("results/")) >= 2:
-            asked.append(time.monotonic())
-        return bool(asked)
-
-    report = segment_on(there, job, Listening(), once_it_works)
-    assert report.state == "interrupted"
-    assert time.monotonic() - asked[0] < 15
-    (details,) = [each for each in jobs_of(standing_cluster) if each.submission_id == f"{Work.of(job).name}-1"]
-    assert details.status.is_terminal()
-    committed = sum(1 for _ in open_store(job.output).list("results/"))
-    assert 2 <= committed < 60, "the test wants to stop in the middle"
-
-    report = segment_on(there, job, Listening(), never)
-    assert report.state == "finished"
-    assert [record.state for record in report.runs] == ["finished"], "the same run went on"
-    assert read_current(open_store(job.output)).num_rows == 240
-
-
-FOLLOWER = """
-import sys
-from pipeline.launch.jobs import segment_on
-from pipeline.launch.launcher import LauncherUnavailable
-from pipeline.launch.options import OnRayJobs
-from pipeline.segmentation.options import SegmentJob
-from tests.pipeline.launch.test_ray_jobs import Listening, never
-
-segment_on(OnRayJobs(address=sys.argv[1]), SegmentJob.model_validate_json(sys.argv[2]), Listening(), never)
-"""
-
-
-def test_who_follows_may_die_and_the_next_finds_the_job_running(
-    standing_cluster: str, tmp_path: Path, model_dir: Path
-) -> None:
-    job = slow_job(tmp_path, model_dir, 160)
-    follower = subprocess.Popen(
-        [sys.executable, "-c", FOLLOWER, standing_cluster, job.model_dump_json(exclude_unset=True)], cwd=ROOT
-    )
-    deadline = time.monotonic() + 120
-    while not any(open_store(job.output).list("results/")):
-        assert follower.poll() is None, "the follower ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(follower.pid, signal.SIGKILL)
-    follower.wait()
-    listening = Listening()
-    report = segment_on(OnRayJobs(address=standing_cluster), job, listening, never)
+def test_two_that_ask_for_the_same_get_one_job(walk: Walk, job: SegmentJob) -> None:
     name = f"{Work.of(job).name}-1"
-    assert listening.notes == [f"following {name}, which runs already"]
-    assert report.state == "finished"
-    assert report.counts.ok == 160
+    assert list(walk.jobs_asked) == [name]
+    notes = {note for listening in walk.asked for note in listening.notes}
+    assert f"launched {name}" in notes
+    assert notes <= {f"launched {name}", f"following {name}, which runs already"}
+
+
+def test_no_credentials_travel_with_a_job(walk: Walk, job: SegmentJob) -> None:
+    (details,) = walk.jobs_asked.values()
+    assert details.metadata == {"kind": "segment", "output": open_store(job.output).uri}
+    assert set((details.runtime_env or {})["env_vars"]) == {"RAY_JOB_STOP_WAIT_TIME_S"}
+
+
+def test_who_follows_may_die_and_the_next_finds_the_job_running(walk: Walk, job: SegmentJob) -> None:
+    (details,) = walk.jobs_asked.values()
+    assert not details.status.is_terminal(), "both that asked for it are dead"
+    assert walk.follower.notes == [f"following {Work.of(job).name}-1, which runs already"]
+
+
+def test_a_stopped_labelling_ends_and_keeps_what_is_done(walk: Walk) -> None:
+    assert walk.stopped.state == "interrupted"
+    (details,) = walk.jobs_stopped.values()
+    assert details.status.is_terminal()
+    assert walk.commits_stopped == 1, "in the middle"
+
+
+def test_the_next_does_the_rest_and_comes_back_whole(walk: Walk, job: SegmentJob) -> None:
+    assert walk.last.notes == [f"launched {Work.of(job).name}-2"], "one that has ended is not followed"
+    assert walk.finished.state == "finished"
+    assert [record.state for record in walk.finished.runs] == ["finished"], "the same run went on"
+    assert walk.finished.counts.ok == PHOTOS
+    assert walk.last.latest is not None
+    assert walk.last.latest.done == PHOTOS
     assert len(list(records(open_store(job.output)))) == 1
-
-
-def test_two_that_ask_for_the_same_get_one_job(standing_cluster: str, tmp_path: Path, model_dir: Path) -> None:
-    job = small_job(tmp_path, model_dir, 40)
-    there = OnRayJobs(address=standing_cluster)
-    reports = []
-    threads = [
-        threading.Thread(target=lambda: reports.append(segment_on(there, job, Listening(), never))) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(reports) == 2
-    submitted = {each.submission_id for each in jobs_of(standing_cluster)}
-    assert {name for name in submitted if name and name.startswith(Work.of(job).name)} == {f"{Work.of(job).name}-1"}
-
-
-def test_what_cannot_be_done_is_refused_in_the_words_of_the_job(
-    standing_cluster: str, tmp_path: Path, model_dir: Path
-) -> None:
-    job = small_job(tmp_path, tmp_path / "no-such-model", 1)
-    with pytest.raises(InputError, match="no-such-model"):
-        segment_on(OnRayJobs(address=standing_cluster), job, Listening(), never)
+    assert read_current(open_store(job.output)).num_rows == PHOTOS
 
 
 def test_a_wrong_token_is_refused_by_name(
-    standing_cluster: str, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    standing_cluster: Cluster, job: SegmentJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = (
-        "import sys\n"
-        "from pipeline.launch.ray_jobs import RayJobsLauncher\n"
-        "from pipeline.launch.work import Work\n"
-        "from pipeline.errors import InputError\n"
-        "try:\n"
-        "    RayJobsLauncher(sys.argv[1]).find(Work.model_validate_json(sys.argv[2]))\n"
-        "except InputError as error:\n"
-        "    print(error)\n"
-    )
-    work = Work.of(small_job(tmp_path, model_dir, 1))
-    done = subprocess.run(
-        [sys.executable, "-c", program, standing_cluster, work.model_dump_json()],
-        env=os.environ | {"RAY_AUTH_TOKEN": "f" * 64},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert "refused the token; set RAY_AUTH_TOKEN" in done.stdout, done.stderr
+    launcher = RayJobsLauncher(standing_cluster.address)
+    assert launcher.find(Work.of(job.model_copy(update={"limit": 1}))) is None, "nobody runs it; the token is right"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 64)
+    with pytest.raises(InputError, match="refused the token; set RAY_AUTH_TOKEN"):
+        RayJobsLauncher(standing_cluster.address).find(Work.of(job))
 
 
-def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, model_dir: Path) -> None:
-    job = small_job(tmp_path, model_dir, 1)
+def test_a_cluster_that_is_not_there_is_named(job: SegmentJob) -> None:
     with pytest.raises(LauncherUnavailable, match=r"no Ray Jobs API answers at http://127.0.0.1:9;"):
         segment_on(OnRayJobs(address="http://127.0.0.1:9"), job, Listening(), never)
-
-
-def test_an_evaluation_runs_there_and_names_what_is_broken(
-    standing_cluster: str, tmp_path: Path, model_dir: Path
-) -> None:
-    write_labelled(tmp_path / "data", 3)
-    there = OnRayJobs(address=standing_cluster)
-    job = EvaluateJob(
-        model=str(model_dir),
-        dataset=str(tmp_path / "data"),
-        output=str(tmp_path / "scores"),
-        split="val",
-        labels="camvid",
-        device="cpu",
-        cpus_per_actor=1,
-        actors=1,
-    )
-    record = evaluate_on(there, job, Listening(), never)
-    assert record.examples == 3
-    broken = next((tmp_path / "data" / "JPEGImages").iterdir())
-    broken.write_bytes(b"no image")
-    with pytest.raises(BrokenExamples) as raised:
-        evaluate_on(there, job, Listening(), never)
-    assert [each.name for each in raised.value.errors] == [broken.stem]
-
-
-def test_a_training_runs_there(standing_cluster: str, tmp_path: Path) -> None:
-    write_scenes(tmp_path / "data")
-    report = train_on(OnRayJobs(address=standing_cluster), train_job(tmp_path), TrainObserver(), never)
-    assert report.state == "finished"
-    assert report.steps == 6
-    assert report.model_uri is not None
