@@ -64,7 +64,7 @@ def test_a_shift_of_the_class_areas_fails_the_flow_when_there_is_a_limit(job: Se
     open_store(job.source).put("new.jpg", jpeg(80, 60, seed=77))
     assert isinstance(segment(job, compare_limit=1.0), SegmentSummary)
     open_store(job.source).put("newer.jpg", jpeg(80, 60, seed=78))
-    with pytest.raises(TooMuchShift, match=r"lie 0\.\d+ from .* more than compare_limit 0\.0 allows"):
+    with pytest.raises(TooMuchShift, match=r"lie 0\.\d+ from .* more than compare_limit 0\.0000 allows"):
         segment(job, compare_limit=0.0)
     _, artifacts = last_run("segment")
     assert '"class": "road", "mean share before": "' in str(artifacts["shift"].data)
