@@ -56,9 +56,9 @@ def differing(value: float, other: float, shown: Callable[[float], str]) -> tupl
 def differing_percent(share: float, limit: float) -> tuple[str, str]:
     """A share and its limit as percentages that look equal only if they are."""
     texts = percent(share), percent(limit)
-    if texts[0] != texts[1]:
+    if texts[0] != texts[1] or share == limit:
         return texts
-    numbers = differing(100 * share, 100 * limit, lambda value: f"{value:.2g}")
+    numbers = differing(100 * share, 100 * limit, lambda value: f"{value:.3g}")
     return f"{numbers[0]} %", f"{numbers[1]} %"
 
 

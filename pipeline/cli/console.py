@@ -197,7 +197,7 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
 
 def runs_table(records: list[RunRecord]) -> Table:
     """Runs, newest first. An id is also when its run began, in UTC; 80 columns show it whole."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("run", "state", "planned", "ok", "errors", "overall/s", "model"):
         numeric = name in ("planned", "ok", "errors", "overall/s")
         table.add_column(name, no_wrap=True, justify="right" if numeric else "left")

@@ -47,4 +47,5 @@ def test_a_difference_is_nought_only_where_there_is_none() -> None:
 def test_what_is_over_a_limit_looks_larger_than_the_limit() -> None:
     assert differing(0.020001, 0.02, fixed) == ("0.020001", "0.02")
     assert differing_percent(0.03004, 0.03) == ("3.004 %", "3 %")
+    assert differing_percent(1.0, 1.0) == ("100 %", "100 %")
     assert differing_percent(0.4, 0.05) == ("40 %", "5.0 %")
