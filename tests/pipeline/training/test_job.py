@@ -1,8 +1,13 @@
-"""Training jobs on a real local Ray: what they keep, what they survive, and what they refuse."""
+"""Training jobs: what they keep, what they survive, and what they refuse.
+
+What is about workers runs on a real local Ray; the rest runs the same code in this process, since workers take many
+seconds to start.
+"""
 
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +20,40 @@ from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, PipelineError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.lease import Lease
+from pipeline.training import job as training
 from pipeline.training.job import TrainReport, train
 from pipeline.training.placement import settle_group
-from pipeline.training.progress import TrainProgress
 from tests.trainings import (
     LABELS,
+    Gate,
+    InProcess,
     Watcher,
     assert_each_once_an_epoch,
     job,
     kept,
-    kill_a_worker,
     seen_examples,
     training_workers,
     write_scenes,
 )
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(900)]
 
-LONG = {
+STEPS = 12
+PLAN = {
     "workers": 2,
     "dropout": 0.0,
-    "val_split": None,
     "record_examples": True,
-    "save_every": 5,
-    "width": 0.25,
-    "train": {"steps": 30, "augmentation": {"crop_height": 160, "crop_width": 160}},
+    "save_every": 3,
+    "train": {"steps": STEPS},
 }
-"""Two workers, ten epochs of twelve examples in batches of four, some 0.1 s a step: time enough to be disturbed."""
+"""Two workers, four epochs of twelve examples in batches of four."""
+
+ON_GPUS = {
+    "use_gpu": True,
+    "placement": "SPREAD",
+    "nccl": {"NCCL_DEBUG": "INFO"},
+    "resources_per_worker": {"memory": 1e8},
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,25 +65,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Path, ray_cluster: None) -> TrainReport:
-    return train(job(place, name="undisturbed", **LONG))
+def watcher() -> Watcher:
+    """Who watched the run below."""
+    return Watcher()
 
 
-def test_a_finished_run_has_its_model_curves_and_records_and_nothing_more_to_do(place: Path) -> None:
-    run = job(place, name="plain", validate_every=1.0, train={"steps": 9})
-    report = train(run)
+@pytest.fixture(scope="module")
+def undisturbed(place: Path, watcher: Watcher, ray_cluster: None) -> TrainReport:
+    """A run to its end, in a folder, on two workers that hold the GPUs that Ray says there are."""
+    return train(job(place, name="undisturbed", **PLAN | ON_GPUS), watcher)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Group", InProcess)
+
+
+def test_a_finished_run_has_its_model_curves_and_records_and_nothing_more_to_do(
+    place: Path, undisturbed: TrainReport
+) -> None:
+    run, report = job(place, name="undisturbed", **PLAN), undisturbed
     assert report.state == "finished"
-    assert report.steps == 9
+    assert report.steps == STEPS
     store = kept(run)
-    assert store.checkpoint_steps() == [8, 9], "the newest two"
+    assert store.checkpoint_steps() == [9, 12], "the newest two"
     history = store.load_history()
-    assert [point.step for point in history.losses] == list(range(1, 10))
-    assert [point.step for point in history.validations] == [3, 6, 9]
+    assert [point.step for point in history.losses] == list(range(1, STEPS + 1))
+    assert [point.step for point in history.validations] == [3, 6, 9, 12]
     assert history.best is not None
     bundle = load_bundle(f"{run.output}/{run.name}/model")
     assert bundle.model_id == report.model_id
     assert report.scores == history.best.scores
-    assert bundle.provenance["run"] == "plain"
+    assert bundle.provenance["run"] == "undisturbed"
     assert bundle.provenance["started_from"]["model_id"] == store.load_start().model_id
     assert evaluate(bundle, open_dataset(run, "val")).mean_iu == pytest.approx(history.best.scores.mean_iu)
     record = store.load_record()
@@ -79,75 +104,99 @@ def test_a_finished_run_has_its_model_curves_and_records_and_nothing_more_to_do(
     assert record.state == "finished"
     progress = store.load_progress()
     assert progress is not None
-    assert progress.step == 9
+    assert progress.step == STEPS
     assert progress.best_mean_iu == history.best.scores.mean_iu
     (events,) = store.store.list("tensorboard/")
     assert "tfevents" in events.key
     assert b"val/mean_iu" in store.store.get(events.key)
 
-    again = train(job(place, name="plain", validate_every=1.0, train={"steps": 9, "workers": 1}, max_failures=3))
+    again = train(job(place, name="undisturbed", **PLAN | {"workers": 1, "max_failures": 3}))
     assert again.nothing_to_do, "where and how fast it runs is not what it is"
     assert again.model_id == report.model_id
     with pytest.raises(InputError) as refusal:
-        train(job(place, name="plain", validate_every=1.0, train={"steps": 9, "learning_rate": 0.5}))
+        train(job(place, name="undisturbed", **PLAN | {"train": {"steps": STEPS, "learning_rate": 0.5}}))
     assert "learning_rate was 0.001 and is 0.5" in str(refusal.value)
 
 
-def test_a_worker_that_dies_costs_nothing_but_time(place: Path, undisturbed: TrainReport) -> None:
-    killed: list[int] = []
-
-    def kill_one(progress: TrainProgress) -> None:
-        if progress.step >= 8 and not killed:
-            killed.append(progress.step)
-            kill_a_worker()
-
-    watcher = Watcher(kill_one)
-    run = job(place, name="killed", **LONG)
-    report = train(run, watcher)
-    assert killed
-    assert killed[0] < 30, "the test wants to kill in the middle"
-    assert report.failures == 1
-    assert any("died; going on" in note for note in watcher.notes), watcher.notes
-    assert report.model_id == undisturbed.model_id, "the weights are the same, bit for bit"
-    assert kept(run).load_history() == kept(job(place, name="undisturbed", **LONG)).load_history()
-    assert_each_once_an_epoch(kept(run), examples=12, steps=30, batch_size=4)
+def test_workers_hold_the_gpus_that_ray_says_there_are(undisturbed: TrainReport, watcher: Watcher) -> None:
+    assert undisturbed.state == "finished"
+    assert watcher.workers == [2]
+    assert any("1 GPU and 1e+08 memory" in note for note in watcher.notes), watcher.notes
+    assert any("PyTorch sees no CUDA device" in note for note in watcher.notes), "the GPUs of this test are not real"
 
 
-def test_a_run_that_is_stopped_saves_and_the_same_job_goes_on(place: Path, undisturbed: TrainReport) -> None:
-    stop = threading.Event()
-    watcher = Watcher(lambda progress: stop.set() if progress.step >= 3 else None)
-    run = job(place, name="stopped", **LONG | {"save_every": 1000})
-    report = train(run, watcher, stop.is_set)
-    assert report.state == "interrupted"
-    assert 3 <= report.steps < 30
-    assert kept(run).checkpoint_steps() == [report.steps], "it saved where it stopped"
-    deadline = time.monotonic() + 60
-    while training_workers():  # Ray ends them, and takes a moment where much else goes on
-        assert time.monotonic() < deadline, "workers outlive their training"
-        time.sleep(0.1)
-    record = kept(run).load_record()
-    assert record is not None
-    assert record.state == "interrupted"
-
-    report = train(run)
-    assert report.state == "finished"
-    assert report.model_id == undisturbed.model_id
-    assert_each_once_an_epoch(kept(run), examples=12, steps=30, batch_size=4)
-
-
-def test_one_worker_and_two_take_the_same_steps(place: Path, undisturbed: TrainReport) -> None:
+def test_one_worker_and_two_take_the_same_steps(in_process: None, place: Path, undisturbed: TrainReport) -> None:
     """To the last bit of float64, tests/fcn_core/test_distributed_training.py has it."""
-    alone = job(place, name="alone", **LONG | {"workers": 1})
+    alone = job(place, name="alone", **PLAN | {"workers": 1})
     train(alone)
-    one, two = kept(alone), kept(job(place, name="undisturbed", **LONG))
+    one, two = kept(alone), kept(job(place, name="undisturbed", **PLAN))
     assert seen_examples(one) == seen_examples(two)
     losses = [[point.loss for point in store.load_history().losses] for store in (one, two)]
-    assert len(losses[0]) == len(losses[1]) == 30
     # The first steps only, and coarsely: sums in another order are rounded otherwise, and from step to step that grows.
     np.testing.assert_allclose(losses[0][:6], losses[1][:6], rtol=1e-2)
 
 
-def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: Path) -> None:
+def test_in_a_bucket_with_a_worker_that_dies_and_a_stop_a_run_ends_as_undisturbed_in_a_folder(
+    place: Path, undisturbed: TrainReport, bucket: str, tmp_path: Path
+) -> None:
+    write_scenes(f"s3://{bucket}/data")
+    run = job(f"s3://{bucket}", **PLAN)
+    gate = Gate(tmp_path / "gate", examples=8)  # of each worker, two a step: it waits with its fourth step done
+    killed: list[int] = []
+
+    def kill_one_then_stop() -> bool:
+        waiting = gate.waiting()
+        if len(waiting) < 2:
+            return False
+        if killed:
+            return True
+        assert set(waiting) <= set(training_workers())
+        killed.append(waiting[1])
+        os.kill(waiting[1], 9)
+        gate.let_go()
+        return False
+
+    watcher = Watcher()
+    with gate.closed():
+        report = train(run, watcher, kill_one_then_stop)
+
+    # A worker that dies costs nothing but time.
+    assert killed
+    assert report.failures == 1
+    assert any("died; going on" in note for note in watcher.notes), watcher.notes
+    # Stopped, it saves where it stands: three steps were saved, four and one more taken from there.
+    assert report.state == "interrupted"
+    assert report.steps == 8
+    store = kept(run)
+    assert store.checkpoint_steps() == [6, 8]
+    record = store.load_record()
+    assert record is not None
+    assert record.state == "interrupted"
+    wait_for(lambda: not training_workers(), "workers outlive their training")
+
+    # The same job goes on, to the same weights bit for bit.
+    report = train(run)
+    assert report.state == "finished"
+    assert report.model_id == undisturbed.model_id
+    calm = kept(job(place, name="undisturbed", **PLAN))
+    assert store.load_history() == calm.load_history()
+    assert_each_once_an_epoch(store, examples=12, steps=STEPS, batch_size=4)
+    assert seen_examples(store) == seen_examples(calm)
+    assert store.checkpoint_steps() == [9, 12]
+    written = {info.key for info in store.store.list()}
+    assert {f"model/{MODEL_FILE}", f"model/{WEIGHTS_FILE}", "history.json", "run.json", "job.json"} <= written
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not any(secret in store.store.get(key) for key in written if key.endswith(".json"))
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+def test_stages_start_from_one_another_and_are_taken_up_where_they_were(in_process: None, place: Path) -> None:
     stop = threading.Event()
     run = job(
         place,
@@ -165,7 +214,9 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: P
             if "fcn16s" in name:
                 stop.set()
 
-    assert train(run, StopsBetweenStages(), stop.is_set).state == "interrupted"
+    watcher = StopsBetweenStages()
+    assert train(run, watcher, stop.is_set).state == "interrupted"
+    assert not any("training fcn16s" in phase for phase in watcher.phases), "nothing is started only to be stopped"
     first, second = (kept(run).stage(arch) for arch in ("fcn32s", "fcn16s"))
     coarse = first.load_best(4)
     start = second.load_start()
@@ -186,16 +237,6 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(place: P
     assert planned.class_weights is not None
     assert planned.class_weights[0] < planned.class_weights[1], "ground is the commonest"
     assert bundle.provenance["train_config"]["class_weights"] == list(planned.class_weights)
-
-
-def test_workers_hold_the_gpus_that_ray_says_there_are(place: Path) -> None:
-    watcher = Watcher()
-    run = job(place, name="gpus", workers=2, use_gpu=True, placement="SPREAD", val_split=None, train={"steps": 2})
-    run = run.model_copy(update={"nccl": {"NCCL_DEBUG": "INFO"}, "resources_per_worker": {"memory": 1e8}})
-    report = train(run, watcher)
-    assert report.state == "finished"
-    assert any("1 GPU and 1e+08 memory" in note for note in watcher.notes), watcher.notes
-    assert any("PyTorch sees no CUDA device" in note for note in watcher.notes), "the GPUs of this test are not real"
 
 
 def test_without_gpus_of_pytorch_none_are_taken(place: Path) -> None:
@@ -233,20 +274,3 @@ def test_a_bad_example_ends_a_run_at_once_and_is_named(tmp_path: Path) -> None:
     broken.write_bytes(encode_mask(np.zeros((16, 16), np.uint8), LABELS))
     with pytest.raises(InputError, match=r"train-05.*one height and width"):
         train(job(tmp_path, workers=2, val_split=None, train={"steps": 9}))
-
-
-def test_a_bucket_holds_data_and_run_as_a_folder_does(bucket: str, undisturbed: TrainReport) -> None:
-    write_scenes(f"s3://{bucket}/data")
-    stop = threading.Event()
-    run = job(f"s3://{bucket}", **LONG)
-    watcher = Watcher(lambda progress: stop.set() if progress.step >= 3 else None)
-    assert train(run, watcher, stop.is_set).state == "interrupted"
-    report = train(run)
-    assert report.model_id == undisturbed.model_id
-    store = kept(run)
-    assert store.checkpoint_steps() == [25, 30]
-    assert_each_once_an_epoch(store, examples=12, steps=30, batch_size=4)
-    written = {info.key for info in store.store.list()}
-    assert {f"model/{MODEL_FILE}", f"model/{WEIGHTS_FILE}", "history.json", "run.json", "job.json"} <= written
-    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
-    assert not any(secret in store.store.get(key) for key in written if key.endswith(".json"))
