@@ -8,6 +8,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from fcn_core.errors import DecodeError
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
+_INTERLACED = 0x40
+_MOST = 65535  # pixels of a side
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,7 @@ def read(data: bytes, max_pixels: int) -> Stored:
     width, height = max(width, frame.left + frame.width), max(height, frame.top + frame.height)
     check_size(width, height, max_pixels)
     check_size(frame.width, frame.height, max_pixels)
-    alone = struct.pack("<6sHHBBB", b"GIF89a", frame.width, frame.height, 0xF7, 0, 0) + bytes(range(256)) * 3
-    alone += struct.pack("<BHHHHB", _IMAGE, 0, 0, frame.width, frame.height, frame.flags & 0x40)
-    alone += frame.data + bytes([_TRAILER])
+    alone = _alone(frame, frame.width, frame.height, frame.flags & _INTERLACED)
     try:
         indices = codecs.gif_decode(alone, asrgb=False).reshape(frame.height, frame.width)
     except codecs.GifError as error:
@@ -56,10 +57,32 @@ def read(data: bytes, max_pixels: int) -> Stored:
     with Image.open(io.BytesIO(alone), formats=("GIF",)) as image:
         if not np.array_equal(np.asarray(image), indices):
             raise damaged("its codes contradict one another")
+    if _has_more(frame, codecs):
+        raise damaged("its data goes on after the picture")
     canvas = np.full((height, width, 3), 255, np.uint8)
     part = canvas[frame.top :, frame.left :][: frame.height, : frame.width]
     part[:] = _colors(frame)[indices]
     return Stored(canvas, 1, (width, height))
+
+
+def _alone(frame: _Frame, width: int, height: int, flags: int = 0) -> bytes:
+    """The frame's data as a GIF of its own, of such a size."""
+    header = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0xF7, 0, 0) + bytes(range(256)) * 3
+    return header + struct.pack("<BHHHHB", _IMAGE, 0, 0, width, height, flags) + frame.data + bytes([_TRAILER])
+
+
+def _has_more(frame: _Frame, codecs: ModuleType) -> bool:
+    """Whether the data is enough for a picture of one pixel more, or, where no rectangle has so many, few more."""
+    pixels = frame.width * frame.height
+    for more in range(pixels + 1, _MOST**2 + 1):
+        for width in range(-(-more // _MOST), _MOST + 1):
+            if more % width == 0:
+                try:
+                    codecs.gif_decode(_alone(frame, width, more // width), asrgb=False)
+                except codecs.GifError:
+                    return False
+                return True
+    return False
 
 
 def _colors(frame: _Frame) -> Pixels:

@@ -59,6 +59,8 @@ def samples() -> Iterator[Sample]:
         readers = {"webp": tiff[:1], "jpeg2000": ()}.get(compression, tiff)  # that know the compression
         yield Sample(f"TIFF {compression}", buffer.getvalue(), readers)
     yield Sample("GIF", saved(image.quantize(256), "GIF"), (by_pillow, imagecodecs.gif_decode))
+    yield Sample("BMP", saved(image, "BMP"), (by_pillow, imagecodecs.bmp_decode))
+    yield Sample("PPM", saved(image, "PPM"), (by_pillow,))
     yield Sample("JPEG 2000", saved(image, "JPEG2000"), (by_pillow, imagecodecs.jpeg2k_decode))
     yield Sample(
         "JPEG 2000 tiled", saved(image, "JPEG2000", tile_size=(64, 64)), (by_pillow, imagecodecs.jpeg2k_decode)

@@ -87,6 +87,15 @@ def test_data_that_ends_before_the_picture_does_is_an_error(made: Callable[[int]
     assert refusal(made(96)).reason in ("damaged", "truncated")
 
 
+def test_a_gif_whose_data_goes_on_after_the_picture_is_an_error() -> None:
+    """A flipped bit changes how many pixels the codes are for: too few, or too many."""
+    whole = saved(Image.fromarray(photo()).quantize(256), "GIF")
+    frame = whole.index(b",", 13 + 3 * 256)
+    assert decode(whole).pixels.shape == (96, 128, 3)
+    lower = whole[: frame + 7] + struct.pack("<H", 95) + whole[frame + 9 :]
+    assert refusal(lower).reason == "damaged"
+
+
 def test_a_jpeg_without_its_end_marker_is_labelled_if_its_pixels_are_all_there() -> None:
     image = Image.fromarray(photo())
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 2}):
