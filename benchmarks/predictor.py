@@ -25,7 +25,7 @@ from tiling import landscape, speaking_bundle
 
 from fcn_core import Architecture, ConfusionMatrix, ModelBundle, Predictor, resolve_settings
 from fcn_core.engines.openvino_engine import to_graph
-from fcn_core.engines.openvino_package import import_openvino
+from fcn_core.engines.reporting_packages import import_onnxruntime, import_openvino
 from fcn_core.onnx_export import export_onnx
 from fcn_core.quantize import quantize
 
@@ -125,7 +125,7 @@ def enter(
 
 
 def onnx_runtime(bundle: ModelBundle, threads: int) -> Callable[[list[Pixels]], Masks]:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads

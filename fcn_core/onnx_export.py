@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_core.bundle import ModelBundle
+from fcn_core.engines.reporting_packages import import_onnxruntime
 from fcn_core.errors import ExportError
 from fcn_core.extras import require
 from fcn_core.network import Network
@@ -163,8 +164,7 @@ def compare(content: bytes, module: nn.Module) -> tuple[float, int]:
     Runs both at CHECKED_SIZES. Raises ExportError if logits differ by more than rounding, or a mask elsewhere than at
     a near-tie.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     worst, differing = 0.0, 0

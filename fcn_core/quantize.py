@@ -17,7 +17,7 @@ import numpy as np
 from fcn_core.bundle import INT8_FILES, Int8Graph, ModelBundle
 from fcn_core.engines.engine import Image
 from fcn_core.engines.openvino_engine import to_graph
-from fcn_core.engines.openvino_package import import_nncf, import_openvino
+from fcn_core.engines.reporting_packages import import_nncf, import_openvino
 from fcn_core.errors import DataError, ExportError
 from fcn_core.extras import require
 from fcn_core.predict import Predictor

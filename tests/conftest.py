@@ -29,7 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if SESSION_FOLDER is not None:
         config.pluginmanager.register(Isolation(SESSION_FOLDER))
     reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and config.option.verbose == 0:
+    # In the process that runs the tests itself, what it prints would be taken for a test's output.
+    if reporter is not None and config.option.verbose == 0 and config.getoption("dist", "no") != "no":
         from tests.plugins.live_line import LiveLine
 
         config.pluginmanager.register(LiveLine(reporter))
@@ -101,6 +102,8 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        # Else a worker process starts for each of the CPUs, before any test needs one.
+        patch.setenv("RAY_prestart_worker_first_driver", "0")
         patch.setenv("RAY_metrics_report_interval_ms", "2000")  # not 10 s, which many an actor here does not live
         patch.setenv("PYTHONPATH", child_path())  # actors import what the tests define
         from ray._raylet import Config

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fcn_core.bundle import Int8Graph, ModelBundle
 from fcn_core.engines.engine import Image
-from fcn_core.engines.openvino_package import import_openvino
+from fcn_core.engines.reporting_packages import import_openvino
 from fcn_core.errors import BundleError
 from fcn_core.network import GRID, Network
 from fcn_core.normalization import Normalization

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from fcn_core import onnx_export
 from fcn_core.bundle import ModelBundle
+from fcn_core.engines.reporting_packages import import_onnxruntime
 from fcn_core.errors import ExportError
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.onnx_export import compare, export_onnx
@@ -24,6 +24,7 @@ from tests.fcn_core.nets import LABELS, small_bundle, small_net
 from tests.requires import requires
 
 requires("onnx", install="'fcn-pipeline[onnx]'")
+onnxruntime = import_onnxruntime()
 
 
 @pytest.fixture(scope="module", params=["fcn8s", "fcn8s_padded"])

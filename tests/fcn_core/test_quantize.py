@@ -8,7 +8,7 @@ import pytest
 
 from fcn_core.bundle import INT8_FILES, MODEL_FILE, ModelBundle
 from fcn_core.engines.openvino_engine import compile_graph
-from fcn_core.engines.openvino_package import import_openvino
+from fcn_core.engines.reporting_packages import import_openvino
 from fcn_core.errors import BundleError, DataError, DeviceError, ExportError
 from fcn_core.onnx_export import export_onnx
 from fcn_core.predict import Predictor

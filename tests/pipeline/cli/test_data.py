@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_core.engines.reporting_packages import import_onnxruntime
 from fcn_core.labels import encode_mask, preset
 from fcn_core.render import colorize
 from pipeline.cli.app import run as fcn
@@ -114,7 +115,7 @@ def test_model_export_writes_a_model_that_onnx_runtime_opens(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requires("onnxruntime", install="'fcn-pipeline[onnx]'")
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     target = tmp_path / "model.onnx"
     assert fcn(["model", "export", str(model_dir), "-o", str(target)]) == 0

@@ -1,4 +1,4 @@
-"""OpenVINO and NNCF are imported in one place, where nobody hears of it."""
+"""OpenVINO, NNCF and ONNX Runtime are imported in one place, which keeps them from reporting their use."""
 
 import os
 import re
@@ -11,9 +11,11 @@ import pytest
 from tests.requires import requires
 
 ROOT = Path(__file__).parents[2]
-EXEMPT = {ROOT / "fcn_core" / "engines" / "openvino_package.py", Path(__file__)}
+EXEMPT = {ROOT / "fcn_core" / "engines" / "reporting_packages.py", Path(__file__)}
 FOLDERS = ("fcn_core", "pipeline", "flows", "deploy", "tests", "benchmarks", "docs")
-PACKAGE = r"(?:openvino|nncf)\b"
+# A user's program there, which turns the report off by itself.
+PAGES = {ROOT / "docs" / "predictor.md"}
+PACKAGE = r"(?:openvino|nncf|onnxruntime)\b"
 DIRECT_IMPORT = re.compile(
     # A statement, also one in a program that is given as a string; or a call, pytest's too.
     rf"""(?:^|["';]) *(?:import|from) +{PACKAGE}|(?:importorskip|import_module|__import__)\( *["']{PACKAGE}""",
@@ -22,10 +24,14 @@ DIRECT_IMPORT = re.compile(
 
 
 def test_nothing_else_imports_them() -> None:
-    files = {path for name in FOLDERS for kind in ("*.py", "*.md") for path in (ROOT / name).rglob(kind)} - EXEMPT
+    files = (
+        {path for name in FOLDERS for kind in ("*.py", "*.md") for path in (ROOT / name).rglob(kind)} - EXEMPT - PAGES
+    )
     found = {str(path.relative_to(ROOT)): DIRECT_IMPORT.findall(path.read_text()) for path in files}
     named = {name: imports for name, imports in found.items() if imports}
-    assert named == {}, "use import_openvino, import_nncf, or tests.requires: they keep the telemetry out"
+    assert named == {}, (
+        "use import_openvino, import_nncf, import_onnxruntime, or tests.requires: they keep the telemetry out"
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,22 +43,24 @@ def test_nothing_else_imports_them() -> None:
         'program = "import openvino"\n',
         'pytest.importorskip("nncf")\n',
         "importlib.import_module('openvino')\n",
+        "import onnxruntime\n",
     ],
 )
 def test_the_search_finds_every_kind_of_import(text: str) -> None:
     assert DIRECT_IMPORT.search(text)
-    assert not DIRECT_IMPORT.search(text.replace("openvino", "onnx").replace("nncf", "onnx"))
+    assert not DIRECT_IMPORT.search(re.sub(r"openvino|nncf|onnxruntime", "onnx", text))
 
 
 def test_importing_them_opens_no_connection_starts_nothing_and_writes_nothing(tmp_path: Path) -> None:
     requires("nncf", install="'fcn-pipeline[quantize]'")
+    requires("onnxruntime", install="'fcn-pipeline[onnx]'")
     program = """
 import sys
 seen = []
 watched = ("socket.connect", "socket.getaddrinfo", "os.fork", "os.posix_spawn")
 sys.addaudithook(lambda event, _: seen.append(event) if event in watched else None)
-from fcn_core.engines.openvino_package import import_nncf, import_openvino
-import_openvino().convert_model, import_nncf().quantize
+from fcn_core.engines.reporting_packages import import_nncf, import_onnxruntime, import_openvino
+import_openvino().convert_model, import_nncf().quantize, import_onnxruntime().InferenceSession
 print(sorted(set(seen)), "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"])
 """
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
