@@ -50,7 +50,8 @@ class FaultyS3:
     weather brings.
 
     With a `certificate` (PEM: key and chain) it speaks TLS. `suffered` counts the faults by kind. `hold` keeps requests
-    back until `release`: whoever waits for them is in the middle of its work for as long as a test wants.
+    back until `release`: whoever waits for them is in the middle of its work for as long as a test wants. `before` is
+    called first with the method and path of each request, in its own thread: where it waits, the client waits.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class FaultyS3:
         self._weather, self._chance = weather, random.Random(weather.seed if weather else 0)
         self._scheme = "https" if certificate else "http"
         self.matches: Callable[[str, str], bool] = lambda method, path: True
+        self.before: Callable[[str, str], object] = lambda method, path: None
         self.dropped_headers: set[str] = set()
         self.requests: list[tuple[str, str]] = []
         self._lock = threading.Lock()
@@ -82,6 +84,7 @@ class FaultyS3:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if proxy._held(self.command, self.path):
                     proxy._released.wait()
+                proxy.before(self.command, self.path)
                 fault = proxy._next(self.command, self.path)
                 if fault == "unavailable":
                     fault = "503 SlowDown"

@@ -9,47 +9,40 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.app import run as fcn
 from pipeline.outputs.results import read_current
 from pipeline.outputs.runs import records
 from pipeline.storage.store import open_store
-from tests.samples import fill
+from tests.gate import gated_images
 
-IMAGES = 120
+IMAGES = 16
+SHARD_SIZE = 2
 MARK = "FCN_TEST_OUTPUT"
+PATIENCE = 120.0
 
 
-def start(source: Path, output: Path, bundle: Path) -> subprocess.Popen[str]:
+def command(source: str, output: Path, bundle: Path) -> list[str]:
+    options = ["--model", str(bundle), "--shard-size", str(SHARD_SIZE), "--actors", "1", "--cpus-per-actor", "1"]
+    return ["segment", source, str(output), *options, "--device", "cpu", "--engine", "torch", "--no-report"]
+
+
+def start(output: Path, words: list[str]) -> subprocess.Popen[str]:
+    """The command in a process of its own, with a Ray of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment[MARK] = str(output)
-    command = [
-        sys.executable,
-        "-c",
-        "from pipeline.cli.app import main; main()",
-        "segment",
-        str(source),
-        str(output),
-    ]
-    options = [
-        "--model",
-        str(bundle),
-        "--shard-size",
-        "4",
-        "--device",
-        "cpu",
-        "--cpus-per-actor",
-        "1",
-        "--actors",
-        "1",
-    ]
-    return subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
+    environment |= {MARK: str(output), "RAY_worker_niceness": "0"}
+    program = [sys.executable, "-c", "from pipeline.cli.app import main; main()", *words]
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for_a_shard(driver: subprocess.Popen[str]) -> None:
+def wait_for_a_shard(driver: subprocess.Popen[str]) -> str:
+    """Read the driver's lines until it tells of a shard; returns them."""
     assert driver.stderr
+    told = ""
     for line in driver.stderr:
+        told += line
         if " shard=" in line:
-            return
-    pytest.fail("the driver ended before its first shard")
+            return told
+    pytest.fail(f"the driver ended before its first shard: {told}")
 
 
 def run_processes(output: Path) -> set[int]:
@@ -69,38 +62,46 @@ def run_processes(output: Path) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_same_command_finishes_what_a_stopped_driver_left(
-    how: signal.Signals, tmp_path: Path, model_dir: Path
+@pytest.mark.timeout(600)
+def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
+    ray_cluster: None, s3_endpoint: str, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, output = tmp_path / "photos", tmp_path / "labels"
-    fill(source, IMAGES, size=(320, 240))
-    driver = start(source, output, model_dir)
-    wait_for_a_shard(driver)
-    assert run_processes(output), "the test looks for what would be left"
-    driver.send_signal(how)
-    _, rest = driver.communicate(timeout=60)
+    output = tmp_path / "labels"
     store = open_store(str(output))
-    (record,) = list(records(store))
-    if how == signal.SIGKILL:
-        assert driver.returncode == -signal.SIGKILL
-        assert record.state == "running", "nobody was left to say otherwise"
-    else:
-        assert driver.returncode == 130
-        assert "the same command resumes" in rest
-        assert "Traceback" not in rest
-        assert record.state == "interrupted"
-    committed = len(read_current(store))
-    assert 0 < committed < IMAGES, "the test wants to stop in the middle"
+    with gated_images(s3_endpoint, IMAGES) as gate:
+        words = command(gate.source, output, model_dir)
+        committed = 0
+        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            driver = start(output, words)
+            try:
+                gate.allow(committed + 2 * SHARD_SIZE)
+                told = wait_for_a_shard(driver)
+                assert run_processes(output), "the test looks for what would be left"
+                driver.send_signal(how)
+                told += driver.communicate(timeout=PATIENCE)[1]
+            finally:
+                driver.kill()
+            (record,) = records(store)
+            if how == signal.SIGKILL:
+                assert driver.returncode == -signal.SIGKILL
+                assert record.state == "running", "nobody was left to say otherwise"
+            else:
+                assert driver.returncode == 130, told
+                assert "the same command resumes" in told
+                assert "Traceback" not in told
+                assert record.state == "interrupted"
+            assert (f"resuming run {record.run_id}" in told) == (how != signal.SIGINT)
+            assert committed < len(read_current(store)) < IMAGES
+            committed = len(read_current(store))
 
-    again = start(source, output, model_dir)
-    _, log = again.communicate(timeout=200)
-    assert again.returncode == 0, log
-    assert f"resuming run {record.run_id}" in log
+        gate.allow(IMAGES)
+        capsys.readouterr()
+        assert fcn(words) == 0
+        assert f"resuming run {record.run_id}" in capsys.readouterr().err
     assert len(read_current(store)) == IMAGES
     assert len(list(store.list("masks/"))) == IMAGES
     assert [found.state for found in records(store)] == ["finished"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while run_processes(output) and time.monotonic() < deadline:
-        time.sleep(0.5)
+        time.sleep(0.05)
     assert run_processes(output) == set(), "actors or codecs outlived their driver"

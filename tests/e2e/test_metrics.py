@@ -1,5 +1,6 @@
 """Metrics as Prometheus finds them: all of the dashboard's and no other, and their numbers are those of the report."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -19,15 +20,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import train
 from pipeline.outputs import runs
-from pipeline.storage.store import open_store
+from pipeline.storage.store import Store, open_store
 from tests import trainings
 from tests.deploy.dashboard import expressions, selected
+from tests.gate import Gate, gated_images
 from tests.log_lines import parse
 from tests.processes import ours
-from tests.samples import fill
 
-IMAGES = 60
-WIDTH, HEIGHT = 800, 600  # seconds of work: an actor says how busy it is every two
+IMAGES = 12
+WIDTH, HEIGHT = 48, 32
 pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs
 
 PATIENCE = 240.0
@@ -62,7 +63,7 @@ class Scrapes:
     def wait_until(self, seen: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + PATIENCE
         while not seen() and time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(0.05)
         return seen()
 
     def total(self, name: str, **labels: str) -> float:
@@ -79,7 +80,8 @@ class Scrapes:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.5):
-            self.look()
+            with contextlib.suppress(OSError):  # a busy exporter; the next look may be answered
+                self.look()
 
 
 @dataclass
@@ -87,6 +89,7 @@ class Run:
     """A labelling that lost its only actor on the way, as its report, its record and its log tell of it."""
 
     report: dict[str, object]
+    photos: Store
     output: Path
     lines: list[dict[str, str]]
     worker_id: str
@@ -94,19 +97,27 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    place = tmp_path_factory.mktemp("metrics")
-    keys = fill(place / "photos", IMAGES, size=(WIDTH, HEIGHT))
-    whole = (place / "photos" / keys[0]).read_bytes()
+def run(
+    ray_cluster: None, s3_endpoint: str, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    with gated_images(s3_endpoint, IMAGES, (WIDTH, HEIGHT)) as gate:
+        yield from lose_an_actor(gate, model_dir, tmp_path_factory.mktemp("metrics"))
+
+
+def lose_an_actor(gate: Gate, model_dir: Path, place: Path) -> Iterator[Run]:
+    """Label the images, and train beside that. The actor is lost after its first shard."""
+    photos = open_store(gate.photos)
+    whole = photos.get("0000.jpg")
     for index in range(3):
-        (place / "photos" / f"cut-{index}.jpg").write_bytes(whole[: len(whole) // 2])
-    (place / "photos" / "text.jpg").write_text("no image")
+        photos.put(f"cut-{index}.jpg", whole[: len(whole) // 2])
+    photos.put("text.jpg", b"no image")
+    leaving = set(ours("ray::_ShardWorker"))
     node = ray.nodes()[0]
     scrapes = Scrapes(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
     try:
         scrapes.look()
         others = scrapes.tags("ray_fcn_images_total", "WorkerId") | {ray.get_runtime_context().get_worker_id()}
-        words = f"segment {place}/photos {place}/labels --model {model_dir} --json --max-error-rate 1 --shard-size 4"
+        words = f"segment {gate.source} {place}/labels --model {model_dir} --json --max-error-rate 1 --shard-size 4"
         words += " --actors 1 --cpus-per-actor 1 --gpus-per-actor 0 --device cpu --precision float32 --engine torch"
         words += f" --codec-workers 1 --ray-address {ray.get_runtime_context().gcs_address}"
         log = place / "log.txt"
@@ -117,12 +128,17 @@ def run(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFac
             trainings.write_scenes(place / "data")
             with ThreadPoolExecutor(1) as thread:
                 training = thread.submit(train, trainings.job(place))
+                gate.allow(4)
                 assert scrapes.wait_until(lambda: " shard=" in log.read_text() or driver.poll() is not None)
-                (actor,) = ours("ray::_ShardWorker")
+                (actor,) = set(ours("ray::_ShardWorker")) - leaving
                 kill(actor, signal.SIGKILL)
+                gate.allow(8)
+                assert scrapes.wait_until(lambda: "ray_fcn_device_busy_ratio" in scrapes.names)
+                gate.allow(IMAGES)
                 out, _ = driver.communicate(timeout=PATIENCE)
                 training.result()
         finally:
+            gate.allow(IMAGES)
             driver.kill()
         assert driver.returncode == 0, log.read_text()
         everything = {name for expression in expressions() for name in selected(expression)}
@@ -130,7 +146,7 @@ def run(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFac
         assert scrapes.wait_until(lambda: bool(scrapes.tags("ray_fcn_images_total", "WorkerId") - others))
         (worker_id,) = scrapes.tags("ray_fcn_images_total", "WorkerId") - others
         lines = [parse(line) for line in log.read_text().splitlines() if line.startswith(("run=", "phase=", "note="))]
-        yield Run(json.loads(out), place / "labels", lines, worker_id, scrapes)
+        yield Run(json.loads(out), photos, place / "labels", lines, worker_id, scrapes)
     finally:
         scrapes.close()
 
@@ -157,10 +173,8 @@ def test_the_counters_are_the_numbers_of_the_report(run: Run) -> None:
     assert scrapes.total("ray_fcn_shards_total", WorkerId=driver) == (IMAGES + 4) / 4
     assert scrapes.total("ray_fcn_shard_seconds_count", WorkerId=driver) == (IMAGES + 4) / 4
     # What the lost actor had read of shards that it did not commit is read again.
-    photos = run.output.parent / "photos"
-    assert scrapes.total("ray_fcn_read_bytes_total", WorkerId=driver) >= sum(
-        file.stat().st_size for file in photos.iterdir()
-    )
+    sizes = [info.size for info in run.photos.list()]
+    assert scrapes.total("ray_fcn_read_bytes_total", WorkerId=driver) >= sum(sizes)
     assert scrapes.total("ray_fcn_written_bytes_total", WorkerId=driver) > 0
 
 

@@ -32,7 +32,8 @@ class Scene:
 
 
 def label(source: str, output: str, model: Path) -> int:
-    options = ["--device", "cpu", "--cpus-per-actor", "1", "--actors", "2", "--shard-size", "5", "--no-report"]
+    options = ["--device", "cpu", "--cpus-per-actor", "1", "--actors", "1", "--shard-size", "5", "--no-report"]
+    options += ["--engine", "torch", "--codec-workers", "1"]
     return fcn(["segment", source, output, "--model", str(model), *options])
 
 
@@ -57,7 +58,7 @@ def scene(s3_endpoint: str, ray_cluster: None, model_dir: Path) -> Scene:
     return Scene(bucket, model_dir, files_of(f"s3://{bucket}/calm"))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_tenth_of_all_requests_may_fail_and_nothing_differs(scene: Scene, s3_endpoint: str, seed: int) -> None:
     with FaultyS3(s3_endpoint, silence_seconds=1.5, weather=Weather(seed)) as proxy:
         codes = [scene.label(f"storm-{seed}", proxy.endpoint)]
