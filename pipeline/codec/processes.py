@@ -23,14 +23,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 
 from fcn_core.labels import LabelSet
 from pipeline.codec.images import Decoded, Pixels
+from pipeline.codec.taken_at import TakenAt
 from pipeline.codec.worker_main import ARENA_KEEP_BYTES, DECODE, ENCODE, OK, READY, REPLY, REQUEST, WORN_OUT
 from pipeline.errors import ImageError, PipelineError
 
@@ -58,6 +60,13 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DatedImage(Decoded):
+    """A decoded image, and when it was taken where its EXIF says so."""
+
+    taken_at: TakenAt | None = None
 
 
 class CodecPool:
@@ -92,17 +101,17 @@ class CodecPool:
         self._idle = list(self._slots)
         self._changed = threading.Condition()
 
-    def decode_now(self, data: bytes, max_side: int | None = None) -> Decoded:
+    def decode_now(self, data: bytes, max_side: int | None = None) -> DatedImage:
         """Image bytes to RGB pixels; see `pipeline.codec.images.decode` for the rules and the reasons.
 
         More reasons from here: `timed_out`, `decoder_crashed`.
         """
 
-        def job(slot: _Slot) -> Decoded:
+        def job(slot: _Slot) -> DatedImage:
             reply = slot.ask(DECODE, data, max_side=max_side or 0)
             pixels = np.empty((reply.height, reply.width, 3), np.uint8)
             slot.take(reply, pixels.reshape(-1).data)
-            return Decoded(pixels, reply.orientation, reply.full_size)
+            return DatedImage(pixels, reply.orientation, reply.full_size, reply.taken_at)
 
         return self._run(job)
 
@@ -216,6 +225,16 @@ class _Reply:
     width: int
     orientation: int
     full_size: tuple[int, int] | None
+    taken_at: TakenAt | None = None
+
+
+def _taken_at(told: Any) -> TakenAt | None:
+    """A worker's word for when an image was taken; the worker may have been taken over by a hostile one."""
+    try:
+        time, offset = datetime.fromisoformat(told["taken_at"]), told["offset"]
+        return TakenAt(time.replace(tzinfo=None), offset if isinstance(offset, int) and abs(offset) < 1440 else None)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 class _FaultError(Exception):
@@ -290,7 +309,7 @@ class _Slot:
             ):
                 raise _FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
             full = (full_height, full_width) if full_height and full_width else None
-            return _Reply(length, height, width, orientation, full)
+            return _Reply(length, height, width, orientation, full, _taken_at(told))
         if "reason" not in told:
             raise PipelineError(f"{doing} failed: {told.get('error')}.")
         error = ImageError(str(told["reason"]), str(told["message"]))

@@ -22,6 +22,7 @@ from PIL import Image
 
 from fcn_core.labels import LabelSet, encode_mask
 from pipeline.codec.images import decode
+from pipeline.codec.taken_at import taken_at
 from pipeline.errors import ImageError
 
 DECODE, ENCODE = 1, 2
@@ -29,8 +30,9 @@ OK, FAILED, WORN_OUT = 0, 1, 2
 # operation; length of the JSON that follows (the label set); length of the arena's content; mask height and width; the
 # most pixels a side to decode to, 0 for all.
 REQUEST = struct.Struct("<BIQIII")
-# status; length of the JSON that follows (reason and message); length of the arena's content; height, width,
-# orientation; height and width of the picture where the content is a smaller version of it, else 0.
+# status; length of the JSON that follows (reason and message, or when the image was taken); length of the arena's
+# content; height, width, orientation; height and width of the picture where the content is a smaller version of it,
+# else 0.
 REPLY = struct.Struct("<BIQIIBII")
 READY = b"codec-worker-2\n"
 
@@ -102,11 +104,14 @@ def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -
 
 
 def _decode(arena: int, length: int, max_pixels: int, max_side: int | None) -> bytes:
-    decoded = decode(_read(arena, length), max_pixels, max_side)
+    data = _read(arena, length)
+    decoded = decode(data, max_pixels, max_side)
+    taken = taken_at(data)
+    text = json.dumps({"taken_at": taken.time.isoformat(), "offset": taken.offset}).encode() if taken else b""
     height, width, _ = decoded.pixels.shape
     _write(arena, decoded.pixels.reshape(-1).data)
     full = decoded.full_size or (0, 0)
-    return REPLY.pack(OK, 0, decoded.pixels.nbytes, height, width, decoded.orientation, *full)
+    return REPLY.pack(OK, len(text), decoded.pixels.nbytes, height, width, decoded.orientation, *full) + text
 
 
 def _encode(arena: int, length: int, shape: tuple[int, int], labels_json: bytes) -> bytes:

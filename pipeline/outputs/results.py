@@ -58,10 +58,15 @@ RESULTS_SCHEMA = pa.schema(
         pa.field("confidence", pa.float32()),
         pa.field("model_id", pa.string(), nullable=False),
         pa.field("params_id", pa.string(), nullable=False),
+        pa.field("taken_at", pa.timestamp("us")),
+        pa.field("taken_at_offset", pa.int16()),
     ],
     metadata={"fcn_schema": "results/1"},
 )
 """One row an image. See docs/results.md for what each column means."""
+
+SINCE_0_2 = ("taken_at", "taken_at_offset")
+"""Columns of results that files of 0.1 lack; they are read as null."""
 
 CLASS_AREAS_SCHEMA = pa.schema(
     [
@@ -124,6 +129,8 @@ class ResultRow:
     mask_sha256: str | None = None
     areas: tuple[ClassArea, ...] | None = None
     confidence: float | None = None
+    taken_at: datetime | None = None
+    taken_at_offset: int | None = None
 
 
 _RUN_ID = re.compile(r"run_id=([^/]+)")
@@ -348,7 +355,9 @@ def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> p
     """
     try:
         check_parquet(data)
-        table = pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+        file = pq.ParquetFile(io.BytesIO(data))
+        there = file.schema_arrow.names
+        table = file.read(columns=None if columns is None else [name for name in columns if name in there])
         table.validate(full=True)
     except BrokenSeal as error:
         raise StorageError(f"{key} {error}; {_DAMAGED}") from error
@@ -358,6 +367,13 @@ def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> p
     number = schema.rpartition("/")[2]
     if number.isdecimal() and int(number) > NEWEST_SCHEMA:
         raise StorageError(f"{key} is of a newer version of fcn-pipeline ({schema}); upgrade this one to read it")
+    if schema.startswith("results/"):
+        for name in SINCE_0_2:
+            if name not in table.column_names and (columns is None or name in columns):
+                field = RESULTS_SCHEMA.field(name)
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        if columns is not None:
+            table = table.select([name for name in columns if name in table.column_names])
     missing = [name for name in columns or () if name not in table.column_names]
     if missing:
         raise StorageError(f"{key} has no column {missing[0]!r}; {_DAMAGED}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fcn_core import LabelSet, Segmentation
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
+from pipeline.codec.taken_at import TakenAt
 from pipeline.errors import ObjectExists
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_tars import build_tar, member_names, tar_key
@@ -35,7 +36,13 @@ class Labelled:
 
 
 def labelled(
-    entry: ObjectInfo, recipe: Recipe, orientation: int, result: Segmentation, png: bytes, labels: LabelSet
+    entry: ObjectInfo,
+    recipe: Recipe,
+    orientation: int,
+    taken: TakenAt | None,
+    result: Segmentation,
+    png: bytes,
+    labels: LabelSet,
 ) -> Labelled:
     """The row of an image that was segmented: `png` holds the mask of `result`."""
     height, width = result.mask.shape
@@ -48,6 +55,8 @@ def labelled(
         mask_sha256=hashlib.sha256(png).hexdigest(),
         areas=class_areas(result.areas, labels),
         confidence=result.confidence,
+        taken_at=taken.time if taken else None,
+        taken_at_offset=taken.offset if taken else None,
     )
     return Labelled(row, png)
 

@@ -24,8 +24,8 @@ from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
-from pipeline.codec.images import Decoded
-from pipeline.codec.processes import CodecPool
+from pipeline.codec.processes import CodecPool, DatedImage
+from pipeline.codec.taken_at import TakenAt
 from pipeline.errors import (
     AccessDenied,
     ImageError,
@@ -115,7 +115,7 @@ class ShardOutcome:
 class _Loaded:
     index: int
     entry: ObjectInfo
-    image: Decoded
+    image: DatedImage
     memory: Reservation
 
 
@@ -189,7 +189,8 @@ class Segmenter:
                             finish(item.index, self._error_row(item.entry, result))
                             continue
                         item.memory.resize(result.mask.nbytes)
-                        job = self._savers.submit(self._save, item.entry, item.image.orientation, result, item.memory)
+                        about = item.image.orientation, item.image.taken_at
+                        job = self._savers.submit(self._save, item.entry, about, result, item.memory)
                         saves.append((item.index, job))
                     del batch, item, result, results  # their pixels, while the next batch is awaited
                     while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
@@ -251,7 +252,7 @@ class Segmenter:
             yield _Loaded(index, entry, image, reservation)
             del image  # its pixels, while the next one is awaited
 
-    def _load(self, entry: ObjectInfo, reservation: Reservation) -> Decoded:
+    def _load(self, entry: ObjectInfo, reservation: Reservation) -> DatedImage:
         if entry.size > self.spec.image_memory:
             raise ImageError(
                 "file_too_large",
@@ -267,14 +268,14 @@ class Segmenter:
         return image
 
     def _save(
-        self, entry: ObjectInfo, orientation: int, result: Segmentation, memory: Reservation
+        self, entry: ObjectInfo, about: tuple[int, TakenAt | None], result: Segmentation, memory: Reservation
     ) -> ResultRow | Labelled:
         """The image's row; with masks packed, what is to go into the tar."""
         try:
             with self._clock("encode"):
                 png = self._codecs.encode_now(result.mask, self.labels)
             self._clock.moved(written=len(png))
-            image = labelled(entry, self.spec.recipe, orientation, result, png, self.labels)
+            image = labelled(entry, self.spec.recipe, *about, result, png, self.labels)
             return image if self.spec.masks == "tar" else self._save_object(image)
         except ImageError as error:
             return self._error_row(entry, error)
