@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.promotion import Verdict, compare_evaluations
     from pipeline.models.load import load_bundle
     from pipeline.models.registry import Registry, open_registry
-    from pipeline.outputs.current import current_rows
+    from pipeline.outputs.current import current_rows, read_current
     from pipeline.outputs.masks import find_mask, read_mask
-    from pipeline.outputs.results import read_current
     from pipeline.retraining.job import RetrainReport, retrain
     from pipeline.retraining.options import RetrainJob
     from pipeline.segmentation.job import RunReport, segment
@@ -102,12 +101,11 @@ _MODULE_OF = {
         "Registry",
         "open_registry",
     ),
-    "pipeline.outputs.current": ("current_rows",),
+    "pipeline.outputs.current": ("current_rows", "read_current"),
     "pipeline.outputs.masks": (
         "find_mask",
         "read_mask",
     ),
-    "pipeline.outputs.results": ("read_current",),
     "pipeline.retraining.job": (
         "RetrainReport",
         "retrain",

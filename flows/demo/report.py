@@ -16,8 +16,9 @@ from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.render import Tile, contact_sheet
 from pipeline.codec.images import decode
 from pipeline.numbers import percent
+from pipeline.outputs.current import read_current
 from pipeline.outputs.masks import read_mask
-from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals, read_current
+from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals
 from pipeline.storage.store import Store, open_store
 
 SHEET_COLUMNS = 3

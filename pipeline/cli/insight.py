@@ -157,10 +157,11 @@ def query(
     parquet: Path | None = None,
     views: Flag = False,
 ) -> int:
-    """Ask the tables of an output in SQL (DuckDB): current, results, class_areas, class_totals and runs.
+    """Ask the tables of an output in SQL (DuckDB): current, class_areas, all_variants, results, class_totals and runs.
 
-    `current` has the newest row of each image and recipe, `results` every row of every run; `class_areas` is one row an
-    image and class, of current rows.
+    `current` has the newest row of each image by the newest variant (a model with its settings), `class_areas` one row
+    per image and class of these. `all_variants` has the newest row of each image by every variant, `results` every row
+    of every run; their column `recipe` says which variant.
 
     Parameters
     ----------

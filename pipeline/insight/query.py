@@ -20,7 +20,7 @@ from pipeline.storage.store import Store
 if TYPE_CHECKING:
     import duckdb
 
-TABLES = ("results", "current", "class_areas", "runs", "class_totals")
+TABLES = ("results", "all_variants", "current", "class_areas", "runs", "class_totals")
 """What can be asked, in the order in which the views build on each other."""
 
 BATCH_ROWS = 10_000

@@ -1,7 +1,9 @@
-"""What an output knows now: over all runs, the newest row of each key and recipe.
+"""What an output knows now: over all runs of the newest variant, the newest row of each key.
 
-Every run adds files, so whoever reads them all counts an image once a run. All that reads results across runs (ranking,
-comparing, `fcn query`'s `current`) does so by this rule; `pipeline/insight/sql/current.sql` is the same for DuckDB.
+A variant is a model with its settings (named `recipe` on disk), and the newest one is that of the newest run with
+results. Every run adds files, and every variant labels the images again, so whoever reads all files counts an image
+several times. All that reads results across runs (ranking, comparing, `fcn query`'s `current`) does so by this rule;
+`pipeline/insight/sql/current.sql` is the same for DuckDB.
 """
 
 import hashlib
@@ -21,16 +23,20 @@ from pipeline.storage.store import Store
 ADDED_COLUMNS = ("recipe", "run_id")
 """What a current row has beside the columns of results: the recipe's name, and the run that the row is from."""
 
+NEWEST, ALL = "newest", "all"
+"""Which variant to read, beside the names there are: those are of hexadecimal digits."""
+
 _IDENTITY = ("key", "model_id", "params_id")
 
 
 def current_rows(
-    store: Store, recipe: str | None = None, run_id: str | None = None, columns: Sequence[str] | None = None
+    store: Store, variant: str = NEWEST, run_id: str | None = None, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The newest row of each key and recipe, a shard or so at a time: newest run first, no empty batches.
+    """The newest row of each key by one variant, a shard or so at a time: newest run first, no empty batches.
 
-    `recipe` (its name, as under OUTPUT/masks) leaves out the others; with `run_id` the rows are all of that run's, no
-    matter what came after. `columns` are of RESULTS_SCHEMA and ADDED_COLUMNS, in the order wanted; default: all.
+    `variant` is the newest one by default, or a name, as under OUTPUT/masks; with "all" there is a row for each key and
+    variant. With `run_id` the rows are all of that run's, whatever its variant and no matter what came after. `columns`
+    are of RESULTS_SCHEMA and ADDED_COLUMNS, in the order wanted; default: all.
 
     Only the needed columns are read. Memory: one shard's rows, and 16 bytes (100 as Python counts) for each row of all
     runs but the oldest; one run alone needs nothing.
@@ -40,8 +46,11 @@ def current_rows(
     if unknown:
         raise ValueError(f"results have no columns {sorted(unknown)}")
     needed = [name for name in RESULTS_SCHEMA.names if name in wanted or name in _IDENTITY]
-    chosen = [run_id] if run_id is not None else list(reversed(result_runs(store)))
-    chosen = [run for run in chosen if recipe is None or _recipe_of(store, run) in (None, recipe)]
+    if run_id is not None:
+        recipe, chosen = None, [run_id]
+    else:
+        recipe, chosen = _named(store, variant), list(reversed(result_runs(store)))
+        chosen = [run for run in chosen if recipe is None or _recipe_of(store, run) in (None, recipe)]
     seen: set[bytes] = set()
     for place, run in enumerate(chosen):
         oldest = place == len(chosen) - 1
@@ -56,16 +65,47 @@ def current_rows(
                 yield table.select(wanted).combine_chunks().to_batches()[0]
 
 
+def read_current(store: Store, columns: Sequence[str] | None = None, *, variant: str = NEWEST) -> pa.Table:
+    """What OUTPUT knows now, sorted by key: one row per image, the newest by the newest variant.
+
+    A variant is a model with its settings; the newest is that of the newest run with results. `variant` may name
+    another, as under OUTPUT/masks; with "all" there is a row for each key and variant, which `model_id` and `params_id`
+    tell apart. Reads every committed file; `columns` limits what is kept in memory (key, model_id and params_id are
+    always there, and run_id is added).
+    """
+    wanted = list(dict.fromkeys([*_IDENTITY, *(RESULTS_SCHEMA.names if columns is None else columns)]))
+    if columns is None:
+        wanted = list(RESULTS_SCHEMA.names)
+    schema = pa.schema([RESULTS_SCHEMA.field(name) for name in wanted]).append(pa.field("run_id", pa.string()))
+    batches = current_rows(store, variant, columns=schema.names)
+    return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema).sort_by(
+        [(name, "ascending") for name in _IDENTITY]
+    )
+
+
+def newest_variant(store: Store) -> str | None:
+    """The name of the newest variant: that of the newest run with results. None where there are none."""
+    for run_id in reversed(result_runs(store)):
+        recipe = _recipe_of(store, run_id)
+        if recipe is not None:
+            return recipe
+        for table in read_results(store, run_id, _IDENTITY):
+            (name, *_) = _with_recipe(table.slice(0, 1), run_id)["recipe"].to_pylist()
+            return str(name)
+    return None
+
+
 def recipes(store: Store) -> dict[str, RunRecord]:
-    """The newest run of each recipe in an output, by the recipe's name; the recipe of the newest run comes first."""
+    """The newest run of each recipe in an output, by the recipe's name; the newest variant comes first."""
     found: dict[str, RunRecord] = {}
     for record in runs.records(store):
         found.setdefault(record.recipe, record)
-    return found
+    newest = newest_variant(store) if len(found) > 1 else None
+    return {newest: found[newest], **found} if newest in found else found
 
 
 def choose_recipe(store: Store, recipe: str | None = None) -> RunRecord:
-    """The newest run of `recipe`; of the newest run's recipe when None. Raises InputError when there is none."""
+    """The newest run of `recipe`; of the newest variant when None. Raises InputError when there is none."""
     found = recipes(store)
     if not found:
         raise InputError(f"there are no runs under {store.uri}; give the OUTPUT of `fcn segment`")
@@ -92,6 +132,13 @@ def choose_run(store: Store, run: str) -> RunRecord:
         raise InputError(f"{run} begins the names of {len(found)} runs under {store.uri} ({names}); give more of it")
     names = ", ".join(record.run_id for record in known[:5]) or "none"
     raise InputError(f"there is no run {run} under {store.uri}; the newest are: {names} (see `fcn runs`)")
+
+
+def _named(store: Store, variant: str) -> str | None:
+    """The name of the variant that is meant; None for all of them."""
+    if variant == ALL:
+        return None
+    return newest_variant(store) if variant == NEWEST else variant
 
 
 def _recipe_of(store: Store, run_id: str) -> str | None:

@@ -5,12 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
 
-from pipeline.errors import InputError
-from pipeline.outputs import runs
+from pipeline.outputs.current import choose_recipe, read_current
 from pipeline.outputs.identity import safe_path
 from pipeline.outputs.masks import read_mask
-from pipeline.outputs.results import read_current
-from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import open_store
 
 COPIES_AT_ONCE = 32
@@ -24,15 +21,11 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
     """
     store = open_store(output)
     store.check_readable()
-    chosen = _find(list(runs.records(store)), recipe, output)
+    chosen = choose_recipe(store, recipe)
     target = open_store(destination)
     target.check_writable()
-    current = read_current(store, ["status", "mask_key"])
-    wanted = [
-        (row["key"], row["mask_key"])
-        for row in current.to_pylist()
-        if row["status"] == "ok" and (row["model_id"], row["params_id"]) == (chosen.model_id, chosen.params_id)
-    ]
+    current = read_current(store, ["status", "mask_key"], variant=chosen.recipe)
+    wanted = [(row["key"], row["mask_key"]) for row in current.to_pylist() if row["status"] == "ok"]
     names = plain_names([key for key, _ in wanted])
 
     def copy(item: tuple[str, str]) -> None:
@@ -65,15 +58,3 @@ def plain_names(keys: list[str]) -> dict[str, str]:
             names[key] = name
             taken.add(name)
     return names
-
-
-def _find(records: list[RunRecord], recipe: str | None, output: str) -> RunRecord:
-    if not records:
-        raise InputError(f"there are no runs under {output}; give the OUTPUT of `fcn segment`")
-    if recipe is None:
-        return records[0]
-    for record in records:
-        if record.recipe == recipe:
-            return record
-    known = ", ".join(sorted({record.recipe for record in records}))
-    raise InputError(f"no run under {output} has recipe {recipe}; there are: {known}")

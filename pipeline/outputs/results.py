@@ -327,27 +327,6 @@ def read_class_totals(store: Store, run_id: str) -> list[ClassTotal]:
     return [ClassTotal(**row) for row in read_table(store.get(key), key).select(columns).to_pylist()]
 
 
-def read_current(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
-    """The newest row of each key and recipe over all runs, sorted by key: what OUTPUT knows now.
-
-    Run ids sort by time, so a later run's row replaces an earlier one's. Reads every committed file; `columns` limits
-    what is kept in memory (key, model_id and params_id are always there).
-    """
-    wanted = None if columns is None else list(dict.fromkeys(["key", "model_id", "params_id", *columns]))
-    tables = [
-        table.append_column("run_id", pa.array([run_id] * len(table), pa.string()))
-        for run_id in result_runs(store)
-        for table in read_results(store, run_id, wanted)
-    ]
-    if not tables:
-        schema = RESULTS_SCHEMA if wanted is None else pa.schema([RESULTS_SCHEMA.field(name) for name in wanted])
-        return schema.append(pa.field("run_id", pa.string())).empty_table()
-    everything = pa.concat_tables(tables)
-    identities = zip(*(everything.column(name).to_pylist() for name in ("key", "model_id", "params_id")), strict=True)
-    newest = {identity: index for index, identity in enumerate(identities)}  # tables come oldest run first
-    return everything.take([index for _, index in sorted(newest.items())])
-
-
 def read_table(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Parquet bytes as a table, of all columns or those named; `key` names the file in the error.
 

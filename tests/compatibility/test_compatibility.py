@@ -20,10 +20,11 @@ from pipeline.errors import StorageError
 from pipeline.models.load import open_model
 from pipeline.models.registry import Registry
 from pipeline.outputs import runs
+from pipeline.outputs.current import read_current
 from pipeline.outputs.index import read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import read_manifest, read_shards
-from pipeline.outputs.results import read_class_totals, read_current
+from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from pipeline.cli.help import EXAMPLES
+from pipeline.insight.query import open_tables, run_query
 from pipeline.storage.store import open_store
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_code, pages
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
@@ -67,7 +67,6 @@ SKIPPED = {
     "make": "the demo and the tests have tests of their own; not inside one another",
     "pip": "what the tests run in is installed",
     "python": "flows need a Prefect server: tests/flows run them on one; benchmarks take minutes",
-    "duckdb": "run as SQL by test_the_line_for_duckdb_answers, for the shell may not be installed",
     ".": "the tests run in the environment that it turns on",
     "prefect": "tests/deploy/test_local.py triggers such a run on a site; that deployments exist is checked",
     "git": "the checkout is there",
@@ -255,12 +254,19 @@ def test_the_page_runs_as_it_stands(results: list[dict[str, Any]], page: str) ->
     assert not wrong, "\n\n".join(wrong)
 
 
-def test_the_line_for_duckdb_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    masks = {f"{k}.jpg": striped(ROAD, CAR) for k in range(3)}
-    write_run(open_store(str(tmp_path / "labels")), "20260101T000000-aaaaaa", masks)
+def test_the_readmes_query_counts_each_image_once_after_a_second_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [command.words for block, command in COMMANDS if block.page == "README.md" and command.words[0] == "duckdb"]
-    assert lines
-    for words in lines:
-        rows = duckdb.sql(words[words.index("-c") + 1]).fetchall()
-        assert sorted(row[0] for row in rows) == ["car", "road"]
+    store = open_store(str(tmp_path / "labels"))
+    write_run(store, "20260101T000000Z-aaaa", {f"{k}.jpg": striped(ROAD, CAR) for k in range(3)})
+    write_run(store, "20260102T000000Z-bbbb", {f"{k}.jpg": striped(CAR) for k in range(2)}, model="9" * 16)
+    queries = [
+        command.words[-1]
+        for block, command in COMMANDS
+        if block.page == "README.md" and command.words[:3] == ("fcn", "query", "labels/")
+    ]
+    assert queries
+    for sql in queries:
+        with open_tables(store) as connection:
+            assert run_query(connection, sql).read_all().to_pylist() == [{"class_name": "car", "pixels": 160}]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
+from pipeline.outputs.current import read_current
 from pipeline.outputs.plan import read_manifest, read_shards
-from pipeline.outputs.results import read_current
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob

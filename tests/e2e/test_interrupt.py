@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
 from pipeline.storage.store import open_store
 from tests.gate import gated_images

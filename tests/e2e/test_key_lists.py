@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.storage.store import open_store
 from tests.commands import refused
 from tests.in_process import segment_in_process

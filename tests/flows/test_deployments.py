@@ -30,7 +30,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from pipeline.launch.work import Work
 from pipeline.models.registry import open_registry
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import Store, open_store

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.options import SegmentJob

@@ -1,4 +1,4 @@
--- What the output knows now: the newest row of each key and recipe, so that no image counts once a run.
+-- What the output knows now: the newest row of each key by the newest variant, which is that of the newest run with
+-- results. No image counts twice.
 CREATE OR REPLACE VIEW current AS
-SELECT * FROM results
-QUALIFY row_number() OVER (PARTITION BY key, model_id, params_id ORDER BY run_id DESC) = 1;
+SELECT * FROM all_variants WHERE recipe = (SELECT arg_max(recipe, run_id) FROM results);

@@ -15,7 +15,7 @@ from flows.demo.__main__ import MARKER, claim_folder, print_outcome
 from flows.demo.run import DemoPlan, DemoReport, run_demo
 from flows.demo.training import RUN_NAME
 from pipeline.errors import InputError
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.storage.store import open_store
 from pipeline.training.store import TrainStore
 

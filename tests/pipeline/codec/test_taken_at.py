@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from pipeline.codec.processes import CodecPool
 from pipeline.codec.taken_at import TakenAt, taken_at
 from pipeline.insight.query import open_tables, run_query
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store

@@ -46,14 +46,30 @@ def ask(store: Store, sql: str) -> list[dict[str, object]]:
 
 def test_each_table_counts_what_it_says(store: Store) -> None:
     counts = {table: ask(store, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in TABLES}
-    assert counts == {"results": 9, "current": 7, "class_areas": 4 * 2 + 1 + 1, "runs": 3, "class_totals": 3 * 11}
+    assert counts == {
+        "results": 9, "all_variants": 7, "current": 1, "class_areas": 1, "runs": 3, "class_totals": 3 * 11
+    }  # fmt: skip
+
+
+def test_areas_are_those_of_the_newest_variant_and_others_can_be_asked_for(store: Store) -> None:
+    """The newest run is another model's, of one image; with both, areas would be added up twice."""
+    assert ask(store, "SELECT key, class_name, pixels FROM class_areas") == [
+        {"key": "cam/0.jpg", "class_name": "sky", "pixels": 80}
+    ]
+    others = ask(
+        store,
+        "SELECT recipe, count(*) AS images FROM all_variants WHERE recipe <> (SELECT any_value(recipe) FROM current) "
+        "GROUP BY recipe",
+    )
+    assert [row["images"] for row in others] == [6]
 
 
 def test_current_in_sql_is_current_in_python(store: Store) -> None:
     columns = ["key", "etag", "recipe", "run_id", "status", "mask_key", "areas", "confidence", "last_modified"]
-    expected = [row for batch in current_rows(store, columns=columns) for row in batch.to_pylist()]
-    found = ask(store, f"SELECT {', '.join(columns)} FROM current")
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
+    for variant, view in (("newest", "current"), ("all", "all_variants")):
+        expected = [row for batch in current_rows(store, variant, columns=columns) for row in batch.to_pylist()]
+        found = ask(store, f"SELECT {', '.join(columns)} FROM {view}")
+        assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
 def test_runs_tell_of_jobs_and_errors(store: Store) -> None:
@@ -70,7 +86,7 @@ def test_runs_tell_of_jobs_and_errors(store: Store) -> None:
 def test_totals_join_runs_and_areas_by_recipe(store: Store) -> None:
     rows = ask(
         store,
-        "SELECT DISTINCT run_id FROM class_totals JOIN runs USING (run_id, recipe) JOIN current USING (recipe) "
+        "SELECT DISTINCT run_id FROM class_totals JOIN runs USING (run_id, recipe) JOIN all_variants USING (recipe) "
         "ORDER BY ALL",
     )
     assert [row["run_id"] for row in rows][:2] == [FIRST, SECOND]
@@ -81,7 +97,7 @@ def test_a_table_without_files_is_empty(store: Store) -> None:
         store.delete(info.key)
     assert ask(store, "SELECT run_id, class_name, recipe FROM class_totals") == []
     assert ask(store, "SELECT run_id, recipe FROM runs") == []
-    assert ask(store, "SELECT count(*) AS n FROM current") == [{"n": 7}]
+    assert ask(store, "SELECT count(*) AS n FROM all_variants") == [{"n": 7}]
 
 
 @pytest.mark.parametrize("store", ["folder"], indirect=True)
@@ -89,7 +105,7 @@ class TestCommand:
     def test_rows_come_as_table_csv_json_and_parquet(
         self, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        sql = "SELECT key, confidence, areas FROM current WHERE key = 'cam/1.jpg'"
+        sql = "SELECT key, confidence, areas FROM all_variants WHERE key = 'cam/1.jpg'"
         assert fcn(["query", store.uri, sql]) == 0
         assert "cam/1.jpg" in capsys.readouterr().out
         assert fcn(["query", store.uri, sql, "--csv"]) == 0
@@ -151,7 +167,15 @@ class TestCommand:
         assert "pip install 'fcn-pipeline[query]'" in refused(capsys, "query", store.uri, "SELECT 1")
 
     def test_nothing_but_the_answer_is_printed(self, store: Store) -> None:
-        command = [sys.executable, "-m", "pipeline", "query", store.uri, "SELECT count(*) AS n FROM current", "--csv"]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline",
+            "query",
+            store.uri,
+            "SELECT count(*) AS n FROM all_variants",
+            "--csv",
+        ]
         code = f"import sys; from pipeline.cli.app import main; main({command[3:]!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "n\n7\n", "")

@@ -18,7 +18,7 @@ from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.options import OnRayJobs
 from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Work
-from pipeline.outputs.results import read_current
+from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import Progress, records
 from pipeline.segmentation.job import RunReport
 from pipeline.segmentation.observer import Observer

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.insight.query import open_tables, run_query
 from pipeline.insight.shortlist import Shortlist
-from pipeline.outputs.current import choose_recipe, choose_run, current_rows
+from pipeline.outputs.current import choose_recipe, choose_run, current_rows, newest_variant, read_current
 from pipeline.outputs.labels import read_labels
-from pipeline.outputs.results import RESULTS_SCHEMA, read_current
+from pipeline.outputs.results import RESULTS_SCHEMA
 from pipeline.storage.store import Store, open_store
 from tests.labellings import CAMVID, CAR, ROAD, SKY, striped, write_run
 
@@ -34,28 +35,61 @@ def test_the_newest_row_of_each_key_and_recipe_is_current(store: Store) -> None:
     first = write_run(store, "20260101T000000Z-0000", {f"{k}.jpg": striped(SKY) for k in range(9)})
     write_run(store, "20260102T000000Z-0000", {"3.jpg": striped(CAR), "7.jpg": "truncated", "new.jpg": striped(ROAD)})
     other = write_run(store, "20260103T000000Z-0000", {"3.jpg": striped(ROAD)}, model=OTHER_MODEL)
-    found = {(row["key"], row["recipe"]): row for row in rows(store)}
-    assert len(found) == len(rows(store)) == 11
+    found = {(row["key"], row["recipe"]): row for row in rows(store, variant="all")}
+    assert len(found) == len(rows(store, variant="all")) == 11
     assert found["3.jpg", first]["areas"][0]["class_name"] == "car"  # type: ignore[index]
     assert found["7.jpg", first]["status"] == "error"
     assert found["3.jpg", other]["areas"][0]["class_name"] == "road"  # type: ignore[index]
     assert found["0.jpg", first]["run_id"] == "20260101T000000Z-0000"
-    expected = read_current(store).select(["key", "run_id", "model_id"]).to_pylist()
+    expected = read_current(store, variant="all").select(["key", "run_id", "model_id"]).to_pylist()
     assert sorted(row["key"] + row["run_id"] + row["model_id"] for row in expected) == sorted(
         f"{row['key']}{row['run_id']}{row['model_id']}" for row in found.values()
     ), "the same as the table that is read at once"
+
+
+def test_an_image_counts_once_after_a_second_variant(store: Store) -> None:
+    """15 images, 12 of them labelled by a second variant, too: 27 rows in all, and 12 by the newest variant."""
+    keys = [f"{index:02d}.jpg" for index in range(15)]
+    first = write_run(store, "20260101T000000Z-0000", dict.fromkeys(keys, striped(SKY)))
+    second = write_run(store, "20260102T000000Z-0000", dict.fromkeys(keys[:12], striped(CAR)), params="3" * 16)
+    assert len(read_current(store, variant="all")) == len(rows(store, variant="all")) == 27
+    assert read_current(store)["key"].to_pylist() == keys[:12]
+    assert {row["recipe"] for row in rows(store)} == {second}
+    assert read_current(store, variant=first)["key"].to_pylist() == keys
+    assert classes_in_sight(store) == ["car"]
+    write_run(store, "20260103T000000Z-0000", {"00.jpg": striped(ROAD)})
+    assert read_current(store)["key"].to_pylist() == keys, "the variant of the newest run, whichever came first"
+    assert len(read_current(store)["key"].unique()) == 15
+
+
+def classes_in_sight(store: Store) -> list[object]:
+    """Those in the table class_areas of `fcn query`."""
+    with open_tables(store) as connection:
+        names: list[object] = (
+            run_query(connection, "SELECT DISTINCT class_name FROM class_areas").read_all()[0].to_pylist()
+        )
+        return names
+
+
+def test_a_run_that_has_committed_nothing_yet_does_not_decide(store: Store) -> None:
+    first = write_run(store, "20260101T000000Z-0000", {"a.jpg": striped(SKY)})
+    write_run(store, "20260102T000000Z-0000", {"a.jpg": striped(CAR)}, model=OTHER_MODEL)
+    for folder in ("results", "class_areas"):
+        store.delete(f"{folder}/run_id=20260102T000000Z-0000/shard-00000000.parquet")
+    assert newest_variant(store) == choose_recipe(store).recipe == first
+    assert len(rows(store)) == len(read_current(store)) == 1
 
 
 def test_a_recipe_or_a_run_can_be_asked_for_alone(store: Store) -> None:
     first = write_run(store, "20260101T000000Z-0000", {"a.jpg": striped(SKY), "b.jpg": striped(SKY)})
     write_run(store, "20260102T000000Z-0000", {"a.jpg": striped(CAR)})
     write_run(store, "20260103T000000Z-0000", {"a.jpg": striped(ROAD)}, model=OTHER_MODEL)
-    assert {(row["key"], row["run_id"][:8]) for row in rows(store, recipe=first)} == {  # type: ignore[index]
+    assert {(row["key"], row["run_id"][:8]) for row in rows(store, variant=first)} == {  # type: ignore[index]
         ("a.jpg", "20260102"),
         ("b.jpg", "20260101"),
     }
     assert {row["key"] for row in rows(store, run_id="20260101T000000Z-0000")} == {"a.jpg", "b.jpg"}, "replaced or not"
-    assert rows(store, recipe="00000000") == []
+    assert rows(store, variant="00000000") == []
 
 
 def test_only_the_columns_asked_for_come_and_in_that_order(store: Store) -> None:
@@ -71,8 +105,8 @@ def test_only_the_columns_asked_for_come_and_in_that_order(store: Store) -> None
 def test_recipes_work_without_run_records(store: Store) -> None:
     recipe = write_run(store, "20260101T000000Z-0000", {"a.jpg": striped(SKY)})
     store.delete("runs/20260101T000000Z-0000/run.json")
-    assert len(rows(store, recipe=recipe)) == 1
-    assert rows(store, recipe="00000000") == []
+    assert len(rows(store, variant=recipe)) == 1
+    assert rows(store, variant="00000000") == []
 
 
 def test_an_output_in_a_bucket_reads_the_same(store: Store, bucket: str) -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.outputs.current import read_current
 from pipeline.outputs.results import (
     CLASS_AREAS_SCHEMA,
     RESULTS_SCHEMA,
@@ -18,7 +19,6 @@ from pipeline.outputs.results import (
     encode_results,
     finish_tables,
     read_class_totals,
-    read_current,
     read_results,
     shard_key,
 )
@@ -101,17 +101,17 @@ def test_totals_add_up_over_shards_and_name_absent_classes(store: Store) -> None
     assert read_class_totals(store, "r") == totals.classes
 
 
-def test_current_is_the_newest_row_of_each_key_and_recipe(store: Store) -> None:
+def test_current_is_the_newest_row_of_each_key(store: Store) -> None:
     commit_shard(store, "20260101", 0, [ok("a.jpg", {0: 1}), ok("b.jpg", {0: 1}), ok("a.jpg", {2: 1}, model="m2")])
     commit_shard(store, "20260102", 0, [ok("a.jpg", {1: 5}, etag="e2")])
-    rows = {(row["key"], row["model_id"]): row for row in read_current(store).to_pylist()}
+    rows = {(row["key"], row["model_id"]): row for row in read_current(store, variant="all").to_pylist()}
     assert len(rows) == 3
     assert rows["a.jpg", "m"]["etag"] == "e2"
     assert rows["a.jpg", "m"]["run_id"] == "20260102"
     assert rows["a.jpg", "m2"]["areas"][0]["class_name"] == "car"
     narrow = read_current(store, ["status"])
     assert narrow.column_names == ["key", "model_id", "params_id", "status", "run_id"]
-    assert len(narrow) == 3
+    assert narrow["key"].to_pylist() == ["a.jpg", "b.jpg"], "the newest variant alone, each image once"
 
 
 def test_current_of_an_empty_output_is_an_empty_table(store: Store) -> None:

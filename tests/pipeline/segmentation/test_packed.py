@@ -14,12 +14,13 @@ from pipeline.cli.app import run as fcn
 from pipeline.errors import ObjectMissing
 from pipeline.insight.agreement import Pair, agreements
 from pipeline.insight.rank import rank
+from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.masks import find_mask, mask_file, mask_part, read_mask
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.results import read_current, read_results
+from pipeline.outputs.results import read_results
 from pipeline.outputs.runs import records
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation import saving
