@@ -21,6 +21,7 @@ from fcn_core.trainer import Trainer
 from fcn_core.training_loop import LoopPlan, TrainingLoop
 from tests.fcn_core.training import LABELS, TINY, config, fresh_model, halves
 
+HALF = 12
 STILL = TINY.model_copy(update={"dropout": 0.0})
 
 
@@ -41,7 +42,12 @@ def train(folder: Path, task: str) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     if task == "losses":
         trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
-        losses = [report.loss for report in trainer.run()]
+        losses = []
+        for report in trainer.run():
+            losses.append(report.loss)
+            if report.step == HALF and rank == 0:
+                for name, content in checkpoint.to_files(trainer.state_dict()).items():
+                    (folder / name).write_bytes(content)
         (folder / f"losses-{rank}.json").write_text(json.dumps(losses))
     elif task == "validation":
         trainer = Trainer(double_model(), halves(7), config(steps=6, batch_size=4))
@@ -109,6 +115,15 @@ def test_two_workers_take_the_steps_of_one(together, tmp_path):
     assert first == second
     assert first == pytest.approx(alone, rel=1e-10)
     assert alone[-1] < 0.7 * alone[0]  # it is training that is compared, not standing still
+
+
+def test_what_two_workers_began_one_goes_on_with(together):
+    saved = {name: (together / name).read_bytes() for name in (checkpoint.STATE_FILE, checkpoint.TENSORS_FILE)}
+    trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
+    trainer.load_state_dict(checkpoint.from_files(saved))
+    assert trainer.step == HALF
+    whole = json.loads((together / "losses-0.json").read_text())
+    assert [report.loss for report in trainer.run()] == pytest.approx(whole[HALF:], rel=1e-10)
 
 
 def test_two_workers_share_validation(together, tmp_path):
