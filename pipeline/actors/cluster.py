@@ -6,7 +6,6 @@ has no dashboard, reports no usage, and ends with the process.
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import signal
@@ -24,7 +23,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled modul
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 
-from pipeline.actors.ray_start import adapted_start
+from pipeline.actors.ray_start import NodeNotStarted, start
 from pipeline.errors import InputError, PipelineError
 
 RESOURCE_UNITS = 10_000
@@ -119,13 +118,8 @@ def _ray(address: str, **options: Any) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        with adapted_start():
-            ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise _ConnectFailed(_first_line(error)) from error
-    except Exception as error:
-        if type(error) is not Exception:  # what Ray raises when a node that it starts is not there in time
-            raise
+        start(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, NodeNotStarted, RayError) as error:
         raise _ConnectFailed(_first_line(error)) from error
     finally:
         if threading.current_thread() is threading.main_thread():
