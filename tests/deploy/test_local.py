@@ -16,8 +16,10 @@ import httpx
 import pytest
 import yaml
 
+from deploy.local.__main__ import claimed
 from deploy.local.parts import free_port
 from deploy.local.settings import Ports
+from pipeline.errors import InputError
 from pipeline.storage.store import open_store
 from tests.docs.blocks import Block, commands
 from tests.docs.checks import check_command
@@ -25,9 +27,9 @@ from tests.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("S3 server", "Prefect server", "Ray head", "Prefect worker", "deployments", "sample images", "sample model")
-IMAGES = 4
+IMAGES = 2
 
-pytestmark = pytest.mark.timeout(600)  # half a minute to start and one run; servers take longer on a busy machine
+pytestmark = pytest.mark.timeout(1200)  # half a minute to start and one run; servers take longer on a busy machine
 
 
 @dataclass
@@ -54,17 +56,17 @@ class RunningSite:
         """What a terminal has that sources the site's file."""
         script = f". {self.folder}/env && env -0"
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "AWS_PROFILE": "mine", "PREFECT_API_KEY": "mine"}
-        done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=True, timeout=300)
         return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
 
     def ask(self, path: str, **body: Any) -> Any:
         """An answer of Prefect's API."""
-        answer = httpx.post(f"http://127.0.0.1:{self.ports['prefect_port']}/api/{path}", json=body, timeout=60)
+        answer = httpx.post(f"http://127.0.0.1:{self.ports['prefect_port']}/api/{path}", json=body, timeout=300)
         answer.raise_for_status()
         return answer.json()
 
 
-def until(holds: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
+def until(holds: Callable[[], bool], otherwise: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, otherwise
@@ -81,6 +83,22 @@ def free_ports() -> dict[str, int]:
 
 
 def start(place: Path, *more: str) -> RunningSite:
+    """A site that begins to start. Its ports were free a moment before; should somebody have been quicker, others."""
+    for attempt in range(3):
+        site = start_once(place / str(attempt), *more)
+        if has_ports(site):
+            return site
+    raise AssertionError(site.printed())
+
+
+def has_ports(site: RunningSite) -> bool:
+    """Whether it begins to start. Raises AssertionError when it has ended for another reason than a taken port."""
+    until(lambda: "starting a site" in site.printed() or site.process.poll() is not None, "it does not begin")
+    assert site.process.poll() is None or "in use by another program" in site.printed(), site.printed()
+    return site.process.poll() is None
+
+
+def start_once(place: Path, *more: str) -> RunningSite:
     home, output, ports = place / "home", place / "output.txt", free_ports()
     home.mkdir(parents=True)
     # A user's own settings, which must neither reach the site nor keep it from anything.
@@ -102,7 +120,7 @@ def end(site: RunningSite) -> None:
         if site.process.poll() is None:
             site.process.send_signal(number)
             try:
-                site.process.wait(timeout=60)
+                site.process.wait(timeout=300)
             except subprocess.TimeoutExpired:
                 continue
 
@@ -148,10 +166,11 @@ def test_a_terminal_with_its_environment_finds_the_site(site: RunningSite) -> No
     assert "AWS_PROFILE" not in found
     assert "PREFECT_API_KEY" not in found
     for words in (["fcn", "registry", "champion", "street"], ["ray", "job", "list"]):
-        done = subprocess.run(words, env=found, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(words, env=found, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long  # a deployment's run of the same kind is tests/flows/test_deployments.py's
 def test_a_triggered_run_labels_the_sample_images(site: RunningSite, monkeypatch: pytest.MonkeyPatch) -> None:
     (nightly,) = [each for each in site.ask("deployments/filter") if each["name"] == "nightly"]
     run = site.ask(f"deployments/{nightly['id']}/create_flow_run")["id"]
@@ -160,7 +179,7 @@ def test_a_triggered_run_labels_the_sample_images(site: RunningSite, monkeypatch
         (found,) = site.ask("flow_runs/filter", flow_runs={"id": {"any_": [run]}})
         return dict(found["state"])
 
-    until(lambda: state()["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), "it does not end", 300)
+    until(lambda: state()["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), "it does not end", 500)
     assert state()["type"] == "COMPLETED", state()
     for name, value in site.environment().items():
         if name.startswith("AWS_"):
@@ -174,7 +193,7 @@ def test_a_taken_port_is_refused_by_name_before_anything_starts(tmp_path: Path) 
         holder.bind(("127.0.0.1", ports["s3_port"]))
         holder.listen()
         done = subprocess.run(
-            command(tmp_path / "site", ports), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            command(tmp_path / "site", ports), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
         )
     assert done.returncode == 2
     assert f"port {ports['s3_port']} (--s3-port)" in done.stderr
@@ -185,11 +204,8 @@ def test_a_taken_port_is_refused_by_name_before_anything_starts(tmp_path: Path) 
 def test_only_a_sites_own_folder_is_replaced_and_never_one_in_use(site: RunningSite, tmp_path: Path) -> None:
     (tmp_path / "precious.jpg").write_bytes(b"...")
     for folder, why in ((tmp_path, "no site made it"), (site.folder, "a site runs in")):
-        done = subprocess.run(
-            command(folder, free_ports()), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 2
-        assert why in done.stderr
+        with pytest.raises(InputError, match=why), claimed(folder):
+            pass
     assert (tmp_path / "precious.jpg").exists()
     assert (site.folder / "env").exists()
 
@@ -197,7 +213,7 @@ def test_only_a_sites_own_folder_is_replaced_and_never_one_in_use(site: RunningS
 def test_a_part_that_dies_is_named_and_a_signal_ends_the_rest(site: RunningSite) -> None:
     (worker,) = [pid for pid, title in descendants(site.process.pid).items() if "worker start" in title]
     os.kill(worker, signal.SIGKILL)
-    printed = site.wait_for("the Prefect worker has ended (killed by SIGKILL)", 60)
+    printed = site.wait_for("the Prefect worker has ended (killed by SIGKILL)")
     assert str(site.folder / "logs" / "prefect-worker.log") in printed
     assert "worker start --pool=fcn" in printed.partition("has ended")[2]
     stop_and_look(site, 1, signal.SIGTERM)
@@ -219,7 +235,7 @@ def stop_and_look(site: RunningSite, code: int, *signals: signal.Signals) -> Non
     for number in signals:
         site.process.send_signal(number)
         site.wait_for("stopping the site")
-    assert site.process.wait(timeout=120) == code, site.printed()
+    assert site.process.wait(timeout=300) == code, site.printed()
     assert not [title for pid, title in below.items() if title and title_of(pid) == title]
     for port in site.ports.values():
         with socket.socket() as probe:

@@ -1,16 +1,17 @@
-"""A real Prefect server for the flows' tests, on a database of its own."""
+"""A real Prefect server for all tests of flows, on a database of its own."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.prefect_site import PrefectServer
+
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        patch.setenv("DO_NOT_TRACK", "1")
-        from prefect.testing.utilities import prefect_test_harness
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[PrefectServer]":
+    from tests import prefect_site
 
-        with prefect_test_harness(server_startup_timeout=120):
-            yield
+    with prefect_site.prefect_server(tmp_path_factory.mktemp("prefect-server")) as server:
+        yield server

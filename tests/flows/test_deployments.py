@@ -1,11 +1,13 @@
 """Deployments of prefect.yaml on a whole site: server, worker, a standing Ray cluster with a token, an S3 server.
 
-What is shared by the whole file: the site, and one long labelling that is meddled with, test by test. Masks can be
-made slow to write, so that "in the middle" does not depend on how fast this machine is. That a cluster refuses a wrong
-token, and evaluations and trainings there, are tests/pipeline/launch/test_ray_jobs.py's.
+What is shared by the whole file: the site, a retraining, and one labelling that a schedule starts and that is meddled
+with until it is done. S3 keeps it in its middle: the masks of its first shard pass, those of the others wait. Each
+fixture notes what is so at its moment; the tests say what it was. That two who ask for the same get one job, and that a
+cluster refuses a wrong token, is tests/pipeline/launch/test_ray_jobs.py's.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -23,36 +25,39 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling, Scheduled
 from prefect.workers.process import ProcessJobConfiguration
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from flows.segment import segment
+from pipeline.errors import InputError
 from pipeline.launch.work import Work
 from pipeline.models.registry import open_registry
 from pipeline.outputs.current import read_current
-from pipeline.outputs.runs import records
+from pipeline.outputs.runs import RunRecord, records
 from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import Store, open_store
-from tests.faulty_s3 import FaultyS3, Weather
+from pipeline.storage.store import open_store
+from tests.faulty_s3 import FaultyS3
 from tests.flows.reading import artifacts_of, first_line, log_of, runs_of
-from tests.prefect_site import POOL, PrefectSite, prefect_site
+from tests.prefect_site import POOL, PrefectServer, PrefectSite, prefect_worker
 from tests.samples import jpeg, model
 from tests.standing_ray import standing_ray
 from tests.trainings import options, write_scenes
 
 pytestmark = pytest.mark.timeout(900)
 
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 400
 NAMES = ("segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain")
 SMALL = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
-PHOTOS = 400
+PHOTOS = 6
 SHARDS = PHOTOS // 2
+OFTEN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are. `slow` makes every mask take three seconds."""
+    """Where things are."""
 
     bucket: str
     ray: str
@@ -62,9 +67,6 @@ class Site:
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
-
-    def slow(self, yes: bool) -> None:
-        self.storage.matches = lambda method, path: yes and method == "PUT" and "/masks/" in path
 
     def ray_jobs(self, job: SegmentJob) -> list[JobDetails]:
         """All launches of a job that the cluster knows."""
@@ -78,37 +80,46 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(s3_endpoint: str, prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     bucket = f"site-{os.urandom(8).hex()}"
     boto3.client("s3").create_bucket(Bucket=bucket)
-    weather = Weather(seed=0, rate=1.0, kinds=("stall",))
-    with (
-        FaultyS3(s3_endpoint, weather=weather, stall_seconds=3.0) as storage,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        storage.matches = lambda method, path: False
+    with FaultyS3(s3_endpoint) as storage, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", storage.endpoint)
         registry = open_registry(f"s3://{bucket}/registry")
         registry.promote("street", registry.publish("street", model()), "the first")
         write_scenes(f"s3://{bucket}/scenes/data", train=8, val=4)
-        with standing_ray(folder) as ray, prefect_site(folder) as prefect:
-            prefect.prefect(
-                *("deploy", "--all"),
-                FCN_SOURCE=f"s3://{bucket}/photos",
-                FCN_OUTPUT=f"s3://{bucket}/labels",
-                FCN_REGISTRY=f"s3://{bucket}/registry",
-                FCN_MODEL_NAME="street",
-                FCN_DATASET=f"s3://{bucket}/scenes/data",
-                FCN_TRAINING=f"s3://{bucket}/training",
-                RAY_API_SERVER_ADDRESS=ray,
-            )
-            with get_client(sync_client=True) as client:
-                deployed = {name: client.read_deployment_by_name(name) for name in NAMES}
-                for each in deployed.values():
-                    for schedule in each.schedules:  # else the night's run might come while its tests are at work
-                        client.update_deployment_schedule(each.id, schedule.id, active=False)
+        with (
+            standing_ray(folder, cpus=4) as ray,
+            prefect_worker(prefect_server, folder) as prefect,
+            deployments(prefect, bucket, ray) as deployed,
+        ):
             yield Site(bucket, ray, prefect, storage, deployed)
+
+
+@contextlib.contextmanager
+def deployments(prefect: PrefectSite, bucket: str, ray: str) -> Iterator[dict[str, DeploymentResponse]]:
+    """Those of prefect.yaml by name, deleted afterwards."""
+    prefect.prefect(
+        *("deploy", "--all"),
+        FCN_SOURCE=f"s3://{bucket}/photos",
+        FCN_OUTPUT=f"s3://{bucket}/labels",
+        FCN_REGISTRY=f"s3://{bucket}/registry",
+        FCN_MODEL_NAME="street",
+        FCN_DATASET=f"s3://{bucket}/scenes/data",
+        FCN_TRAINING=f"s3://{bucket}/training",
+        RAY_API_SERVER_ADDRESS=ray,
+    )
+    with get_client(sync_client=True) as client:
+        deployed = {name: client.read_deployment_by_name(name) for name in NAMES}
+        for each in deployed.values():
+            for schedule in each.schedules:  # else the night's run might come while its tests are at work
+                client.update_deployment_schedule(each.id, schedule.id, active=False)
+        try:
+            yield deployed
+        finally:
+            for each in deployed.values():
+                client.delete_deployment(each.id)
 
 
 def state_of(run: UUID) -> FlowRun:
@@ -121,7 +132,7 @@ def wait_until(site: Site, true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what} never came; the worker: {site.prefect.log.read_text()[-4000:]}"
         assert site.prefect.worker.poll() is None, site.prefect.log.read_text()
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def ended(site: Site, run: FlowRun) -> FlowRun:
@@ -135,12 +146,13 @@ def ended(site: Site, run: FlowRun) -> FlowRun:
     return state_of(run.id)
 
 
-def masks(store: Store) -> int:
-    return sum(1 for _ in store.list("masks/"))
+def commits(job: SegmentJob) -> int:
+    return sum(1 for _ in open_store(job.output).list("results/"))
 
 
-def commits(output: str) -> int:
-    return sum(1 for _ in open_store(output).list("results/"))
+def only_record(job: SegmentJob) -> RunRecord:
+    (record,) = records(open_store(job.output))
+    return record
 
 
 # What there is once it is deployed
@@ -244,192 +256,206 @@ def test_bad_parameters_are_refused_before_there_is_a_run(
     assert len(runs_of(flow)) == before
 
 
-# The schedule
-
-
-def begun_by_clock() -> list[FlowRun]:
-    """The scheduled runs that a worker has begun; the next ones are turned away while the first is at work."""
-    runs = (run for run in runs_of("segment") if run.auto_scheduled and run.start_time)
-    return [run for run in runs if run.state and not run.state.is_cancelled()]
-
-
-def no_more_by_clock() -> bool:
-    """Whether none is left of the runs that a deleted schedule made, also in the moment in which it was deleted: one at
-    work would have the place that the next test's run needs. What has not begun is deleted.
-    """
-    left = [run for run in runs_of("segment") if run.auto_scheduled and not (run.state and run.state.is_final())]
-    with get_client(sync_client=True) as client:
-        for run in left:
-            if run.state and run.state.is_scheduled():
-                client.delete_flow_run(run.id)
-    return not left
-
-
-@pytest.fixture(scope="module")
-def scheduled(site: Site) -> FlowRun:
-    """A night's run that came by itself, with the places that prefect.yaml got; ended."""
-    photos = open_store(site.uri("photos"))
-    for index in range(6):
-        photos.put(f"{index}.jpg", jpeg(64, 48, seed=index))
-    nightly = site.deployments["segment/nightly"]
-    job = nightly.parameters["job"] | SMALL  # one actor will do
-    often = IntervalSchedule(interval=timedelta(seconds=15))
-    with get_client(sync_client=True) as client:
-        (schedule,) = client.create_deployment_schedules(nightly.id, [(often, True)], parameters={"job": job})
-        wait_until(site, lambda: bool(begun_by_clock()), "the scheduled run")
-        client.delete_deployment_schedule(nightly.id, schedule.id)
-    run = ended(site, begun_by_clock()[0])
-    wait_until(site, no_more_by_clock, "the end of the clock's runs")
-    return run
-
-
-def test_a_scheduled_run_appears_by_itself_and_labels_what_is_new(site: Site, scheduled: FlowRun) -> None:
-    assert scheduled.state
-    assert scheduled.state.is_completed(), scheduled.state.message
-    output = open_store(site.uri("labels"))
-    assert masks(output) == 6
-    assert read_current(output).num_rows == 6
-
-
-def test_its_artifacts_are_there(site: Site, scheduled: FlowRun) -> None:
-    artifacts = artifacts_of(scheduled)
-    assert {"launch", "progress", "class-areas", "summary"} <= artifacts.keys()
-    assert artifacts["progress"].data == 100.0
-    assert f"]({site.ray}/#/jobs/fcn-segment-" in str(artifacts["launch"].data)
-    (record,) = records(open_store(site.uri("labels")))
-    summary = str(artifacts["summary"].data)
-    assert f"s3://{site.bucket}/labels/reports/{record.run_id}/index.html" in summary
-    assert record.run_id in summary
-    assert "road" in str(artifacts["class-areas"].data)
-
-
-def test_a_relative_path_is_refused_for_a_worker_has_no_folder(site: Site) -> None:
-    here = {"where": "here"}
-    job = {"source": "photos", "output": site.uri("nowhere"), "model": "registry:street@champion"}
-    run = ended(site, site.start("segment/adhoc", job=job, launch=here))
-    assert run.state
-    assert run.state.is_failed()
-    assert "source is the relative path 'photos'" in first_line(run)
-
-
-# One long labelling, and what happens to it
+# A night's labelling, and what happens to it
 
 
 @pytest.fixture(scope="module")
 def job(site: Site) -> SegmentJob:
-    photos = open_store(site.uri("many"))
+    """What the night's deployment labels, with the places that prefect.yaml got; a little work for one actor."""
+    photos = open_store(site.uri("photos"))
     for index in range(PHOTOS):
-        photos.put(f"{index}.jpg", jpeg(32, 24, seed=index))
-    return SegmentJob(
-        source=site.uri("many"), output=site.uri("many-labels"), model="registry:street@champion",
-        registry=site.uri("registry"), shard_size=2, no_report=True, **SMALL,
-    )  # fmt: skip
+        photos.put(f"{'first' if index < 2 else 'held'}/{index}.jpg", jpeg(32, 24, seed=index))
+    return SegmentJob.model_validate(site.deployments["segment/nightly"].parameters["job"] | SMALL | {"shard_size": 2})
 
 
 @pytest.fixture(scope="module")
 def retraining(site: Site) -> FlowRun:
-    """A small training of a new model, begun: it works beside the long labelling, which waits for its storage."""
-    training = options(site.uri("scenes"), name="squares-{date}", output=site.uri("training"))
+    """A small training of a new model, begun: it works beside the labelling, which waits for its storage."""
+    training = options(site.uri("scenes"), name="squares-{date}", output=site.uri("training"), train={"steps": 2})
     contest = {"registry": site.uri("registry"), "registry_name": "squares", "evaluation": SMALL}
     return site.start("retrain/weekly-retrain", job=training | contest)
 
 
+def by_clock() -> list[FlowRun]:
+    return [run for run in runs_of("segment") if run.auto_scheduled]
+
+
+def has_begun(run: FlowRun) -> bool:
+    """Not so those that are turned away while another is at work."""
+    return run.start_time is not None and run.state is not None and not run.state.is_cancelled()
+
+
+def none_is_left_but(run: FlowRun) -> bool:
+    """Whether all others that a deleted schedule made are gone, also of the moment in which it was deleted: one would
+    take the place of the next that a test starts. What has not begun is deleted.
+    """
+    left = [other for other in by_clock() if other.id != run.id and not (other.state and other.state.is_final())]
+    with get_client(sync_client=True) as client:
+        for other in left:
+            if other.state and other.state.is_scheduled():
+                with contextlib.suppress(ObjectNotFound):
+                    client.delete_flow_run(other.id)
+    return not left
+
+
+@dataclass(frozen=True)
+class Night:
+    """The scheduled run in the middle of its work, and one that was started then."""
+
+    run: FlowRun
+    second: FlowRun
+    jobs: int
+    state: str | None
+
+
 @pytest.fixture(scope="module")
-def running(site: Site, job: SegmentJob, retraining: FlowRun) -> FlowRun:
-    """A night's run in the middle of its work."""
-    site.slow(True)
-    run = site.start("segment/nightly", job=job.model_dump(mode="json", exclude_unset=True))
-    wait_until(site, lambda: commits(job.output) >= 2, "the first commits")
-    return run
+def night(site: Site, job: SegmentJob, retraining: FlowRun) -> Night:
+    site.storage.hold(lambda method, path: method == "PUT" and "/masks/" in path and "/held/" in path)
+    nightly = site.deployments["segment/nightly"]
+    parameters = {"job": job.model_dump(mode="json", exclude_unset=True)}
+    often = (IntervalSchedule(interval=OFTEN), True)
+    with get_client(sync_client=True) as client:
+        (schedule,) = client.create_deployment_schedules(nightly.id, [often], parameters=parameters)
+        wait_until(site, lambda: any(map(has_begun, by_clock())), "the scheduled run")
+        client.delete_deployment_schedule(nightly.id, schedule.id)
+    (run,) = filter(has_begun, by_clock())
+    wait_until(site, lambda: none_is_left_but(run), "the end of the clock's other runs")
+    wait_until(site, lambda: commits(job) == 1, "the first commit")
+    second = ended(site, site.start("segment/nightly", **parameters))
+    return Night(run, second, len(site.ray_jobs(job)), state_of(run.id).state_name)
 
 
-def test_a_second_run_of_the_night_is_turned_away(site: Site, job: SegmentJob, running: FlowRun) -> None:
-    second = ended(site, site.start("segment/nightly", job=job.model_dump(mode="json", exclude_unset=True)))
-    assert second.state
-    assert second.state.is_cancelled()
-    assert "concurrency limit" in first_line(second)
-    assert len(site.ray_jobs(job)) == 1
-    assert state_of(running.id).state_name == "Running"
+def test_a_scheduled_run_appears_by_itself_and_begins_to_label(night: Night) -> None:
+    assert night.run.auto_scheduled
+    assert night.state == "Running"
 
 
-def test_another_deployment_is_kept_from_the_output_by_its_lease(site: Site, job: SegmentJob, running: FlowRun) -> None:
-    other = job.model_copy(update={"retry_errors": True})
-    refused = ended(site, site.start("segment/adhoc", job=other.model_dump(mode="json", exclude_unset=True)))
-    assert refused.state
-    assert refused.state.is_failed()
-    assert f"{job.output} is being written by another run" in first_line(refused)
-    assert len(list(records(open_store(job.output)))) == 1
-    assert state_of(running.id).state_name == "Running"
+def test_a_second_run_of_the_night_is_turned_away(night: Night) -> None:
+    assert night.second.state
+    assert night.second.state.is_cancelled()
+    assert "concurrency limit" in first_line(night.second)
+    assert night.jobs == 1
 
 
 @pytest.fixture(scope="module")
-def reattached(site: Site, job: SegmentJob, running: FlowRun) -> FlowRun:
-    """The run after its process was killed and the run retried; at work again."""
-    killed = site.prefect.processes_of(running.id)
-    assert killed
-    for pid in killed:
+def refused(night: Night, job: SegmentJob) -> str:
+    """What another run is told that would write to the same output, while the night's is at work."""
+    with pytest.raises(InputError) as raised:
+        segment(job)
+    return str(raised.value)
+
+
+def test_another_run_is_kept_from_the_output_by_its_lease(refused: str, job: SegmentJob) -> None:
+    assert f"{job.output} is being written by another run" in refused
+
+
+@dataclass(frozen=True)
+class Retried:
+    """The night's run after its process was killed and it was retried; at work again."""
+
+    killed: FlowRun
+    jobs_then: list[JobDetails]
+    run: FlowRun
+    jobs: list[JobDetails]
+
+
+@pytest.fixture(scope="module")
+def retried(site: Site, job: SegmentJob, night: Night, refused: str) -> Retried:
+    processes = site.prefect.processes_of(night.run.id)
+    assert processes
+    for pid in processes:
         os.kill(pid, signal.SIGKILL)
-    crashed = ended(site, running)
-    assert crashed.state
-    assert crashed.state.is_crashed(), crashed.state
-    assert [each.status for each in site.ray_jobs(job)] == [JobStatus.RUNNING], "the job goes on without its flow"
+    killed = ended(site, night.run)
+    jobs_then = site.ray_jobs(job)
     # A worker reports such a death twice, the second time when it has tidied up: a retry that has begun by then is
     # declared crashed, too. These are its last words about it, which it says in either case.
     last = "prefect.flow_runs.worker - Check whether the flow run exceeded its memory"
     wait_until(site, lambda: last in site.prefect.log.read_text(), "the worker's last word on the first attempt")
-    site.prefect.prefect("flow-run", "retry", str(running.id))
-    wait_until(site, lambda: "which runs already" in log_of(running), "the second attempt")
-    return running
+    with get_client(sync_client=True) as client:  # as `prefect flow-run retry` does
+        client.set_flow_run_state(night.run.id, Scheduled(), force=True)
+    wait_until(site, lambda: "which runs already" in log_of(night.run), "the second attempt")
+    return Retried(killed, jobs_then, state_of(night.run.id), site.ray_jobs(job))
 
 
-def test_a_killed_flow_retried_follows_the_job_that_runs(site: Site, job: SegmentJob, reattached: FlowRun) -> None:
-    (only,) = site.ray_jobs(job)
+def test_a_job_goes_on_without_its_flow(retried: Retried) -> None:
+    assert retried.killed.state
+    assert retried.killed.state.is_crashed(), retried.killed.state
+    assert [each.status for each in retried.jobs_then] == [JobStatus.RUNNING]
+
+
+def test_a_killed_flow_retried_follows_the_job_that_runs(retried: Retried) -> None:
+    (only,) = retried.jobs
     assert only.status == JobStatus.RUNNING
-    assert f"following {only.submission_id}, which runs already" in log_of(reattached)
-    assert state_of(reattached.id).run_count == 2
+    assert f"following {only.submission_id}, which runs already" in log_of(retried.run)
+    assert retried.run.run_count == 2
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The night's run, cancelled as by the button of Prefect's pages."""
+
+    run: FlowRun
+    jobs: list[JobDetails]
+    record: RunRecord
+    commits: int
 
 
 @pytest.fixture(scope="module")
-def cancelled(site: Site, job: SegmentJob, reattached: FlowRun) -> FlowRun:
-    """The run, cancelled as by the button of Prefect's pages."""
-    began = time.monotonic()
+def cancelled(site: Site, job: SegmentJob, retried: Retried) -> Cancelled:
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(reattached.id, Cancelling())
+        client.set_flow_run_state(retried.run.id, Cancelling())
     wait_until(site, lambda: all(each.status.is_terminal() for each in site.ray_jobs(job)), "the end of the Ray job")
-    print(f"the Ray job had ended {time.monotonic() - began:.1f} s after the cancellation")
-    return ended(site, reattached)
+    run = ended(site, retried.run)
+    return Cancelled(run, site.ray_jobs(job), only_record(job), commits(job))
 
 
-def test_cancelling_stops_the_ray_job_and_keeps_what_is_done(site: Site, job: SegmentJob, cancelled: FlowRun) -> None:
-    assert cancelled.state
-    assert cancelled.state.is_cancelled()
-    (only,) = site.ray_jobs(job)
-    assert only.status == JobStatus.STOPPED
-    (record,) = records(open_store(job.output))
-    assert record.state == "interrupted"
-    assert 2 <= commits(job.output) < SHARDS, "in the middle"
+def test_cancelling_stops_the_ray_job_and_keeps_what_is_done(cancelled: Cancelled) -> None:
+    assert cancelled.run.state
+    assert cancelled.run.state.is_cancelled()
+    assert [each.status for each in cancelled.jobs] == [JobStatus.STOPPED]
+    assert cancelled.record.state == "interrupted"
+    assert cancelled.commits == 1, "in the middle"
 
 
-def test_the_next_run_does_the_rest(site: Site, job: SegmentJob, cancelled: FlowRun) -> None:
-    done = commits(job.output)
-    site.slow(False)
-    rest = ended(site, site.start("segment/nightly", job=job.model_dump(mode="json", exclude_unset=True)))
+@pytest.fixture(scope="module")
+def rest(site: Site, job: SegmentJob, cancelled: Cancelled) -> FlowRun:
+    """The next run of the same, ended."""
+    site.storage.release()
+    return ended(site, site.start("segment/nightly", job=job.model_dump(mode="json", exclude_unset=True)))
+
+
+def test_the_next_run_does_the_rest(job: SegmentJob, cancelled: Cancelled, rest: FlowRun) -> None:
     assert rest.state
     assert rest.state.is_completed(), rest.state.message
-    assert done < commits(job.output) == SHARDS
-    (record,) = records(open_store(job.output))
-    assert record.state == "finished", "the same run went on"
-    assert masks(open_store(job.output)) == read_current(open_store(job.output)).num_rows == PHOTOS
+    record, output = only_record(job), open_store(job.output)
+    assert (record.run_id, record.state) == (cancelled.record.run_id, "finished"), "the same run went on"
+    assert commits(job) == SHARDS
+    assert sum(1 for _ in output.list("masks/")) == read_current(output).num_rows == PHOTOS
+
+
+def test_its_artifacts_are_there(site: Site, job: SegmentJob, rest: FlowRun) -> None:
+    artifacts = artifacts_of(rest)
+    assert {"launch", "progress", "class-areas", "summary"} <= artifacts.keys()
+    assert artifacts["progress"].data == 100.0
+    assert f"]({site.ray}/#/jobs/fcn-segment-" in str(artifacts["launch"].data)
+    run_id = only_record(job).run_id
+    assert f"s3://{site.bucket}/labels/reports/{run_id}/index.html" in str(artifacts["summary"].data)
+    assert "road" in str(artifacts["class-areas"].data)
 
 
 # The other flows
 
 
-def test_a_retraining_runs_on_the_cluster(site: Site, retraining: FlowRun) -> None:
+def test_a_retraining_runs_on_the_cluster_and_makes_the_first_champion(site: Site, retraining: FlowRun) -> None:
     run = ended(site, retraining)
     assert run.state
     assert run.state.is_completed(), run.state.message
     assert open_registry(site.uri("registry")).champion("squares") is not None
     artifacts = artifacts_of(run)
     assert {"launch", "progress", "data", "curves", "scores", "verdict"} <= artifacts.keys()
-    assert str(artifacts["verdict"].data).startswith("# Promoted")
+    verdict = str(artifacts["verdict"].data)
+    assert verdict.startswith("# Promoted")
+    assert "there is no champion yet" in verdict
+    assert '"champion": "-"' in str(artifacts["scores"].data)
+    assert run.expected_start_time is not None
+    assert f"/training/squares-{run.expected_start_time:%Y%m%d}`" in verdict, "a run of its own each day"

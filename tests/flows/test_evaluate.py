@@ -1,4 +1,8 @@
-"""The evaluation flow on a real Prefect server: it scores, shows what came out, and names what is broken."""
+"""The evaluation flow on a real Prefect server: it scores, shows what came out, and names what is broken.
+
+The work of actors is done in this process, for they take seconds to start: the retraining of test_deployments.py scores
+on real ones.
+"""
 
 from pathlib import Path
 
@@ -10,9 +14,15 @@ from pipeline.evaluation.job import BrokenExamples
 from pipeline.evaluation.options import EvaluateJob
 from pipeline.storage.store import open_store
 from tests.flows.reading import first_line, last_run, tasks_of
+from tests.in_process import evaluate_in_process
 from tests.labelled import write_labelled
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate_in_process(monkeypatch)
 
 
 @pytest.fixture

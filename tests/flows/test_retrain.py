@@ -1,104 +1,240 @@
 """The retraining flow on a real Prefect server and a real Ray: who becomes champion, who does not, and what one sees.
 
-One registry for the whole file: a first champion, a challenger that loses, and one that wins after its training had
-crashed.
+One challenger for the whole file, against a champion that knows nothing: its run is cancelled before it trains, dies in
+its training, loses because too large a gain is asked for, and wins. Trainings run on a real Ray; the work of the actors
+that score and label is done in this process, for they take seconds to start: test_deployments.py has real ones.
 """
 
 import base64
+import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 from xml.etree import ElementTree
 
+import boto3
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.exceptions import CancelledRun
+from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
-from flows import artifacts as flow_artifacts
+import flows.artifacts
+import flows.retrain
+from fcn_core import Architecture, ModelBundle
 from flows.retrain import RetrainSummary, retrain
+from pipeline.data.datasets import open_dataset
+from pipeline.data.options import DatasetOptions
+from pipeline.data.report import DataReport
 from pipeline.errors import PipelineError
+from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.files import read_evaluation
 from pipeline.models.registry import Registry, open_registry
 from pipeline.outputs.runs import records
 from pipeline.retraining.job import BadData
 from pipeline.retraining.options import RetrainJob
+from pipeline.segmentation import job as segmentation
 from pipeline.storage.store import open_store
-from tests.flows.reading import first_line, last_run, log_of, runs_of, tasks_of
+from tests.faulty_s3 import FaultyS3
+from tests.flows.reading import first_line, last_run, log_of, tasks_of
+from tests.in_process import InProcess
 from tests.samples import fill
 from tests.trainings import kept, kill_a_worker, options, write_scenes
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+pytestmark = [pytest.mark.usefixtures("prefect_server", "ray_cluster"), pytest.mark.timeout(900)]
 
 ACTORS = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
 STEPS = [
     "check data", "train", "score challenger", "score champion", "compare", "publish", "promote", "publish verdict",
 ]  # fmt: skip
+UNLEARNED = Architecture(num_classes=3, width=0.125, head_width=16)
+
+Ended = tuple[FlowRun, dict[str, Artifact]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder for what is written, the data in S3, which can be kept waiting, and a registry with a champion."""
+
+    folder: Path
+    storage: FaultyS3
+    data: str
+    registry: Registry
+    champion: str
+
+    def job(self, **changes: Any) -> RetrainJob:
+        train = {"steps": 40, "learning_rate": 3e-3}
+        contest = {"registry": self.registry.uri, "registry_name": "squares", "eval_split": "test"}
+        # Without a cache each validation reads its examples from S3.
+        data = {"dataset": self.data, "cache_bytes": 0, "model": "registry:squares@champion"}
+        plan = {"validate_every": 10, "save_every": 10, "max_failures": 0, "evaluation": ACTORS}
+        return RetrainJob.model_validate(options(self.folder, train=train) | contest | data | plan | changes)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes in three splits, and three photos to label."""
+def place(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Scenes in three splits, three photos to label, and a champion that was never trained."""
     folder = tmp_path_factory.mktemp("retraining")
-    write_scenes(folder / "data", train=12, val=8)
-    lists = folder / "data" / "ImageSets" / "Segmentation"
-    names = (lists / "val.txt").read_text().split()
-    (lists / "val.txt").write_text("\n".join(names[:4]))
-    (lists / "test.txt").write_text("\n".join(names[4:]))
+    bucket = f"retraining-{os.urandom(8).hex()}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    write_scenes(f"s3://{bucket}/data", train=8, val=4)
+    lists = open_store(f"s3://{bucket}/data/ImageSets/Segmentation")
+    names = lists.get("val.txt").decode().split()
+    for split, listed in (("val", names[:2]), ("test", names[2:])):
+        lists.put(f"{split}.txt", "\n".join(listed).encode())
     fill(folder / "photos", 3, size=(32, 32))
-    return folder
+    registry = open_registry(str(folder / "registry"))
+    labels = open_dataset(DatasetOptions(dataset=f"s3://{bucket}/data"), "train").labels
+    champion = registry.publish("squares", ModelBundle.new(UNLEARNED, labels))
+    registry.promote("squares", champion, "the first")
+    with FaultyS3(s3_endpoint) as storage, pytest.MonkeyPatch.context() as patch:
+        for job in (evaluation, segmentation):
+            patch.setattr(job, "ShardPool", InProcess)
+        data = f"s3://{bucket}/data?endpoint_url={storage.endpoint}"
+        yield Place(folder, storage, data, registry, champion)
+
+
+def after_check(patch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have the flow do something else as soon as it has shown what it found of the data."""
+    checked = flows.retrain._FlowObserver.checked
+
+    def also(observer: flows.retrain._FlowObserver, report: DataReport) -> None:
+        checked(observer, report)
+        act()
+
+    patch.setattr(flows.retrain._FlowObserver, "checked", also)
 
 
 @pytest.fixture(scope="module")
-def registry(place: Path) -> Registry:
-    return open_registry(str(place / "registry"))
+def cancelled(place: Place, ray_cluster: None, prefect_server: object) -> Ended:
+    """A run that somebody cancels, as by the button of Prefect's pages, when the data is checked."""
+
+    def cancel() -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(str(flow_run.id)), Cancelling())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.artifacts, "ASK_SECONDS", 0.0)
+        after_check(patch, cancel)
+        with pytest.raises(CancelledRun):
+            retrain(place.job())
+    return last_run("retrain")
 
 
-def job(place: Path, name: str, **changes: Any) -> RetrainJob:
-    train = {"steps": 40, "learning_rate": 3e-3} | changes.pop("train", {})
-    contest = {"registry": str(place / "registry"), "registry_name": "squares", "eval_split": "test"}
-    plan = {"validate_every": 5, "save_every": 5, "evaluation": ACTORS}
-    return RetrainJob.model_validate(options(place, name=name, train=train) | contest | plan | changes)
+def test_a_cancelled_run_stops_and_promotes_nothing(cancelled: Ended) -> None:
+    run, artifacts = cancelled
+    assert run.state
+    assert run.state.is_cancelled()
+    assert "nothing was promoted" in first_line(run)
+    assert "verdict" not in artifacts
 
 
-def kill_a_worker_of(job: RetrainJob) -> None:
-    """Kills the training worker of `job` once it has saved something, from another thread."""
+@pytest.fixture(scope="module")
+def crashed(place: Place, cancelled: Ended) -> Ended:
+    """The next run of the same: its training's worker dies after the first checkpoint, waiting for its validation."""
 
-    def watch() -> None:
-        while not kept(job).checkpoint_steps():
+    def kill() -> None:
+        while not kept(place.job()).checkpoint_steps():
             time.sleep(0.05)
         kill_a_worker()
 
-    threading.Thread(target=watch, daemon=True).start()
+    def wait_and_die() -> None:
+        place.storage.hold(lambda method, path: method == "GET" and "/JPEGImages/val-" in path)
+        threading.Thread(target=kill, daemon=True).start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        after_check(patch, wait_and_die)
+        with pytest.raises(PipelineError, match="the same command goes on from the newest checkpoint"):
+            retrain(place.job())
+    place.storage.release()
+    return last_run("retrain")
+
+
+def test_a_crash_fails_the_flow_with_the_reason_first_and_promotes_nothing(crashed: Ended) -> None:
+    run, artifacts = crashed
+    assert run.state
+    assert run.state.is_failed()
+    assert "training ended after its workers had failed once" in first_line(run)
+    assert "verdict" not in artifacts
+
+
+@dataclass(frozen=True)
+class Judged:
+    summary: RetrainSummary
+    run: FlowRun
+    artifacts: dict[str, Artifact]
+    promoted: list[str]
+    """The versions that were promoted by then."""
+
+
+def judged(place: Place, job: RetrainJob) -> Judged:
+    summary = retrain(job)
+    return Judged(summary, *last_run("retrain"), [each.version for each in place.registry.promotions("squares")])
 
 
 @pytest.fixture(scope="module")
-def first(place: Path, prefect_server: None, ray_cluster: None) -> RetrainSummary:
-    return retrain(job(place, "first-{date}"))
+def lost(place: Place, crashed: Ended) -> Judged:
+    """The next run, that of a job which asks for a larger gain than there can be."""
+    return judged(place, place.job(margin=1.0))
 
 
-def test_the_first_challenger_is_promoted_and_everything_is_shown(
-    place: Path, first: RetrainSummary, registry: Registry
-) -> None:
-    assert (first.promoted, first.promotion, first.champion_mean_iu) == (True, 1, None)
-    champion = registry.champion("squares")
+def test_the_next_run_goes_on_from_the_checkpoint(lost: Judged) -> None:
+    assert "resuming from the checkpoint of step" in log_of(lost.run)
+
+
+def test_a_model_that_is_not_better_enough_is_published_but_not_promoted(place: Place, lost: Judged) -> None:
+    summary = lost.summary
+    assert (summary.promoted, summary.promotion) == (False, None)
+    assert "but a gain of 1 is asked for" in summary.reason
+    assert str(lost.artifacts["verdict"].data).splitlines()[0] == f"# Not promoted: {summary.reason}"
+    assert "promote" not in tasks_of(lost.run)
+    assert place.registry.find("squares", summary.version) is not None
+    assert lost.promoted == [place.champion], "neither by this run nor by those that were cancelled or had crashed"
+    scores = {
+        role: read_evaluation(open_store(summary.run).at(f"evaluation/{role}")) for role in ("champion", "challenger")
+    }
+    assert {role: record.model_id for role, record in scores.items()} == {
+        "champion": place.champion,
+        "challenger": summary.version,
+    }
+    assert scores["champion"].same_examples(scores["challenger"])
+
+
+@pytest.fixture(scope="module")
+def won(place: Place, lost: Judged) -> Judged:
+    """The last run: a usual gain will do, and the new champion labels."""
+    relabel = {"source": str(place.folder / "photos"), "output": str(place.folder / "labels")} | ACTORS
+    return judged(place, place.job(relabel=relabel))
+
+
+def test_a_better_model_is_promoted_and_everything_is_shown(place: Place, lost: Judged, won: Judged) -> None:
+    summary, artifacts = won.summary, won.artifacts
+    assert (summary.promoted, summary.promotion) == (True, 2)
+    assert summary.version == lost.summary.version, "nothing was trained again"
+    assert summary.mean_iu is not None
+    assert summary.champion_mean_iu is not None
+    assert summary.mean_iu > summary.champion_mean_iu
+    champion = place.registry.champion("squares")
     assert champion is not None
-    assert (champion.version, champion.reason) == (first.version, first.reason)
+    assert (champion.version, champion.previous, champion.reason) == (summary.version, place.champion, summary.reason)
     assert champion.scores is not None
-    assert (champion.scores["mean_iu"], champion.scores["split"]) == (first.mean_iu, "test")
+    assert (champion.scores["mean_iu"], champion.scores["split"]) == (summary.mean_iu, "test")
 
-    run, artifacts = last_run("retrain")
-    assert run.expected_start_time is not None
-    day = f"{run.expected_start_time:%Y%m%d}"
-    assert first.run.endswith(f"/runs/first-{day}")
-    assert tasks_of(run) == STEPS
+    trained = kept(place.job()).load_run()
+    assert trained is not None
+    assert trained.start_model_id == place.champion, "it started from the champion"
+
+    assert tasks_of(won.run) == STEPS
     assert {"progress", "data", "curves", "scores", "verdict"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
     assert "label set" in str(artifacts["data"].data)
-    assert str(artifacts["verdict"].data).splitlines()[0] == f"# Promoted: {first.reason}"
-    assert "there is no champion yet" in first.reason
-    assert all(name in str(artifacts["scores"].data) for name in ("ground", "red", "green", '"champion": "-"'))
+    assert str(artifacts["verdict"].data).splitlines()[0] == f"# Promoted: {summary.reason}"
+    assert all(name in str(artifacts["scores"].data) for name in ("ground", "red", "green"))
 
     curves = str(artifacts["curves"].data)
     picture = curves.partition("data:image/svg+xml;base64,")[2].partition(")")[0]
@@ -107,108 +243,20 @@ def test_the_first_challenger_is_promoted_and_everything_is_shown(
     assert "| fcn8s | 40 |" in curves
 
 
-@pytest.fixture(scope="module")
-def lost(place: Path, first: RetrainSummary) -> RetrainSummary:
-    """A challenger that has learned next to nothing."""
-    return retrain(job(place, "hopeless", train={"steps": 1}))
+def test_a_new_champion_relabels(place: Place, won: Judged) -> None:
+    assert won.summary.relabelled is not None
+    assert (won.summary.relabelled.counts.ok, won.summary.relabelled.already_done) == (3, 0)
+    (record,) = records(open_store(str(place.folder / "labels")))
+    assert record.model is not None
+    assert (record.model_id, record.model.version) == (won.summary.version, won.summary.version)
 
 
-def test_a_worse_model_is_published_but_not_promoted(
-    first: RetrainSummary, lost: RetrainSummary, registry: Registry
-) -> None:
-    run, artifacts = last_run("retrain")
-    assert (lost.promoted, lost.promotion, lost.champion_mean_iu) == (False, None, first.mean_iu)
-    assert "but a gain of 0.005 is asked for" in lost.reason
-    assert str(artifacts["verdict"].data).splitlines()[0] == f"# Not promoted: {lost.reason}"
-    assert "promote" not in tasks_of(run)
-    assert registry.find("squares", lost.version) is not None
-    assert [each.version for each in registry.promotions("squares")] == [first.version]
-    scores = {
-        role: read_evaluation(open_store(lost.run).at(f"evaluation/{role}")) for role in ("champion", "challenger")
-    }
-    assert {role: record.model_id for role, record in scores.items()} == {
-        "champion": first.version,
-        "challenger": lost.version,
-    }
-    assert scores["champion"].same_examples(scores["challenger"])
-
-
-@pytest.fixture(scope="module")
-def better(place: Path, lost: RetrainSummary, registry: Registry) -> tuple[RetrainJob, RetrainSummary]:
-    """A challenger that goes on from the champion; its first run dies with its worker, and the second goes on."""
-    relabel = {"source": str(place / "photos"), "output": str(place / "labels")} | ACTORS
-    longer = job(place, "longer", model="registry:squares@champion", relabel=relabel, max_failures=0)
-    before = registry.promotions("squares")
-    kill_a_worker_of(longer)
-    with pytest.raises(PipelineError, match="the same command goes on from the newest checkpoint"):
-        retrain(longer)
-    run, artifacts = last_run("retrain")
-    assert run.state
-    assert run.state.is_failed()
-    assert "training ended after its workers had failed once" in first_line(run)
-    assert "verdict" not in artifacts
-    assert registry.promotions("squares") == before
-    return longer, retrain(longer)
-
-
-def test_a_better_model_is_promoted_after_a_crash_and_relabels(
-    place: Path, first: RetrainSummary, better: tuple[RetrainJob, RetrainSummary], registry: Registry
-) -> None:
-    longer, won = better
-    retrained, _ = last_run("retrain")
-    assert "resuming from the checkpoint of step" in log_of(retrained)
-    assert (won.promoted, won.promotion, won.champion_mean_iu) == (True, 2, first.mean_iu)
-    assert "no class falls by more than 0.05" in won.reason
-    champion = registry.champion("squares")
-    assert champion is not None
-    assert (champion.version, champion.previous) == (won.version, first.version)
-    run = kept(longer).load_run()
-    assert run is not None
-    assert run.start_model_id == first.version, "it started from the champion"
-    assert won.relabelled is not None
-    assert won.relabelled.counts.ok == 3
-    (labelled,) = records(open_store(str(place / "labels")))
-    assert (labelled.model_id, labelled.model.version) == (won.version, won.version)
-
-    again = retrain(longer)
-    assert (again.promoted, again.promotion, again.version) == (False, 2, won.version)
-    assert "is the champion already, by promotion 2" in again.reason
-    assert len(registry.promotions("squares")) == 2, "no version is promoted twice"
-    assert again.relabelled is not None
-    assert (again.relabelled.counts.images, again.relabelled.already_done) == (0, 3)
-
-
-def test_a_cancelled_run_stops_and_promotes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: None
-) -> None:
-    write_scenes(tmp_path / "data", train=4, val=2)
-    monkeypatch.setattr(flow_artifacts, "ASK_SECONDS", 0.0)
-    before = {run.id for run in runs_of("retrain")}
-
-    def cancel() -> None:
-        """What the button of Prefect's pages does, as soon as the run has begun."""
-        while not (mine := [run for run in runs_of("retrain") if run.id not in before and run.state.is_running()]):
-            time.sleep(0.05)
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(mine[0].id, Cancelling())
-
-    threading.Thread(target=cancel, daemon=True).start()
-    with pytest.raises(CancelledRun):
-        retrain(job(tmp_path, "cancelled", eval_split=None))
-    run, artifacts = last_run("retrain")
-    assert run.state
-    assert run.state.is_cancelled()
-    assert "nothing was promoted" in first_line(run)
-    assert "verdict" not in artifacts
-    assert open_registry(str(tmp_path / "registry")).names() == []
-
-
-def test_broken_data_fails_the_flow_with_the_first_problems_and_promotes_nothing(place: Path, tmp_path: Path) -> None:
+def test_broken_data_fails_the_flow_with_the_first_problems_and_promotes_nothing(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data", train=4, val=2)
     (tmp_path / "data" / "SegmentationClass" / "train-02.png").write_bytes(b"no mask")
-    broken = job(tmp_path, "broken", eval_split=None)
+    contest = {"registry": str(tmp_path / "registry"), "registry_name": "squares", "evaluation": ACTORS}
     with pytest.raises(BadData):
-        retrain(broken)
+        retrain(RetrainJob.model_validate(options(tmp_path) | contest))
     run, artifacts = last_run("retrain")
     assert run.state
     assert run.state.is_failed()

@@ -1,80 +1,127 @@
-"""The labelling flow on a real Prefect server and a real S3 server: it labels, reports, and fails with a reason."""
+"""The labelling flow on a real Prefect server and a real S3 server: it labels, reports, and fails with a reason.
+
+The work of actors is done in this process, for they take seconds to start: demo/test_demo.py and test_deployments.py
+run the flow on real ones.
+"""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import boto3
 import pytest
+from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.exceptions import ParameterTypeError
-from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from flows.segment import SegmentSummary, TooManyErrors, TooMuchShift, segment
 from pipeline.errors import InputError
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
 from tests.flows.reading import first_line, last_run
+from tests.in_process import segment_in_process
+from tests.prefect_site import PrefectServer
 from tests.samples import jpeg
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+Ended = tuple[FlowRun, dict[str, Artifact]]
 
 
-@pytest.fixture
-def job(bucket: str, model_dir: Path) -> SegmentJob:
-    photos = open_store(f"s3://{bucket}/photos")
-    for index in range(6):
-        photos.put(f"{index}.jpg", jpeg(80, 60, seed=index))
+@pytest.fixture(scope="module", autouse=True)
+def in_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        segment_in_process(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def job(s3_endpoint: str, model_dir: Path) -> SegmentJob:
+    bucket = f"flow-{os.urandom(8).hex()}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    for index in range(2):
+        open_store(f"s3://{bucket}/photos").put(f"{index}.jpg", jpeg(80, 60, seed=index))
     return SegmentJob(
         source=f"s3://{bucket}/photos", output=f"s3://{bucket}/labels", model=str(model_dir), device="cpu", actors=1,
         cpus_per_actor=1,
     )  # fmt: skip
 
 
-def test_the_flow_labels_what_is_new_and_shows_it(job: SegmentJob) -> None:
-    first = segment(job)
-    assert isinstance(first, SegmentSummary)
-    assert (first.counts.ok, first.already_done, len(first.run_ids)) == (6, 0, 1)
-    assert len(list(open_store(job.output).list("masks/"))) == 6
-    run, artifacts = last_run("segment")
+@pytest.fixture(scope="module")
+def first(job: SegmentJob, prefect_server: PrefectServer) -> tuple[SegmentSummary, Ended]:
+    """The first run; no run to compare with is none that is too far away."""
+    return segment(job, compare_limit=0.0), last_run("segment")
+
+
+def test_the_flow_labels_and_shows_it(job: SegmentJob, first: tuple[SegmentSummary, Ended]) -> None:
+    summary, (run, artifacts) = first
+    assert isinstance(summary, SegmentSummary)
+    assert (summary.counts.ok, summary.already_done, len(summary.run_ids)) == (2, 0, 1)
     assert run.name == f"{job.source} to {job.output}"
     assert {"progress", "class-areas", "summary"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
-    assert first.run_ids[0] in str(artifacts["summary"].data)
+    assert summary.run_ids[0] in str(artifacts["summary"].data)
     assert "sky" in str(artifacts["class-areas"].data)
 
-    open_store(job.source).put("new.jpg", jpeg(80, 60, seed=77))
-    second = segment(job)
-    assert (second.counts.ok, second.already_done) == (1, 6)
-    third = segment(job)
-    assert (third.counts.images, third.already_done, third.run_ids) == (0, 7, ())
 
-
-def test_too_many_errors_fail_the_flow_with_the_reason_first(job: SegmentJob) -> None:
-    for index in range(4):
-        open_store(job.source).put(f"bad{index}.jpg", b"no image")
-    with pytest.raises(TooManyErrors, match=r"40 % of 10 images failed"):
+@pytest.fixture(scope="module")
+def failed(job: SegmentJob, first: tuple[SegmentSummary, Ended]) -> Ended:
+    """A second run: of what is new, more fails than the job allows."""
+    photos = open_store(job.source)
+    photos.put("new.jpg", jpeg(80, 60, seed=77))
+    photos.put("bad.jpg", b"no image")
+    with pytest.raises(TooManyErrors, match=r"50 % of 2 images failed"):
         segment(job.model_copy(update={"max_error_rate": 0.1}))
-    run, artifacts = last_run("segment")
+    return last_run("segment")
+
+
+def test_too_many_errors_fail_the_flow_with_the_reason_first(failed: Ended) -> None:
+    run, artifacts = failed
     assert run.state
     assert run.state.is_failed()
-    assert "40 % of 10 images failed" in first_line(run)
+    assert "50 % of 2 images failed" in first_line(run)
     assert "not_an_image" in str(artifacts["errors"].data)
 
 
-def test_a_shift_of_the_class_areas_fails_the_flow_when_there_is_a_limit(job: SegmentJob) -> None:
-    assert isinstance(segment(job, compare_limit=0.0), SegmentSummary), "there is no run before the first"
-    open_store(job.source).put("new.jpg", jpeg(80, 60, seed=77))
-    assert isinstance(segment(job, compare_limit=1.0), SegmentSummary)
+@pytest.fixture(scope="module")
+def within(job: SegmentJob, failed: Ended) -> SegmentSummary:
+    """A third run: its class areas may have shifted as far as there is."""
     open_store(job.source).put("newer.jpg", jpeg(80, 60, seed=78))
-    with pytest.raises(TooMuchShift, match=r"lie 0\.\d+ from .* more than compare_limit 0\.0000 allows"):
+    return segment(job, compare_limit=1.0)
+
+
+@pytest.fixture(scope="module")
+def shifted(job: SegmentJob, within: SegmentSummary) -> Ended:
+    """A fourth run, whose class areas may not have shifted at all."""
+    open_store(job.source).put("newest.jpg", jpeg(80, 60, seed=79))
+    with pytest.raises(TooMuchShift, match=r"lie 0\.\d+ from .* more than compare_limit 0\.0"):
         segment(job, compare_limit=0.0)
-    _, artifacts = last_run("segment")
-    assert '"class": "road", "mean share before": "' in str(artifacts["shift"].data)
-    assert isinstance(segment(job, compare_limit=0.0), SegmentSummary), "nothing was new"
+    return last_run("segment")
+
+
+def test_a_shift_of_the_class_areas_fails_the_flow_beyond_a_limit(within: SegmentSummary, shifted: Ended) -> None:
+    assert (within.counts.ok, within.already_done) == (1, 4)
+    assert '"class": "road", "mean share before": "' in str(shifted[1]["shift"].data)
+
+
+def test_where_nothing_is_new_nothing_is_done_nor_compared(job: SegmentJob, shifted: Ended) -> None:
+    again = segment(job, compare_limit=0.0)
+    assert (again.counts.images, again.already_done, again.run_ids) == (0, 6, ())
+
+
+def test_a_deployment_refuses_a_relative_path_for_a_worker_has_no_folder(
+    job: SegmentJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid4()))
+    with pytest.raises(InputError, match="source is the relative path 'photos'"):
+        segment(job.model_copy(update={"source": "photos"}))
 
 
 def test_bad_input_fails_before_any_work(job: SegmentJob) -> None:
+    elsewhere = f"{job.output}-2"
     with pytest.raises(InputError, match=r"there is no model at .*/no-model"):
-        segment(job.model_copy(update={"model": f"{job.source}/no-model"}))
-    assert list(open_store(job.output).list()) == []
+        segment(job.model_copy(update={"model": f"{job.source}/no-model", "output": elsewhere}))
+    assert list(open_store(elsewhere).list()) == []
 
 
 def test_parameters_are_checked_before_a_run_starts(job: SegmentJob) -> None:
@@ -88,11 +135,11 @@ def test_the_parameter_form_describes_every_option() -> None:
     assert all(option.get("description") for option in definition.values())
 
 
-def test_prefect_remembers_the_job_and_no_credential(job: SegmentJob) -> None:
-    segment(job)
+@pytest.mark.usefixtures("first")
+def test_prefect_remembers_the_job_and_no_credential(job: SegmentJob, prefect_server: PrefectServer) -> None:
     with pytest.raises(InputError):
         segment(job.model_copy(update={"model": f"{job.source}/no-model"}))
-    database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).partition("///")[2])
+    database = prefect_server.home / "prefect.db"
     remembered = b"".join(path.read_bytes() for path in database.parent.glob(database.name + "*"))
     assert job.source.encode() in remembered
     assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in remembered

@@ -19,13 +19,15 @@ from pipeline.outputs.current import read_current
 from pipeline.storage.store import open_store
 from pipeline.training.store import TrainStore
 
+pytestmark = pytest.mark.timeout(900)
+
 SCENES, ADDED, READABLE_UPLOADS = 5, 2, 3
 BUCKET = f"demo-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="module")
 def finished(
-    s3_endpoint: str, ray_cluster: None, prefect_server: None, tmp_path_factory: pytest.TempPathFactory
+    s3_endpoint: str, ray_cluster: None, prefect_server: object, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[DemoReport, Path, str]:
     """The report of a small demo, its folder, and all that it printed."""
     folder, paper = tmp_path_factory.mktemp("demo") / "demo-output", io.StringIO()
