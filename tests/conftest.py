@@ -46,6 +46,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+FIRST = ("deploy", "e2e", "faults", "flows", "pipeline/launch", "pipeline/training", "pipeline/actors")
+"""Folders whose files take longest: were they last, one process would end minutes after the other."""
+
+
+@pytest.hookimpl(trylast=True)  # pytest-randomly has drawn its order, which stays within each half
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(tests).as_posix().startswith(FIRST))
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The endpoint's URL. AWS_* point there for as long as the session lasts, for child processes too.

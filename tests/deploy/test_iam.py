@@ -129,12 +129,12 @@ def test_labelling_may_neither_touch_its_source_nor_undo_its_commits_nor_publish
         source.put("0.jpg", b"")
     with pytest.raises(AccessDenied):
         source.delete("0.jpg")
-    output.create("results/run_id=1/shard-00000000.parquet", b"first")
+    output.create("results/run_id=20260101T000000Z-aaaa/shard-00000000.parquet", b"first")
     with pytest.raises(AccessDenied):
-        output.put("results/run_id=1/shard-00000000.parquet", b"second")
+        output.put("results/run_id=20260101T000000Z-aaaa/shard-00000000.parquet", b"second")
     with pytest.raises(AccessDenied):
-        output.delete("results/run_id=1/shard-00000000.parquet")
-    assert output.get("results/run_id=1/shard-00000000.parquet") == b"first"
+        output.delete("results/run_id=20260101T000000Z-aaaa/shard-00000000.parquet")
+    assert output.get("results/run_id=20260101T000000Z-aaaa/shard-00000000.parquet") == b"first"
     with pytest.raises(InputError, match="registry cannot be written"):
         open_registry(uri(places, "REGISTRY", role.endpoint)).publish("street", bundle)
 
@@ -176,7 +176,7 @@ def test_cleaning_up_is_allowed_what_it_does_and_no_more_and_never_touches_commi
     role: GuardedS3, places: dict[str, str], s3_endpoint: str
 ) -> None:
     open_store(uri(places, "OUTPUT", s3_endpoint)).put(
-        "class_areas/run_id=1/shard-00000000.parquet", b"without results"
+        "class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet", b"without results"
     )
     output = open_store(uri(places, "OUTPUT", role.endpoint))
     # The first one's lease is what the second one finds left over.
@@ -185,7 +185,7 @@ def test_cleaning_up_is_allowed_what_it_does_and_no_more_and_never_touches_commi
     assert role.denied == []
     assert idle(role) == []
     with pytest.raises(AccessDenied):
-        output.delete("results/run_id=1/shard-00000000.parquet")
+        output.delete("results/run_id=20260101T000000Z-aaaa/shard-00000000.parquet")
 
 
 @acting_as("publish")
