@@ -160,7 +160,7 @@ def test_a_predictor_that_cannot_comply_refuses(monkeypatch: pytest.MonkeyPatch)
         Predictor(small_bundle(), settings)
     monkeypatch.undo()
     monkeypatch.setattr(openvino_engine, "precisions", lambda: frozenset({"float32"}))
-    with pytest.raises(DeviceError, match="does not compute in bfloat16"):
+    with pytest.raises(DeviceError, match="does not compute in"):
         Predictor(small_bundle(), settings.model_copy(update={"precision": "bfloat16"}))
 
 
