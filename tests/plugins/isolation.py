@@ -33,6 +33,7 @@ def isolate() -> Path | None:
     for name in [name for name in os.environ if name.startswith("XDG_")]:
         del os.environ[name]
     os.environ["HOME"] = str(folder / "home")
+    os.environ["PREFECT_HOME"] = str(folder / "prefect")  # else ~/.prefect, which every import of Prefect makes
     os.environ["FCN_TEST_GUARD"] = str(folder / "violations")
     os.environ["FCN_TEST_GUARD_WRITABLE"] = os.pathsep.join((str(ROOT), tempfile.gettempdir(), "/tmp"))
     os.environ["FCN_TEST_GUARD_HOSTS"] = _own_address()
