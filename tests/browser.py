@@ -105,7 +105,7 @@ def browse(profile: Path) -> Iterator[Page]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # The driver's path is given: Selenium has nothing to look for, and nothing to download.
-    environment = {**os.environ, "SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}
+    environment = {**os.environ, "HOME": str(profile), "SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}
     service = webdriver.ChromeService(executable_path=driver_path, env=environment)
     driver = webdriver.Chrome(options=options, service=service)
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.isolation import child_path
+from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
 from tests.processes import descendants
 
 TOKEN = secrets.token_hex(32)
@@ -33,7 +33,7 @@ def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **RAY_REPORTS_NOTHING,
         # `ray start` sends a last report, that it will send none.
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
         # 15 is Ray's own: on a machine where other tests run, an actor would wait minutes for its share.

@@ -82,6 +82,8 @@ class Site:
             "RAY_API_SERVER_ADDRESS": self.ray_url,
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A head reports even that it will report nothing; here that goes nowhere.
+            "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
             "FCN_SOURCE": SOURCE,
             "FCN_OUTPUT": OUTPUT,
             "FCN_DATASET": DATASET,

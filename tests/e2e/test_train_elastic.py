@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.isolation import child_path
+from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
 from tests.trainings import assert_each_once_an_epoch, job, kept, write_scenes
 
 OPTIONS = {
@@ -74,7 +74,7 @@ def test_training_goes_on_with_one_worker_less_and_then_with_one_more(tmp_path: 
         capture_output=True,
         text=True,
         timeout=850,
-        env=environment | {"PYTHONPATH": child_path(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        env=environment | RAY_REPORTS_NOTHING | {"PYTHONPATH": child_path(), "RAY_AUTH_MODE": "disabled"},
         cwd=Path(__file__).parents[2],
     )
     assert driver.returncode == 0, driver.stdout + driver.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.plugins.isolation import child_path
+from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
 from tests.trainings import assert_each_once_an_epoch, job, kept, options, write_scenes
 
 HOSTS = ("10.213.77.1", "10.213.77.2")
@@ -79,7 +79,7 @@ def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[
     root = str(Path(__file__).parents[2])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PYTHONPATH": child_path(),
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **RAY_REPORTS_NOTHING,
         "RAY_AUTH_MODE": "disabled",
     }
     ray = str(Path(sys.executable).with_name("ray"))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.conftest import Site
 from tests.faults.harness import IMAGES, differences, small_job
+from tests.plugins.isolation import RAY_REPORTS_NOTHING
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -20,7 +21,7 @@ Ask = Callable[..., dict[str, Any]]
 def ask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Ask tests/faults/three_nodes.py, which holds one cluster for all tests here."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= RAY_REPORTS_NOTHING | {"RAY_AUTH_MODE": "disabled"}
     log = tmp_path_factory.mktemp("nodes") / "log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

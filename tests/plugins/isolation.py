@@ -18,6 +18,13 @@ GUARD = ROOT / "tests" / "guard"
 SHOWN = 20
 
 
+RAY_REPORTS_NOTHING = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A Ray that is started with `ray start` reports even that it will report nothing.
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
+}
+
+
 def child_path() -> str:
     """PYTHONPATH for the processes that tests start: the guard, then the checkout."""
     return os.pathsep.join((str(GUARD), str(ROOT)))
@@ -37,8 +44,7 @@ def isolate() -> Path | None:
     os.environ["FCN_TEST_GUARD"] = str(folder / "violations")
     os.environ["FCN_TEST_GUARD_WRITABLE"] = os.pathsep.join((str(ROOT), tempfile.gettempdir(), "/tmp"))
     os.environ["FCN_TEST_GUARD_HOSTS"] = _own_address()
-    # A Ray that is started with `ray start` sends a last report that it will send none.
-    os.environ["RAY_USAGE_STATS_REPORT_URL"] = "http://127.0.0.1:9/"
+    os.environ |= RAY_REPORTS_NOTHING
     # Ray's own is 15: beside anything else that runs, what the tests wait for would come last.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
     given = os.environ.get("PYTHONPATH")
