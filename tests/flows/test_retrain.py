@@ -229,7 +229,7 @@ def test_a_better_model_is_promoted_and_everything_is_shown(place: Place, lost: 
     assert trained is not None
     assert trained.start_model_id == place.champion, "it started from the champion"
 
-    assert tasks_of(won.run) == STEPS
+    assert tasks_of(won.run) == [*STEPS, "segment"], "the relabelling is a flow of its own"
     assert {"progress", "data", "curves", "scores", "verdict"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
     assert "label set" in str(artifacts["data"].data)
