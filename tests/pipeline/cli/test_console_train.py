@@ -68,7 +68,7 @@ def test_a_terminal_has_a_bar() -> None:
         observer.progress(PROGRESS)
     shown = sink.getvalue()
     assert "training [fcn8s]" in shown
-    assert "step 30/120, epoch 2.5, loss 0.750, rate 0.00015, 12.2 images/s, 10 min 0 s left" in shown
+    assert "step 30/120, epoch 2.5, loss 0.750, rate 0.00015, 12.2 images/s, 10 min left" in shown
     assert "val mean IU 0.500 (best 0.625)" in shown
 
 
