@@ -219,6 +219,7 @@ def flipped_mask_key(output: Store) -> None:
     names = table["mask_key"].to_pylist()
     changed = pa.array([names[0].replace(".jpg.", ".jpf."), *names[1:]], pa.string())
     rows = table.set_column(table.schema.get_field_index("mask_key"), table.schema.field("mask_key"), changed)
+    rows = rows.replace_schema_metadata({"fcn_schema": "results/1"})
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     output.put(key, sink.getvalue().to_pybytes())
