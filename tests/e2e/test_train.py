@@ -143,10 +143,11 @@ def test_the_same_command_goes_on_where_its_driver_was_killed_and_where_it_was_s
     assert record is not None
     assert (record.state, record.step) == ("interrupted", 6)
 
-    finished = start(file, Gate(place / "none", examples=STEPS * 4))
-    out, log = finished.communicate(timeout=DEADLINE)
-    assert finished.returncode == 0, log
-    report = json.loads(out)
+    # In this process: that it goes on to the end on Ray as well, tests/pipeline/training/test_job.py has it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Group", InProcess)
+        assert fcn(["train", str(file), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert report["state"] == "finished"
     assert report["model_id"] == undisturbed.model_id, "the weights are the same, bit for bit"
     assert_each_once_an_epoch(store, examples=12, steps=STEPS, batch_size=4)
