@@ -35,7 +35,7 @@ def start(address: str, **options: Any) -> None:
     it has ended ATTEMPTS times or is not there after START_SECONDS, and what ray.init raises.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        with _adapted() as nodes:
+        with adapted_start() as nodes:
             try:
                 ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
                 return
@@ -48,7 +48,7 @@ def start(address: str, **options: Any) -> None:
 
 
 @contextlib.contextmanager
-def _adapted() -> Iterator[list[Node]]:
+def adapted_start() -> Iterator[list[Node]]:
     """The nodes that are started in the body, which have two processes fewer than Ray's and more time."""
     nodes: list[Node] = []
     start_raylet: Any = Node.start_ray_processes
