@@ -51,7 +51,7 @@ needs_moto = pytest.mark.skipif(
 
 @pytest.fixture
 def store(bucket: str) -> Store:
-    return open_store(f"s3://{bucket}/some/prefix", HASTY)
+    return open_store(f"s3://{bucket}/some/prefix")
 
 
 @pytest.fixture
