@@ -10,8 +10,8 @@ INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make site    Prefect, Ray and S3 on this machine, with sample images and a schedule, until Ctrl-C"
-	@echo "make test    every promise, on real parts (ten minutes on two cores)"
-	@echo "make test-all  these, and what is long by nature: random kills, many hosts, every page's commands (half an hour)"
+	@echo "make test    every promise, on real parts (twenty minutes on two cores)"
+	@echo "make test-all  these, and what is long by nature: random kills, many hosts, every page's commands"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images and weights for the readers, for a minute"
 	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
@@ -41,9 +41,10 @@ demo: setup
 site: setup
 	@$(BIN)/python -m deploy.local $(OPTIONS)
 
-# Two processes, each with a Ray and servers of its own, that its test files share. CI runs the files, and the tests in
-# them, in an order drawn anew each time; the seed stands at the top of the output.
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(CI),,-p no:randomly)
+# Two processes, each with a Ray and servers of its own, that its test files share. ORDER=random draws the order of files
+# and tests anew; the seed stands at the top of the output.
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+  $(if $(filter random,$(ORDER)),,-p no:randomly)
 
 test: setup
 	$(PYTEST) -m 'not long' $(OPTIONS)
