@@ -37,7 +37,7 @@ def demo(*, output: Path = Path("demo-output")) -> None:
         The folder to write; an earlier demo's is replaced.
     """
     started = time.monotonic()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     claim_folder(output, console)
     environment.isolate(output / ".prefect")
     console.print(f"what the demo makes goes to {output}", markup=False)

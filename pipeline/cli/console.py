@@ -27,7 +27,7 @@ Seen = TypeVar("Seen")
 
 
 def stderr_console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(emoji=False, stderr=True, highlight=False, soft_wrap=True)
 
 
 def results_only_on_stdout() -> AbstractContextManager[object]:

@@ -46,7 +46,7 @@ def doctor(
     from pipeline.doctor import Finding, Places, examine
 
     places = Places(both=uris, sources=source, registry=registry, ray=not no_ray, ray_address=ray_address)
-    screen = Console(highlight=False, soft_wrap=True)
+    screen = Console(emoji=False, highlight=False, soft_wrap=True)
     findings: list[Finding] = []
     for finding in examine(places):
         findings.append(finding)

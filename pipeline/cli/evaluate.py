@@ -51,7 +51,7 @@ def evaluate(
     if json:
         console.print_json(report_json(report, job.output))
     else:
-        print_scores(Console(highlight=False, soft_wrap=True), report)
+        print_scores(Console(emoji=False, highlight=False, soft_wrap=True), report)
     if job.output is not None:
         screen.print(f"scores, a row an image and the worst images are under {job.output}", markup=False)
     return DONE

@@ -75,7 +75,7 @@ def rank(
     if json:
         console.print_json([row | {"confidence": _rounded(row["confidence"])} for row in ranking.table().to_pylist()])
     else:
-        Console(highlight=False).print(_ranking_table(ranking))
+        Console(emoji=False, highlight=False).print(_ranking_table(ranking))
     screen = console.stderr_console()
     screen.print(_ranking_note(ranking), markup=False)
     if export is not None:
@@ -133,7 +133,7 @@ def compare(
     if json:
         console.print_json(comparison_json(found) | {"fail_above": fail_above, "failed": failed})
     else:
-        _print_comparison(Console(highlight=False, soft_wrap=True), found)
+        _print_comparison(Console(emoji=False, highlight=False, soft_wrap=True), found)
     screen = console.stderr_console()
     if picture is not None:
         drawn = draw_changes(store, found)

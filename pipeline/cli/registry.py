@@ -44,7 +44,7 @@ def list_(name: str | None = None, *, registry: str | None = None, json: Flag = 
         if json:
             console.print_json([{"name": each, "champion": _json(found)} for each, found in champions.items()])
         elif champions:
-            Console().print(_names_table(champions))
+            Console(emoji=False).print(_names_table(champions))
         else:
             console.stderr_console().print(f"no models in {opened.uri}", markup=False)
         return DONE
@@ -53,7 +53,7 @@ def list_(name: str | None = None, *, registry: str | None = None, json: Flag = 
     if json:
         console.print_json([_describe(version, champion) for version in versions])
     elif versions:
-        Console().print(_versions_table(versions, champion))
+        Console(emoji=False).print(_versions_table(versions, champion))
     else:
         console.stderr_console().print(f"no versions of {name} in {opened.uri}", markup=False)
     return DONE
@@ -199,7 +199,7 @@ def champion(name: str, *, history: Flag = False, registry: str | None = None, j
     if json:
         console.print_json([_json(each) for each in promotions] if history else _json(promotions[0]))
     elif history:
-        Console().print(_promotions_table(promotions))
+        Console(emoji=False).print(_promotions_table(promotions))
     else:
         _print(_json(promotions[0]) or {})
     return DONE

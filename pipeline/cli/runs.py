@@ -61,9 +61,9 @@ def runs(output: str, *, json: Flag = False) -> int:
             ]
         )
     elif found:
-        screen = Console()
+        screen = Console(emoji=False)
         # Wider than a terminal when it is read by another program.
-        (screen if screen.is_terminal else Console(width=200)).print(console.runs_table(found))
+        (screen if screen.is_terminal else Console(emoji=False, width=200)).print(console.runs_table(found))
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
     return DONE

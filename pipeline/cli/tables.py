@@ -99,8 +99,8 @@ def _print_table(rows: "pa.RecordBatchReader") -> None:
         if more:
             break
     # Wider than a terminal when it is read by another program.
-    screen = Console(highlight=False)
-    screen.print(table) if screen.is_terminal else Console(highlight=False, width=4000).print(table)
+    screen = Console(emoji=False, highlight=False)
+    screen.print(table) if screen.is_terminal else Console(emoji=False, highlight=False, width=4000).print(table)
     if more:
         console.stderr_console().print(
             f"the first {SHOWN_ROWS} rows; LIMIT gives others, --csv, --json and --parquet give all", markup=False
