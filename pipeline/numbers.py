@@ -37,8 +37,12 @@ def percent(share: float, decimals: int | None = None) -> str:
 
 
 def fixed(value: float, decimals: int = 4, sign: str = "") -> str:
-    """ "0.6218", with `sign` "+" "+0.0012"; with more decimals where it would be nought and is not: "+0.00000012"."""
+    """ "0.6218", with `sign` "+" "+0.0012"; with more decimals where it would be nought and is not: "+0.00000012";
+    "1.2e-34" where those would be more than anybody counts.
+    """
     if value and math.isfinite(value) and round(value, decimals) == 0:
+        if abs(value) < 1e-9:
+            return f"{value:{sign}.1e}"
         decimals = 1 - math.floor(math.log10(abs(value)))
     return f"{value:{sign}.{decimals}f}"
 

@@ -38,6 +38,7 @@ def test_rates_have_the_digits_that_matter() -> None:
 
 
 def test_a_difference_is_nought_only_where_there_is_none() -> None:
+    assert fixed(1.23e-34) == "1.2e-34"
     assert fixed(0.00000012, sign="+") == "+0.00000012"
     assert fixed(-0.00004, sign="+") == "-0.000040"
     assert fixed(0.0, sign="+") == "+0.0000"
