@@ -5,8 +5,10 @@ step takes follows from its number alone, and which of those a worker takes from
 anywhere and by any number of workers: no example of an epoch is skipped or seen twice.
 """
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -90,8 +92,17 @@ def load_batches(stream: ExampleStream, shares: Shares, workers: int, *, pin_mem
         collate_fn=_Stack(ignore_index),
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it draws a seed from the caller's
+        multiprocessing_context=_starter() if workers else None,
     )
     return iter(loader)
+
+
+def _starter() -> BaseContext:
+    """Starts the loader's processes from a process without threads: a trainer has threads (PyTorch's, Ray's), and what
+    is forked from it may find their locks held for ever."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once, not once per process
+    return context
 
 
 @dataclass(frozen=True)
