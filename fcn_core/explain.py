@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from fcn_core.errors import DataError, LabelError
+from fcn_core.decoding import FORMATS, decode, png, turned, without_text_before
+from fcn_core.errors import DataError, DecodeError, LabelError
 from fcn_core.labels import PRESETS, RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset
 from fcn_core.render import colorize, legend, overlay
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-"""File formats that are tried, for photos and masks."""
+MASK_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+"""File formats that are tried for masks. Only PNG is right; what is wrong with the others can be told."""
 
+_BACK = {6: 8, 8: 6}  # the other orientations undo themselves
 _LOSSY = ("JPEG", "WEBP")
 _UNKNOWN = "(unknown)"
 _LISTED_CLASSES = 40
@@ -47,10 +49,12 @@ _WHY_ONE_CHANNEL = (
 
 @dataclass(frozen=True, eq=False)
 class PictureFile:
-    """An image file as it is stored, before anybody's conversion.
+    """An image file, not turned.
 
-    array: what the file holds, [H, W] or [H, W, channels]; of mode P the numbers, not their colours. palette: the RGB
-    entries of mode P. bits: per sample, of a PNG. orientation: EXIF's, 1 to 8; 1 is upright.
+    mode: Pillow's name for how the file stores it. array: of a photo the pixels that a network sees, uint8 [H, W, 3];
+    of a mask what the file holds, [H, W] or [H, W, channels], of mode P the numbers, not their colours. palette: the
+    RGB entries of a mask of mode P. bits: per sample, of a mask's PNG. orientation: a photo's by EXIF, 1 to 8; 1 is
+    upright.
     """
 
     name: str
@@ -84,12 +88,33 @@ class Pair:
     labels: LabelSet
 
 
-def read_picture(data: bytes, name: str) -> PictureFile:
-    """The first frame of an image file. `name` is what messages call it; DataError if it cannot be read."""
+def read_photo(data: bytes, name: str) -> PictureFile:
+    """The picture in an image file, of any format that is segmented, as a network sees it but for its orientation.
+
+    `name` is what messages call it; DataError if it cannot be read.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        decoded = decode(data)
+    except DecodeError as error:
+        raise DataError(
+            f"{name} is no photo that can be read: {error.message} Copy it again or leave it out"
+        ) from error
+    orientation = decoded.orientation
+    format, mode = _header(without_text_before(data))
+    as_stored = turned(decoded.pixels, _BACK.get(orientation, orientation))
+    return PictureFile(name, format, mode, as_stored, palette=(), bits=None, orientation=orientation)
+
+
+def read_mask_file(data: bytes, name: str) -> PictureFile:
+    """A mask, or what claims to be one: the numbers that its file holds, before anybody's conversion.
+
+    `name` is what messages call it; DataError if it cannot be read.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
             image.load()
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if image.format == "PNG":
+                png.verify(data)  # Pillow checks the data's checksums not at all
             flat = image.getpalette("RGB") if image.mode == "P" else None
             return PictureFile(
                 name=name,
@@ -98,12 +123,23 @@ def read_picture(data: bytes, name: str) -> PictureFile:
                 array=np.array(image),
                 palette=tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True)) if flat else (),
                 bits=data[24] if image.format == "PNG" else None,  # in PNG's first chunk
-                orientation=orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1,
+                orientation=1,  # readers of masks do not turn them
             )
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not an image of a known format; give {', '.join(FORMATS)}") from error
+        raise DataError(f"{name} is not an image of a known format; give {', '.join(MASK_FORMATS)}") from error
+    except DecodeError as error:
+        raise DataError(f"{name} is a damaged image: {error.message} Copy it again or leave it out") from error
     except (*UNREADABLE, MemoryError) as error:
         raise DataError(f"{name} is a damaged image ({error}); copy it again, or leave it out") from error
+
+
+def _header(data: bytes) -> tuple[str, str]:
+    """Format and Pillow's mode of a file that can be decoded, as far as Pillow knows such a file."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.format or "", image.mode
+    except UNREADABLE:  # variants of TIFF that Pillow does not know
+        return "TIFF", "(none of Pillow's)"
 
 
 def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None = None) -> Pair:
@@ -114,6 +150,8 @@ def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None 
         problems.append(
             f"the mask is a {mask.format}, which changes values near edges, and so classes; make it anew as PNG"
         )
+    elif mask.format != "PNG":
+        problems.append(f"the mask is a {mask.format}, which readers of masks refuse; save it with encode_mask, as PNG")
     problems += _size_problems(photo, mask)
     lines = [*_file_lines("photo", photo), *_file_lines("mask", mask), *reading]
     if indices is not None:

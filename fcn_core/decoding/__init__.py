@@ -5,6 +5,6 @@ leave the rest of a picture to chance, the file is refused. One file here per fo
 """
 
 from fcn_core.decoding.image import FORMATS, MAX_PIXELS, Decoded, decode
-from fcn_core.decoding.stored import Pixels, turned
+from fcn_core.decoding.stored import Pixels, turned, without_text_before
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Decoded", "Pixels", "decode", "turned"]
+__all__ = ["FORMATS", "MAX_PIXELS", "Decoded", "Pixels", "decode", "turned", "without_text_before"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcn_core.decoding import gif, jpeg, others, png, tiff
 from fcn_core.decoding.refusals import decode_error, out_of_memory
-from fcn_core.decoding.stored import Pixels, Stored, turned
+from fcn_core.decoding.stored import Pixels, Stored, turned, without_text_before
 from fcn_core.errors import DecodeError
 
 MAX_PIXELS = 178_956_970
@@ -62,6 +62,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int | None = Non
     """
     if not data:
         raise DecodeError("empty_file", "The file is empty.")
+    data = without_text_before(data)
     try:
         stored = _read(data, max_pixels, max_side)
         return _displayed(stored, max_side)

@@ -10,6 +10,10 @@ from fcn_core.errors import DecodeError
 
 Pixels = npt.NDArray[np.uint8]
 
+_TEXT_BEFORE = b"\xef\xbb\xbf \t\r\n"  # a byte order mark and white space
+_FIRST_OF_TEXT = frozenset(bytes([value]) for value in _TEXT_BEFORE)
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,6 +34,14 @@ class Stored:
     pixels: Pixels
     orientation: int
     size: tuple[int, int]
+
+
+def without_text_before(data: bytes) -> bytes:
+    """The file without the blank lines that web scripts send ahead of a JPEG, PNG or GIF; any other file as it is."""
+    if data[:1] not in _FIRST_OF_TEXT:
+        return data
+    image = data.lstrip(_TEXT_BEFORE)
+    return image if image.startswith(_SIGNATURES) else data
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -89,14 +89,15 @@ def show(
     output
         The picture to write. Default: the image's name with .pair.png, in this folder.
     """
-    from fcn_core.explain import draw_pair, explain_pair, read_picture
+    from fcn_core.explain import draw_pair, explain_pair, read_mask_file, read_photo
     from fcn_core.labels import preset
     from pipeline.errors import InputError, StorageError
     from pipeline.storage.store import read_object
 
     label_set = preset(labels) if labels else None
     try:
-        photo_file, mask_file = (read_picture(read_object(name), name) for name in (image, mask))
+        photo_file = read_photo(read_object(image), image)
+        mask_file = read_mask_file(read_object(mask), mask)
     except StorageError as error:
         raise InputError(str(error)) from error
     pair = explain_pair(photo_file, mask_file, label_set)

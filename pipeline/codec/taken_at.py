@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from PIL import ExifTags, Image
 
+from fcn_core.decoding import without_text_before
+
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -37,6 +39,7 @@ class TakenAt:
 
 def taken_at(data: bytes) -> TakenAt | None:
     """When the image in a file's bytes was taken. None where the file does not say; never raises for what it holds."""
+    data = without_text_before(data)
     if not data.startswith(_TIFF) and not any(mark in data for mark in _MARKS):
         return None  # most files have no EXIF, and opening one costs
     try:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_core.errors import DataError
-from fcn_core.explain import Pair, draw_pair, explain_pair, read_picture
+from fcn_core.explain import Pair, draw_pair, explain_pair, read_mask_file, read_photo
 from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
 from fcn_core.render import colorize
 
@@ -51,8 +52,14 @@ def _grey_of_four_bits() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def tiff_of_floats(pixels: npt.NDArray[np.uint8]) -> bytes:
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, (pixels / 255).astype(np.float32), photometric="rgb", metadata=None)
+    return sink.getvalue()
+
+
 def _explain(mask: bytes, labels: LabelSet | None = VOC, photo: bytes | None = None) -> Pair:
-    return explain_pair(read_picture(photo or _photo(), "a.jpg"), read_picture(mask, "a.png"), labels)
+    return explain_pair(read_photo(photo or _photo(), "a.jpg"), read_mask_file(mask, "a.png"), labels)
 
 
 def test_a_good_pair_is_described_and_nothing_is_wrong() -> None:
@@ -164,8 +171,59 @@ def test_a_photo_that_exif_turns_is_told_from_a_wrong_mask() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"words", _photo()[:200], encode_mask(_indices(), VOC)[:60]])
 def test_what_cannot_be_read_is_one_clear_error(data: bytes) -> None:
-    with pytest.raises(DataError, match=r"^there\.png is "):
-        read_picture(data, "there.png")
+    for read in (read_photo, read_mask_file):
+        with pytest.raises(DataError, match=r"^there\.png is "):
+            read(data, "there.png")
+
+
+def test_a_mask_with_one_bit_flipped_is_not_called_fine() -> None:
+    whole = encode_mask(_indices(), VOC)
+    at = whole.index(b"IDAT") + 4
+    length = struct.unpack_from(">I", whole, at - 8)[0]
+    for position in range(at, at + length):
+        hurt = bytearray(whole)
+        hurt[position] ^= 1
+        with pytest.raises(DataError, match="damaged"):
+            read_mask_file(bytes(hurt), "a.png")
+
+
+def test_a_photo_of_16_bits_or_with_transparency_is_shown_as_networks_see_it() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (30, 40), dtype=np.uint8)
+    wide = read_photo(_file(Image.fromarray(grey.astype(np.uint16) * 257)), "a.png")
+    assert np.array_equal(wide.array, np.repeat(grey[:, :, None], 3, 2))
+    assert wide.mode.startswith("I")
+    transparent = read_photo(_file(Image.new("RGBA", (40, 30), (9, 9, 9, 0))), "a.png")
+    assert (transparent.array == 255).all()
+
+
+def test_a_photo_that_segmenting_refuses_is_refused() -> None:
+    data = bytearray(_photo())
+    data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd9"
+    with pytest.raises(DataError, match=r"^a\.jpg is no photo that can be read: The file is damaged.*Copy it again"):
+        read_photo(bytes(data), "a.jpg")
+
+
+def test_every_format_that_is_segmented_is_explained() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for photo in (_file(Image.fromarray(pixels), "JPEG2000"), tiff_of_floats(pixels)):
+        shown = read_photo(photo, "a").array
+        assert np.array_equal(shown, pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_drawn_as_it_is_stored_under_its_mask(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    photo = read_photo(_file(Image.fromarray(pixels), exif=exif), "a.png")
+    assert photo.orientation == orientation
+    assert np.array_equal(photo.array, pixels)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "GIF"])
+def test_a_mask_that_is_no_png_is_not_called_fine(kind: str) -> None:
+    pair = _explain(_file(Image.fromarray(_indices()), kind))
+    assert any(f"the mask is a {kind}, which readers of masks refuse" in problem for problem in pair.problems)
 
 
 def test_the_picture_shows_photo_mask_overlay_and_the_classes_present() -> None:

@@ -233,6 +233,19 @@ def test_what_is_no_image_says_why(data: bytes, expected: str) -> None:
     assert reason(data) == expected
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize("before", [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf\n \t"])
+def test_blank_lines_before_an_image_are_passed_over(kind: str, before: bytes) -> None:
+    data = sample(kind)
+    assert np.array_equal(decode(before + data, LIMIT).pixels, decode(data, LIMIT).pixels)
+    assert reason((before + data)[: len(data) // 2]) == "truncated"
+
+
+def test_blank_lines_before_anything_else_are_no_image() -> None:
+    for kind in ("BMP", "TIFF", "PPM"):
+        assert reason(b"\n" + sample(kind)) == "not_an_image"
+
+
 def test_postscript_never_reaches_ghostscript() -> None:
     buffer = io.BytesIO()
     Image.fromarray(photo()).save(buffer, "EPS")

@@ -47,6 +47,10 @@ def test_the_cameras_clock_and_its_offset_are_read_from_every_format_that_has_ex
     assert found.utc == datetime(2026, 11, 28, 21, 38, 1)
 
 
+def test_blank_lines_before_an_image_do_not_hide_when_it_was_taken() -> None:
+    assert taken_at(b"\r\n" + image()) == TakenAt(NOON, 540)
+
+
 def test_without_an_offset_the_moment_in_utc_is_not_known() -> None:
     found = taken_at(image(offset=None))
     assert found == TakenAt(NOON, None)
