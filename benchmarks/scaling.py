@@ -21,7 +21,8 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
+from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.segmenter import ShardOutcome

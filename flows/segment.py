@@ -87,12 +87,8 @@ def segment(
     if report.state != "finished":
         return Cancelled(message=STOPPED)  # type: ignore[return-value]
     summary = publish(job, report)
-    if report.too_many_errors:
-        failed, allowed = differing_percent(report.counts.error_rate, job.max_error_rate)
-        raise TooManyErrors(
-            f"{failed} of {report.counts.images} images failed, more than max_error_rate {allowed} allows; see the "
-            "errors artifact"
-        )
+    if report.failed_gate:
+        raise TooManyErrors(f"{report.failed_gate}; see the errors artifact")
     if compare_limit is not None:
         check_shift(job, report, compare_limit)
     return summary

@@ -17,6 +17,10 @@ class WorkerBroken(PipelineError):
     """A worker process that can do no more work, through no fault of the work; another may do it."""
 
 
+class ShardRefused(PipelineError):
+    """Not one image of a shard could be read, for a reason that may be this machine's; another may do it."""
+
+
 class StorageError(PipelineError):
     """A storage call failed."""
 

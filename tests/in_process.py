@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.actors.pool import PoolProgress, PoolSpec
+from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
 from pipeline.evaluation import job as evaluation
 from pipeline.outputs.plan import Shard

@@ -41,9 +41,23 @@ class Attempt:
     examinations: int = 0
     alone: bool = False  # after an examination, so that no shard dies of another's doing
     storage_failures: int = 0
+    refusals: int = 0  # how many actors could do nothing with it
+    stalls: int = 0  # how many actors stood still over it
+    avoid: "list[Member]" = field(default_factory=list)  # who had it and failed it
+    avoid_until: float = 0.0  # how long to wait for others that are about to start
+    twin: "Attempt | None" = None  # the same shard, handed out once more because one of the two stands still
+    forgotten: bool = False  # its twin is done, so nobody waits for it
     not_before: float = 0.0
     handed_at: float = 0.0
+    moved_at: float = 0.0  # when it was handed out, or an image of it was last reported as finished
     tries: int = 0
+
+    def part(self) -> "Attempt | None":
+        """Have no twin any more; returns the one it had."""
+        twin, self.twin = self.twin, None
+        if twin is not None:
+            twin.twin = None
+        return twin
 
 
 @dataclass(eq=False)
@@ -58,7 +72,20 @@ class Member:
     shards: dict[Any, Attempt] = field(default_factory=dict)  # by reference
     progress_ref: Any = None
     asked_at: float = 0.0
+    heard_at: float = field(default_factory=time.monotonic)  # when it last answered
+    refusals: int = 0  # shards that it could do nothing with, since the last that it did
+    refused_at: float = 0.0
     images: dict[int, int] = field(default_factory=dict)  # by shard number, as last reported
+
+    @property
+    def gets_work(self) -> bool:
+        """Whether it may be handed a shard: not while its node goes, nor while it stands still."""
+        return self.ready and not self.leaving and not self.stands_still
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a shard of it was handed to another actor as well."""
+        return any(attempt.twin is not None for attempt in self.shards.values())
 
     @property
     def works_alone(self) -> bool:
@@ -70,6 +97,11 @@ class Member:
         """Images finished in shards that it still works on; its last report may name others."""
         at_work = {attempt.shard.number for attempt in self.shards.values()}
         return sum(count for number, count in self.images.items() if number in at_work)
+
+
+def poll_interval(members: int) -> float:
+    """How often each of so many actors is asked how far it is, in seconds."""
+    return max(POLL_SECONDS, members / ASKED_PER_SECOND)
 
 
 class Crew:
@@ -93,7 +125,7 @@ class Crew:
     def hand(self, member: Member, attempt: Attempt) -> None:
         """Let a member work on a shard."""
         attempt.tries += 1
-        attempt.handed_at = time.monotonic()
+        attempt.handed_at = attempt.moved_at = time.monotonic()
         ref = member.handle.process.remote(replace(attempt.shard, attempt=attempt.tries))
         member.shards[ref] = attempt
         self._owners[ref] = member
@@ -127,12 +159,26 @@ class Crew:
         member = self._owners.pop(ref)
         if ref == member.progress_ref:
             member.progress_ref = None
-        return member.shards.pop(ref, None)
+        settled = member.shards.pop(ref, None)
+        member.heard_at = time.monotonic()
+        if settled is not None:
+            for attempt in member.shards.values():  # which may have waited for it
+                if attempt.handed_at > settled.handed_at:
+                    attempt.moved_at = member.heard_at
+        return settled
+
+    def heard(self, member: Member, images: dict[int, int]) -> None:
+        """Note how far an actor says it is with its shards: images finished, by shard number."""
+        for attempt in member.shards.values():
+            number = attempt.shard.number
+            if images.get(number, 0) != member.images.get(number, 0):
+                attempt.moved_at = time.monotonic()
+        member.images = images
 
     def ask_progress(self) -> None:
         """Ask those that were not asked for a while how far they are."""
         now = time.monotonic()
-        interval = max(POLL_SECONDS, len(self.members) / ASKED_PER_SECOND)
+        interval = poll_interval(len(self.members))
         for member in self.members:
             if member.ready and member.progress_ref is None and now - member.asked_at >= interval:
                 member.asked_at = now

@@ -82,8 +82,9 @@ SHARD_SECONDS = Metric(
     boundaries=(1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600),
 )  # fmt: skip
 SHARD_RETRIES = Metric(
-    "fcn_shard_retries", "counter", "shards", "shards tried again: storage had failed, or the actor was lost",
-    ("kind", "reason"), ("storage", "actor_lost"),
+    "fcn_shard_retries", "counter", "shards",
+    "shards tried again: storage failed, or the actor was lost, stood still or read nothing",
+    ("kind", "reason"), ("storage", "actor_lost", "stands_still", "refused"),
 )  # fmt: skip
 ACTOR_RESTARTS = Metric("fcn_actor_restarts", "counter", "actors", "actors that were lost, or failed to start")
 

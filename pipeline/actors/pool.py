@@ -17,12 +17,15 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from fcn_core.errors import FcnError
 from pipeline.actors import cluster
+from pipeline.actors.backlog import Backlog
 from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
+from pipeline.actors.pool_spec import PoolSpec, missing_resources, refuse_impossible
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
+from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.worker import Processor, WorkerSpec
-from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
+from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 
@@ -46,21 +49,17 @@ SUSPICIOUS_DEATHS = 2
 MAX_EXAMINATIONS = 3
 """How often a shard may be examined before the run gives up on it: it dies only as a whole, of memory for instance."""
 
+REFUSALS_TO_PAUSE = 2
+"""An actor that could do nothing with so many shards in a row gets no more until others have tried them."""
 
-@dataclass(frozen=True)
-class PoolSpec:
-    """How many actors, and what each needs. With `grow_to` up to so many, as soon as nodes join that have the room."""
+OTHERS_SECONDS = 60.0
+"""How long such an actor, and what it refused, wait for actors that are about to start; they may never find a place."""
 
-    actors: int
-    cpus: float
-    gpus: float = 0.0
-    placement_timeout: float = 60.0
-    grow_to: int | None = None
+REFUSALS_TO_INSIST = 2
+"""When so many actors could do nothing with a shard, it is the shard, and the next commits what it finds."""
 
-    def limited_to(self, shards: int) -> "PoolSpec":
-        """The same with no more actors than there are shards."""
-        grow_to = None if self.grow_to is None else min(self.grow_to, shards)
-        return replace(self, actors=min(self.actors, shards), grow_to=grow_to)
+AGREEMENTS = 3
+"""After so many shards in a row that nobody could do anything with, one actor's word is enough for the next."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,9 @@ class ShardPool:
         self._crew = Crew(self._worker)
         self._quarantine: tuple[Attempt, Quarantine] | None = None
         self._suspects: deque[Attempt] = deque()
-        self._retries: deque[Attempt] = deque()
+        self._backlog = Backlog()
+        self._stalls = StallWatch()
+        self._agreements = 0
         self._setup_failures = 0
         self._next_start = 0.0
         self._restarts = 0
@@ -128,7 +129,8 @@ class ShardPool:
                     on_progress(self._state())
                     return True
                 self._examine_suspects()
-                self._keep_up_actors(idle_tail=exhausted and not self._retries)
+                self._replace_still()
+                self._keep_up_actors(idle_tail=exhausted and not self._backlog)
                 for result in self._collect():
                     on_done(result)
                 self._crew.ask_progress()
@@ -144,11 +146,13 @@ class ShardPool:
     def _assign(self, shards: Iterator[Shard], exhausted: bool) -> bool:
         """Give work to every ready actor with room, least busy first. Returns whether `shards` is used up."""
         now = time.monotonic()
+        more_start = any(not member.ready for member in self._crew.members)
+        able = self._able(now, more_start)
         for depth in range(SHARDS_IN_FLIGHT):
-            for member in self._crew.members:
-                if not member.ready or member.leaving or len(member.shards) != depth or member.works_alone:
+            for member in able:
+                if len(member.shards) != depth or member.works_alone:
                     continue
-                attempt = self._next_retry(now, may_be_alone=depth == 0)
+                attempt = self._backlog.take(member, able, now, may_be_alone=depth == 0, more_start=more_start)
                 if attempt is None and not exhausted:
                     shard = next(shards, None)
                     exhausted = shard is None
@@ -157,12 +161,13 @@ class ShardPool:
                     self._crew.hand(member, attempt)
         return exhausted
 
-    def _next_retry(self, now: float, may_be_alone: bool) -> Attempt | None:
-        for attempt in self._retries:
-            if attempt.not_before <= now and (may_be_alone or not attempt.alone):
-                self._retries.remove(attempt)
-                return attempt
-        return None
+    def _able(self, now: float, more_start: bool) -> list[Member]:
+        """Who may be handed a shard. Who refused several gets no more until others, if any, have tried them."""
+        able = [member for member in self._crew.members if member.gets_work]
+        trusted = [member for member in able if member.refusals < REFUSALS_TO_PAUSE]
+        if trusted or not more_start:
+            return trusted or able
+        return [member for member in able if now >= member.refused_at + OTHERS_SECONDS]
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
@@ -180,7 +185,7 @@ class ShardPool:
             for member in spare:
                 crew.drop(member)
             return
-        staying = sum(not member.leaving for member in crew.members)
+        staying = sum(not member.leaving and not member.stands_still for member in crew.members)
         while staying > wanted and spare:
             crew.drop(spare.pop())
             staying -= 1
@@ -189,9 +194,55 @@ class ShardPool:
             staying += 1
 
     def _unfinished(self) -> bool:
-        return bool(
-            self._retries or self._suspects or self._quarantine or any(member.shards for member in self._crew.members)
-        )
+        at_work = (attempt for member in self._crew.members for attempt in member.shards.values())
+        waiting = self._backlog or self._suspects or self._quarantine
+        return bool(waiting or any(not attempt.forgotten for attempt in at_work))
+
+    def _replace_still(self) -> None:
+        """Hand shards that stand still to other actors as well; end actors that nobody can be had for."""
+        members = list(self._crew.members)
+        for member, attempt, seconds in list(self._stalls.still(members)):
+            number = attempt.shard.number
+            if member not in self._crew.members:
+                continue  # ended on the way, for another shard of its
+            if attempt.twin is None:
+                self._warn(attempt, stands_still_s=round(seconds), node=member.node_id)
+                self._on_note(
+                    f"shard {number} stands still for {seconds:.0f} s on an actor of node {_short(member)}; another "
+                    "actor gets it, too"
+                )
+                twin = Attempt(attempt.shard, stalls=attempt.stalls + 1, avoid=[*attempt.avoid, member], twin=attempt)
+                attempt.twin = twin
+                twin.tries = attempt.tries
+                self._backlog.add(twin)
+                self._count_retry("stands_still")
+            elif (attempt.twin in self._backlog or self._is_still(attempt.twin)) and self._stalls.is_hopeless(
+                member, attempt, seconds, members
+            ):
+                if attempt.stalls >= MAX_STALLS:
+                    keys = ", ".join(entry.key for entry in attempt.shard.entries[:3])
+                    raise PipelineError(
+                        f"shard {number} ({keys}, ...) stands still on every actor, {attempt.stalls + 1} so far; look "
+                        "at the Ray logs and at the storage, then run the same command to resume"
+                    )
+                self._end(member, "stands still")
+
+    def _is_still(self, attempt: Attempt) -> bool:
+        return any(found is attempt for _, found, _ in self._stalls.still(self._crew.members))
+
+    def _end(self, member: Member, reason: str) -> None:
+        """End an actor that is at fault. What it had goes to others, unless they have it already."""
+        log.warning("%s", key_values(actor="ended", reason=reason, node=member.node_id))
+        self._restarts += 1
+        self._recorder.add(ACTOR_RESTARTS, 1)
+        for attempt in member.shards.values():
+            self._return(attempt)
+        self._crew.drop(member)
+
+    def _return(self, attempt: Attempt) -> None:
+        """Back to the backlog, unless a twin does it or nobody waits for it."""
+        if not attempt.forgotten and attempt.part() is None:
+            self._backlog.add(attempt)
 
     def _examine_suspects(self) -> None:
         """Take the next suspicious shard into quarantine, or one that comes out of it back to work."""
@@ -216,7 +267,7 @@ class ShardPool:
                 "Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
             )
         attempt.shard = replace(attempt.shard, culprits=attempt.shard.culprits | quarantine.culprits)
-        self._retries.append(attempt)
+        self._backlog.add(attempt)
 
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
@@ -235,14 +286,43 @@ class ShardPool:
                 attempt = self._crew.settle(ref)
                 if attempt:
                     member.images.pop(attempt.shard.number, None)
-                    self._recorder.observe(SHARD_SECONDS, time.monotonic() - attempt.handed_at)
-                    yield value
+                    if self._shard_done(member, attempt):
+                        yield value
                 elif asked_for_progress:
-                    member.images = value
+                    self._crew.heard(member, value)
                 else:
                     member.ready = True
                     member.node_id = value
                     self._setup_failures = 0
+
+    def _shard_done(self, member: Member, attempt: Attempt) -> bool:
+        """Take note of a shard that is committed. False where its twin was heard before."""
+        if attempt.forgotten:
+            return False
+        seconds = time.monotonic() - attempt.handed_at
+        self._recorder.observe(SHARD_SECONDS, seconds)
+        self._stalls.finished(seconds)
+        twin = attempt.part()
+        if twin is not None:
+            self._backlog.discard(twin)
+            twin.forgotten = True
+            if twin.stalls < attempt.stalls:  # the one that stood still, and what it does now is in vain
+                for slow in [other for other in self._crew.members if twin in other.shards.values()]:
+                    self._end(slow, "stands still")
+        if attempt.shard.insist:
+            # Nobody could do more: those who had refused it were right.
+            self._agreements += 1
+            for other in self._crew.members:
+                other.refusals = 0
+            return True
+        member.refusals = self._agreements = 0
+        for other in [other for other in attempt.avoid if attempt.refusals and other in self._crew.members]:
+            self._on_note(
+                f"an actor of node {_short(other)} could read nothing of shard {attempt.shard.number}, "
+                "another could; it is replaced"
+            )
+            self._end(other, "refuses what others can do")
+        return True
 
     def _task_failed(self, member: Member, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
@@ -258,9 +338,30 @@ class ShardPool:
         else:
             attempt = self._crew.settle(ref)
             assert attempt is not None, "what is neither progress nor setup is a shard"
-            self._shard_failed(attempt, cause)
+            if isinstance(cause, ShardRefused):
+                self._shard_refused(member, attempt, cause)
+            else:
+                self._shard_failed(attempt, cause)
+
+    def _shard_refused(self, member: Member, attempt: Attempt, cause: ShardRefused) -> None:
+        """Let another actor try a shard that one could do nothing with; when that cannot either, it is the shard."""
+        if attempt.forgotten or attempt.part() is not None:
+            return
+        member.refusals += 1
+        member.refused_at = time.monotonic()
+        attempt.refusals += 1
+        attempt.avoid.append(member)
+        attempt.avoid_until = member.refused_at + OTHERS_SECONDS
+        if attempt.refusals >= REFUSALS_TO_INSIST or self._agreements >= AGREEMENTS:
+            attempt.shard = replace(attempt.shard, insist=True)
+            member.refusals = 0
+        self._warn(attempt, retry_in_s=0, reason="refused", error=cause)
+        self._backlog.add(attempt)
+        self._count_retry("refused")
 
     def _shard_failed(self, attempt: Attempt, cause: Exception) -> None:
+        if attempt.forgotten or (isinstance(cause, StorageUnavailable) and attempt.part() is not None):
+            return
         if not isinstance(cause, StorageUnavailable):
             raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
         attempt.storage_failures += 1
@@ -272,7 +373,7 @@ class ShardPool:
         delay = 2.0**attempt.storage_failures
         self._warn(attempt, retry_in_s=delay, reason="storage", error=cause)
         attempt.not_before = time.monotonic() + delay
-        self._retries.append(attempt)
+        self._backlog.add(attempt)
         self._count_retry("storage")
 
     def _warn(self, attempt: Attempt, **values: object) -> None:
@@ -296,6 +397,8 @@ class ShardPool:
             self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
         preempted = isinstance(error, RayActorError) and error.preempted
         for attempt in member.shards.values():
+            if attempt.forgotten or attempt.part() is not None:
+                continue
             if member.node_id and not preempted:
                 attempt.death_nodes.append(member.node_id)
             # A death with its node says nothing about the shard. Ray may learn of a node's end only seconds after its
@@ -304,7 +407,10 @@ class ShardPool:
             attempt.death_nodes = [node for node in attempt.death_nodes if not self._crew.will_be_lost(node)]
             self._count_retry("actor_lost")
             suspicious = len(attempt.death_nodes) >= SUSPICIOUS_DEATHS
-            (self._suspects if suspicious else self._retries).append(attempt)
+            if suspicious:
+                self._suspects.append(attempt)
+            else:
+                self._backlog.add(attempt)
         self._crew.drop(member)
 
     def _state(self) -> PoolProgress:
@@ -339,22 +445,8 @@ class ShardPool:
             self._on_note(f"still waiting for {which}: {missing_resources(self._spec)}")
 
 
-def refuse_impossible(spec: PoolSpec) -> None:
-    """Raise PipelineError where no actor can ever be placed: no node is large enough, and no other will come."""
-    if not cluster.count_fitting(cluster.nodes(), spec.cpus, spec.gpus) and cluster.is_fixed():
-        raise PipelineError(
-            f"no actor can be placed: {missing_resources(spec)}; no node is large enough, and the cluster has no "
-            "autoscaler to add one"
-        )
-
-
-def missing_resources(spec: PoolSpec) -> str:
-    """What keeps an actor from being placed, in words."""
-    total, free = ray.cluster_resources(), ray.available_resources()
-    needs = [(name, amount) for name, amount in (("CPU", spec.cpus), ("GPU", spec.gpus)) if amount]
-    wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs)
-    have = ", ".join(f"{name}: {free.get(name, 0):g} of {total.get(name, 0):g} free" for name, _ in needs)
-    return f"each needs {wanted} on one node, and the cluster has {have}"
+def _short(member: Member) -> str:
+    return (member.node_id or "?")[:12]
 
 
 def _text(error: BaseException) -> str:

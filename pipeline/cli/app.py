@@ -129,7 +129,7 @@ def segment(
         console.print_json(console.report_json(report, output))
     if report.state == "interrupted" and not report.aborted:
         return INTERRUPTED
-    return TOO_MANY_ERRORS if report.too_many_errors else DONE
+    return TOO_MANY_ERRORS if report.failed_gate else DONE
 
 
 @app.command

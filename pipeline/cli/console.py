@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline.cli.live_bar import LiveBar
 from pipeline.key_values import key_values
-from pipeline.numbers import differing_percent, duration, percent
+from pipeline.numbers import duration, percent
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -156,12 +156,8 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         console.print(f"[red]stopped early: {escape(report.aborted)}[/]; once that is mended the same command resumes")
     elif report.state == "interrupted":
         console.print("stopped; the same command resumes", markup=False)
-    if report.too_many_errors and not report.aborted:
-        failed, allowed = differing_percent(report.counts.error_rate, report.max_error_rate)
-        console.print(
-            f"[red]{failed} of the images failed, more than --max-error-rate {allowed} allows[/]; the rows with "
-            "status=error in results say why"
-        )
+    if report.failed_gate and not report.aborted:
+        console.print(f"[red]{escape(report.failed_gate)}[/]; the rows with status=error in results say why")
 
 
 def report_json(report: RunReport, output: str) -> dict[str, Any]:
@@ -182,6 +178,7 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
         "overall_images_per_second": {record.run_id: record.images_per_second for record in report.runs},
         "max_error_rate": report.max_error_rate,
         "aborted": report.aborted,
+        "failed_gate": report.failed_gate,
     }
 
 

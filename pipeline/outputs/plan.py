@@ -34,13 +34,15 @@ class Shard:
     """A piece of a run that is committed as a whole: its number, and its images in plan order.
 
     `culprits` are keys of images that were found to kill the process that works on them; they are not touched again.
-    `attempt` counts from 1 how often the shard was handed to an actor.
+    `attempt` counts from 1 how often the shard was handed to an actor. `insist`: others could do nothing with it
+    either, so it is committed even if every row is an error that may pass.
     """
 
     number: int
     entries: tuple[ObjectInfo, ...]
     culprits: frozenset[str] = frozenset()
     attempt: int = 1
+    insist: bool = False
 
 
 class PlanManifest(BaseModel):

@@ -95,6 +95,9 @@ CLASS_TOTALS_SCHEMA = pa.schema(
 )
 """One row a class of the label set: its pixels over the whole run, and in how many images it appears."""
 
+MACHINE_ERRORS = frozenset({"access_denied", "storage"})
+"""Error reasons that may be those of one machine: its credentials, its network, its disk."""
+
 TRANSIENT_ERRORS = frozenset({"changed", "missing", "access_denied", "storage", "prediction_failed"})
 """Error reasons that say nothing about the image itself: such a row is reported, but the image is not done."""
 

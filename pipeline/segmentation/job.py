@@ -25,7 +25,7 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
-from pipeline.outputs.results import RunTally, finish_tables
+from pipeline.outputs.results import MACHINE_ERRORS, RunTally, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, end_attempt
 from pipeline.report.make import write_report
@@ -43,6 +43,10 @@ MAX_AHEAD = 1_000_000
 ABORT_AFTER_IMAGES = 100
 """`abort_error_rate` is not applied before so many images are done: a few bad ones at the start say nothing."""
 
+MACHINE_ERROR_RATE = 0.1
+"""A run in which a larger share of the images could not be read from their storage has failed, whatever it allows: such
+images are not damaged, and would be labelled once credentials, network or storage are mended."""
+
 
 @dataclass(frozen=True)
 class RunReport:
@@ -59,9 +63,22 @@ class RunReport:
     """Why the job ended early, when `abort_error_rate` made it; the same call resumes it."""
 
     @property
-    def too_many_errors(self) -> bool:
-        """The gate: more of the images failed than the job allows."""
-        return self.aborted is not None or self.counts.error_rate > self.max_error_rate
+    def failed_gate(self) -> str | None:
+        """The gate: why the run counts as failed though it went to its end, or None."""
+        counts = self.counts
+        if self.aborted is not None:
+            return self.aborted
+        if counts.error_rate > self.max_error_rate:
+            failed, allowed = differing_percent(counts.error_rate, self.max_error_rate)
+            return f"{failed} of {counts.images} images failed, more than max_error_rate {allowed} allows"
+        unread = {reason: count for reason, count in counts.errors.items() if reason in MACHINE_ERRORS}
+        if sum(unread.values()) > MACHINE_ERROR_RATE * counts.images:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(unread.items()))
+            return (
+                f"of {counts.images} images {sum(unread.values())} could not be read from their storage ({reasons}); "
+                "mend that, and the same command tries them again"
+            )
+        return None
 
 
 def segment(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcn_core import ModelBundle, PredictorSettings
-from pipeline.actors.pool import PoolSpec
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs

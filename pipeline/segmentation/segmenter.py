@@ -11,7 +11,7 @@ shard gives the same bytes however fast the storage answered.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -31,12 +31,13 @@ from pipeline.errors import (
     ImageError,
     ObjectChanged,
     ObjectMissing,
+    ShardRefused,
     StorageError,
 )
 from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.results import ResultRow, Tally, commit_shard, tally
+from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.store import ObjectInfo, open_store
 
@@ -203,6 +204,8 @@ class Segmenter:
                 rows |= self._pack(tar)
             with self._clock("commit"):
                 ordered = [rows[index] for index in range(len(shard.entries))]
+                if not shard.insist:
+                    refuse_if_of_the_moment(ordered)
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)
@@ -305,6 +308,12 @@ def error_reason(error: ImageError | StorageError) -> tuple[str, str]:
     if isinstance(error, ImageError):
         return error.reason, error.message
     return _STORAGE_REASONS.get(type(error), "storage"), str(error)
+
+
+def refuse_if_of_the_moment(rows: Sequence[ResultRow]) -> None:
+    """Raise ShardRefused where not one image could be read, and each for a reason that may be this machine's alone."""
+    if rows and all(row.error in MACHINE_ERRORS for row in rows):
+        raise ShardRefused(f"none of {len(rows)} images could be read; {rows[0].key}: {rows[0].message}")
 
 
 def _guess(entry: ObjectInfo) -> int:

@@ -20,7 +20,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
+from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import ObjectInfo

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.actors import cluster
+from pipeline.actors import cluster, stalls
 from pipeline.actors import pool as pools
-from pipeline.actors.pool import PoolProgress, PoolSpec, ShardPool
-from pipeline.errors import PipelineError, StorageUnavailable, WorkerBroken
+from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool_spec import PoolSpec
+from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
@@ -282,3 +283,117 @@ def test_a_pool_that_grows_grows_to_the_nodes_but_not_beyond_its_shards() -> Non
     assert complete
     assert len(done) == 2
     assert max(state.wanted for state in states) == 2, "there is room for eight, and work for two"
+
+
+# Actors that live and do not move
+
+
+class Freezes(Steady):
+    """The first process to get shard 3 stops, as the whole of a paused machine does."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 3 and not list(self.marks.iterdir()):
+            (self.marks / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().process(shard)
+
+
+class Hangs(Freezes):
+    """The first process to get shard 3 never returns from it, and answers all else."""
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if shard.number == 3 and not list(self.marks.iterdir()):
+            (self.marks / str(os.getpid())).touch()
+            time.sleep(10 * PATIENCE)
+        return Steady.process(self, shard)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "UNKNOWN_SECONDS", 1.0)
+    monkeypatch.setattr(stalls, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(stalls, "SHARDS_LONG", 1)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("trouble", "spec"),
+    [(Hangs, PoolSpec(actors=2, cpus=1)), (Freezes, PoolSpec(actors=1, cpus=8))],
+    ids=["a hung one of two", "a stopped one where there is room for one"],
+)
+def test_an_actor_that_does_not_move_is_noted_and_its_shard_done_by_another(
+    trouble: type[Freezes], spec: PoolSpec, tmp_path: Path
+) -> None:
+    done: list[tuple[int, int]] = []
+    notes: list[str] = []
+    pool = ShardPool(spec, trouble, tmp_path)
+    assert pool.run(shards(8), done.append, lambda state: None, lambda: False, notes.append)
+    assert Counter(number for number, _ in done) == Counter(range(8))
+    assert any(note.startswith("shard 3 stands still for") for note in notes)
+    (stuck,) = (int(mark.name) for mark in tmp_path.iterdir())
+    assert stuck not in {pid for number, pid in done if number == 3}
+    deadline = time.monotonic() + PATIENCE
+    while not has_ended(stuck):
+        assert time.monotonic() < deadline, "the actor that stood still was never ended"
+        time.sleep(0.1)
+
+
+# Actors that can do nothing with what they get
+
+
+class Locked(Steady):
+    """The first process has bad credentials, and waits for company, so that another process gets shards, too."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        try:
+            (marks / "bad").mkdir()
+            self.good = False
+        except FileExistsError:
+            self.good = True
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        if not self.good and not shard.insist:
+            raise ShardRefused("none of 16 images could be read; a.jpg: not allowed")
+        return super().process(shard)
+
+
+class Forbidden(Steady):
+    """Nobody may read shard 1."""
+
+    def process(self, shard: Shard) -> tuple[int, bool]:
+        if shard.number == 1 and not shard.insist:
+            raise ShardRefused("none of 16 images could be read; a.jpg: not allowed")
+        return shard.number, shard.insist
+
+
+def test_a_machine_whose_credentials_have_gone_bad_does_not_eat_the_queue(tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    notes: list[str] = []
+    states: list[PoolProgress] = []
+    pool = ShardPool(PoolSpec(actors=2, cpus=1), Locked, tmp_path)
+    assert pool.run(shards(40), done.append, states.append, lambda: False, notes.append)
+    assert Counter(number for number, _ in done) == Counter(range(40))
+    assert any("could read nothing of shard" in note for note in notes)
+    assert states[-1].restarts >= 1
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_what_no_actor_can_read_is_committed_as_it_is_found(actors: int) -> None:
+    done: list[tuple[int, bool]] = []
+    notes: list[str] = []
+    pool = ShardPool(PoolSpec(actors=actors, cpus=1), Forbidden)
+    assert pool.run(shards(6), done.append, lambda state: None, lambda: False, notes.append)
+    assert sorted(done) == [(number, number == 1) for number in range(6)]
+    assert notes == [], "it is nobody's fault"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fcn_core import PredictorSettings
-from pipeline.actors.pool import PoolSpec
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError
 from pipeline.outputs import runs
 from pipeline.outputs.identity import params_id

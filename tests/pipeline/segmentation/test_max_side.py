@@ -9,7 +9,7 @@ from PIL import Image
 
 from fcn_core import resolve_settings
 from fcn_core.labels import decode_mask
-from pipeline.actors.pool import PoolSpec
+from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results

@@ -18,7 +18,7 @@ from fcn_core.labels import decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import Launched
 from pipeline.codec.images import Decoded
-from pipeline.errors import ImageError, WorkerBroken
+from pipeline.errors import AccessDenied, ImageError, ShardRefused, WorkerBroken
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
@@ -346,3 +346,29 @@ def test_storage_that_is_down_commits_nothing(source: Path, tmp_path: Path, monk
     finally:
         worker.close()
     assert rows_of(tmp_path / "labels") == {}
+
+
+def test_a_shard_of_which_nothing_may_be_read_is_refused_uncommitted_until_others_agree(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on one machine whose credentials have gone bad, while others' are good."""
+    worker = Segmenter(spec_for(source, tmp_path / "labels"), BUNDLE.to_files())
+
+    def deny(key: str, **_: object) -> bytes:
+        raise AccessDenied(f"{key}: not allowed")
+
+    monkeypatch.setattr(worker.source, "get", deny)
+    shard = shard_of(source)
+    try:
+        with pytest.raises(ShardRefused, match=r"none of 7 images could be read; 0000.jpg: 0000.jpg: not allowed"):
+            worker.process(shard)
+        assert rows_of(tmp_path / "labels") == {}
+        assert dict(worker.process(replace(shard, insist=True)).errors) == {"access_denied": 7}
+    finally:
+        worker.close()
+
+
+def test_a_shard_of_which_something_can_be_read_or_is_damaged_is_committed(source: Path, tmp_path: Path) -> None:
+    (only_broken,) = (entry for entry in shard_of(source).entries if entry.key == "broken.jpg")
+    outcome = run(spec_for(source, tmp_path / "labels"), Shard(0, (only_broken,)))
+    assert dict(outcome.errors) == {"truncated": 1}

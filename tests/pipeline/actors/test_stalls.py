@@ -1,0 +1,109 @@
+"""Which shards stand still, without Ray: what actors report is made up, and so is the time."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.actors import stalls
+from pipeline.actors.backlog import Backlog
+from pipeline.actors.crew import Attempt, Member
+from pipeline.actors.stalls import StallWatch
+from pipeline.outputs.plan import Shard
+from pipeline.storage.store import ObjectInfo
+
+ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stalls, "time", clock)
+    return clock
+
+
+def at_work(clock: Clock, *numbers: int) -> Member:
+    """A ready actor that was handed these shards now."""
+    member = Member(None, None, "node", ready=True, heard_at=clock.now)
+    for number in numbers:
+        attempt = Attempt(Shard(number, (ENTRY,)), handed_at=clock.now, moved_at=clock.now)
+        member.shards[number] = attempt
+    return member
+
+
+def still(watch: StallWatch, *members: Member) -> list[int]:
+    return [attempt.shard.number for _, attempt, _ in watch.still(members)]
+
+
+def test_the_first_shard_may_take_its_time_and_later_ones_several_times_as_long_as_the_longest(clock: Clock) -> None:
+    watch = StallWatch()
+    member = at_work(clock, 0)
+    clock.now += stalls.UNKNOWN_SECONDS - 1
+    assert still(watch, member) == []
+    clock.now += 2
+    assert still(watch, member) == [0]
+    watch.finished(1000.0)
+    assert still(watch, member) == []
+    clock.now += 1000.0 * stalls.SHARDS_LONG
+    assert still(watch, member) == [0]
+
+
+def test_a_shard_that_moves_is_not_still_nor_one_that_waits_for_it(clock: Clock) -> None:
+    watch = StallWatch()
+    watch.finished(1.0)
+    member = at_work(clock, 0, 1)
+    clock.now += 10 * stalls.LEAST_SECONDS
+    member.shards[0].moved_at = clock.now
+    assert still(watch, member) == []
+
+
+def test_one_that_moves_does_not_hide_one_that_came_before_it(clock: Clock) -> None:
+    watch = StallWatch()
+    watch.finished(1.0)
+    member = at_work(clock, 0, 1)
+    clock.now += 10 * stalls.LEAST_SECONDS
+    member.shards[1].moved_at = clock.now
+    assert still(watch, member) == [0]
+
+
+def test_each_next_actor_has_twice_the_time_and_one_that_answers_has_more(clock: Clock) -> None:
+    watch = StallWatch()
+    member = at_work(clock, 0)
+    attempt = member.shards[0]
+    first = watch.patience(attempt, [member])
+    attempt.stalls = 3
+    assert watch.patience(attempt, [member]) == 8 * first
+    attempt.stalls = 0
+    clock.now += 3 * first
+    assert watch.is_hopeless(member, attempt, 3 * first, [member])
+    member.heard_at = clock.now
+    assert not watch.is_hopeless(member, attempt, 3 * first, [member])
+    assert watch.is_hopeless(member, attempt, (stalls.PATIENCE_WITH_TALKERS + 1) * first, [member])
+
+
+def test_many_actors_are_asked_seldom_and_not_taken_for_still_in_between(clock: Clock) -> None:
+    watch = StallWatch()
+    watch.finished(1.0)
+    members = [at_work(clock, number) for number in range(1600)]
+    assert watch.patience(members[0].shards[0], members) >= 500
+
+
+def test_what_an_actor_failed_goes_to_another_and_waits_for_one_that_starts(clock: Clock) -> None:
+    bad, good = at_work(clock), at_work(clock)
+    backlog = Backlog()
+    attempt = Attempt(Shard(0, (ENTRY,)), avoid=[bad], avoid_until=clock.now + 60)
+    backlog.add(attempt)
+    assert backlog.take(bad, [bad, good], clock.now, may_be_alone=True, more_start=False) is None
+    assert backlog.take(bad, [bad], clock.now, may_be_alone=True, more_start=True) is None
+    assert backlog.take(good, [bad, good], clock.now, may_be_alone=True, more_start=False) is attempt
+    backlog.add(attempt)
+    assert backlog.take(bad, [bad], clock.now, may_be_alone=True, more_start=False) is attempt
+    backlog.add(attempt)
+    assert backlog.take(bad, [bad], clock.now + 61, may_be_alone=True, more_start=True) is attempt
+    assert not backlog
