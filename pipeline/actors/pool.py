@@ -28,6 +28,7 @@ from pipeline.actors.worker import Processor, WorkerSpec
 from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
+from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class ShardPool:
         self._suspects: deque[Attempt] = deque()
         self._backlog = Backlog()
         self._stalls = StallWatch()
+        self._known_good: ObjectInfo | None = None
         self._agreements = 0
         self._setup_failures = 0
         self._next_start = 0.0
@@ -251,7 +253,7 @@ class ShardPool:
                 attempt = self._suspects.popleft()
                 deaths = len(attempt.death_nodes)
                 self._warn(attempt, quarantine="begins", deaths=deaths)
-                self._quarantine = (attempt, Quarantine(attempt.shard, self._worker))
+                self._quarantine = (attempt, Quarantine(attempt.shard, self._worker, self._known_good))
             return
         attempt, quarantine = self._quarantine
         if quarantine.culprits is None:
@@ -263,8 +265,8 @@ class ShardPool:
         attempt.alone = True
         if not quarantine.culprits and attempt.examinations >= MAX_EXAMINATIONS:
             raise PipelineError(
-                f"shard {attempt.shard.number} kills its actors, though each of its images alone does not; look at the "
-                "Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
+                f"shard {attempt.shard.number} kills its actors, though none of its images alone is to blame; look at "
+                "the Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
             )
         attempt.shard = replace(attempt.shard, culprits=attempt.shard.culprits | quarantine.culprits)
         self._backlog.add(attempt)
@@ -302,6 +304,7 @@ class ShardPool:
         seconds = time.monotonic() - attempt.handed_at
         self._recorder.observe(SHARD_SECONDS, seconds)
         self._stalls.finished(seconds)
+        self._known_good = attempt.shard.entries[0]
         twin = attempt.part()
         if twin is not None:
             self._backlog.discard(twin)

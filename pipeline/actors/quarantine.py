@@ -1,8 +1,9 @@
 """Finding the image that kills actors, without ever blaming one for a lost machine.
 
 A shard whose actors keep dying is taken through here: its images go one at a time, alone, through an actor that has
-nothing else to do. An image is blamed only when it has killed three such actors, and each death counts only after a
-new actor came up on the very same node: so the node was alive, and what died was the process.
+nothing else to do. An image is blamed only when it has killed three such actors. Each death counts only after a new
+actor came up on the very same node, so the node was alive, and only after that actor has lived through another image:
+where that dies as well, somebody kills the actors there, whatever they work on.
 """
 
 import threading
@@ -19,6 +20,9 @@ from pipeline.storage.store import ObjectInfo
 
 DEATHS_TO_BLAME = 3
 
+MAX_CONTROLS_LOST = 5
+"""After so many deaths over other images the examination ends without a culprit: the machine is at fault."""
+
 REPLACEMENT_SECONDS = 120.0
 """How long a replacement on the same node may take; a node that cannot start one in this time counts as lost."""
 
@@ -26,10 +30,12 @@ REPLACEMENT_SECONDS = 120.0
 class Quarantine:
     """Examines one shard in a thread of its own. `culprits` is None until it is done."""
 
-    def __init__(self, shard: Shard, worker: WorkerSpec) -> None:
+    def __init__(self, shard: Shard, worker: WorkerSpec, known_good: ObjectInfo | None = None) -> None:
+        """`known_good` is an image of another shard that an actor has lived through."""
         self.shard = shard
         self.culprits: frozenset[str] | None = None
         self._worker = worker
+        self._known_good = known_good
         self._stopped = threading.Event()
         self._handle: Any = None
         self._node: str | None = None
@@ -44,11 +50,28 @@ class Quarantine:
 
     def _examine(self) -> None:
         deaths: Counter[str] = Counter()
+        survivors = [self._known_good] if self._known_good else []
+        lost: set[str] = set()  # controls that died, too: another that kills, or the machine
+        controls_lost = 0
         try:
             for entry in self.shard.entries:
-                while not self._stopped.is_set() and deaths[entry.key] < DEATHS_TO_BLAME and not self._survives(entry):
-                    if self._replaced_on_same_node():
+                while not self._stopped.is_set() and deaths[entry.key] < DEATHS_TO_BLAME:
+                    if self._survives(entry):
+                        survivors.append(entry)
+                        break
+                    if not self._replaced_on_same_node():
+                        continue
+                    others = [*survivors, *(each for each in self.shard.entries if not deaths[each.key])]
+                    controls = [each for each in others if each.key != entry.key]
+                    control = min(controls, key=lambda each: each.key in lost, default=None)
+                    if control is None or self._survives(control):
                         deaths[entry.key] += 1
+                        continue
+                    self._discard()
+                    lost.add(control.key)
+                    controls_lost += 1
+                    if controls_lost >= MAX_CONTROLS_LOST:
+                        return
         finally:
             self._discard()
             self.culprits = frozenset(key for key, count in deaths.items() if count >= DEATHS_TO_BLAME)

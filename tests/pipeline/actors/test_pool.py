@@ -97,6 +97,28 @@ class DiesThrice(Steady):
         (self.marks / "probed").touch()
 
 
+class KilledFromOutside(Steady):
+    """Somebody kills two processes over shard 1, and then each of the next eight that look at an image, whichever."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def die(self, what: str, times: int) -> None:
+        deaths = len(list(self.marks.glob(f"{what}*")))
+        if deaths < times:
+            (self.marks / f"{what}{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def process(self, shard: Shard) -> tuple[int, frozenset[str]]:  # type: ignore[override]
+        if shard.number == 1:
+            self.die("shard", 2)
+        return shard.number, shard.culprits
+
+    def probe(self, entry: ObjectInfo) -> None:
+        self.die("probe", 8)
+
+
 class DiesOfCompany(Steady):
     """Shard 1 kills its process as a whole; each of its images alone is harmless."""
 
@@ -197,9 +219,20 @@ def test_an_image_that_kills_its_process_is_found_and_the_rest_is_done() -> None
     assert sorted(done) == [(0, frozenset()), (1, frozenset({"poison"})), (2, frozenset())]
 
 
+def test_an_image_is_not_blamed_where_other_images_kill_actors_as_well(tmp_path: Path) -> None:
+    done: list[tuple[int, frozenset[str]]] = []
+    pool = ShardPool(PoolSpec(actors=1, cpus=8), KilledFromOutside, tmp_path)
+    work = iter(
+        [Shard(number, tuple(replace(ENTRY, key=f"{number}{name}.jpg") for name in "ab")) for number in range(3)]
+    )
+    assert pool.run(work, done.append, lambda state: None, lambda: False)
+    assert sorted(done) == [(number, frozenset()) for number in range(3)]
+    assert len(list(tmp_path.glob("probe*"))) >= 6, "three deaths over the first image, each with its control"
+
+
 def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 2)
-    with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though each of its images alone does not"):
+    with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though none of its images alone is to blame"):
         work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
 
 
