@@ -91,7 +91,12 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Other than float32: autocast, the weights stay float32. float16 is for CUDA."
     )
-    workers: int = Field(0, ge=0, description="Processes that read and vary examples. 0: the training process does.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that read and vary examples. 0: the training process does. They are started anew, not "
+        'forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
+    )
     seed: int = Field(0, ge=0, description="Seed of order, augmentation and dropout.")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are varied.")
 
