@@ -188,12 +188,12 @@ def _problem(rows: pa.Table, number: int, planned: Shard | None, record: RunReco
         for column, value in (("model_id", record.model_id), ("params_id", record.params_id)):
             if not pc.all(pc.equal(rows[column], value), min_count=0).as_py():
                 return f"it has rows of another {column} than the run's"
-        return _misplaced_mask(rows, number, Recipe(record.model_id, record.params_id))
+        return _misplaced_mask(rows, number, Recipe(record.model_id, record.params_id), record.generation)
     except Exception as error:
         return trouble(error)
 
 
-def _misplaced_mask(rows: pa.Table, number: int, recipe: Recipe) -> str | None:
+def _misplaced_mask(rows: pa.Table, number: int, recipe: Recipe, generation: int) -> str | None:
     """A row's mask that is not where the masks of its image are kept."""
     tar = f"mask_tars/{recipe.name}/shard-{number:08d}."
     columns = (rows[name].to_pylist() for name in ("key", "etag", "status", "mask_key"))
@@ -202,7 +202,7 @@ def _misplaced_mask(rows: pa.Table, number: int, recipe: Recipe) -> str | None:
             return f"{key!r}: has the status {status!r}"
         if (status == "ok") != (mask_key is not None):
             return f"{key!r}: has status {status} and {'no' if mask_key is None else 'a'} mask"
-        if mask_key is None or mask_key == recipe.mask_key(key, etag):
+        if mask_key is None or mask_key == recipe.mask_key(key, etag, generation):
             continue
         part = mask_part(mask_key)
         if part is None or not part.file.startswith(tar):

@@ -86,7 +86,7 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
     """Make an index of all that is committed under `output`; None when nothing is.
 
     When the newest index covers just that already, it is left as it is. `on_file` is called for each results file that
-    is read; it may raise to stop.
+    is read; it may raise to stop. Raises StorageError where the service overwrites what must be created once.
     """
     history = read_history(output)
     if history.index is not None and not history.late and not history.gone:
@@ -94,6 +94,7 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
         return Compacted(history.index.id, manifest.rows, manifest.shards, 0, changed=False)
     if history.index is None and not history.late:
         return None
+    output.check_writable()
     covers = _covered_by_next(history)
     index_id = f"{history.index.number + 1 if history.index else 1:08d}-{_coverage_digest(covers)}"
     with tempfile.TemporaryDirectory(prefix="fcn-compact-") as folder:

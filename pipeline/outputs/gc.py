@@ -1,34 +1,36 @@
 """What an output holds that nothing refers to: leftovers of shards, plans and drivers that died.
 
 Only files that jobs write, by the names they give them, can be leftovers; whatever else is under OUTPUT is not ours.
-The committed results say which masks count, and the plan of an unfinished run which ones it will ask for when it goes
-on. An output whose run records, plans or results are incomplete or damaged is left alone: there nobody can tell.
+The committed results say which masks count, and the plans of unfinished runs which ones they may still name. An output
+whose run records, plans or results are incomplete or damaged is left alone: there nobody can tell.
+
+Removing is safe however slow it is, and however slow the runs are that it meets: `pipeline.outputs.generation` says
+how. The lease only keeps it from working against a driver.
 """
 
-import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import AccessDenied, InputError, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.outputs import runs
 from pipeline.outputs.checked import CHECKED_COLUMNS, Finding, checked_results
-from pipeline.outputs.identity import Recipe
+from pipeline.outputs.generation import begin_generation
+from pipeline.outputs.identity import mask_name
 from pipeline.outputs.index import index_folders, newest_index
 from pipeline.outputs.lease import Lease
+from pipeline.outputs.marks import Marks, mark_set, marks
 from pipeline.outputs.masks import mask_file
-from pipeline.outputs.plan import read_manifest, read_shards
+from pipeline.outputs.plan import planned_runs, read_manifest, read_shards
 from pipeline.outputs.results import committed_shards, result_runs
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo, Store
-
-Marks = npt.NDArray[np.uint64]
 
 DELETES_AT_ONCE = 32
 EXAMPLES = 3
@@ -36,9 +38,10 @@ EXAMPLES = 3
 YOUNG_INDEX = timedelta(hours=1)
 """Index files younger than this are never leftovers: compaction holds no lease, and may be at work on them."""
 
+_OF_GENERATIONS = ("masks", "mask tars")
 _LOOKED_UP_AT_ONCE = 10_000
-_MASK = re.compile(r"masks/([0-9a-f]{8})/.*\.[0-9a-f]{8}\.png", re.DOTALL)
-_TAR = re.compile(r"mask_tars/([0-9a-f]{8})/shard-(\d{8})\.[0-9a-f]{16}\.tar")
+_MASK = re.compile(r"masks/([0-9a-f]{8})/(.*\.[0-9a-f]{8})(?:-([1-9]\d*))?(\.png)", re.DOTALL)
+_TAR = re.compile(r"mask_tars/([0-9a-f]{8})/shard-(\d{8})\.[0-9a-f]{16}(?:-([1-9]\d*))?\.tar")
 _RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|plan/plan\.json|plan/part-\d{5}\.parquet)")
 _AREAS = re.compile(r"class_areas/run_id=([^/]+)/shard-(\d{8})\.parquet")
 _TOTALS = re.compile(r"class_totals/run_id=([^/]+)\.parquet")
@@ -94,15 +97,17 @@ def collect(output: Store, older_than: timedelta, *, delete: bool = False) -> Co
 
     Removing takes the output's lease: raises InputError while a driver is at work, PipelineError when one takes over,
     and AccessDenied where files may not be deleted. Both raise InputError for an output whose results are incomplete,
-    and where a run record, a plan or a results file is not sound.
+    and where a run record, a plan or a results file is not sound, and StorageError where the service overwrites what
+    must be created once.
     """
     collected = Collected(deleted=delete)
     if not delete:
         for leftover in leftovers(output, older_than):
             collected.add(leftover)
         return collected
+    output.check_writable()
     with Lease.acquire(output) as lease, ThreadPoolExecutor(DELETES_AT_ONCE, "gc") as threads:
-        found = leftovers(output, older_than)
+        found = _removable(output, older_than)
         while chunk := list(itertools.islice(found, DELETES_AT_ONCE * 8)):
             if lease.lost:
                 raise PipelineError(f"another run took over {output.uri}; gc has stopped")
@@ -111,23 +116,45 @@ def collect(output: Store, older_than: timedelta, *, delete: bool = False) -> Co
     return collected
 
 
-def leftovers(output: Store, older_than: timedelta) -> Iterator[Leftover]:
-    """Every leftover under `output` that is older than `older_than`, kind by kind.
+def _removable(output: Store, older_than: timedelta) -> Iterator[Leftover]:
+    """The same leftovers, for removal: where masks are among them, found again under the rules of generations.
 
-    Streams. Memory: eight bytes for each mask that counts.
+    A generation begins only where masks go, so that the names of masks do not change without a cause.
+    """
+    found = leftovers(output, older_than)
+    first = next(found, None)
+    if first is None:
+        return
+    if first.kind in _OF_GENERATIONS:
+        found = leftovers(output, older_than, before=begin_generation(output))
+    else:
+        yield first
+    yield from found
+
+
+def leftovers(output: Store, older_than: timedelta, before: int | None = None) -> Iterator[Leftover]:
+    """Every leftover under `output` that is older than `older_than`, kind by kind, masks first; of masks only those of
+    generations `before` that one.
+
+    Files behind a link to a folder are none: another output may have them. Streams. Memory: eight bytes for each mask
+    that counts.
     """
     limit = datetime.now(UTC) - older_than
 
     def old(kind: str, infos: Iterable[ObjectInfo], than: datetime = limit) -> Iterator[Leftover]:
-        return (Leftover(kind, info.key, info.size) for info in infos if info.last_modified < than)
+        ours = (info for info in infos if not (isinstance(output, LocalStore) and output.is_behind_link(info.key)))
+        return (Leftover(kind, info.key, info.size) for info in ours if info.last_modified < than)
 
+    # In this order: a plan that is not there yet becomes a run of a later generation; one that is there no more, though
+    # its run began, is missed below, and then nothing is left over.
+    plans = planned_runs(output)
     records = _records(output)
-    committed = {run_id: len(committed_shards(output, run_id)) for run_id in result_runs(output)}
+    committed = {run_id: committed_shards(output, run_id) for run_id in result_runs(output)}
     _check_complete(output, records, committed)
     known = committed.keys() | {record.run_id for record in records}
+    awaited = _awaited(output, plans, records, committed)
+    counting = _Counting(mark_set(_committed_masks(output, records)), mark_set(awaited.masks), awaited.shards, before)
 
-    masks = itertools.chain(_committed_masks(output, records), _awaited_masks(output, records))
-    counting = np.unique(np.concatenate([*masks, _marks([])]))
     yield from old("masks", _masks(output, records, counting))
     yield from old("mask tars", _tars(output, records, counting))
     yield from old("class_areas", _class_areas(output))
@@ -146,9 +173,9 @@ def _records(output: Store) -> list[runs.RunRecord]:
     return [runs.read_record(output, run_id) for run_id in runs.run_ids(output)]
 
 
-def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed: dict[str, int]) -> None:
+def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed: Mapping[str, set[int]]) -> None:
     for record in records:
-        there = committed.get(record.run_id, 0)
+        there = len(committed.get(record.run_id, ()))
         if record.state == "finished" and there < record.shards:
             raise InputError(
                 f"{output.uri}: run {record.run_id} is finished, but only {there} of its {record.shards} results files "
@@ -157,31 +184,68 @@ def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed:
             )
 
 
-def _masks(output: Store, records: list[runs.RunRecord], counting: Marks) -> Iterator[ObjectInfo]:
-    """Masks of known recipes that no committed row names, and no unfinished run will."""
+@dataclass(frozen=True)
+class _Counting:
+    """What keeps masks and tars from being leftovers.
+
+    `committed` are marks of whole names. `awaited` are marks of names without recipe and generation, and `shards` are
+    numbers of shards: of images, and shards, that unfinished runs have not committed. Whatever recipe and generation
+    theirs are, they keep all masks of these images, so that this need not be known of a plan that is no run yet.
+    """
+
+    committed: Marks
+    awaited: Marks
+    shards: set[int]
+    before: int | None
+
+    def may_go(self, generation: str | None) -> bool:
+        return self.before is None or int(generation or 0) < self.before
+
+    def uncommitted(self, infos: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """Those that no committed row names."""
+        return _without(infos, lambda info: info.key, self.committed)
+
+
+def _masks(output: Store, records: list[runs.RunRecord], counting: _Counting) -> Iterator[ObjectInfo]:
+    """Masks of known recipes that no committed row names, and no unfinished run may."""
     recipes = {record.recipe for record in records}
     if not recipes:
         return
-    ours = (info for info in output.list("masks/") if (match := _MASK.fullmatch(info.key)) and match[1] in recipes)
-    yield from _uncounted(ours, counting)
+
+    def plain_name(info: ObjectInfo) -> str:
+        match = _MASK.fullmatch(info.key)
+        assert match is not None, "only names of masks come here"
+        return match[2] + match[4]
+
+    named = ((info, match) for info in output.list("masks/") if (match := _MASK.fullmatch(info.key)))
+    ours = (info for info, match in named if match[1] in recipes and counting.may_go(match[3]))
+    yield from _without(counting.uncommitted(ours), plain_name, counting.awaited)
 
 
-def _tars(output: Store, records: list[runs.RunRecord], counting: Marks) -> Iterator[ObjectInfo]:
+def _tars(output: Store, records: list[runs.RunRecord], counting: _Counting) -> Iterator[ObjectInfo]:
     """Tars of known recipes that no committed row names, but for those of shards that an unfinished run has to do."""
     recipes = {record.recipe for record in records}
-    awaited: set[tuple[str, int]] = set()
-    for record in _continued(records):
-        waiting = set(range(record.shards)) - committed_shards(output, record.run_id)
-        awaited |= {(record.recipe, shard) for shard in waiting}
     named = ((info, match) for info in output.list("mask_tars/") if (match := _TAR.fullmatch(info.key)))
-    ours = (info for info, match in named if match[1] in recipes and (match[1], int(match[2])) not in awaited)
-    yield from _uncounted(ours, counting)
+    ours = (
+        info
+        for info, match in named
+        if match[1] in recipes and counting.may_go(match[3]) and int(match[2]) not in counting.shards
+    )
+    yield from counting.uncommitted(ours)
 
 
-def _uncounted(infos: Iterator[ObjectInfo], counting: Marks) -> Iterator[ObjectInfo]:
+def _without(infos: Iterator[ObjectInfo], name: Callable[[ObjectInfo], str], those: Marks) -> Iterator[ObjectInfo]:
+    """`infos` without those whose name is among the marks."""
     while chunk := list(itertools.islice(infos, _LOOKED_UP_AT_ONCE)):
-        counts = np.isin(_marks(info.key for info in chunk), counting)
-        yield from (info for info, counted in zip(chunk, counts.tolist(), strict=True) if not counted)
+        found = np.isin(marks(map(name, chunk)), those)
+        yield from (info for info, is_there in zip(chunk, found.tolist(), strict=True) if not is_there)
+
+
+def _refuse(output: Store, finding: Finding) -> NoReturn:
+    raise InputError(
+        f"{output.uri}: {finding.file}: {finding.problem}. What it stood for may be lost, so nothing is left over "
+        "for certain; mend it first (`fcn verify` lists all that is damaged, docs/upkeep.md says what to do)"
+    )
 
 
 def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[Marks]:
@@ -191,10 +255,7 @@ def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterat
     """
 
     def refuse(finding: Finding) -> None:
-        raise InputError(
-            f"{output.uri}: {finding.file}: {finding.problem}. What it stood for may be lost, so nothing is left over "
-            "for certain; mend it first (`fcn verify` lists all that is damaged, docs/upkeep.md says what to do)"
-        )
+        _refuse(output, finding)
 
     recorded = {record.run_id: record for record in records}
     for run_id in result_runs(output):
@@ -202,30 +263,44 @@ def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterat
             refuse(Finding(f"results/run_id={run_id}", "are results of a run that has no run.json"))
     for record in recorded.values():
         for shard in checked_results(output, record, refuse, CHECKED_COLUMNS):
-            yield _marks({mask_file(key) for key in shard.rows["mask_key"].drop_null().to_pylist()})
+            yield marks({mask_file(key) for key in shard.rows["mask_key"].drop_null().to_pylist()})
 
 
-def _continued(records: Iterable[runs.RunRecord]) -> Iterator[runs.RunRecord]:
-    """Runs that the same job would go on with: of each job the newest, if it is unfinished."""
-    newest: dict[str, runs.RunRecord] = {}
-    for record in records:
-        newest.setdefault(record.job_digest, record)
-    return (record for record in newest.values() if record.state != "finished")
+@dataclass
+class _Awaited:
+    """Names of the masks, without recipe and generation, and numbers of the shards that runs may still commit."""
+
+    masks: list[Marks] = field(default_factory=list)
+    shards: set[int] = field(default_factory=set)
 
 
-def _awaited_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterator[Marks]:
-    for record in _continued(records):
-        manifest = read_manifest(output, record.run_id)
-        if manifest is not None:
-            recipe = Recipe(record.model_id, record.params_id)
-            for shard in read_shards(output, record.run_id, manifest):
-                yield _marks(recipe.mask_key(entry.key, entry.etag) for entry in shard.entries)
+def _awaited(
+    output: Store, plans: Iterable[str], records: Iterable[runs.RunRecord], committed: Mapping[str, set[int]]
+) -> _Awaited:
+    """What all plans still have to do, but for those of finished runs.
 
-
-def _marks(keys: Iterable[str]) -> Marks:
-    """A number for each key. Two keys in 2^64 share one; then a leftover stays, and never does a mask go."""
-    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, np.uint64)
+    Also those of runs that nobody will go on with, for an actor of theirs may be slow, and commit: what they keep is at
+    most what was in work when they ended. And those of plans that have no record yet.
+    """
+    found = _Awaited()
+    states = {record.run_id: record.state for record in records}
+    for run_id in sorted({*plans, *states}):
+        if states.get(run_id) == "finished":
+            continue
+        try:
+            manifest = read_manifest(output, run_id)
+            if manifest is None:
+                raise ObjectMissing("the run has no complete plan")
+            for shard in read_shards(output, run_id, manifest, but=committed.get(run_id, set())):
+                found.masks.append(marks(mask_name(entry.key, entry.etag) for entry in shard.entries))
+                found.shards.add(shard.number)
+        except (AccessDenied, StorageUnavailable):
+            raise
+        except StorageError as error:
+            # What is left of a plan that has no record by now cannot become a run: see `require_plan`.
+            if run_id in states or runs.has_record(output, run_id):
+                _refuse(output, Finding(f"runs/{run_id}/plan", str(error)))
+    return found
 
 
 def _class_areas(output: Store) -> Iterator[ObjectInfo]:

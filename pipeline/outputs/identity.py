@@ -39,15 +39,29 @@ class Recipe:
         """Eight hex digits that stand for both, as the folder under OUTPUT/masks."""
         return digest([self.model_id, self.params_id], 8)
 
-    def mask_key(self, key: str, etag: str) -> str:
-        """Where under OUTPUT the mask of the image `key` with `etag` lives.
+    def mask_key(self, key: str, etag: str, generation: int = 0) -> str:
+        """Where under OUTPUT the mask of the image `key` with `etag` lives, for a run of that generation.
 
         Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`,
         empty, control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
         """
-        name = f"{safe_path(key)}.{digest(etag, 8)}.png"
-        folder = f"masks/{self.name}/"
-        return folder + _shorten(name, MAX_NAME_BYTES - len(folder))
+        return f"masks/{self.name}/{of_generation(mask_name(key, etag), generation)}"
+
+
+def mask_name(key: str, etag: str) -> str:
+    """A mask's name in the folder of its recipe, whichever that is; in a run of generation 0."""
+    return _shorten(f"{safe_path(key)}.{digest(etag, 8)}.png", MAX_NAME_BYTES - len("masks/01234567/"))
+
+
+def of_generation(name: str, generation: int) -> str:
+    """The name that a file has in a run of that generation: `a.png`, `a-1.png`, `a-2.png`, ...
+
+    Generations are explained in `pipeline.outputs.generation`.
+    """
+    if not generation:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    return f"{stem}-{generation}{dot}{extension}"
 
 
 def safe_path(key: str) -> str:

@@ -13,23 +13,26 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.outputs.identity import Recipe, digest, safe_path
+from pipeline.outputs.identity import Recipe, digest, of_generation, safe_path
 
 LONGEST_PART = 200
 LONGEST_NAME = 900
 """Bytes: what a file system takes, so that `tar -x` works anywhere."""
 
+_DIGEST = re.compile(r"\.([0-9a-f]{16})(?:-[1-9]\d*)?\.tar")
 _EXTENSION = re.compile(r"(?<=.)\.[^.]+$", re.DOTALL)
 
 
-def tar_key(recipe: Recipe, shard: int, data: bytes) -> str:
-    """The name under OUTPUT of a tar of one shard's masks. Equal work has one name, whichever run does it."""
-    return f"mask_tars/{recipe.name}/shard-{shard:08d}.{hashlib.sha256(data).hexdigest()[:16]}.tar"
+def tar_key(recipe: Recipe, shard: int, data: bytes, generation: int = 0) -> str:
+    """The name under OUTPUT of a tar of one shard's masks. Equal work of one generation has one name, in any run."""
+    name = f"shard-{shard:08d}.{hashlib.sha256(data).hexdigest()[:16]}.tar"
+    return f"mask_tars/{recipe.name}/{of_generation(name, generation)}"
 
 
 def is_tar_of(key: str, data: bytes) -> bool:
     """Whether these are the bytes that the tar of that name was written with."""
-    return key.endswith(f".{hashlib.sha256(data).hexdigest()[:16]}.tar")
+    match = _DIGEST.search(key)
+    return match is not None and match[1] == hashlib.sha256(data).hexdigest()[:16]
 
 
 def member_names(keys: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from pipeline.outputs.index import IndexReader, read_history
 from pipeline.outputs.results import read_table, shard_key
 from pipeline.storage.store import Store
 
-_PART = re.compile(r"(mask_tars/[0-9a-f]{8}/shard-\d{8}\.[0-9a-f]{16}\.tar)#(\d+)\+(\d+)")
+_PART = re.compile(r"(mask_tars/[0-9a-f]{8}/shard-\d{8}\.[0-9a-f]{16}(?:-[1-9]\d*)?\.tar)#(\d+)\+(\d+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The plan is written in parts as the listing streams in, and `plan.json` last: a 
 resumed run reads the same plan, so its shards hold the same images in the same order.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ObjectMissing, StorageError
+from pipeline.errors import ObjectExists, ObjectMissing, PipelineError, StorageError
 from pipeline.outputs.results import read_table
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json, to_parquet
 from pipeline.storage.batches import LISTING_SCHEMA, to_infos
@@ -27,6 +28,9 @@ time, so this, not the number of images, bounds what the driver holds.
 PLAN_SCHEMA = pa.schema(
     [pa.field("shard", pa.int32(), nullable=False), *LISTING_SCHEMA], metadata={"fcn_schema": "plan/1"}
 )
+
+
+_MANIFEST = re.compile(r"runs/([^/]+)/plan/plan\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,10 @@ class PlanManifest(BaseModel):
 
 
 def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], shard_size: int) -> PlanManifest:
-    """Cut `entries`, batches of LISTING_SCHEMA, into shards of `shard_size`, write the parts and then the manifest."""
+    """Cut `entries`, batches of LISTING_SCHEMA, into shards of `shard_size`, write the parts and then the manifest.
+
+    Raises PipelineError where another plan has that run's name.
+    """
     images = size = parts = 0
     with ThreadPoolExecutor(1, "plan") as thread:
         # One part is written while the next is selected.
@@ -74,7 +81,7 @@ def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], sh
         if written is not None:
             written.result()
     manifest = PlanManifest(images=images, bytes=size, shards=-(-images // shard_size), parts=parts)
-    output.put(_manifest_key(run_id), to_json(manifest.model_dump_json(indent=2)))
+    _create(output, _manifest_key(run_id), to_json(manifest.model_dump_json(indent=2)))
     return manifest
 
 
@@ -94,6 +101,23 @@ def read_manifest(output: Store, run_id: str) -> PlanManifest | None:
             f"{key} is damaged ({error.error_count()} errors); delete runs/{run_id} and run again"
         ) from error
     return manifest
+
+
+def require_plan(output: Store, run_id: str, manifest: PlanManifest) -> None:
+    """Raise PipelineError unless all files of a plan are there.
+
+    Asked once the run's record is written: until then a plan may be taken for one that never became a run, and
+    removed. Without its plan nobody could tell which masks the run will still name.
+    """
+    there = {info.key for info in output.list(f"runs/{run_id}/plan/")}
+    for key in [*(_part_key(run_id, part) for part in range(manifest.parts)), _manifest_key(run_id)]:
+        if key not in there:
+            raise PipelineError(f"{output.uri}: {key} is gone; delete runs/{run_id} and run again")
+
+
+def planned_runs(output: Store) -> list[str]:
+    """Ids of all plans that were written to the end, oldest first, whether they became a run or not."""
+    return sorted(match[1] for info in output.list("runs/") if (match := _MANIFEST.fullmatch(info.key)))
 
 
 def read_shards(
@@ -134,7 +158,17 @@ def _in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table
 
 
 def _write_part(output: Store, key: str, table: pa.Table) -> None:
-    output.put(key, to_parquet(table.cast(PLAN_SCHEMA).combine_chunks()))
+    _create(output, key, to_parquet(table.cast(PLAN_SCHEMA).combine_chunks()))
+
+
+def _create(output: Store, key: str, data: bytes) -> None:
+    try:
+        output.create(key, data)
+    except ObjectExists:
+        if output.get(key) != data:  # else it is this very write, which storage had tried before
+            raise PipelineError(
+                f"{output.uri}: {key} is of another run that has taken this id at this very moment; run again"
+            ) from None
 
 
 def _part_key(run_id: str, part: int) -> str:

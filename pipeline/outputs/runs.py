@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fcn_core import PredictorSettings
-from pipeline.errors import InputError, ObjectMissing, StorageError
+from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
 from pipeline.storage.store import Store
@@ -101,6 +101,8 @@ class RunRecord(BaseModel):
     """Oldest first. Empty in records of 0.1."""
     shards_done: int | None = None
     """None in records of 0.1."""
+    generation: int = 0
+    """Which the run's masks are of: see `pipeline.outputs.generation`."""
     reason: str | None = None
     version: str
 
@@ -144,8 +146,21 @@ def is_run_id(name: str) -> bool:
     return _RUN_ID.fullmatch(name) is not None
 
 
+def create_record(output: Store, record: RunRecord) -> None:
+    """Write the first record of a new run. Raises PipelineError when another run has its id."""
+    key, data = _record_key(record.run_id), _encode(record)
+    try:
+        output.create(key, data)
+    except ObjectExists:
+        if output.get(key) != data:  # else it is this very write, which storage had tried before
+            raise PipelineError(
+                f"{output.uri}: another run took the id {record.run_id} at this very moment; run again"
+            ) from None
+
+
 def write_record(output: Store, record: RunRecord) -> None:
-    output.put(_record_key(record.run_id), to_json(record.model_dump_json(indent=2)))
+    """Write the newer record of a run that has one."""
+    output.put(_record_key(record.run_id), _encode(record))
 
 
 def read_record(output: Store, run_id: str) -> RunRecord:
@@ -164,6 +179,12 @@ def read_record(output: Store, run_id: str) -> RunRecord:
     if record.run_id != run_id:
         raise DamagedRecord(f"{output.uri}: {key} is the record of run {record.run_id}; bring back its own from a copy")
     return record
+
+
+def has_record(output: Store, run_id: str) -> bool:
+    """Whether the run has a record, sound or not."""
+    key = _record_key(run_id)
+    return any(info.key == key for info in output.list(key))
 
 
 def run_ids(output: Store) -> list[str]:
@@ -232,6 +253,10 @@ class ProgressWriter:
 def progress_key(run_id: str) -> str:
     """Where under OUTPUT a run's progress is written."""
     return f"runs/{run_id}/progress.json"
+
+
+def _encode(record: RunRecord) -> bytes:
+    return to_json(record.model_dump_json(indent=2))
 
 
 def _record_key(run_id: str) -> str:

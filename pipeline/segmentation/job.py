@@ -21,10 +21,11 @@ from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
+from pipeline.outputs.generation import current_generation
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
-from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.results import MACHINE_ERRORS, RunTally, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, end_attempt
@@ -136,7 +137,7 @@ class _Driver:
                 self._run(*leftover, resolved)
             planned = self._plan(resolved)
             if planned is not None:
-                self._run(*planned, resolved)
+                self._run(*planned, resolved, new=True)
         except _Stopped:
             return self._report("interrupted")
         return self._report("finished")
@@ -212,6 +213,8 @@ class _Driver:
             settings=resolved.settings,
             images=manifest.images,
             shards=manifest.shards,
+            # Asked for once the plan is there, and not before: who removes masks counts first and looks for plans then.
+            generation=current_generation(self._output),
             started=datetime.now(UTC),
             version=version("fcn-pipeline"),
         )
@@ -237,11 +240,12 @@ class _Driver:
             self._check_stop()
             yield batch
 
-    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved) -> None:
+    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, *, new: bool = False) -> None:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
         record, self._seen = begin_attempt(self._output, record)
-        runs.write_record(self._output, record)
+        (runs.create_record if new else runs.write_record)(self._output, record)
+        require_plan(self._output, record.run_id, manifest)
 
         def close(state: runs.RunState, reason: str | None = None) -> None:
             closed = end_attempt(record, self._seen, time.monotonic() - started, state, reason)
@@ -299,6 +303,7 @@ class _Driver:
                 image_memory=self._job.image_memory,
                 masks=self._job.masks,
                 max_side=self._job.max_side,
+                generation=record.generation,
             )
             files = ray.put(self._inputs.bundle.to_files())
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

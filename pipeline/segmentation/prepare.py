@@ -20,7 +20,18 @@ from pipeline.segmentation.placement import Before, place
 from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.store import Store, is_inside, open_store
 
-OUTPUT_FOLDERS = ("masks", "mask_tars", "results", "class_areas", "class_totals", "index", "runs", "lease", "reports")
+OUTPUT_FOLDERS = (
+    "masks",
+    "mask_tars",
+    "results",
+    "class_areas",
+    "class_totals",
+    "index",
+    "runs",
+    "lease",
+    "gc",
+    "reports",
+)
 
 LARGEST_SHARD_CPU = 512
 LARGEST_SHARD_GPU = 4096

@@ -1,7 +1,8 @@
 """A mask on its way into the output: its row, and the object or the tar that holds it.
 
 Create-only, either way. A mask that is there already was written by a rival, or by a PUT that had worked and was
-retried, and is the mask: the row's counts and digest are taken from it. A tar's name says what is in it.
+retried, and is the mask: the row's counts and digest are taken from it. A tar's name says what is in it. Names are of
+the run's generation, so what is there is never what a clean-up is about to remove.
 """
 
 import hashlib
@@ -61,12 +62,12 @@ def labelled(
     return Labelled(row, png)
 
 
-def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet) -> ResultRow:
+def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet, generation: int = 0) -> ResultRow:
     """Write a mask as an object of its own; returns the row that says so.
 
     An object that is there and no mask of this image at all, damaged by other hands, is replaced.
     """
-    mask_key = recipe.mask_key(image.row.key, image.row.etag)
+    mask_key = recipe.mask_key(image.row.key, image.row.etag, generation)
     row = replace(image.row, mask_key=mask_key)
     try:
         output.create(mask_key, image.png)
@@ -81,8 +82,9 @@ def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet
 class ShardTar:
     """The masks of one shard, held until all are there, then written as one tar."""
 
-    def __init__(self, output: Store, recipe: Recipe, shard: Shard) -> None:
+    def __init__(self, output: Store, recipe: Recipe, shard: Shard, generation: int = 0) -> None:
         self._output = output
+        self._generation = generation
         self._recipe = recipe
         self._shard = shard
         self._held: dict[int, Labelled] = {}
@@ -109,7 +111,7 @@ class ShardTar:
             return {}, {}
         names = member_names([entry.key for entry in self._shard.entries])
         data, offsets = build_tar((names[index], image.png) for index, image in held.items())
-        key = tar_key(self._recipe, self._shard.number, data)
+        key = tar_key(self._recipe, self._shard.number, data, self._generation)
         try:
             self._output.create(key, data)
         except ObjectExists:

@@ -69,6 +69,7 @@ class SegmenterSpec:
     io_threads: int = 32
     buffer_bytes: int = 1 << 30
     max_side: int | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class Segmenter:
         started = time.monotonic()
         rows: dict[int, ResultRow] = {}
         saves: deque[tuple[int, Future[ResultRow | Labelled]]] = deque()
-        tar = ShardTar(self.output, self.spec.recipe, shard) if self.spec.masks == "tar" else None
+        packed = self.spec.masks == "tar"
+        tar = ShardTar(self.output, self.spec.recipe, shard, self.spec.generation) if packed else None
         self._progress[shard.number] = 0
 
         def finish(index: int, row: ResultRow) -> None:
@@ -287,7 +289,7 @@ class Segmenter:
 
     def _save_object(self, image: Labelled) -> ResultRow:
         with self._clock("put"):
-            return save_object(self.output, self.spec.recipe, image, self.labels)
+            return save_object(self.output, self.spec.recipe, image, self.labels, self.spec.generation)
 
     def _pack(self, tar: ShardTar) -> dict[int, ResultRow]:
         """Write a shard's tar, and as objects what it does not hold; returns the rows."""

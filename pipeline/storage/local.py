@@ -9,6 +9,7 @@ socket) is logged, not listed.
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 # What a writer that died may leave: hidden from listings, and too long a random name to meet a user's own.
 _ASIDE = re.compile(rb"\.fcn-[0-9a-f]{32}\.tmp")
+_DURABLE: set[bytes] = set()
+"""Folders whose names this process has brought to the disk."""
+_MANY_FOLDERS = 1 << 16
+
 _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
 
@@ -196,14 +201,33 @@ class LocalStore:
         self._write(key, data, os.link)
 
     def delete(self, key: str) -> None:
+        """Raises AccessDenied for what lies behind a link to a folder: that is not this store's alone."""
         path = self._existing(key)
+        *folders, name = os.path.relpath(path, self._root_bytes).split(b"/")
         try:
-            os.unlink(path)
+            with contextlib.ExitStack() as stack:
+                parent = _open_directory(self._root_bytes, stack)
+                for each in folders:
+                    # Step by step, so that no link can be put in the way between a look and the deletion.
+                    parent = _open_directory(each, stack, within=parent)
+                os.unlink(name, dir_fd=parent)
             _sync_directory(os.path.dirname(path))
         except (FileNotFoundError, NotADirectoryError):
-            return
+            if self.is_behind_link(key):
+                raise AccessDenied(
+                    f"{self._name(key)} lies behind a link to another folder, where nothing is deleted; delete it there"
+                ) from None
         except OSError as error:
-            raise _fault(error, self._name(key)) from error
+            raise _fault(error, self._name(key), "cannot be deleted") from error
+
+    def is_behind_link(self, key: str) -> bool:
+        """Whether the way from the root to this key leads through a link, so that it may be another store's too."""
+        *folders, _ = os.path.relpath(self._existing(key), self._root_bytes).split(b"/")
+        return any(
+            os.path.islink(path)
+            for path in itertools.accumulate(folders, os.path.join, initial=self._root_bytes)
+            if path != self._root_bytes
+        )
 
     def check_readable(self) -> None:
         if not os.path.lexists(self._root_bytes):
@@ -339,13 +363,37 @@ def _write_aside(directory: bytes, data: bytes) -> bytes:
 
 
 def _make_directories(directory: bytes) -> None:
-    if os.path.isdir(directory):
+    """Have a folder that a power cut does not take away again.
+
+    That it is there does not say so: another thread, or process, may have made it just now and not yet brought its name
+    to the disk. So each process does that once for every folder it writes into.
+    """
+    is_there = os.path.isdir(directory)
+    if is_there and directory in _DURABLE:
         return
     parent = os.path.dirname(directory)
-    _make_directories(parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory)
-        _sync_directory(parent)
+    if parent != directory:
+        _make_directories(parent)
+        if not is_there:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
+        try:
+            _sync_directory(parent)
+        except OSError as error:
+            # Far above, folders may be closed to us, or be of a kind that cannot be asked; they have long been there.
+            if not is_there or error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
+                raise
+    if len(_DURABLE) >= _MANY_FOLDERS:
+        _DURABLE.clear()
+    _DURABLE.add(directory)
+
+
+def _open_directory(name: bytes, stack: contextlib.ExitStack, within: int | None = None) -> int:
+    """A descriptor of a folder, closed with `stack`. Inside another one no link is followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if within is None else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=within)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _sync_directory(directory: bytes) -> None:

@@ -18,12 +18,14 @@ from fcn_core import ModelBundle
 from pipeline.errors import AccessDenied, InputError, ObjectMissing
 from pipeline.models.registry import open_registry
 from pipeline.outputs.gc import collect
+from pipeline.outputs.plan import write_plan
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore
 from tests.deploy.policies import FOLDER, GuardedS3, Permission, permissions
+from tests.labellings import write_run
 from tests.samples import jpeg, model
 
 pytestmark = pytest.mark.skipif("FCN_TEST_S3_ENDPOINT" in os.environ, reason="the server with policies is moto's")
@@ -175,13 +177,17 @@ def test_training_is_allowed_what_it_does_and_no_more(
 def test_cleaning_up_is_allowed_what_it_does_and_no_more_and_never_touches_commits(
     role: GuardedS3, places: dict[str, str], s3_endpoint: str
 ) -> None:
-    open_store(uri(places, "OUTPUT", s3_endpoint)).put(
-        "class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet", b"without results"
-    )
+    everybodys = open_store(uri(places, "OUTPUT", s3_endpoint))
+    everybodys.put("class_areas/run_id=20260101T000000Z-aaaa/shard-00000000.parquet", b"without results")
+    recipe = write_run(everybodys, "20260102T000000Z-aaaa", {})
+    write_plan(everybodys, "20260102T000000Z-aaaa", [], 1)
+    everybodys.put(f"masks/{recipe}/a.jpg.00000000.png", b"of no row")
     output = open_store(uri(places, "OUTPUT", role.endpoint))
     # The first one's lease is what the second one finds left over.
     found = [collect(output, timedelta(0), delete=True).kinds for _ in range(2)]
-    assert [set(kinds) for kinds in found] == [{"class_areas"}, {"leases"}]
+    assert [set(kinds) for kinds in found] == [{"masks", "class_areas"}, {"leases"}]
+    keep_versions(places, "OUTPUT", s3_endpoint)
+    output.check_writable()
     assert role.denied == []
     assert idle(role) == []
     with pytest.raises(AccessDenied):

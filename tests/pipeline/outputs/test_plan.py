@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import StorageError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.outputs import plan
-from pipeline.outputs.plan import choose_shard_size, read_manifest, read_shards, write_plan
+from pipeline.outputs.plan import choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.results import read_table
+from pipeline.outputs.runs import create_record, read_record
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches
 from pipeline.storage.store import ObjectInfo, open_store
+from tests.labellings import striped, write_run
+
+FIRST = "20260101T000000Z-aaaa"
 
 
 def entries(count: int) -> list[ObjectInfo]:
@@ -79,3 +83,29 @@ def test_small_jobs_still_give_every_actor_work() -> None:
     assert choose_shard_size(468, 4, 256) == 16
     assert choose_shard_size(4000, 4, 256) == 128
     assert choose_shard_size(10**7, 4, 256) == 256
+
+
+def test_two_runs_of_one_id_do_not_write_over_each_others_plan_or_record(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    manifest = write_plan(store, "run", to_batches(entries(3)), 2)
+    assert write_plan(store, "run", to_batches(entries(3)), 2) == manifest, "a write that storage had tried before"
+    with pytest.raises(PipelineError, match="another run that has taken this id"):
+        write_plan(store, "run", to_batches(entries(4)), 2)
+    assert [len(shard.entries) for shard in read_shards(store, "run", manifest)] == [2, 1]
+    recipe = write_run(open_store(str(tmp_path / "other")), FIRST, {"a.jpg": striped(1)})
+    record = read_record(open_store(str(tmp_path / "other")), FIRST)
+    assert record.recipe == recipe
+    create_record(store, record)
+    create_record(store, record)
+    with pytest.raises(PipelineError, match="another run took the id"):
+        create_record(store, record.model_copy(update={"images": 2}))
+    assert read_record(store, FIRST) == record
+
+
+def test_a_plan_that_lost_a_file_is_told_before_any_work(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    manifest = write_plan(store, "run", to_batches(entries(3)), 2)
+    require_plan(store, "run", manifest)
+    store.delete("runs/run/plan/part-00000.parquet")
+    with pytest.raises(PipelineError, match=r"part-00000\.parquet is gone; delete runs/run and run again"):
+        require_plan(store, "run", manifest)

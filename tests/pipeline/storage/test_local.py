@@ -23,6 +23,7 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
 )
+from pipeline.storage import local
 from pipeline.storage.store import Store, open_store
 
 # Anything that one part of a local key may be.
@@ -204,9 +205,9 @@ def test_readers_see_the_old_bytes_or_the_new_never_a_mixture(store: Store) -> N
 
 def test_a_writer_that_is_killed_leaves_nothing_that_is_listed(tmp_path: Path) -> None:
     script = """
-        import os, sys
+        import os, stat, sys
         from pipeline.storage.store import open_store
-        os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
+        os.fsync = lambda opened: stat.S_ISREG(os.fstat(opened).st_mode) and os.kill(os.getpid(), 9)
         open_store(sys.argv[1]).put("k", b"data")
     """
     (tmp_path / "kept").write_bytes(b"")
@@ -375,3 +376,42 @@ def test_a_uri_that_names_no_storage_is_an_input_error(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         open_store(uri)
     assert str(caught.value).endswith(".")
+
+
+def test_a_deletion_never_follows_a_link_to_a_folder(tmp_path: Path) -> None:
+    one, two = open_store(str(tmp_path / "one")), open_store(str(tmp_path / "two"))
+    one.put("masks/cam/a.png", b"another output's")
+    two.put("results/x", b"x")
+    (tmp_path / "two" / "masks").symlink_to(tmp_path / "one" / "masks")
+    (tmp_path / "two" / "alias.png").symlink_to(tmp_path / "one" / "masks" / "cam" / "a.png")
+    with pytest.raises(AccessDenied, match="lies behind a link to another folder"):
+        two.delete("masks/cam/a.png")
+    two.delete("results/never/there")
+    two.delete("alias.png")
+    assert not (tmp_path / "two" / "alias.png").is_symlink(), "a link to a file goes, and not the file"
+    assert one.get("masks/cam/a.png") == b"another output's"
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    open_store(str(tmp_path / "link")).delete("masks/cam/a.png")  # the root is where the user says it is
+    assert not list(one.list())
+
+
+def test_a_folder_that_another_has_just_made_is_brought_to_the_disk_before_a_file_in_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One writer stops between making a folder and syncing its name; another's write into it must not rely on that."""
+    store = open_store(str(tmp_path))
+    synced: list[str] = []
+    real = local._sync_directory
+
+    def sync(directory: bytes) -> None:
+        if not synced:
+            synced.append("the first one stops here")
+            store.create("new/folder/second", b"x")
+            assert {str(tmp_path), f"{tmp_path}/new"} <= set(synced), "before the write returns"
+        synced.append(directory.decode())
+        real(directory)
+
+    store.create("warm", b"x")
+    monkeypatch.setattr(local, "_sync_directory", sync)
+    store.create("new/first", b"x")
+    assert {info.key for info in store.list()} == {"warm", "new/first", "new/folder/second"}
