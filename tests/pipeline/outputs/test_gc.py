@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -158,6 +159,17 @@ def test_an_unfinished_run_without_its_whole_plan_leaves_nothing_over(tmp_path: 
 def test_young_files_are_left_alone(output: Store) -> None:
     litter(output, run(output, "20260101T000000Z-aaaa", names(2)))
     assert list(leftovers(output, timedelta(hours=24))) == []
+
+
+def test_a_plan_is_left_whole_while_a_part_of_it_is_young(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    run(output, "20260101T000000Z-aaaa", names(2))
+    for name, age in (("part-00000", 48), ("part-00001", 0)):
+        output.put(f"runs/{NEVER}/plan/{name}.parquet", b"x")
+        long_ago = time.time() - age * 3600
+        os.utime(tmp_path / f"runs/{NEVER}/plan/{name}.parquet", (long_ago, long_ago))
+    assert list(leftovers(output, timedelta(hours=24))) == []
+    assert {leftover.kind for leftover in leftovers(output, NOW)} == {"plans"}
 
 
 def test_indexes_that_a_newer_one_stands_for_go_once_they_are_old(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_different_images_have_different_mask_names(images: list[tuple[str, str]
     assert len(names) == len(images)
 
 
+def test_a_newer_photo_under_the_same_key_has_a_mask_of_its_own() -> None:
+    assert RECIPE.mask_key("a.jpg", "old") != RECIPE.mask_key("a.jpg", "new")
+    long = "x" * 2000 + ".jpg"
+    assert RECIPE.mask_key(long, "old") != RECIPE.mask_key(long, "new")
+
+
 def test_an_ordinary_key_keeps_its_path() -> None:
     name = RECIPE.mask_key("cam1/2026/front door.jpg", "abc")
     assert name.startswith(f"masks/{RECIPE.name}/cam1/2026/front door.jpg.")

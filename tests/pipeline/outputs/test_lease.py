@@ -78,6 +78,13 @@ def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, monkeyp
     Lease.acquire(store).release()
 
 
+def test_a_lease_that_was_given_back_elsewhere_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(leases, "_machine", lambda: "another machine")
+        Lease.acquire(store).release()
+    Lease.acquire(store).release()
+
+
 def test_an_owner_whose_clock_is_wrong_but_who_beats_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.2)
     owner_elsewhere(store, "2026-01-01T00:00:00+00:00")

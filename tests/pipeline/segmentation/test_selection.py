@@ -10,9 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, commit_shard
 from pipeline.segmentation import selection
+from pipeline.segmentation.segmenter import error_reason
 from pipeline.segmentation.selection import IMAGE_SUFFIXES, DoneIndex, SelectionCounts, key_filter, select
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches, to_infos
@@ -138,6 +140,14 @@ def test_done_is_what_was_committed_ok_or_is_wrong_with_the_image_itself(tmp_pat
     assert set(done_of(done, *((f"{reason}.jpg", "e") for reason in TRANSIENT_ERRORS))) == {"new"}
     again = DoneIndex.of(store, RECIPE, retry_errors=True)
     assert done_of(again, ("good.jpg", "e"), ("bad.jpg", "e")) == ["done", "new"]
+
+
+@pytest.mark.parametrize("kind", [StorageError, ObjectChanged, ObjectMissing, AccessDenied])
+def test_an_image_that_the_storage_did_not_give_is_not_done(kind: type[StorageError], tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    reason, _ = error_reason(kind("no answer"))
+    commit_shard(store, "run1", 0, [row("a.jpg", error=reason)])
+    assert done_of(DoneIndex.of(store, RECIPE), ("a.jpg", "e")) == ["new"]
 
 
 def test_another_version_or_another_recipe_is_not_done(tmp_path: Path) -> None:
