@@ -51,6 +51,7 @@ def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[
     StorageUnavailable alone.
     """
     recorded = set(runs.run_ids(output))
+    repaired: set[bytes] = set()
     for run_id in sorted(recorded | set(result_runs(output)), reverse=True):
         checked.runs += 1
         if run_id not in recorded:
@@ -61,7 +62,7 @@ def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[
         except Exception as error:
             yield Finding(f"runs/{run_id}/run.json", trouble(error))
             continue
-        yield from _told(_verify_run(output, record, checked, masks), f"results/run_id={run_id}")
+        yield from _told(_verify_run(output, record, checked, masks, repaired), f"results/run_id={run_id}")
     yield from _told((Finding(file, problem) for file, problem in verify_index(output)), "index")
 
 
@@ -73,12 +74,16 @@ def _told(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
         yield Finding(where, trouble(error))
 
 
-def _verify_run(output: Store, record: runs.RunRecord, checked: Verified, masks: bool) -> Iterator[Finding]:
+def _verify_run(
+    output: Store, record: runs.RunRecord, checked: Verified, masks: bool, repaired: set[bytes]
+) -> Iterator[Finding]:
+    """`repaired` are images of newer runs that replaced lost masks: an older row may have lost its own. The run's are
+    added, if it is such a run."""
     found: list[Finding] = []
     seen = RunTally()
     with ThreadPoolExecutor(MASKS_AT_ONCE, "verify") as threads:
         for shard in checked_results(output, record, found.append):
-            findings = _verify_shard(output, record, shard, checked, seen, threads if masks else None)
+            findings = _verify_shard(output, record, shard, checked, seen, threads if masks else None, repaired)
             found += _told(findings, shard.file)
             yield from found
             found.clear()
@@ -95,6 +100,7 @@ def _verify_shard(
     checked: Verified,
     seen: RunTally,
     threads: ThreadPoolExecutor | None,
+    repaired: set[bytes],
 ) -> Iterator[Finding]:
     rows = shard.rows.to_pylist()
     checked.rows += len(rows)
@@ -103,7 +109,10 @@ def _verify_shard(
     for row in rows:
         yield from _verify_row(row, shard.file)
     if threads is not None:
-        yield from _verify_masks(output, [row for row in rows if row["status"] == "ok"], checked, threads)
+        ok = [row for row in rows if row["status"] == "ok"]
+        yield from _verify_masks(output, ok, checked, threads, repaired)
+        if record.job.get("repair"):
+            repaired.update(map(_identity, ok))
 
 
 def _verify_areas(output: Store, record: runs.RunRecord, shard: CheckedShard) -> Iterator[Finding]:
@@ -131,7 +140,7 @@ def _verify_row(row: dict[str, Any], file: str) -> Iterator[Finding]:
 
 
 def _verify_masks(
-    output: Store, rows: list[dict[str, Any]], checked: Verified, threads: ThreadPoolExecutor
+    output: Store, rows: list[dict[str, Any]], checked: Verified, threads: ThreadPoolExecutor, repaired: set[bytes]
 ) -> Iterator[Finding]:
     """The masks of one shard; where they are in a tar, that is read once, as a whole."""
     parts = [part for row in rows if (part := mask_part(row["mask_key"]))]
@@ -147,19 +156,29 @@ def _verify_masks(
             return read_mask(output, mask_key)
         return tars[part.file][part.offset : part.offset + part.length]
 
+    def check(row: dict[str, Any]) -> list[Finding]:
+        is_repaired = bool(repaired) and _identity(row) in repaired
+        return list(_told(_verify_mask(read, row, is_repaired), row["mask_key"]))
+
     labelled = iter(rows)
     while chunk := list(islice(labelled, MASKS_AT_ONCE * 4)):
         checked.masks += len(chunk)
-        for findings in threads.map(lambda row: list(_told(_verify_mask(read, row), row["mask_key"])), chunk):
+        for findings in threads.map(check, chunk):
             yield from findings
 
 
-def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any]) -> Iterator[Finding]:
+def _identity(row: dict[str, Any]) -> bytes:
+    identity = "\0".join(row[name] for name in ("etag", "model_id", "params_id", "key"))
+    return hashlib.blake2b(identity.encode(), digest_size=16).digest()
+
+
+def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any], is_repaired: bool) -> Iterator[Finding]:
     key = row["mask_key"]
     try:
         data = read(key)
     except ObjectMissing:
-        yield Finding(key, f"the mask of {row['key']!r} is missing")
+        if not is_repaired:
+            yield Finding(key, f"the mask of {row['key']!r} is missing; `fcn segment ... --repair` makes it again")
         return
     if hashlib.sha256(data).hexdigest() != row["mask_sha256"]:
         yield Finding(key, "its SHA-256 is not the one in results")

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.segmentation.options import SegmentJob
 
 _POSITIONAL = ("source", "output")
-_ONCE = ("takeover", "no_report")
+_ONCE = ("takeover", "repair", "no_report")
 """Options that were about that one call."""
 
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")

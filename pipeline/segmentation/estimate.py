@@ -21,6 +21,7 @@ from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
+from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.plan import IMAGES_PER_PART, choose_shard_size
 from pipeline.outputs.runs import RunRecord
 from pipeline.report.changes import LOOK_BACK, of_other_variant
@@ -176,7 +177,8 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[Select
     """What the job would take, counted, and a few of it by chance."""
     counts = SelectionCounts()
     some = RandomRows(PROBED, seed=0)
-    done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors)
+    lost = lost_masks(inputs.output, resolved.recipe) if job.repair else ()
+    done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors, lost=lost)
     listing = to_batches(objects_of(inputs.source, job.key_list))
     for batch in select(listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit):
         some.offer(pa.Table.from_batches([batch]))

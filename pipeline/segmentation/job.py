@@ -7,7 +7,7 @@ from it. `segment` does the whole job and can be called from anywhere; it is wha
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from pipeline.outputs.generation import current_generation
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
+from pipeline.outputs.lost_masks import Identity, lost_masks
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.results import MACHINE_ERRORS, RunTally, finish_tables
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
@@ -176,6 +177,7 @@ class _Driver:
             history=self._history(),
             retry_errors=job.retry_errors,
             settled=resumed,
+            lost=self._lost(resolved) if job.repair else (),
             on_file=self._check_stop,
         )
         chosen = select(
@@ -219,6 +221,13 @@ class _Driver:
             version=version("fcn-pipeline"),
         )
         return record, manifest
+
+    def _lost(self, resolved: Resolved) -> Collection[Identity]:
+        self._observer.phase("looking for lost masks")
+        lost = lost_masks(self._output, resolved.recipe, self._check_stop)
+        self._observer.note(f"{len(lost):,} images that are done have lost their masks, and are segmented again")
+        self._observer.phase("listing")
+        return lost
 
     def _history(self) -> History:
         """What is committed; compacted first where reading all of it would take long."""

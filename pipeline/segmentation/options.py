@@ -114,6 +114,10 @@ class LabelOptions(BaseModel):
     )
     limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
     retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
+    repair: bool = Field(
+        default=False,
+        description="Also redo images that are done and have lost their masks, as `fcn verify` finds. Lists all masks.",
+    )
     max_error_rate: float = Field(
         default=1.0,
         ge=0,

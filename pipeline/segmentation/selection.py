@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline.outputs.compact import read_late
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, History, IndexReader, read_history, rows_between
+from pipeline.outputs.lost_masks import Identity
 from pipeline.outputs.results import TRANSIENT_ERRORS
 from pipeline.storage.store import Store
 
@@ -68,11 +69,21 @@ class DoneIndex:
     compacted index covers, about 100 bytes a row, and one part of the index.
     """
 
-    def __init__(self, late: pa.Table, index: IndexReader, *, retry_errors: bool, settled: Collection[str]) -> None:
+    def __init__(
+        self,
+        late: pa.Table,
+        index: IndexReader,
+        *,
+        retry_errors: bool,
+        settled: Collection[str],
+        lost: Collection[Identity] = (),
+    ) -> None:
         self._late = late
         self._index = index
         self._retry_errors = retry_errors
         self._settled = pa.array(sorted(settled), pa.string())
+        images = sorted(lost)
+        self._lost = _identities(*(pa.array([image[place] for image in images], pa.string()) for place in (0, 1)))
 
     @classmethod
     def of(
@@ -83,12 +94,13 @@ class DoneIndex:
         history: History | None = None,
         retry_errors: bool = False,
         settled: Collection[str] = (),
+        lost: Collection[Identity] = (),
         on_file: Callable[[], None] = lambda: None,
     ) -> "DoneIndex":
         """Read it from the committed results under OUTPUT and their index (`history`, when it was read already).
 
-        With `retry_errors` only ok rows count as done, and the errors of runs in `settled`. `on_file` is called for
-        each results file read; it may raise to stop.
+        With `retry_errors` only ok rows count as done, and the errors of runs in `settled`; rows of masks that are
+        `lost` never do. `on_file` is called for each results file read; it may raise to stop.
         """
         history = history or read_history(output)
         pieces = [INDEX_SCHEMA.empty_table()]
@@ -98,7 +110,8 @@ class DoneIndex:
             )
             pieces.append(table.filter(of_recipe).select(INDEX_SCHEMA.names))
         late = pa.concat_tables(pieces).sort_by("key").combine_chunks()
-        return cls(late, IndexReader(output, history, recipe), retry_errors=retry_errors, settled=settled)
+        index = IndexReader(output, history, recipe)
+        return cls(late, index, retry_errors=retry_errors, settled=settled, lost=lost)
 
     def look_up(self, keys: pa.Array, etags: pa.Array) -> tuple[Mask, Mask]:
         """Which of these images are done, and which of them are done without a mask.
@@ -113,6 +126,9 @@ class DoneIndex:
         for rows in [*self._index.between(first, last), rows_between(self._late, first, last)]:
             rows = self._that_count(rows)
             rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
+            if len(self._lost):
+                gone = pc.and_(pc.is_null(rows["error"]), pc.is_in(rows["identity"], value_set=self._lost))
+                rows = rows.filter(pc.invert(gone))
             found.append(rows.filter(pc.is_in(rows["identity"], value_set=wanted)))
         rows = pa.concat_tables(found)
         done = _mask(pc.is_in(wanted, value_set=rows["identity"]))
