@@ -1,6 +1,7 @@
-"""Run a flow from a terminal: `python -m flows segment SOURCE OUTPUT --model MODEL`.
+"""Run a flow from a terminal: `python -P -m flows segment SOURCE OUTPUT --model MODEL`.
 
 Uses the Prefect server that PREFECT_API_URL or the active profile names, else an ephemeral one inside the process.
+With -P Python imports nothing from the current folder, which may be somebody's folder of images.
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 from cyclopts import App, Parameter
 
-from flows.environment import prepare_prefect, start_prefect
+from flows.environment import leave_folder, prepare_prefect, start_prefect
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
 from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError, PipelineError
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
 else:
     RetrainOptions = optional(RetrainJob, workers=str, relabel=RelabelJob)
 
-app = App(name="python -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
+app = App(name="python -P -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 
 
 @app.command
 def segment(source: str, output: str, *, options: Annotated[SegmentOptions, Parameter(name="*", negative="")]) -> None:
     """Label what is new under SOURCE, as a Prefect flow run. The options are those of `fcn segment`."""
+    job = leave_folder(SegmentJob(source=source, output=output, **options.model_dump()))
     from flows.segment import segment as flow
 
     start_prefect()
-    summary = flow(SegmentJob(source=source, output=output, **options.model_dump()))
+    summary = flow(job)
     print(summary.model_dump_json(indent=2))
 
 
@@ -45,10 +47,10 @@ def evaluate(
     options: Annotated[EvaluateOptions | None, Parameter(name="*", negative="")] = None,
 ) -> None:
     """Score MODEL on a split of DATASET, as a Prefect flow run. The options are those of `fcn evaluate`."""
+    given = options.model_dump() if options is not None else {}
+    job = leave_folder(EvaluateJob(model=model, dataset=dataset, **given))
     from flows.evaluate import evaluate as flow
 
-    given = options.model_dump() if options is not None else {}
-    job = EvaluateJob(model=model, dataset=dataset, **given)
     start_prefect()
     print(flow(job).model_dump_json(indent=2))
 
@@ -68,10 +70,10 @@ def retrain(
     job
         A YAML file with any of these options; the command line wins.
     """
+    given = options.model_dump(exclude_unset=True) if options is not None else {}
+    described = leave_folder(RetrainJob.model_validate(merged(read_job_file(job), given)))
     from flows.retrain import retrain as flow
 
-    given = options.model_dump(exclude_unset=True) if options is not None else {}
-    described = RetrainJob.model_validate(merged(read_job_file(job), given))
     start_prefect()
     print(flow(described).model_dump_json(indent=2))
 

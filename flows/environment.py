@@ -6,6 +6,14 @@ Both read the environment once, when imported; so this module imports neither un
 import os
 import signal
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from pipeline.actors.private_folder import absolute_files, private_folder, working_folder
+from pipeline.launch.work import absolute_places
+
+J = TypeVar("J", bound=BaseModel)
 
 
 def prepare_prefect() -> None:
@@ -14,6 +22,19 @@ def prepare_prefect() -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def leave_folder(job: J) -> J:
+    """Make an empty folder the current one, for good, and return `job` with its relative places made absolute.
+
+    Prefect takes settings from files of the current folder (.env, prefect.toml, pyproject.toml), among them whom to
+    send a run to and what to execute, and the server that it starts imports from there. Call it before Prefect is
+    imported.
+    """
+    job = absolute_places(job)
+    os.environ |= absolute_files()
+    os.chdir(working_folder(private_folder()))
+    return job
 
 
 def isolate(prefect_home: Path) -> None:

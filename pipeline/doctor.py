@@ -273,7 +273,7 @@ def _ray(address: str | None) -> Iterator[Finding]:
         yield Finding("ray", "wrong", f"no worker answered in {RAY_SECONDS:.0f} seconds", remedy)
         return
     except PipelineError as error:
-        remedy = "check the address" if address else "see what stands under /tmp/ray/session_latest/logs"
+        remedy = "check the address" if address else f"see the logs under {_ray_folder()}/session_latest/logs"
         yield Finding("ray", "wrong", _sentence(error), remedy)
         return
     where = f"the cluster at {address}" if address else "a private Ray starts"
@@ -291,6 +291,12 @@ def _ray(address: str | None) -> Iterator[Finding]:
         yield Finding("ray", "wrong", f"{found}; {', '.join(different)}", "give both the same image or environment")
     else:
         yield Finding("ray", "ok", found)
+
+
+def _ray_folder() -> Path:
+    from pipeline.actors.private_folder import private_folder, session_folder
+
+    return session_folder(private_folder())
 
 
 def _worker_versions() -> dict[str, str]:

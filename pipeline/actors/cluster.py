@@ -23,6 +23,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled modul
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 
+from pipeline.actors.private_folder import private_folder, session_folder, working_folder
 from pipeline.actors.ray_start import NodeNotStarted, start
 from pipeline.errors import InputError, PipelineError
 
@@ -103,7 +104,15 @@ def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
 
     "local" keeps it from joining a cluster that happens to run here.
     """
-    with _ray("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False):
+    private = private_folder()
+    with _ray(
+        "local",
+        working_folder=working_folder(private),
+        _temp_dir=str(session_folder(private)),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        include_dashboard=False,
+    ):
         yield
 
 

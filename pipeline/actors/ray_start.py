@@ -6,15 +6,20 @@ of Ray that pyproject.toml names.
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray.job_config import JobConfig
+
+from pipeline.actors.private_folder import absolute_files
 
 START_SECONDS = 150.0
 """How long a node may take to be there. Ray's own 30 seconds are too few beside other work: a dozen processes start."""
@@ -28,16 +33,36 @@ class NodeNotStarted(Exception):
     """A node of a private Ray ended while it started, or was not there in time."""
 
 
-def start(address: str, **options: Any) -> None:
+class OwnPathOnly(JobConfig):
+    """The job of a driver whose workers import nothing from the driver's current folder.
+
+    Ray puts that folder first on its workers' path, here and on a cluster: a `pipeline.py` among images of a
+    stranger's would run there, with the user's credentials. The folder of the script that is run stays,
+    as it does in Python itself.
+    """
+
+    def _serialize(self) -> str:
+        paths = self._py_driver_sys_path
+        if paths and paths[-1] == os.path.abspath(os.path.curdir):
+            paths.pop()
+        serialized: str = super()._serialize()
+        return serialized
+
+
+def start(address: str, working_folder: Path | None = None, **options: Any) -> None:
     """`ray.init` with these options. A node that ends while it starts is started again.
+
+    `working_folder` is where the processes of a new node run.
 
     A raylet gives its agents 15 seconds to start, and ends when a busy machine takes longer. Raises NodeNotStarted when
     it has ended ATTEMPTS times or is not there after START_SECONDS, and what ray.init raises.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        with adapted_start() as nodes:
+        with adapted_start(working_folder) as nodes:
             try:
-                ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
+                ray.init(
+                    address, job_config=OwnPathOnly(), logging_level=logging.WARNING, log_to_driver=False, **options
+                )
                 return
             except NodeNotStarted as error:
                 for node in nodes:
@@ -48,10 +73,14 @@ def start(address: str, **options: Any) -> None:
 
 
 @contextlib.contextmanager
-def adapted_start() -> Iterator[list[Node]]:
-    """The nodes that are started in the body, which have two processes fewer than Ray's and more time."""
+def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
+    """The nodes that are started in the body, which have two processes fewer than Ray's and more time.
+
+    Their processes run in `working_folder`, if it is given.
+    """
     nodes: list[Node] = []
     start_raylet: Any = Node.start_ray_processes
+    start_process: Any = services.start_ray_process
     get_node: Any = services.get_node
 
     def remember(self: Node) -> None:
@@ -71,7 +100,16 @@ def adapted_start() -> Iterator[list[Node]]:
                     raise NodeNotStarted(f"Ray's node was not there after {START_SECONDS:.0f} s") from error
                 time.sleep(0.1)
 
+    def start_there(*arguments: Any, **named: Any) -> Any:
+        if working_folder is None:
+            return start_process(*arguments, **named)
+        named["env_updates"] = {**absolute_files(), **(named.get("env_updates") or {})}
+        return start_process(*arguments, **{**named, "cwd": str(working_folder)})
+
     with (
+        # Below `uv run`, Ray would send the current folder to its workers as their code.
+        patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
+        patch.object(services, "start_ray_process", start_there),
         patch.object(Node, "start_api_server", _skip_api_server),
         patch.object(Node, "start_log_monitor", _skip_log_monitor),
         patch.object(Node, "start_ray_processes", remember),

@@ -1,4 +1,4 @@
-"""The other end of a launch: `python -m pipeline.cli.launched LAUNCH_ID WORK`, on a node of the cluster that does it.
+"""The other end of a launch: `python -P -m pipeline.cli.launched LAUNCH_ID WORK`, on a node of the cluster.
 
 Whoever launched it may be gone; so the outcome is written under the job's output. Stopped by SIGTERM or SIGINT, the
 job ends resumably.

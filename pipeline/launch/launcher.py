@@ -53,5 +53,5 @@ def next_attempt(work: Work, known: list[str]) -> int:
 
 
 def command(work: Work, launch_id: str) -> list[str]:
-    """What runs at the other end. The package is installed there."""
-    return ["python", "-m", "pipeline.cli.launched", launch_id, work.model_dump_json()]
+    """What runs at the other end. The package is installed there; -P: nothing is imported from where the job runs."""
+    return ["python", "-P", "-m", "pipeline.cli.launched", launch_id, work.model_dump_json()]

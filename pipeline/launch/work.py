@@ -6,8 +6,9 @@ back is written to the job's own output, so that whoever comes later, on whateve
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -19,6 +20,7 @@ from pipeline.training.options import TrainJob
 
 Kind = Literal["segment", "evaluate", "train"]
 AnyJob = SegmentJob | EvaluateJob | TrainJob
+J = TypeVar("J", bound=BaseModel)
 
 KINDS: dict[Kind, type[AnyJob]] = {"segment": SegmentJob, "evaluate": EvaluateJob, "train": TrainJob}
 
@@ -68,11 +70,25 @@ class Work(BaseModel):
 def refuse_relative(job: BaseModel) -> None:
     """Raise InputError, which names it, for a place of `job` that depends on the folder one happens to be in."""
     for name, value in _places(job.model_dump(mode="json", exclude_none=True)):
-        if not ("://" in value or value.startswith(("/", "registry:"))):
+        if not _is_absolute(value):
             raise InputError(
                 f"{name} is the relative path {value!r}, which is another folder where the job runs; give a URI, or an "
                 "absolute path that is the same on every machine"
             )
+
+
+def absolute_places(job: J) -> J:
+    """`job` with places that mean the same in every folder: relative ones are of the current folder of now."""
+    absolute = {
+        name: os.path.abspath(os.path.expanduser(value))
+        for name in type(job).model_fields
+        if name in _PLACES | {"cache"} and isinstance(value := getattr(job, name), str) and not _is_absolute(value)
+    }
+    return job.model_copy(update=absolute)
+
+
+def _is_absolute(place: str) -> bool:
+    return "://" in place or place.startswith(("/", "registry:"))
 
 
 def _places(options: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -43,9 +43,10 @@ class FileCache:
     """
 
     def __init__(self, folder: str | None, limit_bytes: int) -> None:
-        self.folder = folder
+        # Absolute: what this is sent to runs in another folder.
+        self.folder = os.path.abspath(folder) if folder else folder
         self.limit_bytes = limit_bytes
-        self._found: str | None = folder
+        self._found: str | None = self.folder
         self._complained = False
 
     def __reduce__(self) -> tuple[type["FileCache"], tuple[str | None, int]]:

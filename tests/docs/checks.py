@@ -31,8 +31,8 @@ def check_command(command: Command) -> None:
     words = [STANDS_FOR.get(word, word) for word in words]
     if program == "fcn":
         _parse(fcn_app, words)
-    elif program == "python" and words[:2] == ["-m", "flows"]:
-        _parse(flows_app, words[2:])
+    elif program == "python" and words[:3] == ["-P", "-m", "flows"]:
+        _parse(flows_app, words[3:])
     elif program == "python" and words[0] == "-m":
         assert importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
     elif program == "python":

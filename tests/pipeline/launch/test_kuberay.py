@@ -151,7 +151,7 @@ def test_what_is_built_is_a_valid_rayjob_that_runs_the_work(work: Work) -> None:
     assert problems(resource) == []
     assert len(resource["metadata"]["name"]) <= 47, "KubeRay derives longer names from it"
     *command, name, text = shlex.split(resource["spec"]["entrypoint"])
-    assert command == ["python", "-m", "pipeline.cli.launched"]
+    assert command == ["python", "-P", "-m", "pipeline.cli.launched"]
     assert name == f"{work.name}-1"
     assert Work.model_validate_json(text) == work
     assert resource["spec"]["shutdownAfterJobFinishes"]
