@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import threading
 import time
@@ -29,7 +30,9 @@ _LEASE = re.compile(r"lease/(\d{8})\.json")
 
 @dataclass(frozen=True)
 class _Owner:
-    """Who created a lease. `machine` and `started` tell its process from all others, in containers too."""
+    """Who created a lease. `machine` and `started` tell its process from all others, in containers too, and `nonce` its
+    lease from all others of the process; 0.1 wrote none.
+    """
 
     number: int
     host: str
@@ -37,18 +40,19 @@ class _Owner:
     machine: str
     started: str
     since: str
+    nonce: str = ""
 
 
 class Lease:
     """Held from `acquire` to `release`; `lost` turns true when another driver took over."""
 
-    _held: ClassVar[set[str]] = set()  # leases of this process: an owner with our process id that is not here is dead
+    _held: ClassVar[set[str]] = set()  # this process's, by nonce: an owner with our process id that is not here is dead
 
-    def __init__(self, store: Store, number: int) -> None:
+    def __init__(self, store: Store, number: int, nonce: str) -> None:
         self._store = store
         self._number = number
-        self._name = f"{store.uri} {number}"
-        self._held.add(self._name)
+        self._nonce = nonce
+        self._held.add(nonce)
         self._released = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -61,20 +65,29 @@ class Lease:
         Raises InputError, naming the owner, when another driver is alive and `takeover` is false. An owner on another
         machine that seems to have fallen silent is watched for a while first, because clocks differ.
         """
-        owner = _newest(store)
+        newest, owner = _newest(store)
+        if newest and owner is None and not takeover:
+            raise InputError(
+                f"{store.uri}: {_lease_key(newest)} is damaged, so nobody can tell whether another run is at work; "
+                "make sure that none is, then supersede it with --takeover"
+            )
         if owner is not None and not takeover and cls._is_alive(store, owner):
             raise InputError(
                 f"{store.uri} is being written by another run (host {owner.host}, process {owner.pid}, "
                 f"since {owner.since}); wait for it, stop it, or supersede it with --takeover"
             )
-        number = owner.number + 1 if owner else 1
-        here = _Owner(number, socket.gethostname(), os.getpid(), _machine(), _process_started(os.getpid()), _now())
+        number = newest + 1
+        pid, nonce = os.getpid(), secrets.token_hex(8)
+        here = _Owner(number, socket.gethostname(), pid, _machine(), _process_started(pid), _now(), nonce)
+        record = json.dumps(asdict(here)).encode()
         try:
-            store.create(_lease_key(number), json.dumps(asdict(here)).encode())
+            store.create(_lease_key(number), record)
         except ObjectExists:
-            raise InputError(f"{store.uri} was taken by another run at this very moment; try again") from None
+            # It may be ours: a write that took effect and whose answer was lost is tried again, and hears this.
+            if store.get(_lease_key(number)) != record:
+                raise InputError(f"{store.uri} was taken by another run at this very moment; try again") from None
         store.put(_beat_key(number), _now().encode())
-        return cls(store, number)
+        return cls(store, number, nonce)
 
     @property
     def lost(self) -> bool:
@@ -85,7 +98,7 @@ class Lease:
         """Give the output back, so that the next driver need not wait for silence."""
         self._released.set()
         self._thread.join(timeout=HEARTBEAT_SECONDS)
-        self._held.discard(self._name)
+        self._held.discard(self._nonce)
         if not self.lost:
             # What was done is done; a lease that cannot be given back falls silent by itself.
             with contextlib.suppress(StorageError):
@@ -109,33 +122,43 @@ class Lease:
 
     @classmethod
     def _is_alive(cls, store: Store, owner: _Owner) -> bool:
-        """Whether `owner` has neither released, nor died on this machine, nor fallen silent on another."""
+        """Whether `owner` has neither released, nor died on this machine, nor fallen silent.
+
+        Silence is judged by the owner's clock only where that cannot hide a dead one; else it is watched.
+        """
         beat = _read_beat(store, owner)
         if beat == _RELEASED:
             return False
         if owner.machine == _machine():
-            mine = owner.pid == os.getpid() and f"{store.uri} {owner.number}" not in cls._held
-            return not mine and _process_started(owner.pid) == owner.started
+            ours = owner.pid == os.getpid()
+            if (ours and owner.nonce not in cls._held) or (not ours and not _is_running(owner)):
+                return False
         try:
             silence = datetime.now(UTC) - datetime.fromisoformat(beat.decode())
         except ValueError:
             return False
-        if silence.total_seconds() < SILENT_AFTER_SECONDS:
+        if 0 <= silence.total_seconds() < SILENT_AFTER_SECONDS:
             return True
-        time.sleep(2.5 * HEARTBEAT_SECONDS)
-        return _read_beat(store, owner) not in (beat, _RELEASED)
+        deadline = time.monotonic() + 2.5 * HEARTBEAT_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(HEARTBEAT_SECONDS / 10)
+            heard = _read_beat(store, owner)
+            if heard != beat:
+                return heard != _RELEASED
+        return False
 
 
-def _newest(store: Store) -> _Owner | None:
+def _newest(store: Store) -> tuple[int, _Owner | None]:
+    """The newest lease's number, 0 where there is none, and its owner; None where its record is damaged."""
     number = max(_numbers(store), default=0)
     if not number:
-        return None
+        return 0, None
     try:
-        record = json.loads(store.get(_lease_key(number))) | {"number": number}
+        record = {"nonce": ""} | json.loads(store.get(_lease_key(number))) | {"number": number}
         # By name: a newer version may tell more.
-        return _Owner(**{each.name: record[each.name] for each in fields(_Owner)})
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{store.uri}: {_lease_key(number)} is damaged ({error}); delete it and try again") from error
+        return number, _Owner(**{each.name: record[each.name] for each in fields(_Owner)})
+    except (ValueError, TypeError, KeyError):
+        return number, None
 
 
 def _numbers(store: Store) -> list[int]:
@@ -159,12 +182,30 @@ def _machine() -> str:
 
 
 def _process_started(pid: int) -> str:
-    """The clock tick at which a process started, which no other with its number shares; "" when it is gone."""
+    """The clock tick at which a process started, which no other with its number shares.
+
+    "" when it is gone, or has ended and nobody has asked for its status yet, or may not be looked at (hidepid).
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    values = stat.rpartition(")")[2].split()
+    return "" if values[0] in "ZX" else values[19]
+
+
+def _is_running(owner: _Owner) -> bool:
+    """Whether the process of an owner on this machine is there, as far as that can be seen."""
+    started = _process_started(owner.pid)
+    if started or Path(f"/proc/{owner.pid}").exists():
+        return started == owner.started
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True  # /proc hides other users' processes here
 
 
 def _now() -> str:

@@ -83,6 +83,10 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or give this machine a role."
         )
     if isinstance(error, rust.AlreadyExistsError):
+        # obstore takes every 409 for this one, but S3 answers 409 also where another request was at the same key.
+        code, _ = _code_and_status(error)
+        if code in _TRANSIENT:
+            return StorageUnavailable(f"{name}: {where} keeps answering {code}; try again later.")
         return ObjectExists(f"{name} exists already.")
     if isinstance(error, rust.PreconditionError):
         # obstore resumes an answer that broke off with If-Match: begin again.

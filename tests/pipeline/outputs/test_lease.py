@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -102,7 +104,91 @@ def test_a_lease_that_could_not_be_given_back_does_not_lock_its_own_process_out(
     Lease.acquire(store).release()
 
 
-def test_a_damaged_lease_is_named(store: Store) -> None:
+def test_a_damaged_lease_is_superseded_only_when_asked_and_its_number_is_not_given_twice(store: Store) -> None:
     store.put("lease/00000001.json", b"{")
-    with pytest.raises(InputError, match=r"lease/00000001\.json is damaged"):
+    with pytest.raises(InputError, match=r"lease/00000001\.json is damaged.*--takeover"):
+        Lease.acquire(store)
+    Lease.acquire(store, takeover=True).release()
+    assert store.head("lease/00000002.json")
+    assert store.get("lease/00000001.json") == b"{"
+
+
+def test_a_driver_is_not_refused_by_its_own_lease_whose_answer_was_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = store.create
+
+    def late_500(key: str, data: bytes) -> None:
+        create(key, data)
+        create(key, data)  # as a client does that heard an error of a write that had worked
+
+    monkeypatch.setattr(store, "create", late_500)
+    Lease.acquire(store).release()
+    assert list(store.list("lease/00000002")) == []
+
+
+def test_an_owner_that_ended_and_whom_nobody_has_reaped_is_dead(store: Store, tmp_path: Path) -> None:
+    code = (
+        "import os; from pipeline.outputs.lease import Lease; from pipeline.storage.store import open_store;"
+        f"Lease.acquire(open_store({str(tmp_path)!r})); os._exit(0)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        Lease.acquire(store).release()
+    finally:
+        child.wait(timeout=60)
+
+
+def test_a_dead_owner_whose_clock_ran_ahead_is_not_waited_for_until_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    owner_elsewhere(store, (datetime.now(UTC) + timedelta(hours=2)).isoformat())
+    Lease.acquire(store).release()
+
+
+def test_a_folder_held_by_this_process_is_held_under_any_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "link").symlink_to("output")
+    with Lease.acquire(open_store(str(tmp_path / "output"))), pytest.raises(InputError, match="--takeover"):
+        Lease.acquire(open_store(str(tmp_path / "link")))
+
+
+@pytest.fixture
+def neighbour(store: Store) -> Iterator[Callable[[str], None]]:
+    """Notes a lease of another process of this machine that lives, last heard of at the given time."""
+    process = subprocess.Popen(["sleep", "1000"])
+
+    def holds(beat: str) -> None:
+        started = leases._process_started(process.pid)
+        record = {"host": "here", "pid": process.pid, "machine": leases._machine(), "started": started}
+        store.put("lease/00000001.json", json.dumps(record | {"since": beat, "number": 1}).encode())
+        store.put("lease/00000001.heartbeat", beat.encode())
+
+    try:
+        yield holds
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_lives_on_without_its_lease_is_superseded(
+    store: Store, neighbour: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not write that it had given the lease back."""
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    neighbour("2026-01-01T00:00:00+00:00")
+    Lease.acquire(store).release()
+
+
+def test_an_owner_that_proc_hides_is_alive(
+    store: Store, neighbour: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbour(leases._now())
+    real = Path.exists
+    monkeypatch.setattr(leases, "_process_started", lambda pid: "")
+    monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc/") and real(path))
+    with pytest.raises(InputError, match="--takeover"):
         Lease.acquire(store)

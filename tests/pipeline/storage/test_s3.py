@@ -199,6 +199,16 @@ def test_create_takes_effect_once_whatever_breaks(proxy: FaultyS3, shaky: Store,
         assert shaky.get(key) == b"mine"
 
 
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+def test_a_conflict_with_another_request_is_no_object_that_exists(proxy: FaultyS3, shaky: Store, code: str) -> None:
+    """S3 asks to try again: two actors with one shard, or a deletion of the same key at the same moment."""
+    for key in ("new", "new/"):
+        proxy.faults = [f"409 {code}"] * 2
+        shaky.create(key, b"mine")
+        assert proxy.faults == []
+        assert shaky.get(key) == b"mine"
+
+
 @pytest.mark.parametrize("fault", ["corrupt", "cut"])
 def test_damage_on_the_way_is_never_returned(proxy: FaultyS3, bucket: str, fault: str) -> None:
     store = open_store(f"s3://{bucket}?endpoint_url={proxy.endpoint}", IMPATIENT)
