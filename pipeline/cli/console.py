@@ -142,6 +142,11 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     selection = report.selection
     if not report.runs and report.state == "finished":
         console.print(f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False)
+    if selection.reconfirmed:
+        console.print(
+            f"{selection.reconfirmed} images are again as they were in an earlier run, whose results are repeated",
+            markup=False,
+        )
     if selection.failed_before:
         console.print(
             f"{selection.failed_before} of those done could not be read; --retry-errors tries them again", markup=False
@@ -170,6 +175,7 @@ def report_json(report: RunReport, output: str) -> dict[str, Any]:
         "listed": report.selection.listed,
         "left_out": report.selection.left_out,
         "already_done": report.selection.done,
+        "reconfirmed": report.selection.reconfirmed,
         "images": report.counts.images,
         "ok": report.counts.ok,
         "errors": report.counts.errors,

@@ -4,7 +4,7 @@ Whatever is damaged is reported in words, file by file, and the reading goes on.
 the plan says which images the rows must be of, and a row's identity says what its mask is called.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -188,23 +188,32 @@ def _problem(rows: pa.Table, number: int, planned: Shard | None, record: RunReco
         for column, value in (("model_id", record.model_id), ("params_id", record.params_id)):
             if not pc.all(pc.equal(rows[column], value), min_count=0).as_py():
                 return f"it has rows of another {column} than the run's"
-        return _misplaced_mask(rows, number, Recipe(record.model_id, record.params_id), record.generation)
+        earlier = {each.index for each in planned.earlier} if planned is not None else set()
+        return _misplaced_mask(rows, number, Recipe(record.model_id, record.params_id), record.generation, earlier)
     except Exception as error:
         return trouble(error)
 
 
-def _misplaced_mask(rows: pa.Table, number: int, recipe: Recipe, generation: int) -> str | None:
-    """A row's mask that is not where the masks of its image are kept."""
-    tar = f"mask_tars/{recipe.name}/shard-{number:08d}."
+def _misplaced_mask(
+    rows: pa.Table, number: int, recipe: Recipe, generation: int, reconfirmed: Collection[int]
+) -> str | None:
+    """A row's mask that is not where the masks of its image are kept.
+
+    Those of `reconfirmed` rows, told by their places, are where an earlier run put them: in a tar of another shard, or
+    under the name of an earlier generation.
+    """
+    tars = f"mask_tars/{recipe.name}/shard-"
+    tar = f"{tars}{number:08d}."
     columns = (rows[name].to_pylist() for name in ("key", "etag", "status", "mask_key"))
-    for key, etag, status, mask_key in zip(*columns, strict=True):
+    for index, (key, etag, status, mask_key) in enumerate(zip(*columns, strict=True)):
         if status not in ("ok", "error"):
             return f"{key!r}: has the status {status!r}"
         if (status == "ok") != (mask_key is not None):
             return f"{key!r}: has status {status} and {'no' if mask_key is None else 'a'} mask"
-        if mask_key is None or mask_key == recipe.mask_key(key, etag, generation):
+        generations = range(generation + 1) if index in reconfirmed else (generation,)
+        if mask_key is None or any(mask_key == recipe.mask_key(key, etag, each) for each in generations):
             continue
         part = mask_part(mask_key)
-        if part is None or not part.file.startswith(tar):
+        if part is None or not part.file.startswith(tars if index in reconfirmed else tar):
             return f"{key!r}: its mask {mask_key!r} is not where the masks of this image are kept"
     return None

@@ -25,12 +25,24 @@ IMAGES_PER_PART = 1 << 16
 time, so this, not the number of images, bounds what the driver holds.
 """
 
-PLAN_SCHEMA = pa.schema(
-    [pa.field("shard", pa.int32(), nullable=False), *LISTING_SCHEMA], metadata={"fcn_schema": "plan/1"}
-)
-
-
 _MANIFEST = re.compile(r"runs/([^/]+)/plan/plan\.json")
+
+EARLIER = (pa.field("earlier_run", pa.string()), pa.field("earlier_shard", pa.int32()))
+"""Where an image has a committed row already that only has to be said again: not null of reconfirmed images."""
+
+PLAN_SCHEMA = pa.schema(
+    [pa.field("shard", pa.int32(), nullable=False), *LISTING_SCHEMA, *EARLIER], metadata={"fcn_schema": "plan/1"}
+)
+"""Parts without reconfirmed images lack the columns of EARLIER, as those of 0.1 do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The image at `index` of a shard is reconfirmed: its row is the one in this shard of that run."""
+
+    index: int
+    run_id: str
+    shard: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Shard:
 
     `culprits` are keys of images that were found to kill the process that works on them; they are not touched again.
     `attempt` counts from 1 how often the shard was handed to an actor. `insist`: others could do nothing with it
-    either, so it is committed even if every row is an error that may pass.
+    either, so it is committed even if every row is an error that may pass. `earlier` has the reconfirmed images.
     """
 
     number: int
@@ -47,10 +59,11 @@ class Shard:
     culprits: frozenset[str] = frozenset()
     attempt: int = 1
     insist: bool = False
+    earlier: tuple[Earlier, ...] = ()
 
 
 class PlanManifest(BaseModel):
-    """plan.json: what the parts hold together."""
+    """plan.json: what the parts hold together. `reconfirmed` of the images have a committed row already."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,14 +71,16 @@ class PlanManifest(BaseModel):
     bytes: int
     shards: int
     parts: int
+    reconfirmed: int = 0
 
 
 def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], shard_size: int) -> PlanManifest:
-    """Cut `entries`, batches of LISTING_SCHEMA, into shards of `shard_size`, write the parts and then the manifest.
+    """Cut `entries` into shards of `shard_size`, write the parts and then the manifest.
 
+    The batches are of LISTING_SCHEMA, with the columns of EARLIER where there are reconfirmed images.
     Raises PipelineError where another plan has that run's name.
     """
-    images = size = parts = 0
+    images = size = parts = reconfirmed = 0
     with ThreadPoolExecutor(1, "plan") as thread:
         # One part is written while the next is selected.
         written: Future[None] | None = None
@@ -78,16 +93,20 @@ def write_plan(output: Store, run_id: str, entries: Iterable[pa.RecordBatch], sh
             images += len(part)
             size += pc.sum(part["size"]).as_py()
             parts += 1
+            if EARLIER[0].name in part.column_names:
+                reconfirmed += len(part) - part[EARLIER[0].name].null_count
         if written is not None:
             written.result()
-    manifest = PlanManifest(images=images, bytes=size, shards=-(-images // shard_size), parts=parts)
-    _create(output, _manifest_key(run_id), to_json(manifest.model_dump_json(indent=2)))
+    manifest = PlanManifest(
+        images=images, bytes=size, shards=-(-images // shard_size), parts=parts, reconfirmed=reconfirmed
+    )
+    _create(output, manifest_key(run_id), to_json(manifest.model_dump_json(indent=2)))
     return manifest
 
 
 def read_manifest(output: Store, run_id: str) -> PlanManifest | None:
     """The manifest of a run, or None when its plan was never finished."""
-    key = _manifest_key(run_id)
+    key = manifest_key(run_id)
     try:
         data = output.get(key)
         manifest = PlanManifest.model_validate_json(data)
@@ -110,7 +129,7 @@ def require_plan(output: Store, run_id: str, manifest: PlanManifest) -> None:
     removed. Without its plan nobody could tell which masks the run will still name.
     """
     there = {info.key for info in output.list(f"runs/{run_id}/plan/")}
-    for key in [*(_part_key(run_id, part) for part in range(manifest.parts)), _manifest_key(run_id)]:
+    for key in [*(_part_key(run_id, part) for part in range(manifest.parts)), manifest_key(run_id)]:
         if key not in there:
             raise PipelineError(f"{output.uri}: {key} is gone; delete runs/{run_id} and run again")
 
@@ -133,7 +152,16 @@ def read_shards(
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(table)], strict=True):
             number = int(numbers[start])
             if number not in but:
-                yield Shard(number, tuple(to_infos(entries.slice(start, stop - start))))
+                rows = slice(start, stop)
+                yield Shard(number, tuple(to_infos(entries[rows])), earlier=tuple(_earlier(table[rows])))
+
+
+def _earlier(rows: pa.Table) -> Iterator[Earlier]:
+    if EARLIER[0].name in rows.column_names:
+        runs, shards = (rows[field.name].to_pylist() for field in EARLIER)
+        for index, (run_id, shard) in enumerate(zip(runs, shards, strict=True)):
+            if run_id is not None:
+                yield Earlier(index, run_id, shard)
 
 
 def choose_shard_size(images: int, actors: int, largest: int) -> int:
@@ -149,7 +177,7 @@ def _in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table
     """The same rows, `rows` a table, the last one excepted; none empty."""
     held = LISTING_SCHEMA.empty_table()
     for batch in batches:
-        held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+        held = pa.concat_tables([held, pa.Table.from_batches([batch])], promote_options="default")
         while len(held) >= rows:
             yield held.slice(0, rows)
             held = held.slice(rows)
@@ -158,7 +186,9 @@ def _in_parts(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table
 
 
 def _write_part(output: Store, key: str, table: pa.Table) -> None:
-    _create(output, key, to_parquet(table.cast(PLAN_SCHEMA).combine_chunks()))
+    there = [name for name in PLAN_SCHEMA.names if name in table.column_names and table[name].null_count < len(table)]
+    schema = pa.schema([PLAN_SCHEMA.field(name) for name in there], PLAN_SCHEMA.metadata)
+    _create(output, key, to_parquet(table.select(there).cast(schema).combine_chunks()))
 
 
 def _create(output: Store, key: str, data: bytes) -> None:
@@ -175,5 +205,6 @@ def _part_key(run_id: str, part: int) -> str:
     return f"runs/{run_id}/plan/part-{part:05d}.parquet"
 
 
-def _manifest_key(run_id: str) -> str:
+def manifest_key(run_id: str) -> str:
+    """The name under OUTPUT of a plan's manifest, which is written last."""
     return f"runs/{run_id}/plan/plan.json"

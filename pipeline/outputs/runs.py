@@ -6,10 +6,9 @@ resolved to. To show a run to a person, ask `pipeline.outputs.standing`, which c
 
 import contextlib
 import re
-import secrets
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -136,13 +135,8 @@ class Progress(BaseModel):
     updated: datetime
 
 
-def new_run_id() -> str:
-    """Sorts by time: the UTC second, then four random hexadecimal digits."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-
-
 def is_run_id(name: str) -> bool:
-    """Whether this is a name that `new_run_id` makes."""
+    """Whether this is a name that runs are given: a UTC second, and four hexadecimal digits."""
     return _RUN_ID.fullmatch(name) is not None
 
 

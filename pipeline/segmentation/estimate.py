@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fcn_core import Predictor
 from fcn_core.errors import DeviceError
@@ -22,7 +23,8 @@ from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
 from pipeline.outputs.lost_masks import lost_masks
-from pipeline.outputs.plan import IMAGES_PER_PART, choose_shard_size
+from pipeline.outputs.order import overtaken_by
+from pipeline.outputs.plan import EARLIER, IMAGES_PER_PART, choose_shard_size
 from pipeline.outputs.runs import RunRecord
 from pipeline.report.changes import LOOK_BACK, of_other_variant
 from pipeline.report.make import pictures_shown
@@ -34,7 +36,7 @@ from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolv
 from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
-from pipeline.storage.batches import to_batches, to_infos
+from pipeline.storage.batches import LISTING_SCHEMA, to_batches, to_infos
 from pipeline.storage.store import ObjectInfo
 
 PROBED = 10
@@ -180,8 +182,11 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[Select
     lost = lost_masks(inputs.output, resolved.recipe) if job.repair else ()
     done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors, lost=lost)
     listing = to_batches(objects_of(inputs.source, job.key_list))
-    for batch in select(listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit):
-        some.offer(pa.Table.from_batches([batch]))
+    ask = inputs.source if job.key_list is not None else None
+    for batch in select(
+        listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit, ask=ask
+    ):
+        some.offer(_to_segment(batch))
     nobodys = nothing_chosen(counts, inputs.source.uri, job.include, job.exclude)
     if nobodys is not None and not job.allow_empty:
         raise InputError(f"{nobodys}; --allow-empty makes that no error")
@@ -192,8 +197,18 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[Select
 def _unfinished(inputs: Inputs, resolved: Resolved) -> list[str]:
     for record in runs.records(inputs.output):
         if record.job_digest == resolved.job_digest:
-            return [] if record.state == "finished" else [f"run {record.run_id} is unfinished and would be continued"]
+            if record.state == "finished" or overtaken_by(inputs.output, record.run_id) is not None:
+                return []
+            return [f"run {record.run_id} is unfinished and would be continued"]
     return []
+
+
+def _to_segment(batch: pa.RecordBatch) -> pa.Table:
+    """Without the reconfirmed images, whose rows are there."""
+    table = pa.Table.from_batches([batch])
+    if EARLIER[0].name in batch.schema.names:
+        table = table.filter(pc.is_null(table[EARLIER[0].name]))
+    return table.select(LISTING_SCHEMA.names)
 
 
 def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: list[ObjectInfo]) -> Probe:

@@ -26,10 +26,12 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.lost_masks import Identity, lost_masks
+from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
-from pipeline.outputs.results import MACHINE_ERRORS, RunTally, finish_tables
+from pipeline.outputs.reconfirm import commit_reconfirmed
+from pipeline.outputs.results import MACHINE_ERRORS, RunTally, committed_shards, finish_tables, tally
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
-from pipeline.outputs.standing import begin_attempt, count_committed, end_attempt
+from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.options import SegmentJob
@@ -116,6 +118,7 @@ class _Driver:
         self._asked_to_stop = should_stop
         self._selection = SelectionCounts()
         self._finished: list[RunRecord] = []
+        self._overtaken: RunRecord | None = None
         self._reports: list[str] = []
         self._aborted: str | None = None
         self._seen = RunTally()
@@ -159,15 +162,30 @@ class _Driver:
                 if record.state == "finished":
                     return None
                 manifest = read_manifest(self._output, record.run_id)
-                return (record, manifest) if manifest else None
+                if manifest is None:
+                    return None
+                newer = overtaken_by(self._output, record.run_id)
+                # One that has committed everything is only closed.
+                if newer is None or len(committed_shards(self._output, record.run_id)) == manifest.shards:
+                    return record, manifest
+                self._overtaken = record
+                self._observer.note(
+                    f"run {record.run_id} is not resumed, because run {newer} has committed since; what it left over "
+                    "is planned anew"
+                )
+                return None
         return None
 
     def _plan(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
         """List, leave out what is done, write the plan of a new run; None when nothing is left to do."""
         job = self._job
         # What a leftover run did counts: towards the limit, and as the retry that was asked for.
-        resumed = {record.run_id for record in self._finished}
-        limit = None if job.limit is None else job.limit - sum(record.images for record in self._finished)
+        unfinished = [*self._finished, *([self._overtaken] if self._overtaken else [])]
+        limit = job.limit
+        if limit is not None:
+            limit -= sum(record.images for record in self._finished)
+            if self._overtaken is not None:
+                limit -= counts_of(count_committed(self._output, self._overtaken.run_id)).images
         if limit is not None and limit <= 0:
             return None
         self._observer.phase("listing")
@@ -176,7 +194,7 @@ class _Driver:
             resolved.recipe,
             history=self._history(),
             retry_errors=job.retry_errors,
-            settled=resumed,
+            settled={record.run_id for record in unfinished},
             lost=self._lost(resolved) if job.repair else (),
             on_file=self._check_stop,
         )
@@ -187,6 +205,7 @@ class _Driver:
             done=done,
             counts=self._selection,
             limit=limit,
+            ask=self._inputs.source if job.key_list is not None else None,
         )
         # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
         enough = 1 if job.shard_size else min(MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8)
@@ -201,7 +220,7 @@ class _Driver:
             return None
         # The count is cut off, so that how the listing came in batches makes no difference.
         size = job.shard_size or choose_shard_size(min(images, enough), resolved.pool.actors, resolved.largest_shard)
-        run_id = runs.new_run_id()
+        run_id = new_run_id(self._output)
         manifest = write_plan(self._output, run_id, itertools.chain(ahead, chosen), size)
         record = RunRecord(
             run_id=run_id,
@@ -262,8 +281,10 @@ class _Driver:
             runs.write_record(self._output, closed)
 
         meter = Meter(record.run_id, manifest.images, manifest.shards, self._observer)
-        meter.start(record.counts, len(self._seen.shards))
         try:
+            if manifest.reconfirmed:
+                self._reconfirm(record, manifest)
+            meter.start(counts_of(self._seen), len(self._seen.shards))
             if not self._run_shards(record, manifest, resolved, meter):
                 self._check_stop()
                 raise _Stopped(self._aborted or "")
@@ -291,6 +312,20 @@ class _Driver:
             self._reports.append(write_report(self._output, run_id))
         except Exception as error:
             self._observer.note(f"the report of run {run_id} could not be made ({error}); `fcn report` tries again")
+
+    def _reconfirm(self, record: RunRecord, manifest: PlanManifest) -> None:
+        """Commit the shards, up to the first that has anything to segment, that only say again what is known.
+
+        Actors do the others. Where all are of this kind no Ray is started, and no model is loaded.
+        """
+        self._observer.phase("reconfirming")
+        recipe = Recipe(record.model_id, record.params_id)
+        for shard in read_shards(self._output, record.run_id, manifest, but=set(self._seen.shards)):
+            self._check_stop()
+            table = commit_reconfirmed(self._output, record.run_id, recipe, shard)
+            if table is None:
+                return
+            self._seen.add(shard.number, tally(table))
 
     def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
         committed = set(self._seen.shards)

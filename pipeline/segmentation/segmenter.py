@@ -11,7 +11,7 @@ shard gives the same bytes however fast the storage answered.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -37,6 +37,7 @@ from pipeline.errors import (
 from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
+from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.store import ObjectInfo, open_store
@@ -180,8 +181,10 @@ class Segmenter:
                 saves.append((index, self._savers.submit(self._save_object, saved)))
 
         try:
+            for index, row in earlier_rows(self.output, self.spec.recipe, shard).items():
+                finish(index, row)
             with self._reader.buffer.share() as share:
-                images = self._load_in_order(shard, finish, share)
+                images = self._load_in_order(shard, set(rows), finish, share)
                 settings = self.spec.settings
                 batches = group_by_shape(images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap)
                 is_full = self._reader.buffer.is_full
@@ -238,10 +241,14 @@ class Segmenter:
         self._model.close()
         self._codecs.close()
 
-    def _load_in_order(self, shard: Shard, finish: Callable[[int, ResultRow], None], share: Share) -> Iterator[_Loaded]:
+    def _load_in_order(
+        self, shard: Shard, finished: Container[int], finish: Callable[[int, ResultRow], None], share: Share
+    ) -> Iterator[_Loaded]:
         """Decoded images in plan order, read ahead as far as threads and buffer allow; failures go to `finish`."""
         wanted: list[tuple[int, ObjectInfo]] = []
         for index, entry in enumerate(shard.entries):
+            if index in finished:
+                continue
             if entry.key in shard.culprits:
                 finish(index, self._error_row(entry, ImageError("killed_worker", KILLED)))
             else:

@@ -2,23 +2,31 @@
 
 Selection streams, a hundred thousand objects at a time as Arrow batches: it holds no list of objects, only counters,
 and of what is done the stretch that the listing is at.
+
+An image is done by the row of its identity. `current` is the newest row of its key, which may be another: the image was
+replaced, and then the earlier one came back. Such an image is reconfirmed: its row is committed again, so that there is
+one answer.
 """
 
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.outputs.compact import read_late
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, History, IndexReader, read_history, rows_between
 from pipeline.outputs.lost_masks import Identity
+from pipeline.outputs.plan import EARLIER
 from pipeline.outputs.results import TRANSIENT_ERRORS
+from pipeline.segmentation.sources import HEADS_AT_ONCE
 from pipeline.storage.store import Store
 
 IMAGE_SUFFIXES = (
@@ -41,7 +49,8 @@ class SelectionCounts:
     listed: int = 0
     left_out: int = 0
     done: int = 0
-    failed_before: int = 0  # of those done: images that could not be read
+    failed_before: int = 0  # of those done or reconfirmed: images that could not be read
+    reconfirmed: int = 0  # done, but a later row says otherwise: the row that is right is committed again
     selected: int = 0
     selected_bytes: int = 0
 
@@ -49,7 +58,7 @@ class SelectionCounts:
 def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
     """Why a job has nothing to do though nothing was ever done, when all of its listing has been counted: nobody means
     that. None where there is something to do, or was."""
-    if counts.selected or counts.done:
+    if counts.selected or counts.done or counts.reconfirmed:
         return None
     if not counts.listed:
         return f"there is nothing under {source}"
@@ -62,11 +71,28 @@ def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str],
     )
 
 
+@dataclass(frozen=True)
+class Found:
+    """What results say of images, one after the other.
+
+    Those that are `done`, which of them have no mask (`failed`), and which of them are `overruled`: the newest row of
+    their key is another than the one that is right. Where the right one is (`earlier_run`, `earlier_shard`) is null of
+    all but those.
+    """
+
+    done: Mask
+    failed: Mask
+    overruled: Mask
+    earlier_run: pa.Array
+    earlier_shard: pa.Array
+
+
 class DoneIndex:
     """The (key, etag) pairs that a recipe has finished with: committed ok, or failed for a reason in the image itself.
 
-    Of two rows about one pair, the later one (by run, shard, row) tells whether it failed. Holds the results that no
-    compacted index covers, about 100 bytes a row, and one part of the index.
+    Of several rows about one pair, one that is ok is right before all that are not, and a later one (by run, shard,
+    row) before an earlier one. Holds the results that no compacted index covers, about 100 bytes a row, and one part of
+    the index.
     """
 
     def __init__(
@@ -113,36 +139,53 @@ class DoneIndex:
         index = IndexReader(output, history, recipe)
         return cls(late, index, retry_errors=retry_errors, settled=settled, lost=lost)
 
-    def look_up(self, keys: pa.Array, etags: pa.Array) -> tuple[Mask, Mask]:
-        """Which of these images are done, and which of them are done without a mask.
+    def look_up(self, keys: pa.Array, etags: pa.Array) -> Found:
+        """What results say of these images; no key comes twice.
 
         Any order of keys gives the same answer; rising ones, as listings have them, give it quickest.
         """
+        nowhere = Found(*np.zeros((3, len(keys)), bool), *(pa.nulls(len(keys), field.type) for field in EARLIER))
         if not len(keys):
-            return np.zeros(0, bool), np.zeros(0, bool)
+            return nowhere
         wanted = _identities(keys, etags)
         first, last = pc.min_max(keys).as_py().values()
-        found = [INDEX_SCHEMA.empty_table().append_column("identity", pa.array([], pa.string()))]
+        found = [_LOOKED_AT.empty_table()]
         for rows in [*self._index.between(first, last), rows_between(self._late, first, last)]:
-            rows = self._that_count(rows)
+            rows = rows.filter(pc.is_in(rows["key"], value_set=keys))
             rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
+            counts = pc.and_(self._counts(rows), pc.is_in(rows["identity"], value_set=wanted))
             if len(self._lost):
                 gone = pc.and_(pc.is_null(rows["error"]), pc.is_in(rows["identity"], value_set=self._lost))
-                rows = rows.filter(pc.invert(gone))
-            found.append(rows.filter(pc.is_in(rows["identity"], value_set=wanted)))
+                counts = pc.and_(counts, pc.invert(gone))
+            found.append(rows.append_column("counts", counts))
         rows = pa.concat_tables(found)
-        done = _mask(pc.is_in(wanted, value_set=rows["identity"]))
-        errors = rows.filter(pc.is_valid(rows["error"]))
-        if not len(errors):
-            return done, np.zeros_like(done)
-        contested = rows.filter(pc.is_in(rows["identity"], value_set=errors["identity"]))
-        return done, _last_is_error(wanted, contested)
+        done = _mask(pc.is_in(wanted, value_set=rows.filter(rows["counts"])["identity"]))
+        plain = pc.and_(rows["counts"], pc.is_null(rows["error"]))
+        if pc.all(plain, min_count=0).as_py():
+            return replace(nowhere, done=done)
+        # Errors, or other versions of an image: rarely more than a few, so there is time for an order.
+        contested = pc.is_in(rows["key"], value_set=rows.filter(pc.invert(plain))["key"])
+        rows = _newest_first(rows.filter(contested))
+        right = _ok_first(rows.filter(rows["counts"]))
+        place = pc.index_in(wanted, value_set=right["identity"])
+        failed = _mask(pc.fill_null(pc.is_valid(right["error"]).take(place), False))
+        newest = pc.index_in(keys, value_set=rows["key"])
+        overruled = _mask(pc.fill_null(pc.not_equal(right["place"].take(place), newest), False))
+        earlier = (
+            pc.if_else(pa.array(overruled), right[name].take(place), None).combine_chunks()
+            for name in ("run_id", "shard")
+        )
+        return Found(done, failed, overruled, *earlier)
 
-    def _that_count(self, rows: pa.Table) -> pa.Table:
+    def _counts(self, rows: pa.Table) -> pa.ChunkedArray:
         permanent = pc.invert(pc.is_in(rows["error"], value_set=pa.array(sorted(TRANSIENT_ERRORS))))
         if self._retry_errors:
             permanent = pc.and_(permanent, pc.is_in(rows["run_id"], value_set=self._settled))
-        return rows.filter(pc.or_(pc.is_null(rows["error"]), permanent))
+        return pc.or_(pc.is_null(rows["error"]), permanent)
+
+
+_LOOKED_AT = INDEX_SCHEMA.append(pa.field("identity", pa.string())).append(pa.field("counts", pa.bool_()))
+"""Rows about images that are looked up: what each is about, and whether it makes that done."""
 
 
 def _identities(keys: pa.Array | pa.ChunkedArray, etags: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -150,13 +193,17 @@ def _identities(keys: pa.Array | pa.ChunkedArray, etags: pa.Array | pa.ChunkedAr
     return pc.binary_join_element_wise(etags, keys, "\0")
 
 
-def _last_is_error(wanted: pa.Array, rows: pa.Table) -> Mask:
-    """For each identity in `wanted`: is there a row of it, and is the last one an error?"""
-    # A stable sort, so the rows of one shard stay in order; turned round, because the first match is what is found.
+def _newest_first(rows: pa.Table) -> pa.Table:
+    """`rows` in falling order, each with its place in that; the first one of a key is the newest."""
+    # A stable sort, so the rows of one shard stay in order, and turned round.
     rows = rows.sort_by([("run_id", "ascending"), ("shard", "ascending")])
-    rows = rows.take(pa.array(range(len(rows) - 1, -1, -1), pa.int64()))
-    place = pc.index_in(wanted, value_set=rows["identity"])
-    return _mask(pc.fill_null(pc.is_valid(rows["error"]).take(place), False))
+    rows = rows.take(pa.array(np.arange(len(rows) - 1, -1, -1)))
+    return rows.append_column("place", pa.array(np.arange(len(rows)), pa.int32()))
+
+
+def _ok_first(rows: pa.Table) -> pa.Table:
+    failed = pc.is_valid(rows["error"])
+    return pa.concat_tables([rows.filter(pc.invert(failed)), rows.filter(failed)])
 
 
 def select(
@@ -167,35 +214,68 @@ def select(
     done: DoneIndex,
     counts: SelectionCounts,
     limit: int | None = None,
+    ask: Store | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The objects of `listing` (batches of LISTING_SCHEMA) to work on, in its order, at most `limit`; no empty batches.
 
-    `counts` is kept up to date on the way; what is listed after the last object that is taken is not counted.
+    A batch with reconfirmed images has the columns of EARLIER too, which say where their rows are. Where `listing` may
+    be old, because a list of keys told the etags, `ask` is the source: of an image that is not there as it was listed
+    nothing is reconfirmed. `counts` is kept up to date on the way; what is listed after the last object that is taken
+    is not counted.
     """
     wanted = key_filter(include, exclude)
     for batch in _gathered(listing):
         is_image = wanted(batch["key"])
         images = batch.filter(pa.array(is_image))
-        is_done, has_failed = np.zeros((2, len(batch)), bool)
-        is_done[is_image], has_failed[is_image] = done.look_up(images["key"], images["etag"])
-        chosen = is_image & ~is_done
-        left = None if limit is None else limit - counts.selected
+        found = done.look_up(images["key"], images["etag"])
+        is_done, has_failed, again = np.zeros((3, len(batch)), bool)
+        is_done[is_image], has_failed[is_image], again[is_image] = found.done, found.failed, found.overruled
+        if ask is not None and again.any():
+            again[again] = _is_there(ask, batch.filter(pa.array(again)))
+        if again.any():
+            batch = _with_earlier(batch, is_image, found)
+        chosen = is_image & (~is_done | again)
+        left = None if limit is None else limit - counts.selected - counts.reconfirmed
         if left is not None and chosen.sum() >= left:
             end = int(np.flatnonzero(chosen)[left - 1]) + 1
-            batch, is_image, is_done, has_failed, chosen = (
-                each[:end] for each in (batch, is_image, is_done, has_failed, chosen)
+            batch, is_image, is_done, has_failed, again, chosen = (
+                each[:end] for each in (batch, is_image, is_done, has_failed, again, chosen)
             )
-        selected = batch.filter(pa.array(chosen))
         counts.listed += len(batch)
         counts.left_out += int((~is_image).sum())
-        counts.done += int(is_done.sum())
+        counts.done += int((is_done & ~again).sum())
         counts.failed_before += int(has_failed.sum())
-        counts.selected += len(selected)
-        counts.selected_bytes += pc.sum(selected["size"]).as_py() or 0
-        if len(selected):
-            yield selected
-        if counts.selected == limit:
+        counts.reconfirmed += int(again.sum())
+        counts.selected += int((chosen & ~again).sum())
+        counts.selected_bytes += pc.sum(batch.filter(pa.array(chosen & ~again))["size"]).as_py() or 0
+        if chosen.any():
+            yield batch.filter(pa.array(chosen))
+        if counts.selected + counts.reconfirmed == limit:
             return
+
+
+def _is_there(source: Store, listed: pa.RecordBatch) -> Mask:
+    """Which of the `listed` objects are in `source` with the etag that was listed."""
+
+    def etag(key: str) -> str | None:
+        try:
+            return source.head(key).etag
+        except StorageUnavailable:
+            raise
+        except StorageError:
+            return None
+
+    with ThreadPoolExecutor(HEADS_AT_ONCE, "head") as threads:
+        there = threads.map(etag, listed["key"].to_pylist())
+        return np.array([now == then for now, then in zip(there, listed["etag"].to_pylist(), strict=True)], bool)
+
+
+def _with_earlier(batch: pa.RecordBatch, is_image: Mask, found: Found) -> pa.RecordBatch:
+    for field, values in zip(EARLIER, (found.earlier_run, found.earlier_shard), strict=True):
+        batch = batch.append_column(
+            field, pc.replace_with_mask(pa.nulls(len(batch), field.type), pa.array(is_image), values)
+        )
+    return batch
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

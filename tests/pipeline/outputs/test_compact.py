@@ -16,7 +16,16 @@ from pipeline.outputs import compact as compaction
 from pipeline.outputs.compact import MANY_FILES, compact, is_due
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, index_folders, newest_index, read_history, read_part
-from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, encode_results, read_results, result_runs, shard_key
+from pipeline.outputs.results import (
+    TRANSIENT_ERRORS,
+    ResultRow,
+    encode_results,
+    read_result_files,
+    read_results,
+    result_runs,
+    shard_key,
+    shard_number,
+)
 from pipeline.segmentation.selection import DoneIndex
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import Store, open_store
@@ -48,8 +57,8 @@ def commit(store: Store, run_id: str, shard: int, *rows: ResultRow) -> None:
 def plainly_done(
     store: Store, recipe: Recipe, *, retry_errors: bool = False, settled: frozenset[str] = frozenset()
 ) -> dict[tuple[str, str], str]:
-    """The rule, as plain as it can be said: all rows of all runs in order; the last one that counts decides."""
-    found = {}
+    """The rule, as plain as it can be said, over all rows of all runs: an ok one decides, else one that counts."""
+    found: dict[tuple[str, str], str] = {}
     for run_id in result_runs(store):
         for table in read_results(store, run_id):
             for each in table.to_pylist():
@@ -59,18 +68,39 @@ def plainly_done(
                 if each["status"] == "ok":
                     found[each["key"], each["etag"]] = "done"
                 elif not retried and each["error"] not in TRANSIENT_ERRORS:
-                    found[each["key"], each["etag"]] = "failed"
+                    found.setdefault((each["key"], each["etag"]), "failed")
     return found
 
 
 def looked_up(done: DoneIndex, identities: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     keys, etags = (pa.array(values, pa.string()) for values in zip(*identities, strict=True))
-    is_done, has_failed = done.look_up(keys, etags)
+    found = done.look_up(keys, etags)
     return {
         identity: "failed" if failed else "done"
-        for identity, finished, failed in zip(identities, is_done, has_failed, strict=True)
+        for identity, finished, failed in zip(identities, found.done, found.failed, strict=True)
         if finished
     }
+
+
+def plainly_overruled(
+    store: Store, recipe: Recipe, *, retry_errors: bool, settled: frozenset[str]
+) -> dict[tuple[str, str], tuple[str, int]]:
+    """Identities that are done by a row that is not the newest of their key: that row's run and shard."""
+    newest: dict[str, tuple[str, int, int]] = {}
+    right: dict[tuple[str, str], tuple[bool, tuple[str, int, int]]] = {}
+    for run_id in result_runs(store):
+        for info, table in read_result_files(store, run_id):
+            number = shard_number(info.key)
+            assert number is not None
+            for index, each in enumerate(table.to_pylist()):
+                if (each["model_id"], each["params_id"]) != (recipe.model_id, recipe.params_id):
+                    continue
+                ok, place, identity = each["status"] == "ok", (run_id, number, index), (each["key"], each["etag"])
+                newest[each["key"]] = place
+                retried = retry_errors and run_id not in settled
+                if ok or (not retried and each["error"] not in TRANSIENT_ERRORS):
+                    right[identity] = max(right.get(identity, (ok, place)), (ok, place))
+    return {identity: place[:2] for identity, (_, place) in right.items() if place != newest[identity[0]]}
 
 
 def all_rows(store: Store) -> list[tuple[object, ...]]:
@@ -135,6 +165,13 @@ def test_done_is_the_same_with_an_index_of_any_age_as_by_reading_all_history(
         done = DoneIndex.of(store, recipe, retry_errors=retry_errors, settled=settled)
         expected = plainly_done(store, recipe, retry_errors=retry_errors, settled=settled)
         assert looked_up(done, identities) == expected
+        overruled = {}
+        for etag in ETAGS:  # a listing has one version of each key
+            found = done.look_up(pa.array(KEYS), pa.array([etag] * len(KEYS)))
+            places = zip(found.earlier_run.to_pylist(), found.earlier_shard.to_pylist(), strict=True)
+            assert [run is not None for run in found.earlier_run.to_pylist()] == found.overruled.tolist()
+            overruled |= {(key, etag): place for key, place in zip(KEYS, places, strict=True) if place[0] is not None}
+        assert overruled == plainly_overruled(store, recipe, retry_errors=retry_errors, settled=settled)
         backwards: dict[tuple[str, str], str] = {}
         for identity in reversed(identities):
             backwards |= looked_up(done, [identity])

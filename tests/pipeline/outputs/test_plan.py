@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,27 @@ def test_every_entry_is_in_one_shard_in_order(
     assert read_manifest(store, "run") == manifest
     but = {0, manifest.shards - 1}
     assert list(read_shards(store, "run", manifest, but)) == [shard for shard in shards if shard.number not in but]
+
+
+def test_a_plan_keeps_where_the_rows_of_reconfirmed_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only some batches, and some parts, have any."""
+    monkeypatch.setattr(plan, "IMAGES_PER_PART", 6)
+    monkeypatch.setattr(batches, "BATCH_ROWS", 4)
+    plain = list(to_batches(entries(20)))
+    plain[1] = (
+        plain[1]
+        .append_column("earlier_run", pa.array([None, "run1", None, "run2"], pa.string()))
+        .append_column("earlier_shard", pa.array([None, 8, None, 9], pa.int32()))
+    )
+    store = open_store(str(tmp_path))
+    manifest = write_plan(store, "run", plain, 3)
+    assert manifest.reconfirmed == 2
+    shards = list(read_shards(store, "run", manifest))
+    assert [entry for shard in shards for entry in shard.entries] == entries(20)
+    found = {shard.entries[each.index].etag: (each.run_id, each.shard) for shard in shards for each in shard.earlier}
+    assert found == {"etag5": ("run1", 8), "etag7": ("run2", 9)}
+    parts = [read_table(store.get(f"runs/run/plan/part-{number:05d}.parquet"), "part") for number in range(4)]
+    assert ["earlier_run" in part.column_names for part in parts] == [True, True, False, False], "as those of 0.1"
 
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 3), (3, 3), (10, 3), (11, 3), (25, 1)])

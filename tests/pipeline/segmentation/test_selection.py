@@ -41,7 +41,8 @@ def taken(keys: Sequence[str], include: Sequence[str] = (), exclude: Sequence[st
 def done_of(done: DoneIndex, *identities: tuple[str, str]) -> list[str]:
     """ "done", "failed" or "new", one by one."""
     keys, etags = (pa.array(values, pa.string()) for values in zip(*identities, strict=True))
-    is_done, has_failed = done.look_up(keys, etags)
+    found = done.look_up(keys, etags)
+    is_done, has_failed = found.done, found.failed
     assert not (has_failed & ~is_done).any()
     return [
         "failed" if failed else "done" if finished else "new"
@@ -148,6 +149,20 @@ def test_an_image_that_the_storage_did_not_give_is_not_done(kind: type[StorageEr
     reason, _ = error_reason(kind("no answer"))
     commit_shard(store, "run1", 0, [row("a.jpg", error=reason)])
     assert done_of(DoneIndex.of(store, RECIPE), ("a.jpg", "e")) == ["new"]
+
+
+def test_a_good_row_is_not_lost_to_an_error_of_another_run(tmp_path: Path) -> None:
+    """A run that was resumed late committed under its old id; by the newer run's row the image had no mask for ever."""
+    store = open_store(str(tmp_path))
+    commit_shard(store, "run1", 7, [row("a.jpg")])
+    commit_shard(store, "run2", 0, [row("a.jpg", error="timed_out"), row("b.jpg", error="timed_out")])
+    counts = SelectionCounts()
+    listing = to_batches([info("a.jpg"), info("b.jpg"), info("c.txt")])
+    (batch,) = select(listing, include=(), exclude=(), done=DoneIndex.of(store, RECIPE), counts=counts)
+    assert batch.select(["key", "earlier_run", "earlier_shard"]).to_pylist() == [
+        {"key": "a.jpg", "earlier_run": "run1", "earlier_shard": 7}
+    ]
+    assert counts == SelectionCounts(listed=3, left_out=1, done=1, failed_before=1, reconfirmed=1)
 
 
 def test_another_version_or_another_recipe_is_not_done(tmp_path: Path) -> None:
