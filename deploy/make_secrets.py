@@ -13,6 +13,7 @@ def compose() -> str:
     values = {
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "POSTGRES_PASSWORD": secrets.token_hex(16),
+        "PREFECT_AUTH_STRING": f"fcn:{secrets.token_hex(16)}",
         "S3_ACCESS_KEY": f"site-{secrets.token_hex(6)}",
         "S3_SECRET_KEY": secrets.token_hex(20),
         "GRAFANA_PASSWORD": secrets.token_hex(12),

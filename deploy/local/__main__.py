@@ -120,7 +120,7 @@ def greeting(place: Site, seconds: float) -> str:
     return f"""
 The site is ready ({seconds:.0f} s). Ctrl-C stops it; the S3 server keeps nothing after that.
 
-  Prefect      {place.prefect_url}   deployments, schedules, runs
+  Prefect      {place.prefect_url}   deployments, schedules, runs; asks for what {place.prefect_file} holds
   Ray          {place.ray_url}   asks for the token in {place.token_file}
   S3           {place.s3_url}   buckets {", ".join(BUCKETS)}
   metrics      http://127.0.0.1:{place.ports.metrics_port}/metrics
@@ -155,6 +155,7 @@ def claimed(folder: Path) -> Iterator[None]:
     if folder.exists() and not marker.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and no site made it; choose another place with --folder")
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # Ray makes its own folder in it writable for all
     with marker.open("a") as lock:
         _lock(lock, folder)
         for old in folder.iterdir():

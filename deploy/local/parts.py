@@ -1,5 +1,6 @@
 """What a site consists of, as data: each part's command, what it waits for, and how one sees that it is ready."""
 
+import base64
 import json
 import socket
 import sys
@@ -47,7 +48,7 @@ def parts(site: Site, images: int, model: Path) -> list[Part]:
         Part("S3 server", (python, "-m", "flows.demo.s3", str(site.ports.s3_port)), lambda: answers(site.s3_url)),
         Part(
             "Prefect server",
-            (prefect, "server", "start", "--host=127.0.0.1", f"--port={site.ports.prefect_port}"),
+            (python, "-m", "deploy.local.prefect_server", str(site.ports.prefect_port)),
             lambda: answers(f"{site.prefect_url}/api/health"),
         ),
         Part("Ray head", (ray, "start", *ray_options(site)), lambda: answers(f"{site.ray_url}/api/version")),
@@ -58,7 +59,7 @@ def parts(site: Site, images: int, model: Path) -> list[Part]:
         Part(
             "Prefect worker",
             (prefect, "worker", "start", f"--pool={POOL}", "--type=process"),
-            lambda: has_worker(worker_pool),
+            lambda: has_worker(worker_pool, site.prefect_auth),
             needs=("Prefect server",),
         ),
         Part("deployments", (prefect, "--no-prompt", "deploy", "--all"), needs=("Prefect worker",)),
@@ -96,9 +97,12 @@ def answers(url: str) -> bool:
     return True
 
 
-def has_worker(url: str) -> bool:
-    """Whether a worker has told Prefect that it is there; `url` lists the workers of a pool."""
-    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+def has_worker(url: str, auth: str) -> bool:
+    """Whether a worker has told Prefect that it is there; `url` lists a pool's workers, `auth` is user:password."""
+    basic = base64.b64encode(auth.encode()).decode()
+    request = urllib.request.Request(
+        url, b"{}", {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
+    )
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=2) as answer:
             return any(worker["status"] == "ONLINE" for worker in json.load(answer))

@@ -5,10 +5,10 @@ import secrets
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from flows.demo.s3 import pointing_to
+from flows.demo.s3 import SERVER_KEY, SERVER_SECRET, new_key_pair, pointing_to
 
 ROOT = Path(__file__).parents[2]
 """The checkout: prefect.yaml is there."""
@@ -39,12 +39,16 @@ class Ports:
 
 @dataclass(frozen=True)
 class Site:
-    """A site's folder and ports. `ray_gcs` and `ray_folder` are chosen anew at every start."""
+    """A site's folder and ports. `ray_gcs`, `ray_folder` and the secrets are chosen anew at every start."""
 
     folder: Path
     ports: Ports
     ray_gcs: int
     ray_folder: Path
+    s3_key: tuple[str, str] = field(default_factory=new_key_pair, repr=False)
+    """Id and secret of the one key that the S3 server takes."""
+    prefect_auth: str = field(default_factory=lambda: f"fcn:{secrets.token_hex(16)}", repr=False)
+    """What Prefect's server asks of everybody: user:password."""
 
     @property
     def prefect_url(self) -> str:
@@ -63,6 +67,10 @@ class Site:
         return self.folder / "ray-token"
 
     @property
+    def prefect_file(self) -> Path:
+        return self.folder / "prefect-auth"
+
+    @property
     def environment_file(self) -> Path:
         return self.folder / "env"
 
@@ -72,8 +80,9 @@ class Site:
 
     def settings(self) -> dict[str, str | None]:
         """What a program's environment needs to find the site, but for Ray's token; None removes a variable."""
-        return pointing_to(self.s3_url) | {
+        return pointing_to(self.s3_url, *self.s3_key) | {
             "PREFECT_API_URL": f"{self.prefect_url}/api",
+            "PREFECT_API_AUTH_STRING": self.prefect_auth,
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
@@ -92,16 +101,36 @@ class Site:
             "FCN_MODEL_NAME": MODEL_NAME,
         }
 
+    def server_settings(self) -> dict[str, str]:
+        """What the servers need besides: whom they answer."""
+        return {
+            SERVER_KEY: self.s3_key[0],
+            SERVER_SECRET: self.s3_key[1],
+            "PREFECT_SERVER_API_AUTH_STRING": self.prefect_auth,
+            # Pages of others may not even read what the API answers them.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.prefect_url,
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(self.ports.prefect_port),
+            "PREFECT_SERVER_UI_API_URL": f"{self.prefect_url}/api",
+        }
+
     def environment(self) -> dict[str, str]:
-        """The environment of the site's own processes, Ray's token included."""
+        """The environment of the site's own processes, its secrets included."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
         ours = {name: value for name, value in self.settings().items() if value is not None}
-        return {**kept, **ours, "PATH": _path(kept), "RAY_AUTH_TOKEN": self.token_file.read_text()}
+        return {
+            **kept,
+            **ours,
+            **self.server_settings(),
+            "PATH": _path(kept),
+            "RAY_AUTH_TOKEN": self.token_file.read_text(),
+        }
 
     def write_files(self) -> None:
         """The folder's files for people and their programs: a new token, and what to source in another terminal."""
         self.logs.mkdir()
         _write_private(self.token_file, secrets.token_hex(32))
+        _write_private(self.prefect_file, self.prefect_auth)
         _write_private(self.environment_file, "".join(f"{line}\n" for line in self._environment_lines()))
 
     def _environment_lines(self) -> list[str]:
@@ -109,7 +138,7 @@ class Site:
         lines = [f"# Lets a terminal find the site of this folder while it runs:  . {here}"]
         # What a profile or a session of the user's would add.
         foreign = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "PREFECT_PROFILE", "PREFECT_API_KEY")
-        lines.append(f"unset {' '.join(foreign)} PREFECT_API_AUTH_STRING RAY_AUTH_TOKEN_PATH")
+        lines.append(f"unset {' '.join(foreign)} RAY_AUTH_TOKEN_PATH")
         for name, value in self.settings().items():
             lines.append(f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}")
         lines.append(f'export RAY_AUTH_TOKEN="$(cat {shlex.quote(str(self.token_file))})"')

@@ -110,6 +110,13 @@ def test_prometheus_asks_the_nodes_where_their_metrics_are(site: dict[str, Any])
     assert grafana["datasources"][0]["url"] == "http://prometheus:9090"
 
 
+def test_prefect_answers_those_with_the_site_s_password_and_no_web_page(site: dict[str, Any]) -> None:
+    server, worker = (site["services"][name]["environment"] for name in ("prefect-server", "prefect-worker"))
+    assert len(server["PREFECT_SERVER_API_AUTH_STRING"]) > 20
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == worker["PREFECT_API_AUTH_STRING"]
+    assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4200"
+
+
 def test_what_is_mounted_is_there(site: dict[str, Any]) -> None:
     mounts = [mount for service in site["services"].values() for mount in service.get("volumes", ())]
     for mount in mounts:

@@ -61,7 +61,9 @@ class RunningSite:
 
     def ask(self, path: str, **body: Any) -> Any:
         """An answer of Prefect's API."""
-        answer = httpx.post(f"http://127.0.0.1:{self.ports['prefect_port']}/api/{path}", json=body, timeout=300)
+        url = f"http://127.0.0.1:{self.ports['prefect_port']}/api/{path}"
+        user, _, password = (self.folder / "prefect-auth").read_text().partition(":")
+        answer = httpx.post(url, json=body, auth=(user, password), timeout=300)
         answer.raise_for_status()
         return answer.json()
 
@@ -152,13 +154,47 @@ def test_what_it_tells_to_type_could_work(site: RunningSite) -> None:
 
 
 def test_secrets_are_for_their_owner_alone_and_homes_stay_clean(site: RunningSite) -> None:
-    for name in ("ray-token", "env"):
+    assert stat.S_IMODE(site.folder.stat().st_mode) == 0o700
+    for name in ("ray-token", "prefect-auth", "env"):
         assert stat.S_IMODE((site.folder / name).stat().st_mode) == 0o600
     token = (site.folder / "ray-token").read_text()
     assert token not in (site.folder / "env").read_text()
     assert site.environment()["RAY_AUTH_TOKEN"] == token
     assert token not in str(list(descendants(site.process.pid).values()))
     assert not {".prefect", ".ray"} & {path.name for path in site.home.iterdir()}
+
+
+def test_neither_another_user_nor_a_web_page_gets_prefect_to_do_anything(site: RunningSite) -> None:
+    """Three requests without a password made a deployment of a shell command and ran it."""
+    api = f"http://127.0.0.1:{site.ports['prefect_port']}/api"
+    user, _, password = (site.folder / "prefect-auth").read_text().partition(":")
+    page = {"Origin": "https://page.example"}
+    for path in ("flows/", "deployments/", "deployments/filter", "work_pools/filter", "block_documents/filter"):
+        assert httpx.post(f"{api}/{path}", json={}, headers=page, timeout=60).status_code == 401
+    for wrong in ((user, "wrong"), ("", "")):
+        assert httpx.post(f"{api}/flows/filter", json={}, auth=wrong, timeout=60).status_code == 401
+    asked = httpx.options(f"{api}/flows/", headers={**page, "Access-Control-Request-Method": "POST"}, timeout=60)
+    assert "access-control-allow-origin" not in asked.headers
+    # A name of the page's own that points at this machine: the browser takes it for the page's own server.
+    rebound = httpx.post(
+        f"{api}/flows/filter", json={}, auth=(user, password), headers={"Host": "page.example"}, timeout=60
+    )
+    assert rebound.status_code == 400
+    assert httpx.post(f"{api}/flows/filter", json={}, auth=(user, password), timeout=60).status_code == 200
+
+
+def test_its_s3_server_asks_for_credentials(site: RunningSite) -> None:
+    s3 = f"http://127.0.0.1:{site.ports['s3_port']}"
+    assert httpx.get(f"{s3}/models", timeout=60).status_code == 403
+    assert httpx.put(f"{s3}/models/registry/x", content=b"mine", timeout=60).status_code == 403
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_another_user_cannot_enter_its_folder(site: RunningSite) -> None:
+    for name in ("env", "prefect-auth", "ray", "logs"):
+        done = subprocess.run(["ls", str(site.folder / name)], user=65534, group=65534, extra_groups=[], check=False,
+                              capture_output=True, text=True)  # fmt: skip
+        assert "Permission denied" in done.stderr
 
 
 def test_a_terminal_with_its_environment_finds_the_site(site: RunningSite) -> None:

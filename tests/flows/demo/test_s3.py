@@ -15,7 +15,7 @@ def test_a_server_is_there_inside_and_gone_outside(monkeypatch: pytest.MonkeyPat
     with local_s3() as endpoint:
         assert os.environ["AWS_ENDPOINT_URL"] == endpoint
         assert "AWS_PROFILE" not in os.environ
-        client = boto3.client("s3")
+        client = boto3.Session().client("s3")
         client.create_bucket(Bucket="here")
         assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["here"]
     assert dict(os.environ) == before
