@@ -58,6 +58,14 @@ def test_examples_of_several_sizes_are_padded_black_and_ignored():
         assert (image[:, mask == 1] == 9).all()
 
 
+def test_an_example_is_varied_anew_in_every_pass():
+    dataset = halves(1)
+    stream = ExampleStream(dataset, TrainTransform(Augmentation(crop_height=8, crop_width=8)), seed=0)
+    images = [stream[position][0] for position in range(8)]
+    assert len({image.numpy().tobytes() for image in images}) > 1
+    assert all(torch.equal(stream[position][0], image) for position, image in enumerate(images)), "each is always so"
+
+
 def test_the_callers_random_state_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(2)

@@ -58,6 +58,15 @@ def test_broken_examples_fail_the_flow_and_are_listed(job: EvaluateJob) -> None:
     assert not (Path(str(job.output)) / "scores.json").exists()
 
 
+def test_broken_examples_that_are_allowed_are_listed_too(job: EvaluateJob) -> None:
+    (Path(job.dataset) / "JPEGImages" / "003.jpg").write_bytes(b"no image")
+    summary = evaluate(job.model_copy(update={"allow_errors": True}))
+    assert (summary.examples, summary.errors) == (5, 1)
+    _, artifacts = last_run("evaluate")
+    assert '"example": "003", "reason": "not_an_image"' in str(artifacts["errors"].data)
+    assert "- left out, because they are broken: 1" in str(artifacts["summary"].data).splitlines()
+
+
 def test_the_parameter_form_describes_every_option() -> None:
     definition = evaluate.parameters.definitions["EvaluateJob"]["properties"]
     assert list(definition)[:2] == ["dataset", "model"]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from fcn_core import Architecture, LabelSet, ModelBundle, preset
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.settings import resolve_settings
 from pipeline.data.report import DataReport
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
+from pipeline.evaluation.job import EvaluationStopped
 from pipeline.models.load import ModelOrigin
 from pipeline.models.registry import Registry, open_registry
-from pipeline.retraining.job import BadData, RetrainReport, RetrainStopped, challenge
+from pipeline.retraining.job import JOBS_HERE, BadData, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.retraining.options import RetrainJob
 from pipeline.storage.store import open_store
@@ -204,13 +206,14 @@ def record(labels: LabelSet, model_id: str, *right: float) -> EvaluationRecord:
 class Scored:
     """Runs a challenge whose training and scoring are over: `scores` has what each model gets, by version.
 
-    `at` does something before a step of that name.
+    `at` does something before a step of that name. `score`, if there is one, scores the champion instead.
     """
 
     def __init__(self, place: Path, challenger: ModelBundle, scores: dict[str, tuple[float, ...]]) -> None:
         self.registry: Registry = open_registry(str(place / "registry"))
         self.steps: list[str] = []
         self.at: dict[str, Callable[[], Any]] = {}
+        self.score: Mock | None = None
         self._place = place
         self._version = challenger.model_id
         self._scores = scores
@@ -218,7 +221,8 @@ class Scored:
 
     def challenge(self, should_stop: Callable[[], bool] = lambda: False, **changes: Any) -> RetrainReport:
         self.steps.clear()
-        return challenge(retrain_job(self._place, **changes), None, should_stop, self._run)
+        jobs = Jobs(Mock(), self.score) if self.score else JOBS_HERE
+        return challenge(retrain_job(self._place, **changes), None, should_stop, self._run, jobs)
 
     def _run(self, name: str, step: Callable[[], Any], /) -> Any:
         self.steps.append(name)
@@ -228,7 +232,7 @@ class Scored:
             return TrainReport("finished", "run", place, False, place, self._version, None, 6, 1.0, 0)
         if name == "score challenger":
             return self._record(self._version)
-        if name == "score champion":
+        if name == "score champion" and self.score is None:
             champion = self.registry.champion("squares")
             return self._record(champion.version) if champion else None
         return step()
@@ -345,6 +349,16 @@ def test_a_run_that_is_stopped_promotes_nothing(place: Path, step: str) -> None:
     assert champion is not None
     assert champion.version == OLD.model_id
     assert scored.challenge().promotion == 2, "the next run does"
+
+
+@pytest.mark.parametrize("error", [PipelineError("a machine is gone"), EvaluationStopped("stopped")])
+def test_a_champion_that_could_not_be_scored_is_not_taken_for_none(place: Path, error: PipelineError) -> None:
+    scored = contest(place, (0.9, 0.9, 0.9))
+    scored.score = Mock(side_effect=error)
+    with pytest.raises(PipelineError):
+        scored.challenge()
+    assert scored.score.call_count == 1
+    assert [each.version for each in scored.registry.promotions("squares")] == [OLD.model_id]
 
 
 def test_only_a_champion_relabels(place: Path) -> None:
