@@ -83,7 +83,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_the_scores_are_exactly_those_of_one_process(
     in_process: None, model_dir: Path, data: Path, batch_size: int, shard_size: int
 ) -> None:
-    report = evaluate(job_for(model_dir, data, batch_size=batch_size, shard_size=shard_size))
+    heard = Listener()
+    report = evaluate(job_for(model_dir, data, batch_size=batch_size, shard_size=shard_size), heard)
+    assert heard.last is not None
+    assert (heard.last.shards_done, heard.last.done) == (heard.last.shards, COUNT), "it ends at its end"
     assert report.scores == scores_here(model_dir, data, report)
     assert report.images == COUNT
     assert report.record.settings.batch_size == batch_size

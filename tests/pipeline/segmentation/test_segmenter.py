@@ -23,6 +23,7 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.segmentation import segmenter as segmenters
+from pipeline.segmentation.saving import class_areas
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
 from pipeline.storage.store import ObjectInfo, Store, open_store
 from tests.samples import encode, fill, jpeg, model
@@ -92,6 +93,12 @@ def test_every_image_has_a_mask_or_a_reason(source: Path, tmp_path: Path) -> Non
             int(index): int(counts[index]) for index in np.flatnonzero(counts)
         }
         assert sum(area["fraction"] for area in row["areas"]) == pytest.approx(1.0)
+
+
+def test_fractions_are_of_all_pixels_those_of_class_0_among_them() -> None:
+    counts = np.array([6, 0, 2, *[0] * (BUNDLE.labels.num_classes - 3)], np.int64)
+    areas = class_areas(counts, BUNDLE.labels)
+    assert [(area.class_id, area.pixels, area.fraction) for area in areas] == [(0, 6, 0.75), (2, 2, 0.25)]
 
 
 def test_the_same_shard_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
