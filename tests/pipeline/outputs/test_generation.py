@@ -4,11 +4,12 @@ Each test stops one of them before one of its requests to storage, lets others w
 """
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -106,12 +107,15 @@ def delete_run(output: Store, run_id: str) -> None:
 
 
 def left_over(root: Path) -> LocalStore:
-    """An output with one run, and with two masks of one that was deleted."""
-    output = LocalStore(str(root))
-    relabel(output, FIRST, ["a.jpg", "b.jpg"])
-    relabel(output, GIVEN_UP, ["c.jpg", "d.jpg"])
-    delete_run(output, GIVEN_UP)
-    return output
+    """An output with one run, and with two masks of one that was deleted: made once beside `root`, and copied."""
+    original = root.parent / "original"
+    if not original.exists():
+        output = LocalStore(str(original))
+        relabel(output, FIRST, ["a.jpg", "b.jpg"])
+        relabel(output, GIVEN_UP, ["c.jpg", "d.jpg"])
+        delete_run(output, GIVEN_UP)
+    shutil.copytree(original, root)
+    return LocalStore(str(root))
 
 
 def refusal(output: Store) -> str:
@@ -190,13 +194,14 @@ def test_deletions_that_were_decided_long_ago_meet_no_mask_of_a_run_that_another
         assert holds_together(output), f"frozen before {step}"
 
 
+@pytest.mark.parametrize("masks", ["objects", "tar"])
 def test_a_real_run_keeps_its_masks_from_a_gc_that_lost_its_lease(
-    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, masks: Literal["objects", "tar"]
 ) -> None:
     segment_in_process(monkeypatch)
     job = SegmentJob(
         source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), device="cpu", actors=1,
-        cpus_per_actor=1, engine="torch", shard_size=2, no_report=True,
+        cpus_per_actor=1, engine="torch", shard_size=2, no_report=True, masks=masks,
     )  # fmt: skip
     fill(tmp_path / "photos", 2)
     segment(job)
@@ -211,24 +216,56 @@ def test_a_real_run_keeps_its_masks_from_a_gc_that_lost_its_lease(
         def __init__(self, root: str) -> None:
             super().__init__(root)
             self.lock = threading.Lock()
-            self.superseded = False
+            self.meanwhile: list[str] = []
 
         def delete(self, key: str) -> None:
             with self.lock:
-                if key.startswith("masks/") and not self.superseded:
-                    self.superseded = True
-                    assert segment(job.model_copy(update={"takeover": True})).counts.ok == 2
+                if key.startswith(("masks/", "mask_tars/")) and not self.meanwhile:
+                    (run,) = segment(job.model_copy(update={"takeover": True})).runs
+                    self.meanwhile.append(run.run_id)
             super().delete(key)
 
     frozen = Frozen(job.output)
     collect(frozen, NOW, delete=True)
-    assert frozen.superseded
+    assert frozen.meanwhile
     assert list(verify(output, Verified())) == []
     assert segment(job).selection.done == 4
+    assert not collect(output, NOW).kinds.keys() & {"masks", "mask tars"}
+    delete_run(output, frozen.meanwhile[0])
+    assert collect(output, NOW, delete=True).kinds.keys() & {"masks", "mask tars"}, "in their turn they can go"
+    assert list(verify(output, Verified())) == []
+
+
+def test_a_driver_asks_for_its_generation_when_its_plan_is_there_and_for_its_plan_when_its_record_is(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_in_process(monkeypatch)
+    fill(tmp_path / "photos", 1)
+    requests: list[str] = []
+    for name in ("list", "create"):
+        whole = getattr(LocalStore, name)
+
+        def noted(store: LocalStore, *args: Any, name: str = name, whole: Callable[..., Any] = whole) -> Any:
+            requests.append(f"{name} {args[0] if args else ''}")
+            return whole(store, *args)
+
+        monkeypatch.setattr(LocalStore, name, noted)
+    report = segment(
+        SegmentJob(
+            source=str(tmp_path / "photos"), output=str(tmp_path / "labels"), model=str(model_dir), device="cpu",
+            actors=1, cpus_per_actor=1, engine="torch", no_report=True,
+        )
+    )  # fmt: skip
+    run = f"runs/{report.runs[0].run_id}"
+    in_order = [f"create {run}/plan/plan.json", "list gc/", f"create {run}/run.json", f"list {run}/plan/"]
+    places = [requests.index(each) for each in in_order]
+    first_mask = next(place for place, each in enumerate(requests) if each.startswith("create masks/"))
+    assert places == sorted(places)
+    assert places[-1] < first_mask
 
 
 def test_names_change_only_where_masks_went(tmp_path: Path) -> None:
-    output = left_over(tmp_path)
+    output = left_over(tmp_path / "labels")
     assert collect(output, NOW, delete=True).kinds["masks"].files == 2
     assert current_generation(output) == 1
     assert "masks" not in collect(output, NOW, delete=True).kinds
@@ -241,7 +278,7 @@ def test_names_change_only_where_masks_went(tmp_path: Path) -> None:
 
 
 def test_masks_of_later_generations_are_left_over_too_and_then_go(tmp_path: Path) -> None:
-    output = left_over(tmp_path)
+    output = left_over(tmp_path / "labels")
     collect(output, NOW, delete=True)
     relabel(output, NEXT, ["c.jpg", "d.jpg"])
     delete_run(output, NEXT)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ObjectMissing
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.mask_tars import build_tar, member_names, read_tar, tar_key
+from pipeline.outputs.mask_tars import build_tar, is_tar_of, member_names, read_tar, tar_key
 from pipeline.outputs.masks import MaskPart, mask_file, mask_part, read_mask
 from pipeline.storage.store import open_store
 
@@ -89,3 +89,13 @@ def test_a_mask_is_read_from_where_its_row_says(tmp_path: Path) -> None:
     store.put(key, data[: offsets[1]])
     with pytest.raises(ObjectMissing):
         read_mask(store, place)
+
+
+def test_a_tar_of_a_later_generation_has_another_name_and_is_found_by_it() -> None:
+    recipe, data = Recipe("m", "p"), b"tar"
+    assert tar_key(recipe, 3, data, 0) == tar_key(recipe, 3, data)
+    key = tar_key(recipe, 3, data, 12)
+    assert key == tar_key(recipe, 3, data).replace(".tar", "-12.tar")
+    assert is_tar_of(key, data)
+    assert not is_tar_of(key, b"other")
+    assert mask_part(f"{key}#512+7") == MaskPart(key, 512, 7)
