@@ -125,8 +125,8 @@ class DoneIndex:
     ) -> "DoneIndex":
         """Read it from the committed results under OUTPUT and their index (`history`, when it was read already).
 
-        With `retry_errors` only ok rows count as done, and the errors of runs in `settled`; rows of masks that are
-        `lost` never do. `on_file` is called for each results file read; it may raise to stop.
+        With `retry_errors` only ok rows count as done, and the errors of runs in `settled`; no row of images that
+        have `lost` their masks does. `on_file` is called for each results file read; it may raise to stop.
         """
         history = history or read_history(output)
         pieces = [INDEX_SCHEMA.empty_table()]
@@ -155,8 +155,7 @@ class DoneIndex:
             rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
             counts = pc.and_(self._counts(rows), pc.is_in(rows["identity"], value_set=wanted))
             if len(self._lost):
-                gone = pc.and_(pc.is_null(rows["error"]), pc.is_in(rows["identity"], value_set=self._lost))
-                counts = pc.and_(counts, pc.invert(gone))
+                counts = pc.and_(counts, pc.invert(pc.is_in(rows["identity"], value_set=self._lost)))
             found.append(rows.append_column("counts", counts))
         rows = pa.concat_tables(found)
         done = _mask(pc.is_in(wanted, value_set=rows.filter(rows["counts"])["identity"]))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import pytest
 
 from pipeline.outputs.current import read_current
@@ -12,6 +13,7 @@ from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
+from pipeline.segmentation.selection import DoneIndex
 from pipeline.storage.store import Store, open_store
 from tests.in_process import segment_in_process
 from tests.labellings import RECIPE, striped, write_run
@@ -70,3 +72,13 @@ def test_of_two_rows_of_an_image_the_newer_ones_mask_is_what_counts(tmp_path: Pa
     assert lost_masks(output, RECIPE) == set()
     output.delete(RECIPE.mask_key("b.jpg", "e"))
     assert lost_masks(output, RECIPE) == {("b.jpg", "e")}
+
+
+def test_an_image_that_lost_its_mask_is_not_done_by_an_error_of_before(tmp_path: Path) -> None:
+    output: Store = open_store(str(tmp_path))
+    write_run(output, "20260101T000000Z-aaaa", {"a.jpg": "damaged", "b.jpg": "damaged"})
+    write_run(output, "20260102T000000Z-aaaa", {"a.jpg": striped(1)})
+    output.delete(RECIPE.mask_key("a.jpg", "e"))
+    done = DoneIndex.of(output, RECIPE, lost=lost_masks(output, RECIPE))
+    found = done.look_up(pa.array(["a.jpg", "b.jpg"]), pa.array(["e", "e"]))
+    assert (found.done.tolist(), found.overruled.tolist()) == ([False, True], [False, False])
