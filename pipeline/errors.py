@@ -33,6 +33,10 @@ class ObjectChanged(StorageError):
     """The object's bytes are not the ones that were listed."""
 
 
+class NameRefused(StorageError):
+    """The storage can have no object of this name; it may have others."""
+
+
 class ObjectExists(StorageError):
     """A create-only write found an object of that name."""
 

@@ -211,7 +211,7 @@ def _misplaced_mask(
         if (status == "ok") != (mask_key is not None):
             return f"{key!r}: has status {status} and {'no' if mask_key is None else 'a'} mask"
         generations = range(generation + 1) if index in reconfirmed else (generation,)
-        if mask_key is None or any(mask_key == recipe.mask_key(key, etag, each) for each in generations):
+        if mask_key is None or any(mask_key in recipe.mask_keys(key, etag, each) for each in generations):
             continue
         part = mask_part(mask_key)
         if part is None or not part.file.startswith(tars if index in reconfirmed else tar):

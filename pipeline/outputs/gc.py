@@ -22,7 +22,7 @@ from pipeline.errors import AccessDenied, InputError, ObjectMissing, PipelineErr
 from pipeline.outputs import runs
 from pipeline.outputs.checked import CHECKED_COLUMNS, Finding, checked_results
 from pipeline.outputs.generation import begin_generation
-from pipeline.outputs.identity import mask_name
+from pipeline.outputs.identity import mask_names
 from pipeline.outputs.index import index_folders, newest_index
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.marks import Marks, mark_set, marks
@@ -292,7 +292,8 @@ def _awaited(
             if manifest is None:
                 raise ObjectMissing("the run has no complete plan")
             for shard in read_shards(output, run_id, manifest, but=committed.get(run_id, set())):
-                found.masks.append(marks(mask_name(entry.key, entry.etag) for entry in shard.entries))
+                names = (name for entry in shard.entries for name in mask_names(entry.key, entry.etag))
+                found.masks.append(marks(names))
                 found.shards.add(shard.number)
         except (AccessDenied, StorageUnavailable):
             raise

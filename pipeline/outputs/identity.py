@@ -45,12 +45,22 @@ class Recipe:
         Different (key, etag) give different names. Segments that no store would keep apart or inside OUTPUT (`..`,
         empty, control characters) are percent-encoded; names too long for a store are cut and told apart by a hash.
         """
-        return f"masks/{self.name}/{of_generation(mask_name(key, etag), generation)}"
+        return self.mask_keys(key, etag, generation)[0]
+
+    def mask_keys(self, key: str, etag: str, generation: int = 0) -> tuple[str, str]:
+        """`mask_key`, and where the mask lives in a store that refuses that name."""
+        usual, short = (f"masks/{self.name}/{of_generation(name, generation)}" for name in mask_names(key, etag))
+        return usual, short
 
 
-def mask_name(key: str, etag: str) -> str:
-    """A mask's name in the folder of its recipe, whichever that is; in a run of generation 0."""
-    return _shorten(f"{safe_path(key)}.{digest(etag, 8)}.png", MAX_NAME_BYTES - len("masks/01234567/"))
+def mask_names(key: str, etag: str) -> tuple[str, str]:
+    """A mask's name in the folder of its recipe, whichever that is, in a run of generation 0; and a short one.
+
+    The short one is all hash, for stores that refuse the usual one: too long below OUTPUT, or the name of a folder.
+    """
+    name = f"{safe_path(key)}.{digest(etag, 8)}.png"
+    usual = _shorten(name, MAX_NAME_BYTES - len("masks/01234567/"))
+    return usual, f"~{hashlib.sha256(name.encode()).hexdigest()[:32]}.{digest(etag, 8)}.png"
 
 
 def of_generation(name: str, generation: int) -> str:

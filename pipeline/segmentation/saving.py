@@ -16,7 +16,7 @@ from fcn_core import LabelSet, Segmentation
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
 from pipeline.codec.taken_at import TakenAt
-from pipeline.errors import ObjectExists
+from pipeline.errors import NameRefused, ObjectExists
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_tars import build_tar, member_names, tar_key
 from pipeline.outputs.masks import MaskPart
@@ -65,9 +65,17 @@ def labelled(
 def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet, generation: int = 0) -> ResultRow:
     """Write a mask as an object of its own; returns the row that says so.
 
-    An object that is there and no mask of this image at all, damaged by other hands, is replaced.
+    An object that is there and no mask of this image at all, damaged by other hands, is replaced. Where the store
+    refuses the mask's name, it gets its short one.
     """
-    mask_key = recipe.mask_key(image.row.key, image.row.etag, generation)
+    usual, short = recipe.mask_keys(image.row.key, image.row.etag, generation)
+    try:
+        return _save_as(usual, output, image, labels)
+    except NameRefused:
+        return _save_as(short, output, image, labels)
+
+
+def _save_as(mask_key: str, output: Store, image: Labelled, labels: LabelSet) -> ResultRow:
     row = replace(image.row, mask_key=mask_key)
     try:
         output.create(mask_key, image.png)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import obstore
 from obstore.store import AzureStore, GCSStore
 
-from pipeline.errors import InputError, ObjectChanged, StorageError, StorageUnavailable
+from pipeline.errors import InputError, NameRefused, ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.faults import raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder, open_store
@@ -166,9 +166,7 @@ class CloudStore:
 
     def _full(self, key: str) -> str:
         if any(part in ("", ".", "..") for part in key.split("/")) or any(c < " " or c == "\x7f" for c in key):
-            raise StorageError(
-                f"{self.uri}: {key!r} cannot be a key here (empty, '.' or '..' part, control character)."
-            )
+            raise NameRefused(f"{self.uri}: {key!r} cannot be a key here (empty, '.' or '..' part, control character).")
         return self._prefix + key
 
     def _name(self, key: str) -> str:

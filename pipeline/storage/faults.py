@@ -11,7 +11,15 @@ from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 from obstore import exceptions as rust
 
-from pipeline.errors import AccessDenied, ObjectChanged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.errors import (
+    AccessDenied,
+    NameRefused,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    StorageUnavailable,
+)
 
 _BAD_CREDENTIALS = {
     "InvalidAccessKeyId",
@@ -107,6 +115,8 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         return AccessDenied(
             f"{name}: {where} refused the request because this machine's clock is wrong; set the clock."
         )
+    if code == "KeyTooLongError":
+        return NameRefused(f"{name}: the name is too long for {where}.")
     if code in _BAD_CREDENTIALS or status == 401:
         return AccessDenied(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
     if code in _FORBIDDEN or (status == 403 and code is None):

@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from pipeline.errors import (
+    AccessDenied,
+    InputError,
+    NameRefused,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+)
 from pipeline.storage.store import Location, ObjectInfo, Store, folder, open_store
 
 log = logging.getLogger(__name__)
@@ -416,11 +424,11 @@ def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> Storag
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return AccessDenied(f"{name} {trouble}: {error.strerror}; check its owner, permissions and mount.")
         case errno.ENOTDIR | errno.EISDIR:
-            return StorageError(f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file.")
+            return NameRefused(f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file.")
         case errno.ENOSPC | errno.EDQUOT:
             return StorageError(f"{name} {trouble}: the disk is full or over quota.")
         case errno.ENAMETOOLONG:
-            return StorageError(f"{name} {trouble}: the name is too long for this file system.")
+            return NameRefused(f"{name} {trouble}: the name is too long for this file system.")
         case errno.EOPNOTSUPP | errno.ENOSYS:
             return StorageError(f"{name} {trouble}: this file system has no hard links, which create-only writes need.")
         case _:

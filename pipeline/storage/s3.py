@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 import obstore
 from botocore.exceptions import ClientError
 
-from pipeline.errors import ObjectChanged, StorageError, StorageUnavailable
+from pipeline.errors import NameRefused, ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.faults import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel
@@ -236,9 +236,9 @@ class S3Store:
         try:
             length = len(full.encode())
         except UnicodeEncodeError:
-            raise StorageError(f"{self.uri}: {key!r} is not valid Unicode.") from None
+            raise NameRefused(f"{self.uri}: {key!r} is not valid Unicode.") from None
         if not key or "\0" in key or length > 1024:
-            raise StorageError(f"{self.uri}: {key!r} cannot be a key (empty, with a NUL, or over 1,024 bytes).")
+            raise NameRefused(f"{self.uri}: {key!r} cannot be a key (empty, with a NUL, or over 1,024 bytes).")
         return full
 
     def _name(self, key: str) -> str:

@@ -1,12 +1,14 @@
 """One shard, from keys to a commit, without Ray."""
 
 import hashlib
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from hypothesis import given
@@ -379,3 +381,33 @@ def test_a_shard_of_which_something_can_be_read_or_is_damaged_is_committed(sourc
     (only_broken,) = (entry for entry in shard_of(source).entries if entry.key == "broken.jpg")
     outcome = run(spec_for(source, tmp_path / "labels"), Shard(0, (only_broken,)))
     assert dict(outcome.errors) == {"truncated": 1}
+
+
+def test_a_key_that_makes_its_masks_name_both_file_and_folder_costs_nothing(tmp_path: Path) -> None:
+    source, output = tmp_path / "photos", tmp_path / "labels"
+    source.mkdir()
+    (source / "photo.jpg").write_bytes(jpeg(40, 30))
+    (photo,) = shard_of(source).entries
+    mask = spec_for(source, output).recipe.mask_key(photo.key, photo.etag).split("/")[-1]
+    (source / mask).mkdir()
+    (source / mask / "b.jpg").write_bytes(jpeg(40, 30, seed=1))
+    assert run(spec_for(source, output), shard_of(source)).ok == 2
+    rows = rows_of(output)
+    assert set(rows) == {"photo.jpg", f"{mask}/b.jpg"}
+    for row in rows.values():
+        png = (output / row["mask_key"]).read_bytes()
+        assert hashlib.sha256(png).hexdigest() == row["mask_sha256"]
+
+
+@pytest.mark.parametrize("segments", [1, 5])
+def test_a_key_that_is_too_long_below_its_output_costs_nothing(s3_endpoint: str, tmp_path: Path, segments: int) -> None:
+    bucket = f"long-{secrets.token_hex(8)}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    key = "/".join(["k" * (855 // segments)] * segments) + ".jpg"
+    photos = open_store(f"s3://{bucket}/p")
+    photos.put(key, jpeg(40, 30))
+    output = f"s3://{bucket}/" + "o" * 300
+    spec = replace(spec_for(tmp_path, tmp_path / "unused"), source=photos.uri, output=output)
+    assert run(spec, Shard(0, tuple(photos.list()))).ok == 1
+    (row,) = (row for table in read_results(open_store(output), "run") for row in table.to_pylist())
+    assert hashlib.sha256(open_store(output).get(row["mask_key"])).hexdigest() == row["mask_sha256"]
