@@ -109,8 +109,6 @@ def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
         "local",
         working_folder=working_folder(private),
         _temp_dir=str(session_folder(private)),
-        # Of a node with any other address, Ray's processes listen to the whole network.
-        _node_ip_address="127.0.0.1",
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         include_dashboard=False,

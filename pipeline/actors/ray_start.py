@@ -76,7 +76,7 @@ def start(address: str, working_folder: Path | None = None, **options: Any) -> N
 def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
     """The nodes that are started in the body, which have two processes fewer than Ray's and more time.
 
-    With `working_folder` the node is a private one: its processes run there, and may listen to 127.0.0.1 alone.
+    Their processes run in `working_folder`, if it is given.
     """
     nodes: list[Node] = []
     start_raylet: Any = Node.start_ray_processes
@@ -100,8 +100,6 @@ def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
                     raise NodeNotStarted(f"Ray's node was not there after {START_SECONDS:.0f} s") from error
                 time.sleep(0.1)
 
-    resolve: Any = services.resolve_ip_for_localhost if working_folder is None else _as_given
-
     def start_there(*arguments: Any, **named: Any) -> Any:
         if working_folder is None:
             return start_process(*arguments, **named)
@@ -112,18 +110,12 @@ def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
         # Below `uv run`, Ray would send the current folder to its workers as their code.
         patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
         patch.object(services, "start_ray_process", start_there),
-        patch.object(services, "resolve_ip_for_localhost", resolve),
         patch.object(Node, "start_api_server", _skip_api_server),
         patch.object(Node, "start_log_monitor", _skip_log_monitor),
         patch.object(Node, "start_ray_processes", remember),
         patch.object(services, "get_node", ask),
     ):
         yield nodes
-
-
-def _as_given(host: str) -> str:
-    """Ray puts the network's address in place of 127.0.0.1, and then listens to the network."""
-    return host
 
 
 def _has_ended(node: Node) -> bool:
