@@ -1,16 +1,20 @@
 """Masks under plain names, for tools that expect photos/a.jpg's mask at photos/a.png."""
 
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
 
 from pipeline.outputs.current import choose_recipe, read_current
-from pipeline.outputs.identity import safe_path
+from pipeline.outputs.identity import MAX_NAME_BYTES, safe_path, shorten
 from pipeline.outputs.masks import read_mask
 from pipeline.storage.store import open_store
 
 COPIES_AT_ONCE = 32
+
+FILE_NAME_BYTES = 255
+"""The longest file name that file systems allow."""
 
 
 def export_masks(output: str, destination: str, recipe: str | None = None) -> tuple[int, str]:
@@ -41,20 +45,31 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
 
 
 def plain_names(keys: list[str]) -> dict[str, str]:
-    """The name of each key's mask, all different and safe for any store.
+    """The name of each key's mask, all different and safe for any store, also one that takes A and a for the same.
 
-    The key's suffix becomes .png; where two keys would meet, .png is added to the whole key, as often as it takes.
+    The key's suffix becomes .png. Where two keys would meet, or a name is another's folder, .png is added to the whole
+    key, as often as it takes. What is longer than a file system allows ends in a hash.
     """
     paths = {key: PurePosixPath(safe_path(key)) for key in keys}
-    short = {key: str(path.with_suffix(".png")) for key, path in paths.items()}
-    uses = Counter(short.values())
-    names = {key: name for key, name in short.items() if uses[name] == 1}
-    taken = set(names.values())
+    short = {key: _fitting(str(path.with_suffix(".png"))) for key, path in paths.items()}
+    folders = {_folded(str(parent)) for name in short.values() for parent in PurePosixPath(name).parents}
+    uses = Counter(map(_folded, short.values()))
+    names = {key: name for key, name in short.items() if uses[_folded(name)] == 1 and _folded(name) not in folders}
+    taken = folders | set(map(_folded, names.values()))
     for key in keys:
         if key not in names:
-            name = f"{paths[key]}.png"
-            while name in taken:
-                name += ".png"
+            whole = f"{paths[key]}.png"
+            while _folded(name := _fitting(whole)) in taken:
+                whole += ".png"
             names[key] = name
-            taken.add(name)
+            taken.add(_folded(name))
     return names
+
+
+def _fitting(name: str) -> str:
+    return shorten(name, MAX_NAME_BYTES, FILE_NAME_BYTES)
+
+
+def _folded(name: str) -> str:
+    """The same for names that some file system takes for one: case and the way accents are composed differ."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -59,7 +59,7 @@ def mask_names(key: str, etag: str) -> tuple[str, str]:
     The short one is all hash, for stores that refuse the usual one: too long below OUTPUT, or the name of a folder.
     """
     name = f"{safe_path(key)}.{digest(etag, 8)}.png"
-    usual = _shorten(name, MAX_NAME_BYTES - len("masks/01234567/"))
+    usual = shorten(name, MAX_NAME_BYTES - len("masks/01234567/"))
     return usual, f"~{hashlib.sha256(name.encode()).hexdigest()[:32]}.{digest(etag, 8)}.png"
 
 
@@ -87,9 +87,9 @@ def _safe_segment(segment: str) -> str:
     )
 
 
-def _shorten(name: str, limit: int) -> str:
-    """`name` with what is too long replaced by its beginning and a hash; the suffixes stay."""
-    segments = [_cut(segment, MAX_SEGMENT_BYTES) for segment in name.split("/")]
+def shorten(name: str, limit: int, segment_limit: int = MAX_SEGMENT_BYTES) -> str:
+    """`name` with what is too long, in bytes, replaced by its beginning and a hash; a mask's suffixes stay."""
+    segments = [_cut(segment, segment_limit) for segment in name.split("/")]
     short = "/".join(segments)
     return short if len(short.encode()) <= limit else _cut(name, MAX_SEGMENT_BYTES, always=True)
 

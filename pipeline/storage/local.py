@@ -28,6 +28,7 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
 )
+from pipeline.storage.create_once import create_once
 from pipeline.storage.store import Location, ObjectInfo, Store, folder, open_store
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class LocalStore:
         self._write(key, data, os.replace)
 
     def create(self, key: str, data: bytes) -> None:
-        self._write(key, data, os.link)
+        self._write(key, data, create_once)
 
     def delete(self, key: str) -> None:
         """Raises AccessDenied for what lies behind a link to a folder: that is not this store's alone."""
@@ -253,9 +254,17 @@ class LocalStore:
         folder_there = self._root_bytes
         while not os.path.lexists(folder_there):
             folder_there = os.path.dirname(folder_there)
+        check = os.path.join(folder_there, b".fcn-check-" + secrets.token_hex(16).encode())
         try:
+            # All that a write does, so that what a file system cannot do is known before any work.
             aside = _write_aside(folder_there, b"")
-            os.unlink(aside)
+            try:
+                create_once(aside, check)
+                os.unlink(check)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(aside)
+            _sync_directory(folder_there)
         except OSError as error:
             raise _fault(error, self._root, "cannot be written to") from error
 
@@ -409,6 +418,9 @@ def _sync_directory(directory: bytes) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that have nothing to bring to the disk
+            raise
     finally:
         os.close(descriptor)
 
@@ -430,6 +442,9 @@ def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> Storag
         case errno.ENAMETOOLONG:
             return NameRefused(f"{name} {trouble}: the name is too long for this file system.")
         case errno.EOPNOTSUPP | errno.ENOSYS:
-            return StorageError(f"{name} {trouble}: this file system has no hard links, which create-only writes need.")
+            return StorageError(
+                f"{name} {trouble}: this file system can create no file only where none is (it has neither hard links "
+                "nor a rename that replaces nothing), which commits need; choose a folder on another one."
+            )
         case _:
             return StorageError(f"{name} {trouble}: {error.strerror or type(error).__name__}.")
