@@ -33,6 +33,7 @@ from pipeline.cli.evaluate import evaluate
 from pipeline.cli.gc import gc
 from pipeline.cli.help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
 from pipeline.cli.insight import compare, query, rank
+from pipeline.cli.lost_output import survive_lost_stderr
 from pipeline.cli.model import model_app
 from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
@@ -281,6 +282,7 @@ app.command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `fcn`: runs the command and exits with its code."""
+    survive_lost_stderr()
     try:
         code = run(arguments)
         sys.stdout.flush()

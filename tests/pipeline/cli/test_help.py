@@ -90,6 +90,17 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stdout == "[" or done.stdout == "{"
 
 
+def test_a_standard_error_that_is_lost_changes_no_exit_code(tmp_path: Path) -> None:
+    """As where `2>&1 | tee` lost its reader, or the log's disk is full: labelling ended with it."""
+    for command, code in ((["runs", str(tmp_path)], 0), (["runs", "--nonsense"], 2)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as gone, open("/dev/full", "w") as full:
+            for stderr in (subprocess.PIPE, gone, full):
+                done = subprocess.run([*FCN, *command], stdout=subprocess.PIPE, stderr=stderr, check=False)
+                assert done.returncode == code, (command, stderr)
+
+
 def _on_a_terminal(**variables: str) -> bytes:
     """What `fcn runs` writes to a terminal."""
     parent, child = pty.openpty()
