@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.actors import cluster, stalls
 from pipeline.actors import pool as pools
+from pipeline.actors.crew import Attempt
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
@@ -260,6 +261,17 @@ def test_storage_that_stays_down_ends_the_run_and_says_how_to_resume(
     monkeypatch.setattr(pools, "MAX_STORAGE_RETRIES", 0)
     with pytest.raises(PipelineError, match=r"storage stayed down .* the same command resumes"):
         work(ShardPool(PoolSpec(actors=1, cpus=1), StorageAway), 4)
+
+
+def test_a_shard_that_the_storage_fails_again_and_again_is_not_tried_for_ever() -> None:
+    pool = ShardPool(PoolSpec(actors=1, cpus=1), StorageAway)
+    attempt = Attempt(Shard(1, ()))
+    away = StorageUnavailable("s3://bucket: no answer")
+    for failures in range(1, pools.MAX_STORAGE_RETRIES + 1):
+        pool._shard_failed(attempt, away)
+        assert attempt.storage_failures == failures
+    with pytest.raises(PipelineError, match=f"stayed down through {pools.MAX_STORAGE_RETRIES} retries of shard 1"):
+        pool._shard_failed(attempt, away)
 
 
 def test_a_mistake_in_the_program_is_not_retried() -> None:
