@@ -12,7 +12,7 @@ from typing import Any, TextIO
 def survive_lost_stderr() -> None:
     """From now on, no write to standard error fails. Once is enough; more is no error."""
     if sys.stderr is not None and not isinstance(sys.stderr, _Dropping):
-        sys.stderr = _Dropping(sys.stderr)  # type: ignore[assignment]  # has all of a TextIO by delegation
+        sys.stderr = _Dropping(sys.stderr)  # has all of a TextIO by delegation
 
 
 class _Dropping:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fcn_core import preset
-from fcn_core.labels import encode_mask
+from fcn_core.labels import decode_mask, encode_mask
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.compact import compact
 from pipeline.outputs.index import INDEX_SCHEMA
@@ -69,6 +69,13 @@ def other_mask(store: Store) -> str:
     return key
 
 
+def swapped_pixels(store: Store) -> str:
+    """A mask of the same areas, in other places."""
+    key = first(store, "masks/")
+    store.put(key, encode_mask(np.ascontiguousarray(decode_mask(store.get(key))[::-1, ::-1]), preset("camvid")))
+    return key
+
+
 def lost(prefix: str) -> Callable[[Store], str]:
     def tamper(store: Store) -> str:
         key = first(store, prefix)
@@ -97,7 +104,7 @@ def scribbled(store: Store) -> str:
 
 @pytest.mark.parametrize(
     "tamper",
-    [other_mask, lost("masks/"), lost("class_areas/"), lost("class_totals/"), swapped("class_areas/"),
+    [other_mask, swapped_pixels, lost("masks/"), lost("class_areas/"), lost("class_totals/"), swapped("class_areas/"),
      swapped("results/"), scribbled],
 )  # fmt: skip
 def test_what_was_tampered_with_is_named(

@@ -23,6 +23,7 @@ from pipeline.errors import (
     StorageError,
     StorageUnavailable,
 )
+from pipeline.storage.s3 import S3Store
 from pipeline.storage.store import ObjectInfo, StorageOptions, Store, open_store
 from tests.faulty_s3 import FAULTS, FaultyS3
 
@@ -171,6 +172,17 @@ def test_a_large_object_goes_up_in_parts_and_comes_back_whole(store: Store) -> N
     store.put("model", data)
     info = store.head("model")
     assert store.get("model", size=info.size, etag=info.etag) == data
+
+
+def test_a_listing_goes_on_with_the_very_next_key(s3_endpoint: str, bucket: str) -> None:
+    """Keys that begin with the last one of a page are next to it."""
+    store = open_store(f"s3://{bucket}/deep")
+    assert isinstance(store, S3Store)
+    keys = ["a", "a!", "a/b", "a0", "b"]
+    for key in keys:
+        store.put(key, b"")
+    for index, key in enumerate(keys):
+        assert [info.key for info in store._page("", key).objects] == keys[index + 1 :]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
