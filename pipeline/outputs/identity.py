@@ -82,8 +82,10 @@ def safe_path(key: str) -> str:
 def _safe_segment(segment: str) -> str:
     if segment in ("", ".", ".."):
         return "%" + (segment.encode().hex() or "00")
+    # %00 stands for an empty segment, so NUL, which no store takes in a key, needs another name.
     return "".join(
-        f"%{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 or char in "%\\" else char for char in segment
+        "%z" if char == "\0" else f"%{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 or char in "%\\" else char
+        for char in segment
     )
 
 

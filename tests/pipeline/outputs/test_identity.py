@@ -1,6 +1,6 @@
 """Names follow from identity: different work, different names; and no name leaves OUTPUT."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.outputs.identity import Recipe, params_id
@@ -26,6 +26,7 @@ def test_mask_names_stay_inside_output_and_fit_any_store(key: str, etag: str) ->
         assert name.endswith(".png")
 
 
+@example([("\0", "e"), ("", "e")])
 @given(st.lists(st.tuples(KEYS, st.sampled_from(["e1", "e2"])), min_size=2, max_size=20, unique=True))
 def test_different_images_have_different_mask_names(images: list[tuple[str, str]]) -> None:
     names = {name for key, etag in images for name in RECIPE.mask_keys(key, etag)}
