@@ -4,7 +4,9 @@ The one thing to know: the graph is compiled once, for all sizes. A size that wa
 milliseconds, once; compiling for each size would cost a second each and gains nothing that could be measured.
 """
 
+import copy
 import importlib.util
+import math
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,9 @@ INSTALL = "pip install 'fcn-pipeline[openvino]'"
 
 # Of images that take part in tracing: at this size every crop of every network crops something.
 _TRACED_SIZE = (2, 75, 107, 3)
+
+_LARGEST_INSIDE = 1e30
+"""Of sound networks values stay below a million; no image makes them a hundred million times as large as another."""
 
 _KEPT_SIZES = 256
 """Of how many layers and sizes compiled parts are kept: enough for several image sizes, and bounded for thousands."""
@@ -86,17 +91,21 @@ class _Scorer(nn.Module):
     def __init__(self, network: Network, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
-        self._normalization = normalization
+        self.normalization = normalization
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.network.scores(self._normalization.apply(pixels.permute(0, 3, 1, 2)))
+        return self.network.scores(self.normalization.apply(pixels.permute(0, 3, 1, 2)))
 
 
 def to_graph(bundle: ModelBundle) -> Any:
-    """The network as an openvino.Model: pixels, uint8 [N, H, W, 3], to scores, float32 [N, C, h, w]; N, H, W free."""
+    """The network as an openvino.Model: pixels, uint8 [N, H, W, 3], to scores, float32 [N, C, h, w]; N, H, W free.
+
+    Raises BundleError if values inside the network come near the largest float.
+    """
     openvino = import_openvino()
 
     module = _Scorer(bundle.build(), bundle.normalization).eval()
+    _check_range(module, bundle.model_id)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # about tracing as such, and shapes it may not vary: tests vary them
         example = torch.zeros(_TRACED_SIZE, dtype=torch.uint8)
@@ -105,6 +114,37 @@ def to_graph(bundle: ModelBundle) -> Any:
     _simplify_pooling(graph)
     graph.reshape([-1, -1, -1, 3])
     return graph
+
+
+def _check_range(module: _Scorer, model_id: str) -> None:
+    """Raises BundleError if a layer's values on an image of noise, or on a white one, are over `_LARGEST_INSIDE`.
+
+    PyTorch carries an overflow on to the scores, where it is noticed. OpenVINO's ReLU makes 0 of NaN, so that the
+    scores would be finite, and wrong. Those of the last layers are looked at for every image.
+    """
+    largest: dict[str, float] = {}
+
+    def watch(name: str, layer: nn.Module) -> None:
+        def remember(layer: nn.Module, inputs: object, output: Tensor) -> None:
+            value = max(map(abs, map(float, torch.aminmax(output))), key=lambda end: (math.isnan(end), end))
+            largest[name] = value
+
+        layer.register_forward_hook(remember)
+
+    watched = copy.deepcopy(module.network)
+    for name, layer in watched.named_modules():
+        if not any(layer.children()) and "score" not in name:
+            watch(name, layer)
+    noise = torch.randint(0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise[1] = 255
+    with torch.no_grad():
+        _Scorer(watched, module.normalization)(noise)
+    for name, value in largest.items():
+        if not value <= _LARGEST_INSIDE:
+            raise BundleError(
+                f"model {model_id} is of no use: values in its layer {name!r} reach {value:.0e}, where floats end at"
+                " 3e+38; its weights are damaged, or its training diverged: take another"
+            )
 
 
 def _simplify_pooling(graph: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from fcn_core.engines import openvino_engine
-from fcn_core.errors import DeviceError, PredictionError
+from fcn_core.errors import BundleError, DeviceError, PredictionError
 from fcn_core.predict import Outputs, Predictor
 from fcn_core.settings import PredictorSettings, has_bfloat16, resolve_settings
 from tests.fcn_core.nets import overflowing_bundle, photo, small_bundle
@@ -43,6 +44,18 @@ def test_scores_that_overflow_are_an_error_and_never_a_mask(precision: str) -> N
         pytest.skip("OpenVINO has no bfloat16 on this CPU")
     with pytest.raises(PredictionError, match="not all finite"):
         Predictor(overflowing_bundle(), _settings("openvino", precision=precision)).predict([photo(64, 64)])
+
+
+@pytest.mark.parametrize("layer", ["backbone.features.0", "backbone.features.12", "fc6"])
+def test_an_overflow_that_openvino_would_pass_over_is_an_error(layer: str) -> None:
+    """inf - inf is NaN, of which its ReLU makes 0: the scores would be finite, and of another network."""
+    bundle = small_bundle()
+    weights = bundle.state[f"{layer}.weight"]
+    changed = replace(bundle, state={**bundle.state, f"{layer}.weight": torch.sign(weights) * 3e38})
+    with pytest.raises(PredictionError, match="not all finite"):
+        Predictor(changed, _settings("torch")).predict([photo(64, 64)])
+    with pytest.raises(BundleError, match=r"is of no use: values in its layer .* where floats end at"):
+        Predictor(changed, _settings("openvino"))
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,22 @@
 """int8 bundles: they predict what the float model does, have an id of their own, and only OpenVINO runs them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fcn_core.bundle import INT8_FILES, MODEL_FILE, ModelBundle
 from fcn_core.engines.openvino_engine import compile_graph
 from fcn_core.engines.reporting_packages import import_openvino
-from fcn_core.errors import BundleError, DataError, DeviceError, ExportError
+from fcn_core.errors import BundleError, DataError, DeviceError, ExportError, PredictionError
 from fcn_core.onnx_export import export_onnx
 from fcn_core.predict import Predictor
-from fcn_core.quantize import agree, quantize
+from fcn_core.quantize import _quantized, _serialize, agree, quantize
 from fcn_core.settings import resolve_settings
-from tests.fcn_core.nets import photo, small_bundle
+from tests.fcn_core.nets import overflowing_bundle, photo, small_bundle
 from tests.requires import requires
 
 requires("nncf", install="'fcn-pipeline[quantize]'")
@@ -33,6 +35,31 @@ def test_int8_agrees_with_the_float_model_and_says_how_well(int8: ModelBundle) -
     held_out = [photo(96, 128, seed) for seed in (0, 4)]
     assert agree(FLOAT, int8, held_out).equal_pixels == pytest.approx(notes["equal_pixels"])
     assert 0.9 < notes["equal_pixels"] < 1
+
+
+def test_scores_of_int8_that_overflow_are_an_error_and_never_a_mask() -> None:
+    openvino = import_openvino()
+    graph = _quantized(FLOAT, [photo(64, 64, seed) for seed in range(3)])
+    scores = graph.output(0).get_node().input_value(0)
+    huge = scores
+    for _ in range(2):
+        huge = openvino.opset13.multiply(huge, np.float32(3e38)).output(0)
+    overflowing = _serialize(openvino.Model([huge], graph.get_parameters()))
+    predictor = Predictor(replace(FLOAT, int8=overflowing), resolve_settings(device="cpu", engine="openvino"))
+    with pytest.raises(PredictionError, match="the scores of image 0 are not all finite"):
+        predictor.predict([photo(64, 64)])
+
+
+def test_a_network_whose_scores_overflow_is_not_quantized() -> None:
+    with pytest.raises(PredictionError, match="not all finite"):  # OpenVINO's own RuntimeError before
+        quantize(overflowing_bundle(), [photo(64, 64, seed) for seed in range(8)])
+
+
+def test_a_network_that_overflows_inside_is_not_quantized() -> None:
+    """Its activations would be clipped to the range of 8 bits, and come out finite."""
+    weights = torch.sign(FLOAT.state["fc6.weight"]) * 3e38
+    with pytest.raises(BundleError, match="is of no use"):
+        quantize(replace(FLOAT, state={**FLOAT.state, "fc6.weight": weights}), [photo(64, 64)] * 8)
 
 
 def test_all_convolutions_but_those_that_score_compute_in_int8(int8: ModelBundle) -> None:
