@@ -4,7 +4,6 @@ The one thing to know: the graph is compiled once, for all sizes. A size that wa
 milliseconds, once; compiling for each size would cost a second each and gains nothing that could be measured.
 """
 
-import copy
 import importlib.util
 import math
 import warnings
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fcn_core.bundle import Int8Graph, ModelBundle
 from fcn_core.engines.engine import Image
@@ -91,10 +91,10 @@ class _Scorer(nn.Module):
     def __init__(self, network: Network, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
-        self.normalization = normalization
+        self._normalization = normalization
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.network.scores(self.normalization.apply(pixels.permute(0, 3, 1, 2)))
+        return self.network.scores(self._normalization.apply(pixels.permute(0, 3, 1, 2)))
 
 
 def to_graph(bundle: ModelBundle) -> Any:
@@ -124,21 +124,22 @@ def _check_range(module: _Scorer, model_id: str) -> None:
     """
     largest: dict[str, float] = {}
 
-    def watch(name: str, layer: nn.Module) -> None:
+    def watch(name: str, layer: nn.Module) -> RemovableHandle:
         def remember(layer: nn.Module, inputs: object, output: Tensor) -> None:
-            value = max(map(abs, map(float, torch.aminmax(output))), key=lambda end: (math.isnan(end), end))
-            largest[name] = value
+            largest[name] = max(map(abs, map(float, torch.aminmax(output))), key=lambda end: (math.isnan(end), end))
 
-        layer.register_forward_hook(remember)
+        return layer.register_forward_hook(remember)
 
-    watched = copy.deepcopy(module.network)
-    for name, layer in watched.named_modules():
-        if not any(layer.children()) and "score" not in name:
-            watch(name, layer)
+    layers = [each for each in module.network.named_modules() if not any(each[1].children()) and "score" not in each[0]]
     noise = torch.randint(0, 256, _TRACED_SIZE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     noise[1] = 255
-    with torch.no_grad():
-        _Scorer(watched, module.normalization)(noise)
+    hooks = [watch(name, layer) for name, layer in layers]
+    try:
+        with torch.no_grad():
+            module(noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
     for name, value in largest.items():
         if not value <= _LARGEST_INSIDE:
             raise BundleError(

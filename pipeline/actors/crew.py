@@ -59,6 +59,10 @@ class Attempt:
             twin.twin = None
         return twin
 
+    def is_left_to_others(self) -> bool:
+        """Whether nobody waits for this attempt, because its twin is done or goes on alone from now on."""
+        return self.forgotten or self.part() is not None
+
 
 @dataclass(eq=False)
 class Member:

@@ -24,6 +24,7 @@ from pipeline.actors.pool_spec import PoolSpec, missing_resources, refuse_imposs
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
+from pipeline.actors.trust import Trust
 from pipeline.actors.worker import Processor, WorkerSpec
 from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
 from pipeline.key_values import key_values
@@ -49,18 +50,6 @@ SUSPICIOUS_DEATHS = 2
 
 MAX_EXAMINATIONS = 3
 """How often a shard may be examined before the run gives up on it: it dies only as a whole, of memory for instance."""
-
-REFUSALS_TO_PAUSE = 2
-"""An actor that could do nothing with so many shards in a row gets no more until others have tried them."""
-
-OTHERS_SECONDS = 60.0
-"""How long such an actor, and what it refused, wait for actors that are about to start; they may never find a place."""
-
-REFUSALS_TO_INSIST = 2
-"""When so many actors could do nothing with a shard, it is the shard, and the next commits what it finds."""
-
-AGREEMENTS = 3
-"""After so many shards in a row that nobody could do anything with, one actor's word is enough for the next."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,7 @@ class ShardPool:
         self._backlog = Backlog()
         self._stalls = StallWatch()
         self._known_good: ObjectInfo | None = None
-        self._agreements = 0
+        self._trust = Trust()
         self._setup_failures = 0
         self._next_start = 0.0
         self._restarts = 0
@@ -149,7 +138,7 @@ class ShardPool:
         """Give work to every ready actor with room, least busy first. Returns whether `shards` is used up."""
         now = time.monotonic()
         more_start = any(not member.ready for member in self._crew.members)
-        able = self._able(now, more_start)
+        able = self._trust.able(self._crew.members, more_start)
         for depth in range(SHARDS_IN_FLIGHT):
             for member in able:
                 if len(member.shards) != depth or member.works_alone:
@@ -162,14 +151,6 @@ class ShardPool:
                 if attempt:
                     self._crew.hand(member, attempt)
         return exhausted
-
-    def _able(self, now: float, more_start: bool) -> list[Member]:
-        """Who may be handed a shard. Who refused several gets no more until others, if any, have tried them."""
-        able = [member for member in self._crew.members if member.gets_work]
-        trusted = [member for member in able if member.refusals < REFUSALS_TO_PAUSE]
-        if trusted or not more_start:
-            return trusted or able
-        return [member for member in able if now >= member.refused_at + OTHERS_SECONDS]
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
@@ -238,13 +219,9 @@ class ShardPool:
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
         for attempt in member.shards.values():
-            self._return(attempt)
+            if not attempt.is_left_to_others():
+                self._backlog.add(attempt)
         self._crew.drop(member)
-
-    def _return(self, attempt: Attempt) -> None:
-        """Back to the backlog, unless a twin does it or nobody waits for it."""
-        if not attempt.forgotten and attempt.part() is None:
-            self._backlog.add(attempt)
 
     def _examine_suspects(self) -> None:
         """Take the next suspicious shard into quarantine, or one that comes out of it back to work."""
@@ -312,14 +289,7 @@ class ShardPool:
             if twin.stalls < attempt.stalls:  # the one that stood still, and what it does now is in vain
                 for slow in [other for other in self._crew.members if twin in other.shards.values()]:
                     self._end(slow, "stands still")
-        if attempt.shard.insist:
-            # Nobody could do more: those who had refused it were right.
-            self._agreements += 1
-            for other in self._crew.members:
-                other.refusals = 0
-            return True
-        member.refusals = self._agreements = 0
-        for other in [other for other in attempt.avoid if attempt.refusals and other in self._crew.members]:
+        for other in self._trust.done(member, attempt, self._crew.members):
             self._on_note(
                 f"an actor of node {_short(other)} could read nothing of shard {attempt.shard.number}, "
                 "another could; it is replaced"
@@ -348,22 +318,15 @@ class ShardPool:
 
     def _shard_refused(self, member: Member, attempt: Attempt, cause: ShardRefused) -> None:
         """Let another actor try a shard that one could do nothing with; when that cannot either, it is the shard."""
-        if attempt.forgotten or attempt.part() is not None:
+        if attempt.is_left_to_others():
             return
-        member.refusals += 1
-        member.refused_at = time.monotonic()
-        attempt.refusals += 1
-        attempt.avoid.append(member)
-        attempt.avoid_until = member.refused_at + OTHERS_SECONDS
-        if attempt.refusals >= REFUSALS_TO_INSIST or self._agreements >= AGREEMENTS:
-            attempt.shard = replace(attempt.shard, insist=True)
-            member.refusals = 0
+        self._trust.refused(member, attempt)
         self._warn(attempt, retry_in_s=0, reason="refused", error=cause)
         self._backlog.add(attempt)
         self._count_retry("refused")
 
     def _shard_failed(self, attempt: Attempt, cause: Exception) -> None:
-        if attempt.forgotten or (isinstance(cause, StorageUnavailable) and attempt.part() is not None):
+        if (attempt.forgotten or isinstance(cause, StorageUnavailable)) and attempt.is_left_to_others():
             return
         if not isinstance(cause, StorageUnavailable):
             raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
@@ -400,7 +363,7 @@ class ShardPool:
             self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
         preempted = isinstance(error, RayActorError) and error.preempted
         for attempt in member.shards.values():
-            if attempt.forgotten or attempt.part() is not None:
+            if attempt.is_left_to_others():
                 continue
             if member.node_id and not preempted:
                 attempt.death_nodes.append(member.node_id)

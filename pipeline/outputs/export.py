@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from pipeline.outputs.current import choose_recipe, read_current
-from pipeline.outputs.identity import MAX_NAME_BYTES, safe_path, shorten
+from pipeline.outputs.identity import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.outputs.masks import read_mask
 from pipeline.storage.store import open_store
 
@@ -67,7 +67,15 @@ def plain_names(keys: list[str]) -> dict[str, str]:
 
 
 def _fitting(name: str) -> str:
-    return shorten(name, MAX_NAME_BYTES, FILE_NAME_BYTES)
+    """`name`, which ends in .png, with what is too long cut and told apart by a hash."""
+    *folders, file = name.split("/")
+    parts = [*(_within(folder, "") for folder in folders), _within(file, ".png")]
+    short = "/".join(parts)
+    return short if len(short.encode()) <= MAX_NAME_BYTES else abridged(name, FILE_NAME_BYTES - 4, ".png")
+
+
+def _within(part: str, suffix: str) -> str:
+    return part if len(part.encode()) <= FILE_NAME_BYTES else abridged(part, FILE_NAME_BYTES - len(suffix), suffix)
 
 
 def _folded(name: str) -> str:

@@ -59,7 +59,7 @@ def mask_names(key: str, etag: str) -> tuple[str, str]:
     The short one is all hash, for stores that refuse the usual one: too long below OUTPUT, or the name of a folder.
     """
     name = f"{safe_path(key)}.{digest(etag, 8)}.png"
-    usual = shorten(name, MAX_NAME_BYTES - len("masks/01234567/"))
+    usual = _shorten(name, MAX_NAME_BYTES - len("masks/01234567/"))
     return usual, f"~{hashlib.sha256(name.encode()).hexdigest()[:32]}.{digest(etag, 8)}.png"
 
 
@@ -89,18 +89,20 @@ def _safe_segment(segment: str) -> str:
     )
 
 
-def shorten(name: str, limit: int, segment_limit: int = MAX_SEGMENT_BYTES) -> str:
-    """`name` with what is too long, in bytes, replaced by its beginning and a hash; a mask's suffixes stay."""
-    segments = [_cut(segment, segment_limit) for segment in name.split("/")]
+def _shorten(name: str, limit: int) -> str:
+    """`name` with what is too long replaced by its beginning and a hash; the suffixes stay."""
+    segments = [_cut(segment) if len(segment.encode()) > MAX_SEGMENT_BYTES else segment for segment in name.split("/")]
     short = "/".join(segments)
-    return short if len(short.encode()) <= limit else _cut(name, MAX_SEGMENT_BYTES, always=True)
+    return short if len(short.encode()) <= limit else _cut(name)
 
 
-def _cut(segment: str, limit: int, *, always: bool = False) -> str:
-    raw = segment.encode()
-    if len(raw) <= limit and not always:
-        return segment
+def _cut(segment: str) -> str:
     suffix = segment[-13:] if segment.endswith(".png") else ""  # ".<etag8>.png", all ASCII
+    return abridged(segment, MAX_SEGMENT_BYTES - 13, suffix)
+
+
+def abridged(name: str, limit: int, suffix: str) -> str:
+    """One path segment of at most `limit` bytes that stands for `name`, its beginning and a hash, and then `suffix`."""
+    raw = name.encode()
     mark = "~" + hashlib.sha256(raw).hexdigest()[:32]
-    head = raw[: limit - len(mark) - 13].decode(errors="ignore").replace("/", "_")
-    return head + mark + suffix
+    return raw[: limit - len(mark)].decode(errors="ignore").replace("/", "_") + mark + suffix

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.errors import InputError, ObjectExists, ObjectMissing, StorageError
-from pipeline.storage.store import Store
+from pipeline.errors import InputError, ObjectMissing, StorageError
+from pipeline.storage.store import Store, create_own
 
 HEARTBEAT_SECONDS = 10.0
 SILENT_AFTER_SECONDS = 60.0
@@ -79,13 +79,8 @@ class Lease:
         number = newest + 1
         pid, nonce = os.getpid(), secrets.token_hex(8)
         here = _Owner(number, socket.gethostname(), pid, _machine(), _process_started(pid), _now(), nonce)
-        record = json.dumps(asdict(here)).encode()
-        try:
-            store.create(_lease_key(number), record)
-        except ObjectExists:
-            # It may be ours: a write that took effect and whose answer was lost is tried again, and hears this.
-            if store.get(_lease_key(number)) != record:
-                raise InputError(f"{store.uri} was taken by another run at this very moment; try again") from None
+        if not create_own(store, _lease_key(number), json.dumps(asdict(here)).encode()):
+            raise InputError(f"{store.uri} was taken by another run at this very moment; try again")
         store.put(_beat_key(number), _now().encode())
         return cls(store, number, nonce)
 
@@ -154,10 +149,10 @@ def _newest(store: Store) -> tuple[int, _Owner | None]:
     if not number:
         return 0, None
     try:
-        record = {"nonce": ""} | json.loads(store.get(_lease_key(number))) | {"number": number}
-        # By name: a newer version may tell more.
-        return number, _Owner(**{each.name: record[each.name] for each in fields(_Owner)})
-    except (ValueError, TypeError, KeyError):
+        record = json.loads(store.get(_lease_key(number))) | {"number": number}
+        # By name: a newer version may tell more, and an older one less.
+        return number, _Owner(**{each.name: record[each.name] for each in fields(_Owner) if each.name in record})
+    except (ValueError, TypeError):
         return number, None
 
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ObjectExists, ObjectMissing, PipelineError, StorageError
+from pipeline.errors import ObjectMissing, PipelineError, StorageError
 from pipeline.outputs.results import read_table
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json, to_parquet
 from pipeline.storage.batches import LISTING_SCHEMA, to_infos
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store, create_own
 
 IMAGES_PER_PART = 1 << 16
 """A part has as many whole shards as fit in so many images, and one at least. Parts are written and read back one at a
@@ -192,13 +192,10 @@ def _write_part(output: Store, key: str, table: pa.Table) -> None:
 
 
 def _create(output: Store, key: str, data: bytes) -> None:
-    try:
-        output.create(key, data)
-    except ObjectExists:
-        if output.get(key) != data:  # else it is this very write, which storage had tried before
-            raise PipelineError(
-                f"{output.uri}: {key} is of another run that has taken this id at this very moment; run again"
-            ) from None
+    if not create_own(output, key, data):
+        raise PipelineError(
+            f"{output.uri}: {key} is of another run that has taken this id at this very moment; run again"
+        )
 
 
 def _part_key(run_id: str, part: int) -> str:

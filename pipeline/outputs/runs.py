@@ -14,10 +14,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fcn_core import PredictorSettings
-from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
+from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageError
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, create_own
 
 PROGRESS_SECONDS = 5.0
 
@@ -142,14 +142,8 @@ def is_run_id(name: str) -> bool:
 
 def create_record(output: Store, record: RunRecord) -> None:
     """Write the first record of a new run. Raises PipelineError when another run has its id."""
-    key, data = _record_key(record.run_id), _encode(record)
-    try:
-        output.create(key, data)
-    except ObjectExists:
-        if output.get(key) != data:  # else it is this very write, which storage had tried before
-            raise PipelineError(
-                f"{output.uri}: another run took the id {record.run_id} at this very moment; run again"
-            ) from None
+    if not create_own(output, _record_key(record.run_id), _encode(record)):
+        raise PipelineError(f"{output.uri}: another run took the id {record.run_id} at this very moment; run again")
 
 
 def write_record(output: Store, record: RunRecord) -> None:

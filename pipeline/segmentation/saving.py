@@ -22,7 +22,7 @@ from pipeline.outputs.mask_tars import build_tar, member_names, tar_key
 from pipeline.outputs.masks import MaskPart
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ClassArea, ResultRow
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store, create_own
 
 TAR_BYTES = 1 << 27
 """Masks that a shard's tar takes, in bytes: it is built in memory. What would not fit becomes objects."""
@@ -120,11 +120,8 @@ class ShardTar:
         names = member_names([entry.key for entry in self._shard.entries])
         data, offsets = build_tar((names[index], image.png) for index, image in held.items())
         key = tar_key(self._recipe, self._shard.number, data, self._generation)
-        try:
-            self._output.create(key, data)
-        except ObjectExists:
-            if self._output.get(key) != data:
-                return {}, held
+        if not create_own(self._output, key, data):
+            return {}, held
         rows = {
             index: replace(image.row, mask_key=str(MaskPart(key, offset, len(image.png))))
             for (index, image), offset in zip(held.items(), offsets, strict=True)

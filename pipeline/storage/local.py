@@ -28,16 +28,11 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
 )
+from pipeline.storage import durable
 from pipeline.storage.create_once import create_once
 from pipeline.storage.store import Location, ObjectInfo, Store, folder, open_store
 
 log = logging.getLogger(__name__)
-
-# What a writer that died may leave: hidden from listings, and too long a random name to meet a user's own.
-_ASIDE = re.compile(rb"\.fcn-[0-9a-f]{32}\.tmp")
-_DURABLE: set[bytes] = set()
-"""Folders whose names this process has brought to the disk."""
-_MANY_FOLDERS = 1 << 16
 
 _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
@@ -113,7 +108,7 @@ class LocalStore:
         """The objects below `directory`, whose own key is `above` ("" or ending in "/")."""
         try:
             with os.scandir(directory) as entries:
-                names = [entry.name for entry in entries if not _ASIDE.fullmatch(entry.name)]
+                names = [entry.name for entry in entries if not durable.ASIDE.fullmatch(entry.name)]
         except FileNotFoundError:
             return  # removed while we were listing
         except OSError as error:
@@ -159,7 +154,7 @@ class LocalStore:
         for directory, _, names in os.walk(self._root_bytes):
             above = os.path.relpath(directory, self._root_bytes)
             parts = [] if above == b"." else [_escape(part) for part in above.split(b"/")]
-            for name in sorted(filter(_ASIDE.fullmatch, names)):
+            for name in sorted(filter(durable.ASIDE.fullmatch, names)):
                 status = _stat(os.path.join(directory, name))
                 if status is not None:
                     yield _info("/".join([*parts, name.decode()]), status)
@@ -220,7 +215,7 @@ class LocalStore:
                     # Step by step, so that no link can be put in the way between a look and the deletion.
                     parent = _open_directory(each, stack, within=parent)
                 os.unlink(name, dir_fd=parent)
-            _sync_directory(os.path.dirname(path))
+            durable.sync_directory(os.path.dirname(path))
         except (FileNotFoundError, NotADirectoryError):
             if self.is_behind_link(key):
                 raise AccessDenied(
@@ -257,24 +252,24 @@ class LocalStore:
         check = os.path.join(folder_there, b".fcn-check-" + secrets.token_hex(16).encode())
         try:
             # All that a write does, so that what a file system cannot do is known before any work.
-            aside = _write_aside(folder_there, b"")
+            aside = durable.write_aside(folder_there, b"")
             try:
                 create_once(aside, check)
                 os.unlink(check)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(aside)
-            _sync_directory(folder_there)
+            durable.sync_directory(folder_there)
         except OSError as error:
             raise _fault(error, self._root, "cannot be written to") from error
 
     def _write(self, key: str, data: bytes, into_place: Callable[[bytes, bytes], None]) -> None:
         path = self._path(key)
-        if _ASIDE.fullmatch(os.path.basename(path)):
+        if durable.ASIDE.fullmatch(os.path.basename(path)):
             raise StorageError(f"{self._name(key)}: names of this form are kept for files being written.")
         try:
-            _make_directories(os.path.dirname(path))
-            aside = _write_aside(os.path.dirname(path), data)
+            durable.make_directories(os.path.dirname(path))
+            aside = durable.write_aside(os.path.dirname(path), data)
             try:
                 into_place(aside, path)
             except FileExistsError:
@@ -285,7 +280,7 @@ class LocalStore:
                 # Gone already after os.replace; still there after os.link or a failure.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(aside)
-            _sync_directory(os.path.dirname(path))
+            durable.sync_directory(os.path.dirname(path))
         except OSError as error:
             raise _fault(error, self._name(key), "cannot be written") from error
 
@@ -364,65 +359,12 @@ def _regular(descriptor: int, key: str) -> os.stat_result:
     return status
 
 
-def _write_aside(directory: bytes, data: bytes) -> bytes:
-    path = os.path.join(directory, b".fcn-" + secrets.token_hex(16).encode() + b".tmp")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(descriptor)
-    except BaseException:
-        os.unlink(path)
-        raise
-    return path
-
-
-def _make_directories(directory: bytes) -> None:
-    """Have a folder that a power cut does not take away again.
-
-    That it is there does not say so: another thread, or process, may have made it just now and not yet brought its name
-    to the disk. So each process does that once for every folder it writes into.
-    """
-    is_there = os.path.isdir(directory)
-    if is_there and directory in _DURABLE:
-        return
-    parent = os.path.dirname(directory)
-    if parent != directory:
-        _make_directories(parent)
-        if not is_there:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(directory)
-        try:
-            _sync_directory(parent)
-        except OSError as error:
-            # Far above, folders may be closed to us, or be of a kind that cannot be asked; they have long been there.
-            if not is_there or error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
-                raise
-    if len(_DURABLE) >= _MANY_FOLDERS:
-        _DURABLE.clear()
-    _DURABLE.add(directory)
-
-
 def _open_directory(name: bytes, stack: contextlib.ExitStack, within: int | None = None) -> int:
     """A descriptor of a folder, closed with `stack`. Inside another one no link is followed."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if within is None else os.O_NOFOLLOW)
     descriptor = os.open(name, flags, dir_fd=within)
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _sync_directory(directory: bytes) -> None:
-    """A new name is only safe from a power cut once its folder has reached the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that have nothing to bring to the disk
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> StorageError:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 from urllib.parse import unquote
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, ObjectExists, StorageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OPTIONS = re.compile(r"^s3a?://.*\?[A-Za-z0-9_.-]+=[^?]*$")
@@ -149,6 +149,18 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
 
         return CloudStore.from_uri(uri, options)
     raise InputError(f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://.")
+
+
+def create_own(store: Store, key: str, data: bytes) -> bool:
+    """Create an object; False where one of other bytes is there.
+
+    One of the same bytes is this very write: it had taken effect, its answer was lost, and it was tried again.
+    """
+    try:
+        store.create(key, data)
+    except ObjectExists:
+        return store.get(key) == data
+    return True
 
 
 def read_object(uri: str) -> bytes:

@@ -13,7 +13,6 @@ import pytest
 
 from fcn_core.labels import decode_mask
 from pipeline.insight.query import open_tables, run_query
-from pipeline.outputs import order
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import current_rows, read_current
 from pipeline.outputs.export import export_masks
@@ -28,6 +27,7 @@ from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.options import SegmentJob
 from pipeline.storage.store import open_store
+from tests.clocks import set_clock
 from tests.in_process import segment_in_process
 from tests.samples import jpeg
 
@@ -339,12 +339,3 @@ def test_an_output_that_0_1_left_in_disorder_is_put_right_by_the_next_run(
     assert current_sizes(job, tmp_path) == {"a.jpg": A}
     assert without_a_model(job, monkeypatch).selection.reconfirmed == 1
     assert current_sizes(job, tmp_path) == {"a.jpg": B}
-
-
-def set_clock(patch: pytest.MonkeyPatch, now: datetime) -> None:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return now
-
-    patch.setattr(order, "datetime", Clock)

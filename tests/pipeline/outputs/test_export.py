@@ -11,7 +11,22 @@ from pipeline.outputs.export import plain_names
 KEYS = st.lists(
     st.lists(
         st.sampled_from(
-            ["a", "A", "a.jpg", "A.jpg", "a.png", "a.jpg.png", "é", "e\u0301", "ß", "SS", "%" * 200, "x" * 251]
+            [
+                "a",
+                "A",
+                "a.jpg",
+                "A.jpg",
+                "a.png",
+                "a.jpg.png",
+                "é",
+                "e\u0301",
+                "ß",
+                "SS",
+                "%" * 200,
+                "x" * 251,
+                "é" * 150,
+                "é" * 120 + "/x.jpg",
+            ]
         ),
         min_size=1,
         max_size=3,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.outputs import order
 from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.runs import is_run_id
 from pipeline.storage.store import Store, open_store
+from tests.clocks import set_clock
 
 OLD, NEW = "20260101T000000Z-ffff", "20260101T000001Z-0000"
 
@@ -20,15 +20,6 @@ OLD, NEW = "20260101T000000Z-ffff", "20260101T000001Z-0000"
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path))
-
-
-def at(patch: pytest.MonkeyPatch, now: datetime) -> None:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return now
-
-    patch.setattr(order, "datetime", Clock)
 
 
 seconds = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
@@ -44,7 +35,7 @@ def test_every_new_id_is_larger_than_all_before_whatever_the_clock_says(
     given_out: list[str] = []
     for now, folder in zip(clock, [*folders, *["runs"] * len(clock)], strict=False):
         with pytest.MonkeyPatch.context() as patch:
-            at(patch, now)
+            set_clock(patch, now)
             given_out.append(new_run_id(store))
         name = given_out[-1]
         assert is_run_id(name)
@@ -56,7 +47,7 @@ def test_every_new_id_is_larger_than_all_before_whatever_the_clock_says(
 
 def test_where_the_clock_is_right_an_id_tells_the_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(f"runs/{OLD}/run.json", b"")
-    at(monkeypatch, datetime(2026, 1, 1, 0, 0, 7, tzinfo=UTC))
+    set_clock(monkeypatch, datetime(2026, 1, 1, 0, 0, 7, tzinfo=UTC))
     assert new_run_id(store).startswith("20260101T000007Z-")
 
 

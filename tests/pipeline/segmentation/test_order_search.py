@@ -19,7 +19,6 @@ from fcn_core import Segmentation
 from fcn_core.labels import encode_mask
 from pipeline.errors import StorageError
 from pipeline.insight.query import open_tables, run_query
-from pipeline.outputs import order
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
@@ -36,6 +35,7 @@ from pipeline.segmentation.prepare import Inputs, check_inputs
 from pipeline.segmentation.saving import identity_columns, labelled, save_object
 from pipeline.segmentation.segmenter import SegmenterSpec, ShardOutcome, error_reason, summarize
 from pipeline.storage.store import ObjectInfo, open_store
+from tests.clocks import set_clock
 from tests.in_process import segment_in_process
 
 KEYS = ("a.jpg", "b.jpg", "c.png")
@@ -211,12 +211,3 @@ def test_whatever_happens_to_images_runs_and_clocks_the_next_whole_run_tells_the
             getattr(world, name)(*arguments)
         world.run("all", "whole", 0)
         world.check_readers()
-
-
-def set_clock(patch: pytest.MonkeyPatch, now: datetime) -> None:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return now
-
-    patch.setattr(order, "datetime", Clock)

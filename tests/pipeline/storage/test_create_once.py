@@ -9,7 +9,6 @@ import pytest
 
 from pipeline.errors import ObjectExists, StorageError
 from pipeline.storage import create_once as creations
-from pipeline.storage import local
 from pipeline.storage.store import open_store
 
 
@@ -74,7 +73,7 @@ def test_a_file_system_that_syncs_no_folders_can_be_written(tmp_path: Path, monk
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         real(descriptor)
 
-    monkeypatch.setattr(local.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     store = open_store(str(tmp_path / "output"))
     store.check_writable()
     store.create("a/b", b"x")

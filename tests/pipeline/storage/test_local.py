@@ -23,7 +23,7 @@ from pipeline.errors import (
     ObjectMissing,
     StorageError,
 )
-from pipeline.storage import local
+from pipeline.storage import durable
 from pipeline.storage.store import Store, open_store
 
 # Anything that one part of a local key may be.
@@ -401,7 +401,7 @@ def test_a_folder_that_another_has_just_made_is_brought_to_the_disk_before_a_fil
     """One writer stops between making a folder and syncing its name; another's write into it must not rely on that."""
     store = open_store(str(tmp_path))
     synced: list[str] = []
-    real = local._sync_directory
+    real = durable.sync_directory
 
     def sync(directory: bytes) -> None:
         if not synced:
@@ -412,6 +412,6 @@ def test_a_folder_that_another_has_just_made_is_brought_to_the_disk_before_a_fil
         real(directory)
 
     store.create("warm", b"x")
-    monkeypatch.setattr(local, "_sync_directory", sync)
+    monkeypatch.setattr(durable, "sync_directory", sync)
     store.create("new/first", b"x")
     assert {info.key for info in store.list()} == {"warm", "new/first", "new/folder/second"}
