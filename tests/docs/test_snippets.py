@@ -38,6 +38,7 @@ RUN = (
 NOT_RUN = {
     "CHANGELOG.md": "names commands, shows none",
     "CONTRIBUTING.md": "its commands are what CI runs",
+    "SECURITY.md": "shows no commands",
     "docs/architecture.md": "shows no commands",
     "docs/compatibility.md": "its commands are of a site and of releases; tests/compatibility reads what it speaks of",
     "docs/cli.md": "made from the commands themselves",
@@ -48,7 +49,7 @@ NOT_RUN = {
     "docs/metrics.md": "shows no commands; tests/deploy/test_grafana.py and tests/e2e/test_metrics.py check it",
     "docs/models.md": "shows no commands",
     "docs/performance.md": "tests/pipeline/segmentation/test_estimate.py runs such commands",
-    "docs/reliability.md": "shows no commands; test_reliability_page.py looks for the tests that it names",
+    "docs/reliability.md": "shows no commands; test_named_tests.py looks for the tests that it names",
     "docs/report.md": "tests/pipeline/report run these commands",
     "docs/results.md": "test_results_page.py runs it, on an output of its own",
     "docs/retraining.md": "needs a Prefect server and hours; tests/flows run the flow",

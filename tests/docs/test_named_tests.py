@@ -1,0 +1,29 @@
+"""The pages of promises name the tests that would break; they are there."""
+
+import ast
+import re
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("reliability", "security")}
+NAMED = {page: sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text))) for page, text in PAGES.items()}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_tests(page: str) -> None:
+    assert len(NAMED[page]) >= 20
+
+
+@pytest.mark.parametrize(("file", "name"), sorted({named for page in NAMED.values() for named in page}))
+def test_a_named_test_exists(file: str, name: str) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_nothing_is_claimed_about_strangers_without_a_test() -> None:
+    rows = [line for line in PAGES["security"].splitlines() if line.startswith("| ") and "| proved by |" not in line]
+    assert rows
+    for row in rows:
+        assert re.search(r"`tests/[\w/]+\.py::\w+`[^|]*\|$", row), row
