@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,11 +60,14 @@ class Lease:
         self._thread.start()
 
     @classmethod
-    def acquire(cls, store: Store, *, takeover: bool = False) -> "Lease":
+    def acquire(
+        cls, store: Store, *, takeover: bool = False, on_note: Callable[[str], None] = lambda text: None
+    ) -> "Lease":
         """Become the driver of the output behind `store`.
 
         Raises InputError, naming the owner, when another driver is alive and `takeover` is false. An owner on another
-        machine that seems to have fallen silent is watched for a while first, because clocks differ.
+        machine that seems to have fallen silent is watched for SILENT_AFTER_SECONDS first, because clocks differ;
+        `on_note` is told so.
         """
         newest, owner = _newest(store)
         if newest and owner is None and not takeover:
@@ -71,7 +75,7 @@ class Lease:
                 f"{store.uri}: {_lease_key(newest)} is damaged, so nobody can tell whether another run is at work; "
                 "make sure that none is, then supersede it with --takeover"
             )
-        if owner is not None and not takeover and cls._is_alive(store, owner):
+        if owner is not None and not takeover and cls._is_alive(store, owner, on_note):
             raise InputError(
                 f"{store.uri} is being written by another run (host {owner.host}, process {owner.pid}, "
                 f"since {owner.since}); wait for it, stop it, or supersede it with --takeover"
@@ -116,10 +120,11 @@ class Lease:
                 continue  # silence is what a failed heartbeat means; the next one may work
 
     @classmethod
-    def _is_alive(cls, store: Store, owner: _Owner) -> bool:
+    def _is_alive(cls, store: Store, owner: _Owner, on_note: Callable[[str], None]) -> bool:
         """Whether `owner` has neither released, nor died on this machine, nor fallen silent.
 
-        Silence is judged by the owner's clock only where that cannot hide a dead one; else it is watched.
+        The owner's clock is believed where it says that the owner lives. That it is dead is for our own clock to say,
+        which knows nothing of what was before we looked: it is watched for as long as an owner may be silent.
         """
         beat = _read_beat(store, owner)
         if beat == _RELEASED:
@@ -134,13 +139,20 @@ class Lease:
             return False
         if 0 <= silence.total_seconds() < SILENT_AFTER_SECONDS:
             return True
-        deadline = time.monotonic() + 2.5 * HEARTBEAT_SECONDS
-        while time.monotonic() < deadline:
+        on_note(
+            f"host {owner.host} seems to have died while it wrote {store.uri}; making sure that it is silent for "
+            f"{SILENT_AFTER_SECONDS:.0f} s"
+        )
+        since = time.monotonic()
+        while True:
             time.sleep(HEARTBEAT_SECONDS / 10)
+            # Taken before asking: whoever freezes after an answer has not heard that the owner is silent still.
+            asked = time.monotonic()
             heard = _read_beat(store, owner)
             if heard != beat:
                 return heard != _RELEASED
-        return False
+            if asked - since >= SILENT_AFTER_SECONDS:
+                return False
 
 
 def _newest(store: Store) -> tuple[int, _Owner | None]:

@@ -96,7 +96,7 @@ def segment(
     observer = observer or Observer()
     observer.phase("checking inputs")
     inputs = check_inputs(job)
-    with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
+    with Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note) as lease:
         return _Driver(job, inputs, observer, should_stop, lease).work()
 
 

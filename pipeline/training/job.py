@@ -74,7 +74,7 @@ def train(
     observer = observer or TrainObserver()
     observer.phase("checking inputs")
     inputs = check_inputs(job)
-    with Lease.acquire(inputs.output, takeover=job.takeover) as lease:
+    with Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note) as lease:
         return _Driver(job, inputs, observer, should_stop, lease).work()
 
 

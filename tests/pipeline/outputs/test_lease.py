@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,8 @@ from pipeline.errors import InputError
 from pipeline.outputs import lease as leases
 from pipeline.outputs.lease import Lease
 from pipeline.storage.store import Store, open_store
+
+LONG_AGO = "2026-01-01T00:00:00+00:00"
 
 
 @pytest.fixture
@@ -62,6 +63,29 @@ def test_takeover_supersedes_and_the_old_owner_notices(store: Store, monkeypatch
     new.release()
 
 
+class Clock:
+    """Time that passes only where somebody sleeps; `at` says what happens on the way."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.at: dict[float, Callable[[], None]] = {}
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for due in [when for when in self.at if 1000.0 + when <= self.now]:
+            self.at.pop(due)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    return clock
+
+
 def owner_elsewhere(store: Store, beat: str) -> None:
     record = {"host": "another-machine", "pid": 7, "machine": "m", "started": "x", "since": beat, "number": 1}
     store.put("lease/00000001.json", json.dumps(record).encode())
@@ -74,10 +98,12 @@ def test_an_owner_elsewhere_is_alive_while_it_beats(store: Store) -> None:
         Lease.acquire(store)
 
 
-def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
-    owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
-    Lease.acquire(store).release()
+def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, clock: Clock) -> None:
+    notes: list[str] = []
+    owner_elsewhere(store, LONG_AGO)
+    Lease.acquire(store, on_note=notes.append).release()
+    assert leases.SILENT_AFTER_SECONDS <= clock.now - 1000.0 < leases.SILENT_AFTER_SECONDS + 5
+    assert [note for note in notes if "another-machine seems to have died" in note and "60 s" in note] == notes != []
 
 
 def test_a_lease_that_was_given_back_elsewhere_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +113,38 @@ def test_a_lease_that_was_given_back_elsewhere_is_not_waited_for(store: Store, m
     Lease.acquire(store).release()
 
 
-def test_an_owner_whose_clock_is_wrong_but_who_beats_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.2)
-    owner_elsewhere(store, "2026-01-01T00:00:00+00:00")
-    beat = threading.Timer(0.2, lambda: store.put("lease/00000001.heartbeat", b"2026-01-01T00:00:10+00:00"))
-    beat.start()
+@pytest.mark.parametrize("beats_after", [5.0, 26.0, leases.SILENT_AFTER_SECONDS - 1])
+@pytest.mark.parametrize("hours", [-5, 2])
+def test_an_owner_whose_clock_is_wrong_is_alive_however_late_its_heartbeat(
+    store: Store, clock: Clock, hours: int, beats_after: float
+) -> None:
+    """25 s of silence were enough to take it for dead."""
+    its_time = datetime.now(UTC) + timedelta(hours=hours)
+    owner_elsewhere(store, its_time.isoformat())
+    next_beat = (its_time + timedelta(seconds=40)).isoformat().encode()
+    clock.at[beats_after] = lambda: store.put("lease/00000001.heartbeat", next_beat)
     with pytest.raises(InputError, match="another-machine"):
         Lease.acquire(store)
-    beat.join()
+
+
+def test_a_watcher_that_freezes_does_not_take_its_own_silence_for_the_owners(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner_elsewhere(store, LONG_AGO)
+    read, asked = store.get, []
+
+    def get(key: str) -> bytes:
+        answer = read(key)
+        if key.endswith(".heartbeat"):
+            asked.append(key)
+            if len(asked) == 3:  # right after the answer, which was no news, for long enough
+                clock.now += 10 * leases.SILENT_AFTER_SECONDS
+                store.put("lease/00000001.heartbeat", b"2026-01-01T00:00:10+00:00")
+        return answer
+
+    monkeypatch.setattr(store, "get", get)
+    with pytest.raises(InputError, match="another-machine"):
+        Lease.acquire(store)
 
 
 def test_a_lease_that_could_not_be_given_back_does_not_lock_its_own_process_out(store: Store) -> None:
@@ -141,10 +191,7 @@ def test_an_owner_that_ended_and_whom_nobody_has_reaped_is_dead(store: Store, tm
         child.wait(timeout=60)
 
 
-def test_a_dead_owner_whose_clock_ran_ahead_is_not_waited_for_until_then(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+def test_a_dead_owner_whose_clock_ran_ahead_is_not_waited_for_until_then(store: Store, clock: Clock) -> None:
     owner_elsewhere(store, (datetime.now(UTC) + timedelta(hours=2)).isoformat())
     Lease.acquire(store).release()
 
@@ -175,11 +222,10 @@ def neighbour(store: Store) -> Iterator[Callable[[str], None]]:
 
 
 def test_a_process_that_lives_on_without_its_lease_is_superseded(
-    store: Store, neighbour: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    store: Store, neighbour: Callable[[str], None], clock: Clock
 ) -> None:
     """It could not write that it had given the lease back."""
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
-    neighbour("2026-01-01T00:00:00+00:00")
+    neighbour(LONG_AGO)
     Lease.acquire(store).release()
 
 
