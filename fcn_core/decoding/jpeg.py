@@ -18,6 +18,9 @@ _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 500  # libjpeg-turbo's own limit against files that are made to take for ever
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_LS = 0xF7
+_OF_FREQUENCIES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+"""The frames that a decoder makes smaller by leaving frequencies out. Lossless ones have none: asked for less,
+libjpeg-turbo writes the whole picture, beyond the end of the memory that was made for the smaller one."""
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -35,7 +38,7 @@ def read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         check_size(*size, max_pixels)
         orientation = exif_orientation(image)
         is_adobe = "adobe" in image.info
-    scale = _scale(size, max_side)
+    scale = _scale(size, max_side) if process in _OF_FREQUENCIES else 1
     color_space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
     try:
         pixels = _decode(data, size, color_space, scale)
@@ -111,7 +114,10 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _frame(data: bytes) -> tuple[int | None, int | None]:
-    """The marker of the frame (which process: baseline, progressive, ...) and its bits a sample, if they are there."""
+    """The marker of the frame (which process: baseline, progressive, ...) and its bits a sample.
+
+    None where the file does not say so plainly: what stands between markers, libjpeg passes over in a way of its own.
+    """
     position = 2
     while position + 5 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -120,7 +126,7 @@ def _frame(data: bytes) -> tuple[int | None, int | None]:
         if marker == 0xFF:
             position += 1
             continue
-        if marker in (_START_OF_SCAN[1], _END[1]):
+        if marker in (0x00, _START_OF_SCAN[1], _END[1]):
             break
         position += 2
         if marker not in _WITHOUT_LENGTH:

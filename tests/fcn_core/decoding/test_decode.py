@@ -4,13 +4,14 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from fcn_core.decoding import decode
+from fcn_core.decoding import decode, jpeg
 from fcn_core.errors import DecodeError
 from tests.hostile.formats import KINDS, encoded, photo, sample
 
@@ -322,3 +323,29 @@ def test_reduction_leaves_small_pictures_alone_and_large_ones_in_proportion(kind
 def test_a_picture_too_large_is_refused_before_it_is_reduced() -> None:
     with pytest.raises(DecodeError, match="the limit is"):
         decode(oriented(401, 233, 1), 401 * 233 - 1, max_side=50)
+
+
+def lossless_jpeg() -> bytes:
+    grey = np.random.default_rng(0).integers(0, 256, (190, 260), dtype=np.uint8)
+    return bytes(imagecodecs.ljpeg_encode(grey, bitspersample=8))
+
+
+def test_a_lossless_jpeg_is_reduced_after_it_is_decoded() -> None:
+    """libjpeg-turbo reduces none, and wrote beyond the memory of the smaller picture that it was asked for."""
+    whole = decode(lossless_jpeg(), LIMIT).pixels
+    reduced = decode(lossless_jpeg(), LIMIT, max_side=20)
+    assert reduced.full_size == (190, 260)
+    np.testing.assert_array_equal(
+        reduced.pixels, np.asarray(Image.fromarray(whole).resize((20, 15), Image.Resampling.BILINEAR))
+    )
+
+
+def test_a_lossless_frame_that_another_one_hides_is_not_reduced_while_it_is_decoded() -> None:
+    """libjpeg passes over the first two bytes of what looks like a segment here, and finds the frame in it."""
+    body = lossless_jpeg()[2:]
+    baseline = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 190, 260, 1) + b"\1\x11\0"
+    hidden = b"\xff\xd8\xff\0" + struct.pack(">H", 2 + len(body)) + body + baseline
+    assert len(body) < 1 << 16
+    assert jpeg._frame(hidden) == (None, None)
+    with pytest.raises(DecodeError):
+        decode(hidden, LIMIT, max_side=20)
