@@ -41,6 +41,7 @@ class Attempt:
     examinations: int = 0
     alone: bool = False  # after an examination, so that no shard dies of another's doing
     storage_failures: int = 0
+    memory_kills: int = 0  # how many actors Ray ended over it because their node ran out of memory
     refusals: int = 0  # how many actors could do nothing with it
     stalls: int = 0  # how many actors stood still over it
     avoid: "list[Member]" = field(default_factory=list)  # who had it and failed it
@@ -71,6 +72,7 @@ class Member:
     handle: Any
     setup_ref: Any
     node_id: str | None = None
+    placed_at: float | None = None  # when its process was first heard of; it sets itself up from then on
     ready: bool = False
     leaving: bool = False
     shards: dict[Any, Attempt] = field(default_factory=dict)  # by reference
@@ -125,6 +127,7 @@ class Crew:
         member = Member(*start_worker(self._worker))
         self.members.append(member)
         self._owners[member.setup_ref] = member
+        self._ask(member)  # it answers as soon as it has a place
 
     def hand(self, member: Member, attempt: Attempt) -> None:
         """Let a member work on a shard."""
@@ -171,8 +174,17 @@ class Crew:
                     attempt.moved_at = member.heard_at
         return settled
 
+    def is_ready(self, member: Member, node_id: str) -> float:
+        """Note that an actor is ready, on that node; returns for how long it has set itself up, in seconds."""
+        member.ready = True
+        member.node_id = node_id
+        now = time.monotonic()
+        member.placed_at = member.placed_at or now
+        return now - member.placed_at
+
     def heard(self, member: Member, images: dict[int, int]) -> None:
         """Note how far an actor says it is with its shards: images finished, by shard number."""
+        member.placed_at = member.placed_at or time.monotonic()
         for attempt in member.shards.values():
             number = attempt.shard.number
             if images.get(number, 0) != member.images.get(number, 0):
@@ -186,8 +198,11 @@ class Crew:
         for member in self.members:
             if member.ready and member.progress_ref is None and now - member.asked_at >= interval:
                 member.asked_at = now
-                member.progress_ref = member.handle.progress.remote()
-                self._owners[member.progress_ref] = member
+                self._ask(member)
+
+    def _ask(self, member: Member) -> None:
+        member.progress_ref = member.handle.progress.remote()
+        self._owners[member.progress_ref] = member
 
     def watch_nodes(self) -> None:
         """See, now and then, which nodes there are, and who is on a node that is about to go."""

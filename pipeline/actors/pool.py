@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.backlog import Backlog
 from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
-from pipeline.actors.pool_spec import PoolSpec, missing_resources, refuse_impossible
+from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
@@ -33,9 +33,6 @@ from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
 
-NOTICE_SECONDS = 45.0
-"""When no actor is there after so long, people are told what is missing, or the run ends where nothing can change."""
-
 PROGRESS_SECONDS = 0.2
 """How often progress is told."""
 
@@ -44,6 +41,9 @@ MAX_SETUP_FAILURES = 5
 
 MAX_STORAGE_RETRIES = 5
 """How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
+
+MAX_MEMORY_KILLS = 5
+"""How often Ray may end a shard's actors for want of memory, 2, 4, 8, ... seconds apart, before the run ends."""
 
 SUSPICIOUS_DEATHS = 2
 """After so many actors died over a shard, its images are examined one at a time."""
@@ -88,9 +88,7 @@ class ShardPool:
         self._next_start = 0.0
         self._restarts = 0
         self._retry_count = 0
-        self._notified = False
         self._told_at = float("-inf")
-        self._working_at = 0.0
         self._on_note: Callable[[str], None] = lambda text: None
 
     def run(
@@ -108,7 +106,7 @@ class ShardPool:
         """
         exhausted = False
         self._on_note = on_note
-        self._working_at = time.monotonic()
+        placement = PlacementWatch(self._spec, on_note)
         self._recorder.begin((ACTOR_RESTARTS, SHARD_RETRIES))
         try:
             while True:
@@ -120,6 +118,8 @@ class ShardPool:
                     on_progress(self._state())
                     return True
                 self._examine_suspects()
+                self._stalls.look(self._crew.members)
+                self._end_unready()
                 self._replace_still()
                 self._keep_up_actors(idle_tail=exhausted and not self._backlog)
                 for result in self._collect():
@@ -128,7 +128,7 @@ class ShardPool:
                 if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
                     self._told_at = time.monotonic()
                     on_progress(self._state())
-                self._check_placement()
+                placement.look(has_place=self._has_place(), again=self._restarts > 0)
         finally:
             if self._quarantine:
                 self._quarantine[1].stop()
@@ -181,6 +181,12 @@ class ShardPool:
         waiting = self._backlog or self._suspects or self._quarantine
         return bool(waiting or any(not attempt.forgotten for attempt in at_work))
 
+    def _end_unready(self) -> None:
+        """Replace actors that hang while they set themselves up."""
+        for member, seconds in self._stalls.unready(self._crew.members, self._setup_failures):
+            self._on_note(f"an actor has not got ready in {seconds:.0f} s; another is started in its place")
+            self._actor_died(member, WorkerBroken(f"an actor was not ready after {seconds:.0f} s"))
+
     def _replace_still(self) -> None:
         """Hand shards that stand still to other actors as well; end actors that nobody can be had for."""
         members = list(self._crew.members)
@@ -230,7 +236,14 @@ class ShardPool:
                 attempt = self._suspects.popleft()
                 deaths = len(attempt.death_nodes)
                 self._warn(attempt, quarantine="begins", deaths=deaths)
-                self._quarantine = (attempt, Quarantine(attempt.shard, self._worker, self._known_good))
+                examination = Quarantine(
+                    attempt.shard,
+                    self._worker,
+                    self._known_good,
+                    image_seconds=self._stalls.image_patience(),
+                    setup_seconds=self._stalls.setup_patience(),
+                )
+                self._quarantine = (attempt, examination)
             return
         attempt, quarantine = self._quarantine
         if quarantine.culprits is None:
@@ -270,8 +283,7 @@ class ShardPool:
                 elif asked_for_progress:
                     self._crew.heard(member, value)
                 else:
-                    member.ready = True
-                    member.node_id = value
+                    self._stalls.set_up(self._crew.is_ready(member, value))
                     self._setup_failures = 0
 
     def _shard_done(self, member: Member, attempt: Attempt) -> bool:
@@ -281,7 +293,7 @@ class ShardPool:
         seconds = time.monotonic() - attempt.handed_at
         self._recorder.observe(SHARD_SECONDS, seconds)
         self._stalls.finished(seconds)
-        self._known_good = attempt.shard.entries[0]
+        self._known_good = attempt.shard.first_worked_on() or self._known_good
         twin = attempt.part()
         if twin is not None:
             self._backlog.discard(twin)
@@ -365,6 +377,9 @@ class ShardPool:
         for attempt in member.shards.values():
             if attempt.is_left_to_others():
                 continue
+            if isinstance(error, OutOfMemoryError):
+                self._out_of_memory(attempt, error)
+                continue
             if member.node_id and not preempted:
                 attempt.death_nodes.append(member.node_id)
             # A death with its node says nothing about the shard. Ray may learn of a node's end only seconds after its
@@ -379,6 +394,20 @@ class ShardPool:
                 self._backlog.add(attempt)
         self._crew.drop(member)
 
+    def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> None:
+        """Ray ended the actor because its node ran out of memory. It chooses whom, so that is no fault of the shard."""
+        attempt.memory_kills += 1
+        if attempt.memory_kills > MAX_MEMORY_KILLS:
+            raise PipelineError(
+                f"Ray ended {attempt.memory_kills} actors over shard {attempt.shard.number} for want of memory "
+                f"({_text(error)}); give fewer --actors, a lower --image-memory or --batch-size, or machines with more "
+                "memory, then run the same command to resume"
+            ) from error
+        attempt.alone = True  # with half as many images in memory
+        attempt.not_before = time.monotonic() + 2.0**attempt.memory_kills
+        self._backlog.add(attempt)
+        self._count_retry("out_of_memory")
+
     def _state(self) -> PoolProgress:
         members = self._crew.members
         return PoolProgress(
@@ -390,25 +419,12 @@ class ShardPool:
             retries=self._retry_count,
         )
 
-    def _check_placement(self) -> None:
-        """Say what is missing when no actor has had a place for a while, and give up in the end."""
-        now = time.monotonic()
+    def _has_place(self) -> bool:
+        """Whether an actor is placed, as far as is known, or none is looked for."""
         members = self._crew.members
         # Actors that come and fail have their place; and the quarantine's may have the only one.
-        if not members or self._setup_failures or self._quarantine or any(member.ready for member in members):
-            self._working_at = now
-            self._notified = False
-            return
-        waited = now - self._working_at
-        if waited >= self._spec.placement_timeout:
-            raise PipelineError(
-                f"no actor could be placed within {self._spec.placement_timeout:.0f} s: {missing_resources(self._spec)}"
-            )
-        if waited >= NOTICE_SECONDS and not self._notified:
-            self._notified = True
-            refuse_impossible(self._spec)
-            which = "an actor again" if self._restarts else "the first actor"
-            self._on_note(f"still waiting for {which}: {missing_resources(self._spec)}")
+        waiting = members and not self._setup_failures and not self._quarantine
+        return not waiting or any(member.placed_at is not None for member in members)
 
 
 def _short(member: Member) -> str:

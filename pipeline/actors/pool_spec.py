@@ -1,11 +1,16 @@
 """How many actors a pool has and what each needs, and what the cluster lacks to place them."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import ray
 
 from pipeline.actors import cluster
 from pipeline.errors import PipelineError
+
+NOTICE_SECONDS = 45.0
+"""When no actor is there after so long, people are told what is missing, or the run ends where nothing can change."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,31 @@ def missing_resources(spec: PoolSpec) -> str:
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs)
     have = ", ".join(f"{name}: {free.get(name, 0):g} of {total.get(name, 0):g} free" for name, _ in needs)
     return f"each needs {wanted} on one node, and the cluster has {have}"
+
+
+class PlacementWatch:
+    """Says what is missing when no actor has had a place for a while, and gives up in the end."""
+
+    def __init__(self, spec: PoolSpec, on_note: Callable[[str], None]) -> None:
+        self._spec = spec
+        self._on_note = on_note
+        self._since = time.monotonic()
+        self._notified = False
+
+    def look(self, *, has_place: bool, again: bool) -> None:
+        """Note whether any actor has its place; `again`: whether one had it before. Raises PipelineError."""
+        now = time.monotonic()
+        if has_place:
+            self._since = now
+            self._notified = False
+            return
+        waited = now - self._since
+        if waited >= self._spec.placement_timeout:
+            raise PipelineError(
+                f"no actor could be placed within {self._spec.placement_timeout:.0f} s: {missing_resources(self._spec)}"
+            )
+        if waited >= NOTICE_SECONDS and not self._notified:
+            self._notified = True
+            refuse_impossible(self._spec)
+            which = "an actor again" if again else "the first actor"
+            self._on_note(f"still waiting for {which}: {missing_resources(self._spec)}")

@@ -8,10 +8,10 @@ where that dies as well, somebody kills the actors there, whatever they work on.
 
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
@@ -23,19 +23,42 @@ DEATHS_TO_BLAME = 3
 MAX_CONTROLS_LOST = 5
 """After so many deaths over other images the examination ends without a culprit: the machine is at fault."""
 
+MAX_IN_VAIN = 5
+"""So many actors in a row that told nothing end the examination, too."""
+
+PAUSE_SECONDS = 2.0
+"""Pause after one of them, for each there were in a row."""
+
 REPLACEMENT_SECONDS = 120.0
 """How long a replacement on the same node may take; a node that cannot start one in this time counts as lost."""
+
+
+Outcome = Literal["lived", "died", "nothing"]
+"""What became of an actor over an image; "nothing" says nothing about the image."""
 
 
 class Quarantine:
     """Examines one shard in a thread of its own. `culprits` is None until it is done."""
 
-    def __init__(self, shard: Shard, worker: WorkerSpec, known_good: ObjectInfo | None = None) -> None:
-        """`known_good` is an image of another shard that an actor has lived through."""
+    def __init__(
+        self,
+        shard: Shard,
+        worker: WorkerSpec,
+        known_good: ObjectInfo | None = None,
+        *,
+        image_seconds: float,
+        setup_seconds: float,
+    ) -> None:
+        """`known_good` is an image of another shard that an actor has lived through. An actor that takes longer than
+        `image_seconds` over an image, or `setup_seconds` to get ready, is ended.
+        """
         self.shard = shard
         self.culprits: frozenset[str] | None = None
         self._worker = worker
         self._known_good = known_good
+        self._image_seconds = image_seconds
+        self._setup_seconds = setup_seconds
+        self._in_vain = 0
         self._stopped = threading.Event()
         self._handle: Any = None
         self._node: str | None = None
@@ -56,37 +79,53 @@ class Quarantine:
         try:
             for entry in self.shard.entries:
                 while not self._stopped.is_set() and deaths[entry.key] < DEATHS_TO_BLAME:
-                    if self._survives(entry):
+                    if self._in_vain >= MAX_IN_VAIN:
+                        return
+                    outcome = self._try(entry)
+                    if outcome == "lived":
                         survivors.append(entry)
                         break
-                    if not self._replaced_on_same_node():
+                    if outcome == "nothing" or not self._replaced_on_same_node():
                         continue
                     others = [*survivors, *(each for each in self.shard.entries if not deaths[each.key])]
                     controls = [each for each in others if each.key != entry.key]
                     control = min(controls, key=lambda each: each.key in lost, default=None)
-                    if control is None or self._survives(control):
+                    outcome = "lived" if control is None else self._try(control)
+                    if outcome == "lived":
                         deaths[entry.key] += 1
-                        continue
-                    self._discard()
-                    lost.add(control.key)
-                    controls_lost += 1
-                    if controls_lost >= MAX_CONTROLS_LOST:
-                        return
+                    elif outcome == "died" and control is not None:
+                        self._discard()
+                        lost.add(control.key)
+                        controls_lost += 1
+                        if controls_lost >= MAX_CONTROLS_LOST:
+                            return
         finally:
             self._discard()
             self.culprits = frozenset(key for key, count in deaths.items() if count >= DEATHS_TO_BLAME)
 
-    def _survives(self, entry: ObjectInfo) -> bool:
-        """Whether an actor lives through this image. An exception is life: the shard's own run will report it."""
+    def _try(self, entry: ObjectInfo) -> Outcome:
+        """What becomes of an actor over this image. An exception is life: the shard's own run will report it."""
         try:
             if self._handle is None:
                 self._start(None)
-            ray.get(self._handle.probe.remote(entry))
+        except RayError:  # also one that its set-up raised, or that it did not end in time
+            return self._told_nothing()
+        try:
+            ray.get(self._handle.probe.remote(entry), timeout=self._image_seconds)
         except RayTaskError:
-            return True
+            pass
+        except (OutOfMemoryError, GetTimeoutError):
+            return self._told_nothing()
         except RayError:
-            return False
-        return True
+            return "died"
+        self._in_vain = 0
+        return "lived"
+
+    def _told_nothing(self) -> Outcome:
+        self._discard()
+        self._in_vain += 1
+        self._stopped.wait(PAUSE_SECONDS * self._in_vain)
+        return "nothing"
 
     def _replaced_on_same_node(self) -> bool:
         """Whether a new actor comes up where the last one died. If not, the next one may come up anywhere."""
@@ -106,7 +145,9 @@ class Quarantine:
     def _start(self, node: str | None) -> None:
         self._handle, ready = start_worker(self._worker, node)
         self._node = None
-        self._node = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else None)
+        if node is None:  # however long it waits for a place, it has its time to get ready after that
+            ray.get(self._handle.progress.remote())
+        self._node = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else self._setup_seconds)
 
     def _discard(self) -> None:
         handle, self._handle, self._node = self._handle, None, None

@@ -61,6 +61,14 @@ class Shard:
     insist: bool = False
     earlier: tuple[Earlier, ...] = ()
 
+    def first_worked_on(self) -> ObjectInfo | None:
+        """The first image that an actor does any work on: neither a culprit nor reconfirmed."""
+        again = {each.index for each in self.earlier}
+        worked_on = (
+            entry for index, entry in enumerate(self.entries) if index not in again and entry.key not in self.culprits
+        )
+        return next(worked_on, None)
+
 
 class PlanManifest(BaseModel):
     """plan.json: what the parts hold together. `reconfirmed` of the images have a committed row already."""

@@ -14,8 +14,7 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 from fcn_core import PredictorSettings, resolve_settings
 from fcn_core.errors import DeviceError
 from pipeline.actors import cluster
-from pipeline.actors.pool import NOTICE_SECONDS
-from pipeline.actors.pool_spec import PoolSpec, missing_resources, refuse_impossible
+from pipeline.actors.pool_spec import NOTICE_SECONDS, PoolSpec, missing_resources, refuse_impossible
 from pipeline.errors import InputError, PipelineError
 from pipeline.outputs.identity import Recipe, params_id
 from pipeline.segmentation.options import ActorOptions

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
-from pipeline.actors import cluster, stalls
+from pipeline.actors import cluster, pool_spec, quarantine, stalls
 from pipeline.actors import pool as pools
 from pipeline.actors.crew import Attempt
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
+from pipeline.actors.quarantine import Quarantine
+from pipeline.actors.worker import WorkerSpec
 from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.plan import Earlier, Shard
 from pipeline.storage.store import ObjectInfo
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -306,7 +309,7 @@ def test_what_no_node_can_ever_hold_is_refused_long_before_the_time_is_up(monkey
     deadline = time.monotonic() + PATIENCE
     while not cluster.is_fixed() and time.monotonic() < deadline:  # Ray's head tells of its nodes after some seconds
         time.sleep(0.05)
-    monkeypatch.setattr(pools, "NOTICE_SECONDS", 0.5)
+    monkeypatch.setattr(pool_spec, "NOTICE_SECONDS", 0.5)
     spec = PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=600)
     with pytest.raises(PipelineError, match=r"GPU: 2 of 2 free; no node is large enough, .* no autoscaler"):
         work(ShardPool(spec, Steady), 1)
@@ -392,6 +395,120 @@ def test_an_actor_that_does_not_move_is_noted_and_its_shard_done_by_another(
     while not has_ended(stuck):
         assert time.monotonic() < deadline, "the actor that stood still was never ended"
         time.sleep(0.1)
+
+
+class StuckAtStart(Steady):
+    """The first process never gets ready: it stops, or waits for a device that never answers."""
+
+    def __init__(self, marks: Path, signal_number: int | None) -> None:
+        super().__init__()
+        if not list(marks.iterdir()):
+            (marks / str(os.getpid())).touch()
+            if signal_number:
+                os.kill(os.getpid(), signal_number)
+            time.sleep(10 * PATIENCE)
+
+
+@pytest.mark.parametrize("signal_number", [None, signal.SIGSTOP], ids=["hung", "stopped"])
+def test_an_actor_that_hangs_while_it_sets_itself_up_is_noted_and_replaced(
+    signal_number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[int, int]] = []
+    notes: list[str] = []
+
+    def on_progress(state: PoolProgress) -> None:  # time is up when it hangs, and not before, nor for the next
+        patience = 0.0 if list(tmp_path.iterdir()) and not notes else 10 * PATIENCE
+        monkeypatch.setattr(stalls, "UNKNOWN_SECONDS", patience)
+
+    monkeypatch.setattr(pools, "PROGRESS_SECONDS", 0.0)
+    pool = ShardPool(PoolSpec(actors=1, cpus=8), StuckAtStart, tmp_path, signal_number)
+    assert pool.run(shards(4), done.append, on_progress, lambda: False, notes.append)
+    assert Counter(number for number, _ in done) == Counter(range(4))
+    assert [note for note in notes if "an actor has not got ready in" in note] == notes != []
+    (stuck,) = (int(mark.name) for mark in tmp_path.iterdir())
+    assert stuck not in {pid for _, pid in done}
+
+
+class StuckInQuarantine(Steady):
+    """A process hangs the first time, where it is told to; "poison" kills its process."""
+
+    def __init__(self, marks: Path, where: str) -> None:
+        super().__init__()
+        self.marks, self.where = marks, where
+        self.hang("setup")
+
+    def hang(self, here: str) -> None:
+        if here == self.where and not (self.marks / here).exists():
+            (self.marks / here).touch()
+            time.sleep(10 * PATIENCE)
+
+    def probe(self, entry: ObjectInfo) -> None:
+        self.hang("probe")
+        if entry.key == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def examined(factory: type[Steady], *args: Any, seconds: float = PATIENCE) -> frozenset[str] | None:
+    """The culprits of a shard of a, poison and b."""
+    shard = Shard(1, tuple(replace(ENTRY, key=key) for key in ("a", "poison", "b")))
+    examination = Quarantine(shard, WorkerSpec(1, 0, factory, args), image_seconds=seconds, setup_seconds=seconds)
+    examination._thread.join(2 * PATIENCE)
+    return examination.culprits
+
+
+@pytest.mark.parametrize("where", ["setup", "probe"])
+def test_an_actor_that_hangs_in_quarantine_is_ended_and_its_image_not_blamed(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_IN_VAIN", 100)
+    monkeypatch.setattr(quarantine, "PAUSE_SECONDS", 0.0)
+    assert examined(StuckInQuarantine, tmp_path, where, seconds=3.0) == {"poison"}
+    assert (tmp_path / where).exists()
+
+
+class NeverReady(Steady):
+    def __init__(self) -> None:
+        raise StorageUnavailable("s3://bucket: no answer")
+
+
+def test_an_examination_in_which_no_actor_gets_ready_ends_without_a_culprit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "MAX_IN_VAIN", 2)
+    monkeypatch.setattr(quarantine, "PAUSE_SECONDS", 0.0)
+    assert examined(NeverReady) == frozenset()
+
+
+# Actors that Ray ends because their node runs out of memory: in these tests it names every death so
+
+
+def test_no_image_is_blamed_for_actors_that_ray_ended_for_want_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "OutOfMemoryError", RayActorError)
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=1), DiesThrice, tmp_path), 3)
+    assert complete
+    assert {number for number, _ in done} == {0, 1, 2}
+    assert states[-1].restarts == 3
+    assert not (tmp_path / "probed").exists(), "nobody is suspected, so nothing is examined"
+    monkeypatch.setattr(quarantine, "OutOfMemoryError", RayActorError)
+    monkeypatch.setattr(quarantine, "PAUSE_SECONDS", 0.0)
+    assert examined(Poisoned) == frozenset()
+
+
+def test_a_machine_that_is_out_of_memory_again_and_again_ends_the_run_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "OutOfMemoryError", RayActorError)
+    monkeypatch.setattr(pools, "MAX_MEMORY_KILLS", 1)
+    with pytest.raises(PipelineError, match=r"ended 2 actors over shard 1 for want of memory .* --actors"):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
+
+
+def test_an_image_that_no_actor_has_worked_on_is_no_control() -> None:
+    """The first of a shard may be the very one that kills: it was left out."""
+    a, b, c = (replace(ENTRY, key=key) for key in "abc")
+    shard = Shard(0, (a, b, c), culprits=frozenset("a"), earlier=(Earlier(1, "run", 0),))
+    assert shard.first_worked_on() == c
+    assert replace(shard, culprits=frozenset("ac")).first_worked_on() is None
 
 
 # Actors that can do nothing with what they get

@@ -94,6 +94,44 @@ def test_many_actors_are_asked_seldom_and_not_taken_for_still_in_between(clock: 
     assert watch.patience(members[0].shards[0], members) >= 500
 
 
+def test_an_actor_may_set_itself_up_for_several_times_as_long_as_others_once_it_has_its_place(clock: Clock) -> None:
+    watch = StallWatch()
+    waits_for_a_place, starts = Member(None, None), Member(None, None, placed_at=clock.now)
+    members = [waits_for_a_place, starts]
+    assert watch.unready(members, 0) == []
+    clock.now += stalls.UNKNOWN_SECONDS + 1
+    assert watch.unready(members, 0) == [(starts, stalls.UNKNOWN_SECONDS + 1)]
+    assert watch.unready(members, 1) == [], "the next has twice the time"
+    watch.set_up(stalls.UNKNOWN_SECONDS)
+    assert watch.unready(members, 0) == []
+    clock.now += stalls.SHARDS_LONG * stalls.UNKNOWN_SECONDS
+    assert [member for member, _ in watch.unready(members, 0)] == [starts]
+    starts.ready = True
+    assert watch.unready(members, 0) == []
+
+
+def test_time_in_which_the_driver_itself_stood_still_is_held_against_nobody(clock: Clock) -> None:
+    """A paused driver that was let go on ended every actor, for it had heard of none."""
+    watch = StallWatch()
+    watch.finished(1.0)
+    worker, starts = at_work(clock, 0), Member(None, None, placed_at=clock.now)
+    members = [worker, starts]
+    watch.look(members)
+    clock.now += 1
+    watch.look(members)
+    clock.now += 1000 * stalls.UNKNOWN_SECONDS
+    watch.look(members)
+    assert still(watch, *members) == []
+    assert watch.unready(members, 0) == []
+    attempt = worker.shards[0]
+    assert not watch.is_hopeless(worker, attempt, clock.now - attempt.moved_at, members)
+    assert clock.now - attempt.handed_at < 10, "nor does it make shards seem long"
+    for _ in range(100):
+        clock.now += 1
+        watch.look(members)
+    assert still(watch, *members) == [0]
+
+
 def test_what_an_actor_failed_goes_to_another_and_waits_for_one_that_starts(clock: Clock) -> None:
     bad, good = at_work(clock), at_work(clock)
     backlog = Backlog()
