@@ -18,7 +18,7 @@ from fcn_core.metrics import Scores
 from fcn_core.training_loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.metrics import Recorder
-from pipeline.errors import InputError, ObjectExists, PipelineError, StorageError
+from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group, GroupResult, GroupSpec, GroupStatus
 from pipeline.training.options import TrainJob
@@ -139,21 +139,39 @@ class _Driver:
         return self._report(record)
 
     def _begin(self) -> TrainRun:
-        """The run as it was begun, or a new one, with its start model in place."""
+        """The run as it was begun, here or by another at this moment, or a new one; with its start model in place.
+
+        The plan comes first. Whoever finds another's in its way has written nothing yet, and the start model is only
+        written by those who work from the same plan.
+        """
         run = self._store.load_run()
-        if run is not None:
-            check_same(self._job, self._inputs, run)
-            return run
-        self._observer.phase("preparing the start model")
-        if self._job.class_balance != "none":
-            self._observer.note("counting the pixels of each class, once")
-        run, start = new_run(self._job, self._inputs)
-        for note in run.start_notes:
-            self._observer.note(note)
-        self._stage_store(run, 0).save_start(start)
-        with contextlib.suppress(ObjectExists):
-            self._store.create_run(run)
+        if run is None:
+            self._observer.phase("preparing the start model")
+            if self._job.class_balance != "none":
+                self._observer.note("counting the pixels of each class, once")
+            run, start = new_run(self._job, self._inputs)
+            if self._store.create_run(run):
+                for note in run.start_notes:
+                    self._observer.note(note)
+                self._stage_store(run, 0).save_start(start)
+                return run
+            run = self._store.load_run() or run
+        check_same(self._job, self._inputs, run)
+        if not self._stage_store(run, 0).has_start():
+            self._restore_start(run)
         return run
+
+    def _restore_start(self, run: TrainRun) -> None:
+        """Make the start model of a run once more, that died before it had written it."""
+        self._observer.phase("preparing the start model")
+        _, start = new_run(self._job, self._inputs)
+        if start.model_id != run.start_model_id:
+            raise InputError(
+                f"{self._store.store.uri} was begun with the start model {run.start_model_id}, which it never got; now "
+                f"{self._job.model or 'a new one'} is {start.model_id}: give the old one, or this training another "
+                "--name"
+            )
+        self._stage_store(run, 0).save_start(start)
 
     def _stage_store(self, run: TrainRun, number: int) -> TrainStore:
         """Where a stage keeps its files: the run's own place when there is only one."""

@@ -27,7 +27,7 @@ from fcn_core.checkpoint import STATE_FILE, TENSORS_FILE, from_files, to_files
 from fcn_core.errors import BundleError, CheckpointError
 from fcn_core.training_loop import History
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, create_own
 from pipeline.training.progress import TrainProgress, WorkerOutcome
 from pipeline.training.records import Checkpoint, TrainRecord, TrainRun
 
@@ -52,9 +52,9 @@ class TrainStore:
 
     # The plan, and what each stage starts from
 
-    def create_run(self, run: TrainRun) -> None:
-        """Write the plan, once. Raises ObjectExists."""
-        self.store.create("job.json", run.model_dump_json(indent=1).encode())
+    def create_run(self, run: TrainRun) -> bool:
+        """Write the plan, once. False where another is there."""
+        return create_own(self.store, "job.json", run.model_dump_json(indent=1).encode())
 
     def load_run(self) -> TrainRun | None:
         return self._get_model("job.json", TrainRun)
