@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from fcn_core.decoding.libraries import imagecodecs
 from fcn_core.decoding.refusals import CUT_OFF, damaged, unsupported
@@ -87,15 +87,26 @@ def _rgb(samples: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]]) -
     return grey(pixels[:, :, 0]) if pixels.shape[2] == 1 else pixels
 
 
+def exif(data: bytes) -> Image.Exif:
+    """The EXIF of a PNG, wherever in the file it stands; no pixel is decoded. Raises whatever Pillow makes of it."""
+    with _without_picture(list(_chunks(data))) as image:
+        return image.getexif()
+
+
 def _orientation(chunks: list[tuple[bytes, memoryview]]) -> int:
-    """As Pillow finds it, in EXIF, in text or in XMP, given a picture of one pixel instead of this one."""
-    notes = [_chunk(kind, content) for kind, content in chunks if kind in _WITH_EXIF]
-    if not notes:
+    """As Pillow finds it, in EXIF, in text or in XMP."""
+    if not any(kind in _WITH_EXIF for kind, _ in chunks):
         return 1
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
-    rest = _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b"")
     try:
-        with PngImagePlugin.PngImageFile(io.BytesIO(SIGNATURE + header + b"".join(notes) + rest)) as image:
+        with _without_picture(chunks) as image:
             return exif_orientation(image)
     except Exception:  # as of broken EXIF: the picture is none the worse for it
         return 1
+
+
+def _without_picture(chunks: list[tuple[bytes, memoryview]]) -> Image.Image:
+    """What may hold EXIF, before a picture of one pixel: Pillow finds what stands behind a picture by decoding it."""
+    notes = [_chunk(kind, content) for kind, content in chunks if kind in _WITH_EXIF]
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    rest = _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b"")
+    return PngImagePlugin.PngImageFile(io.BytesIO(SIGNATURE + header + b"".join(notes) + rest))

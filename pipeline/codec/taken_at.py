@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 
 from PIL import ExifTags, Image
 
-from fcn_core.decoding import without_text_before
+from fcn_core.decoding import png, without_text_before
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "WEBP", "TIFF", "AVIF")
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")  # of JPEG and AVIF, PNG, WebP
+_MARKS = (b"Exif\0\0", b"eXIf", b"Raw profile type exif", b"EXIF")  # of JPEG and AVIF, PNG (two ways), WebP
 _TIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 _LARGEST_OFFSET = 14 * 60
@@ -43,16 +43,24 @@ def taken_at(data: bytes) -> TakenAt | None:
     if not data.startswith(_TIFF) and not any(mark in data for mark in _MARKS):
         return None  # most files have no EXIF, and opening one costs
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            exif = Image.Exif()
-            if image.format == "TIFF":
-                exif = image.getexif()
-            elif "exif" in image.info:
-                exif.load(image.info["exif"])
-            tags = exif.get_ifd(ExifTags.IFD.Exif)
+        with warnings.catch_warnings(action="ignore"):
+            tags = _tags(data)
         return _parsed(tags.get(ExifTags.Base.DateTimeOriginal), tags.get(ExifTags.Base.OffsetTimeOriginal))
     except Exception:  # whatever a reader makes of damaged EXIF
         return None
+
+
+def _tags(data: bytes) -> dict[int, object]:
+    """The tags of EXIF's own directory."""
+    if data.startswith(png.SIGNATURE):
+        return png.exif(data).get_ifd(ExifTags.IFD.Exif)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        exif = Image.Exif()
+        if image.format == "TIFF":
+            exif = image.getexif()
+        elif "exif" in image.info:
+            exif.load(image.info["exif"])
+        return exif.get_ifd(ExifTags.IFD.Exif)
 
 
 def _parsed(time: object, offset: object) -> TakenAt | None:

@@ -47,6 +47,15 @@ def test_the_cameras_clock_and_its_offset_are_read_from_every_format_that_has_ex
     assert found.utc == datetime(2026, 11, 28, 21, 38, 1)
 
 
+def test_exif_behind_the_picture_of_a_png_is_found() -> None:
+    """As programs write it that add it to a file that is there."""
+    data = image("PNG")
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    assert taken_at(data[:start] + data[end:last] + data[start:end] + data[last:]) == TakenAt(NOON, 540)
+
+
 def test_blank_lines_before_an_image_do_not_hide_when_it_was_taken() -> None:
     assert taken_at(b"\r\n" + image()) == TakenAt(NOON, 540)
 
