@@ -31,13 +31,12 @@ def read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         raise unsupported("JPEG-LS")
     if precision not in (None, 8):
         raise unsupported(f"JPEG with {precision} bits a sample; only 8 are read")
-    if data.count(_START_OF_SCAN) > _MAX_SCANS:
+    if data.count(_START_OF_SCAN) > _MAX_SCANS and _scans(data) > _MAX_SCANS:
         raise unsupported(f"JPEG in more than {_MAX_SCANS} scans")
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         size, mode = image.size, image.mode
         check_size(*size, max_pixels)
         orientation = exif_orientation(image)
-        is_adobe = "adobe" in image.info
     scale = _scale(size, max_side) if process in _OF_FREQUENCIES else 1
     color_space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
     try:
@@ -46,8 +45,9 @@ def read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         raise _decode_error(str(error), data) from error
     if mode == "L":
         return Stored(grey(pixels[:, :, 0]), orientation, size)
-    if mode == "CMYK":  # Adobe's programs store ink as its opposite
-        inks = Image.frombuffer("CMYK", pixels.shape[1::-1], pixels, "raw", "CMYK;I" if is_adobe else "CMYK", 0, 1)
+    if mode == "CMYK":
+        # Adobe's programs store ink as its opposite, and every reader takes it for that, also without Adobe's marker.
+        inks = Image.frombuffer("CMYK", pixels.shape[1::-1], pixels, "raw", "CMYK;I", 0, 1)
         pixels = np.asarray(inks.convert("RGB"))
     return Stored(pixels, orientation, size)
 
@@ -113,6 +113,11 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+def _scans(data: bytes) -> int:
+    """How many scans the picture has; a film behind it (as in motion photos) may look as if it held some, too."""
+    return sum(marker == _START_OF_SCAN[1] for marker, _ in _segments(data))
+
+
 def _frame(data: bytes) -> tuple[int | None, int | None]:
     """The marker of the frame (which process: baseline, progressive, ...) and its bits a sample.
 
@@ -158,7 +163,18 @@ def _is_complete(data: bytes) -> bool:
     return len(done) == 64 * len(components)
 
 
+def header_error(text: str, data: bytes) -> DecodeError:
+    """Why a header is refused; `text`: the decoder's words."""
+    if "subsampling level" not in text:
+        return damaged(text)
+    frame = next((content for marker, content in _segments(data) if marker in _STARTS_OF_FRAME), b"")
+    factors = ", ".join(f"{factor >> 4}x{factor & 15}" for factor in frame[7::3])
+    return unsupported(f"JPEG of components sampled {factors}")
+
+
 def _decode_error(text: str, data: bytes) -> DecodeError:
+    if "subsampling level" in text:
+        return header_error(text, data)
     if "Unsupported" in text:
         return unsupported(f"JPEG: {short(text)}")
     if "nsufficient memory" in text:

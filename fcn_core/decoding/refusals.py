@@ -39,6 +39,7 @@ _OTHERS = {
     b"LinS": "MSP",
     b"#define ": "XBM",
     b"Image type: ": "IM",
+    b"\x59\xa6\x6a\x95": "Sun raster",
     b"P7": "PAM",
     b"PF": "PFM in colour",
 }

@@ -22,10 +22,14 @@ def scaled(samples: Samples, bits: int) -> Pixels:
         return samples.astype(np.uint8) * np.uint8(255)
     if bits == 8:
         return samples.astype(np.uint8, copy=False)
-    most = (1 << bits) - 1
+    return scaled_from(samples, (1 << bits) - 1)
+
+
+def scaled_from(samples: Samples, most: int) -> Pixels:
+    """Unsigned integers of which `most` is white, [H, W, ...], to 0..255, rounded."""
     result = np.empty(samples.shape, np.uint8)
-    for rows in _rows(samples):
-        if bits == 16:
+    for rows in rows_of(samples):
+        if most == 65535:
             result[rows] = (samples[rows].astype(np.uint32) + 128) // 257
         else:
             result[rows] = (samples[rows].astype(np.uint64) * 255 + most // 2) // most
@@ -39,7 +43,7 @@ def ranged(samples: Samples) -> Pixels:
     0..65535 are divided by 257. Any other range is stretched from its smallest and largest value to 0..255. NaN counts
     as the smallest, infinities as the ends of the finite range.
     """
-    low, high = _finite_range(samples)
+    low, high = finite_range(samples)
     is_float = samples.dtype.kind == "f"
     bottom, unit = 0.0, 1.0
     if low >= 0 and high <= 255:
@@ -50,7 +54,7 @@ def ranged(samples: Samples) -> Pixels:
         unit = 1.0 if np.isfinite(high - low) else 0.5  # the difference of two doubles may overflow
         bottom, span = low * unit, high * unit - low * unit
     result = np.empty(samples.shape, np.uint8)
-    for rows in _rows(samples):
+    for rows in rows_of(samples):
         wide = samples[rows].astype(np.float64)
         wide = np.clip(np.nan_to_num(wide, nan=low, posinf=high, neginf=low), low, high)
         wide = (wide * unit - bottom) / span * 255 if span > 0 else np.zeros_like(wide)
@@ -68,7 +72,7 @@ def over_white(colors: Pixels, alpha: Pixels, *, premultiplied: bool = False) ->
     if (alpha == 255).all():
         return colors
     result = np.empty(colors.shape, np.uint8)
-    for rows in _rows(colors):
+    for rows in rows_of(colors):
         opaque = alpha[rows].astype(np.uint16)[:, :, np.newaxis]
         part = colors[rows].astype(np.uint16)
         if premultiplied:
@@ -78,10 +82,10 @@ def over_white(colors: Pixels, alpha: Pixels, *, premultiplied: bool = False) ->
     return result
 
 
-def _finite_range(samples: Samples) -> tuple[float, float]:
+def finite_range(samples: Samples) -> tuple[float, float]:
     """The smallest and the largest finite value; (0, 0) if there is none."""
     low, high = np.inf, -np.inf
-    for rows in _rows(samples):
+    for rows in rows_of(samples):
         part = samples[rows]
         if part.dtype.kind == "f":
             part = part[np.isfinite(part)]
@@ -90,7 +94,8 @@ def _finite_range(samples: Samples) -> tuple[float, float]:
     return (low, high) if low <= high else (0.0, 0.0)
 
 
-def _rows(samples: Samples) -> Iterator[slice]:
+def rows_of(samples: Samples) -> Iterator[slice]:
+    """Slices of rows that are together all of them, each of about a million samples."""
     height = samples.shape[0]
     step = max(1, _SAMPLES_AT_ONCE // max(1, samples[0].size)) if height else 1
     for top in range(0, height, step):

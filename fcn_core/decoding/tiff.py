@@ -15,10 +15,11 @@ from PIL import Image
 
 from fcn_core.decoding.libraries import tifffile
 from fcn_core.decoding.refusals import CUT_OFF, damaged, short, unsupported
-from fcn_core.decoding.samples import grey, over_white, ranged, scaled
+from fcn_core.decoding.samples import finite_range, grey, over_white, ranged, scaled
 from fcn_core.decoding.stored import Pixels, Stored, check_size, valid_orientation
 from fcn_core.decoding.tiff_pages import MAGICS, TiffBytes, picture
-from fcn_core.decoding.tiff_segments import JPEG, KNOWN, NONE, OLD_JPEG, check_segment
+from fcn_core.decoding.tiff_segments import APERIO_YCBCR, JPEG, KNOWN, NONE, OLD_JPEG, check_segment
+from fcn_core.decoding.ycbcr import Subsampled, to_rgb
 from fcn_core.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def read(data: bytes, max_pixels: int) -> Stored:
         with library.TiffFile(io.BytesIO(file.starting_at(directory.offset))) as opened:
             page = opened.pages.first
             check_size(page.imagewidth, page.imagelength, max_pixels)
-            if page.is_subsampled and page.compression not in (JPEG, OLD_JPEG):
-                pixels = _by_pillow(file.starting_at(directory.offset), page)
-            else:
-                pixels = _Reader(page, max_pixels).rgb()
+            pixels = _Reader(page, max_pixels).rgb()
             return Stored(pixels, valid_orientation((own or first or [1])[0]), (page.imagewidth, page.imagelength))
     except library.TiffFileError as error:
         raise damaged(str(error)) from error
@@ -70,6 +68,8 @@ class _Reader:
         self.bits = page.bitspersample
         self.is_planar = page.planarconfig == 2 and page.samplesperpixel > 1
         self._check_kind()
+        is_jpeg = page.compression in (JPEG, OLD_JPEG)
+        self.subsampled = Subsampled(page, self._name()) if page.is_subsampled and not is_jpeg else None
         extra = [int(kind) for kind in page.extrasamples]
         self.colors = self._count_colors(extra)
         self.alpha, self.is_premultiplied = self._find_alpha(extra)
@@ -80,8 +80,7 @@ class _Reader:
         samples = self._samples(kept)
         colors = self._colors(samples[:, :, : self.colors])
         if self.alpha is not None:
-            alpha = self._scaled(samples[:, :, -1])
-            colors = over_white(colors, alpha, premultiplied=self.is_premultiplied)
+            colors = over_white(colors, self._opacity(samples), premultiplied=self.is_premultiplied)
         return np.ascontiguousarray(grey(colors[:, :, 0]) if colors.shape[2] == 1 else colors)
 
     def _check_kind(self) -> None:
@@ -103,6 +102,12 @@ class _Reader:
         of_bytes = self.photometric in (_YCBCR, _CIELAB, _ICCLAB)
         if of_bytes and self.bits != 8:
             raise unsupported(f"{name} of {self.bits} bits")
+        if page.compression in (JPEG, OLD_JPEG) and (
+            self.photometric in (_CIELAB, _ICCLAB) or (self.photometric == _YCBCR and page.extrasamples)
+        ):
+            raise unsupported(f"{name}, whose colours libjpeg would take for others")
+        if page.compression == APERIO_YCBCR and self.photometric == _RGB:
+            raise unsupported(f"{name}, of which one says RGB and one YCbCr")
         if self.photometric in (_PALETTE, _SEPARATED) and page.sampleformat not in (_UNSIGNED, _VOID):
             raise unsupported(f"{name} of samples that are not unsigned integers")
 
@@ -167,9 +172,7 @@ class _Reader:
         result = np.empty((height, width, len(kept)), page.dtype)
         for index, data in self._segments(kept):
             try:
-                segment, (_, _, top, left, _), _ = page.decode(
-                    data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader
-                )
+                segment, top, left = self._segment(data, index)
             except (DecodeError, MemoryError):
                 raise
             except Exception as error:
@@ -178,14 +181,24 @@ class _Reader:
                 segment = segment != 0  # as the readers of faxes say it
             if segment is None or segment.dtype.kind != result.dtype.kind or segment.itemsize != result.itemsize:
                 raise damaged(f"{self._name()}: its data is not of the depth that it says")
-            rows = slice(top, min(height, top + segment.shape[1]))
-            columns = slice(left, min(width, left + segment.shape[2]))
-            part = segment[0, : rows.stop - top, : columns.stop - left]
+            rows = slice(top, min(height, top + segment.shape[0]))
+            columns = slice(left, min(width, left + segment.shape[1]))
+            part = segment[: rows.stop - top, : columns.stop - left]
             if self.is_planar:
                 result[rows, columns, kept.index(index // self.per_plane)] = part[:, :, 0]
             else:
                 result[rows, columns] = part if part.shape[2] == len(kept) else part[:, :, kept]
         return result
+
+    def _segment(self, data: bytes, index: int) -> tuple[npt.NDArray[Any] | None, int, int]:
+        """The samples of a strip or tile, [rows, columns, bands], and its first row and column."""
+        if self.subsampled is not None:
+            return self.subsampled.segment(data, index)
+        page = self.page
+        segment, (_, _, top, left, _), _ = page.decode(
+            data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader
+        )
+        return None if segment is None else segment[0], top, left
 
     def _segments(self, kept: list[int]) -> Iterator[tuple[int, bytes]]:
         page = self.page
@@ -221,7 +234,7 @@ class _Reader:
         if kind == _SEPARATED:
             return _converted(self._scaled(samples), "CMYK")
         if kind == _YCBCR and self.page.compression not in (JPEG, OLD_JPEG):
-            return _converted(samples, "YCbCr")
+            return to_rgb(samples, self.page)
         if kind == _CIELAB:
             return _converted(samples, "LAB")
         if kind == _ICCLAB:  # whose a and b have an offset where CIELAB's have a sign
@@ -230,8 +243,26 @@ class _Reader:
         return 255 - pixels if self.photometric == _MIN_IS_WHITE else pixels
 
     def _scaled(self, samples: npt.NDArray[Any]) -> Pixels:
-        is_counted = self.page.sampleformat in (_UNSIGNED, _VOID) and samples.dtype.kind in "bu"
-        return scaled(samples, int(self.bits)) if is_counted and int(self.bits) < 32 else ranged(samples)
+        is_known = self._is_counted(samples) and int(self.bits) < 32
+        return scaled(samples, int(self.bits)) if is_known else ranged(samples)
+
+    def _is_counted(self, samples: npt.NDArray[Any]) -> bool:
+        return self.page.sampleformat in (_UNSIGNED, _VOID) and samples.dtype.kind in "bu"
+
+    def _opacity(self, samples: npt.NDArray[Any]) -> Pixels:
+        """The last band, 255 where it is opaque. Its range is never that of its own values: those may all be alike."""
+        alpha, bits = samples[:, :, -1], int(self.bits)
+        is_counted = self._is_counted(samples)
+        if is_counted and bits < 32:
+            return scaled(alpha, bits)
+        if self.is_premultiplied and (is_counted or finite_range(samples)[1] > 1):
+            raise unsupported(f"{self._name()}, associated opacity over colours whose range the file does not say")
+        if is_counted:
+            return scaled(alpha >> (bits - 16), 16)
+        low, high = finite_range(alpha)
+        if alpha.dtype.kind != "f" or low < 0 or high > 255:
+            raise unsupported(f"{self._name()}, opacity of unknown range")
+        return ranged(alpha)
 
     def _looked_up(self, indices: npt.NDArray[Any]) -> Pixels:
         table = self.page.colormap
@@ -247,12 +278,3 @@ def _converted(samples: npt.NDArray[Any], mode: str) -> Pixels:
     height, width = samples.shape[:2]
     data = np.ascontiguousarray(samples).view(np.uint8)
     return np.asarray(Image.frombuffer(mode, (width, height), data, "raw", mode, 0, 1).convert("RGB"))
-
-
-def _by_pillow(data: bytes, page: "TiffPage") -> Pixels:
-    """Colours at a lower resolution without JPEG, which libtiff knows and tifffile does not."""
-    if page.bitspersample != 8 or page.samplesperpixel != 3:
-        raise unsupported(f"TIFF, subsampled colours of {page.bitspersample} bits in {page.samplesperpixel} samples")
-    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-        image.load()
-        return np.asarray(image.convert("RGB"))

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fcn_core.decoding.refusals import CUT_OFF, damaged
+from fcn_core.decoding.refusals import CUT_OFF, damaged, unsupported
 from fcn_core.errors import DecodeError
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -126,8 +126,10 @@ class TiffBytes:
         lacking = [tag for tag in _REQUIRED if tag not in directory.entries]
         samples = self.integers(directory, _SAMPLES_PER_PIXEL, 1) or [1]
         bits = directory.entries.get(_BITS_PER_SAMPLE)
-        if lacking or (bits is None and samples[0] > 1):
-            raise damaged(f"the page has no tag {', '.join(map(str, lacking or [_BITS_PER_SAMPLE]))}")
+        if lacking:
+            raise damaged(f"the page has no tag {', '.join(map(str, lacking))}")
+        if bits is None and samples[0] > 1:
+            raise unsupported(f"TIFF of {samples[0]} samples a pixel that does not say their depth")
         if bits is not None and bits.count not in (1, samples[0]):
             raise damaged(f"the page has {samples[0]} samples a pixel and says the depth of {bits.count}")
 

@@ -14,7 +14,8 @@ from fcn_core.decoding import jpeg
 from fcn_core.decoding.refusals import damaged, unsupported
 
 NONE, OLD_JPEG, JPEG, LERC, PNG, WEBP = 1, 6, 7, 34887, 34933, 50001
-JPEG_2000 = (33003, 33004, 33005, 34712)
+APERIO_YCBCR = 33003
+JPEG_2000 = (APERIO_YCBCR, 33004, 33005, 34712)
 _FAX, _LZW, _DEFLATE, _PACKBITS, _LZMA, _ZSTD = (2, 3, 4), 5, (8, 32946), 32773, 34925, 50000
 KNOWN = frozenset([NONE, OLD_JPEG, JPEG, LERC, PNG, WEBP, *JPEG_2000, *_FAX, _LZW, *_DEFLATE, _PACKBITS, _LZMA, _ZSTD])
 
@@ -39,7 +40,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise damaged(str(error)) from error
+        raise jpeg.header_error(str(error), data) from error
     return int(width), int(height)
 
 

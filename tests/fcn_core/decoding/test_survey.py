@@ -7,10 +7,11 @@ import pytest
 
 from fcn_core.decoding import decode
 from fcn_core.errors import DecodeError
-from tests.fcn_core.decoding.survey import FAMILIES, Variant
+from tests.fcn_core.decoding import survey, survey_tiff
+from tests.fcn_core.decoding.survey import Variant
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", [*survey.FAMILIES, *survey_tiff.FAMILIES], ids=lambda family: family.__name__)
 def test_every_variant_comes_out_right_or_is_refused_by_its_name(family: Callable[[], Iterator[Variant]]) -> None:
     wrong = {variant.name: fault for variant in family() if (fault := fault_of(variant))}
     assert not wrong
