@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.live_bar import LiveBar
+from pipeline.cli.lost_output import lost_stderr
 from pipeline.key_values import key_values
 from pipeline.numbers import duration, percent
 from pipeline.outputs.results import ClassTotal
@@ -84,7 +85,14 @@ def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]
     yield line
 
 
-class _LineObserver(Observer):
+class _SegmentObserver(Observer):
+    """What both kinds have in common."""
+
+    def lost_output(self) -> str | None:
+        return lost_stderr()
+
+
+class _LineObserver(_SegmentObserver):
     """key=value lines for logs: one a shard, and one for each thing worth knowing."""
 
     def __init__(self, console: Console) -> None:
@@ -113,7 +121,7 @@ class _LineObserver(Observer):
             print_line(self._console, run=run_id, key=example.key, error=example.reason, message=example.message)
 
 
-class _BarObserver(LiveBar, Observer):
+class _BarObserver(LiveBar, _SegmentObserver):
     """A spinner for the phases and a bar for the images."""
 
     def progress(self, progress: Progress) -> None:

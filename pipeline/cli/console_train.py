@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from pipeline.cli.console import live_or_lines, print_line
 from pipeline.cli.live_bar import LiveBar
+from pipeline.cli.lost_output import lost_stderr
 from pipeline.numbers import duration
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
@@ -21,7 +22,14 @@ def observe(console: Console) -> AbstractContextManager[TrainObserver]:
     return live_or_lines(console, _BarObserver, _LineObserver)
 
 
-class _LineObserver(TrainObserver):
+class _TrainingObserver(TrainObserver):
+    """What both kinds have in common."""
+
+    def lost_output(self) -> str | None:
+        return lost_stderr()
+
+
+class _LineObserver(_TrainingObserver):
     """key=value lines for logs."""
 
     def __init__(self, console: Console) -> None:
@@ -60,7 +68,7 @@ class _LineObserver(TrainObserver):
         print_line(self._console, **values)
 
 
-class _BarObserver(LiveBar, TrainObserver):
+class _BarObserver(LiveBar, _TrainingObserver):
     """A spinner for the phases and a bar for the steps."""
 
     def __init__(self, console: Console) -> None:

@@ -6,6 +6,7 @@ A run of hours must not end because the `tee` or `less` that shows its progress 
 import errno
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 
@@ -15,11 +16,17 @@ def survive_lost_stderr() -> None:
         sys.stderr = _Dropping(sys.stderr)  # has all of a TextIO by delegation
 
 
+def lost_stderr() -> str | None:
+    """Since when, and why, standard error could not be written; None where nothing was lost of it."""
+    return sys.stderr.lost if isinstance(sys.stderr, _Dropping) else None
+
+
 class _Dropping:
-    """A text stream that drops what cannot be written."""
+    """A text stream that drops what cannot be written. `lost` says since when, and why."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.lost: str | None = None
 
     def write(self, text: str) -> int:
         try:
@@ -40,6 +47,7 @@ class _Dropping:
 
     def _drop(self, error: OSError) -> None:
         """Leave nothing in the buffer, which would be written again, and fail again, for ever."""
+        self.lost = self.lost or f"since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: {error.strerror or error}"
         try:
             kept = os.dup(self._stream.fileno())
             nowhere = os.open(os.devnull, os.O_WRONLY)

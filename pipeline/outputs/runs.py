@@ -103,6 +103,8 @@ class RunRecord(BaseModel):
     generation: int = 0
     """Which the run's masks are of: see `pipeline.outputs.generation`."""
     reason: str | None = None
+    lost_output: str | None = None
+    """Since when, and why, the newest attempt that ended could not write to standard error: what it said is lost."""
     version: str
 
     @property

@@ -277,6 +277,7 @@ class _Driver:
 
         def close(state: runs.RunState, reason: str | None = None) -> None:
             closed = end_attempt(record, self._seen, time.monotonic() - started, state, reason)
+            closed = closed.model_copy(update={"lost_output": self._observer.lost_output()})
             self._finished.append(closed)
             runs.write_record(self._output, closed)
 

@@ -41,6 +41,10 @@ class Observer:
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         """A shard was committed; `done` of the run's `images` are in committed shards now."""
 
+    def lost_output(self) -> str | None:
+        """Since when, and why, what is told here reaches nobody, for the run's record; None where nothing is lost."""
+        return None
+
 
 class Meter:
     """Turns committed shards and the pool's reports into the progress of a run over `images` in `shards`."""

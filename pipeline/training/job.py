@@ -46,6 +46,10 @@ class TrainObserver:
     def progress(self, progress: TrainProgress) -> None:
         """How far training is, about every half second."""
 
+    def lost_output(self) -> str | None:
+        """Since when, and why, what is told here reaches nobody, for the run's record; None where nothing is lost."""
+        return None
+
 
 @dataclass(frozen=True)
 class TrainReport:
@@ -325,7 +329,10 @@ class _Driver:
         return bundle
 
     def _save_record(self, *, started: datetime, **values: Any) -> TrainRecord:
-        record = TrainRecord(started=started, updated=now(), version=version("fcn-pipeline"), **values)
+        lost = self._observer.lost_output()
+        record = TrainRecord(
+            started=started, updated=now(), lost_output=lost, version=version("fcn-pipeline"), **values
+        )
         self._store.save_record(record)
         return record
 

@@ -75,6 +75,8 @@ class TrainRecord(BaseModel):
     scores: Scores | None = None
     step: int = 0
     seconds: float = 0.0
+    lost_output: str | None = None
+    """Since when, and why, standard error could not be written: progress and notes from then on are lost."""
     version: str
 
 

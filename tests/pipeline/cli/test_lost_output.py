@@ -1,0 +1,54 @@
+"""A run whose standard error is lost goes on to its end, and its record says so."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from pipeline.cli.app import run as fcn
+from pipeline.cli.lost_output import survive_lost_stderr
+from pipeline.outputs.runs import records
+from pipeline.storage.store import open_store
+from tests.in_process import segment_in_process
+
+
+def full_disk() -> TextIO:
+    return open("/dev/full", "w")  # the test's own standard error
+
+
+def no_reader() -> TextIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+def sound() -> TextIO:
+    return open(os.devnull, "w")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "lost"), [(full_disk, "No space left on device"), (no_reader, "Broken pipe"), (sound, None)]
+)
+def test_the_record_of_a_run_says_that_its_standard_error_was_lost(
+    stderr: type[TextIO], lost: str | None, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_in_process(monkeypatch)
+    source, output = tmp_path / "photos", tmp_path / "labels"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(b"not an image")
+    command = ["segment", str(source), str(output), "--model", str(model_dir), "--device", "cpu", "--engine", "torch"]
+    with stderr() as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        survive_lost_stderr()
+        options = ["--actors", "1", "--cpus-per-actor", "1", "--no-report", "--max-error-rate", "1"]
+        assert fcn([*command, *options]) == 0
+    (record,) = records(open_store(str(output)))
+    assert record.state == "finished"
+    if lost is None:
+        assert record.lost_output is None
+    else:
+        assert record.lost_output is not None
+        assert record.lost_output.startswith("since 20")
+        assert record.lost_output.endswith(f": {lost}")
