@@ -205,7 +205,9 @@ def find_labels(name: str) -> LabelSet:
 def parse_labels(data: bytes, source: str) -> LabelSet:
     """The label set in the bytes of a JSON file, see `find_labels`; `source` names the file in a LabelError."""
     try:
-        values = json.loads(data)
+        values = json.loads(data, object_pairs_hook=_each_once)
+    except LabelError as error:
+        raise LabelError(f"{source}: {error}") from error
     except ValueError as error:
         raise LabelError(f"the label set {source} is not JSON ({error})") from error
     if not isinstance(values, dict) or not isinstance(values.get("names"), list):
@@ -214,6 +216,16 @@ def parse_labels(data: bytes, source: str) -> LabelSet:
         return LabelSet(**{"palette": _color_map(len(values["names"])), **values})
     except LabelError as error:
         raise LabelError(f"{source}: {error}") from error
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose names are there once each. Of two of one name JSON readers take the last and say nothing."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise LabelError(f"a label set has {twice!r} twice; take one out")
+    return values
 
 
 def encode_mask(mask: Mask, labels: LabelSet) -> bytes:

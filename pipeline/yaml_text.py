@@ -1,9 +1,12 @@
 """YAML as people write it: what YAML itself allows and nobody means is an error, not a guess."""
 
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_yaml(text: str | bytes) -> Any:
@@ -20,17 +23,33 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which makes nothing but plain values."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        first: dict[str, yaml.Mark] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<` may stand twice, and takes nothing from who says it again
-            if key.value in first:
-                raise ConstructorError(
-                    None,
-                    None,
-                    f"{key.value} is given twice, in line {first[key.value].line + 1} and in line "
-                    f"{key.start_mark.line + 1}; take one out",
-                    None,
-                )
-            first[key.value] = key.start_mark
+        own: dict[Hashable, yaml.Node] = {}
+        merged: dict[Hashable, yaml.Node] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                # `<<` may stand twice, but where both bring the same key YAML takes the last. A list of several mappings
+                # has an order of its own, in which the first wins.
+                brought = {name for mapping in _mappings(value) for name, _ in self._names(mapping)}
+                for name in brought:
+                    self._add(merged, name, key)
+        for name, key in self._names(node):
+            self._add(own, name, key)
         return super().construct_mapping(node, deep)
+
+    def _names(self, node: yaml.MappingNode) -> Iterator[tuple[Hashable, yaml.Node]]:
+        """A mapping's own keys: `yes` and `true` are the same one."""
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                yield self.construct_object(key), key
+
+    def _add(self, found: dict[Hashable, yaml.Node], name: Hashable, key: yaml.Node) -> None:
+        first = found.setdefault(name, key)
+        if first is not key:
+            lines = f"in line {first.start_mark.line + 1} and in line {key.start_mark.line + 1}"
+            raise ConstructorError(None, None, f"{name} is given twice, {lines}; take one out", None)
+
+
+def _mappings(node: yaml.Node) -> list[yaml.MappingNode]:
+    """What a merge brings in: one mapping, or several."""
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return [each for each in nodes if isinstance(each, yaml.MappingNode)]

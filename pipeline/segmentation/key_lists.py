@@ -133,16 +133,18 @@ def _open(data: bytes, packed: bool) -> pa.NativeFile:
 def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict[str, str]:
     """The file's columns to read, with what they are called here."""
     known = {**_COLUMNS, **(more or {})}
-    found = {
-        name: known[plain]
+    columns = [
+        (name, known[plain])
         for name in header
         if (plain := name.strip().lower().replace("_", "").replace("-", "")) in known
-    }
+    ]
+    found = dict(columns)
     if "key" not in found.values():
         shown = ", ".join(header[:10]) or "none"
         raise InputError(f"key list {uri} has no column named key (its columns: {shown}); name one of them so")
-    if len(set(found.values())) < len(found):
-        raise InputError(f"key list {uri} has two columns of one meaning ({', '.join(found)}); leave one out")
+    if len(set(found.values())) < len(columns):
+        names = ", ".join(name for name, _ in columns)
+        raise InputError(f"key list {uri} has two columns of one meaning ({names}); leave one out")
     return found
 
 

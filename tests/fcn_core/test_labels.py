@@ -209,6 +209,7 @@ def test_label_sets_are_found_by_name_or_file(tmp_path: Path) -> None:
         ('{"names": 3}', "must be an object"),
         ('{"names": ["a", "a"], "name": "twice"}', "occurs more than once"),
         ('{"names": []}', "own.json"),
+        ('{"names": ["a", "b"], "name": "own", "names": ["b", "a"]}', "'names' twice"),
     ],
 )
 def test_label_files_that_are_none_are_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -14,7 +14,17 @@ from tests.commands import refused
 TWICE = "source: photos\noutput: labels\nmodel: m\nsource: other\n"
 
 
-@pytest.mark.parametrize("text", [TWICE, "job:\n  a: 1\n  b: 2\n  a: 1\n", "- {a: 1, a: 2}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TWICE,
+        "job:\n  a: 1\n  b: 2\n  a: 1\n",
+        "- {a: 1, a: 2}",
+        "yes: 1\ntrue: 2\n",
+        "a: 1\n'a': 2\n",
+        "job:\n  <<: {a: 1}\n  <<: {a: 2}\n",
+    ],
+)
 def test_a_key_that_is_given_twice_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match=r"is given twice, in line \d and in line \d; take one out"):
         read_yaml(text)
@@ -24,6 +34,8 @@ def test_anchors_and_merges_work_as_ever() -> None:
     text = "base: &base {a: 1, b: 2}\nmore: &more\n  <<: *base\n  b: 3\nlast:\n  <<: *more\n  <<: {c: 5}\n  c: 4\n"
     assert read_yaml(text) == yaml.safe_load(text)
     assert read_yaml(text)["more"] == {"a": 1, "b": 3}
+    assert read_yaml("a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: [*a, *b]\n")["c"] == {"x": 1}
+    assert read_yaml('1: a\n"1": b\n') == {1: "a", "1": "b"}
 
 
 def test_every_command_that_reads_yaml_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,7 @@ def test_lists_longer_than_memory_are_sorted_on_disk(
         ("keys.parquet", b"PAR1", "not a readable Parquet file"),
         ("keys.csv", b"name,size\na.jpg,1\n", "no column named key"),
         ("keys.csv", b"key,Key\na.jpg,1\n", "two columns"),
+        ("keys.csv", b"key,key\na.jpg,b.jpg\n", "two columns"),
         ("keys.csv", b"key,size\na.jpg,big\n", "big"),
         ("keys.csv", b"key,size\n,1\n", "without a key"),
         ("keys.csv.gz", b"key\na.jpg\n", "gz"),
