@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         merged: dict[Hashable, yaml.Node] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
-                # `<<` may stand twice, but where both bring the same key YAML takes the last. A list of several mappings
+                # `<<` may stand twice, but where both bring the same key YAML takes the last. A list of mappings
                 # has an order of its own, in which the first wins.
                 brought = {name for mapping in _mappings(value) for name, _ in self._names(mapping)}
                 for name in brought:
