@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.estimate import count_requests, written_bytes
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
 from pipeline.segmentation.selection import SelectionCounts

@@ -41,7 +41,8 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 WIDTH, HEIGHT, FILE_BYTES = 500, 375, 60_000
 DIFFERENT = 64

@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import Tensor
 
 from fcn_core import Architecture, ModelBundle, Predictor, preset, resolve_settings
-from fcn_core.catalogue import cost
-from fcn_core.upsample import label_pixels
+from fcn_core.inference.argmax import label_pixels
+from fcn_core.models.catalogue import cost
 
 GEMM_ROUNDS = 5
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import boto3
 
 from pipeline.storage import parallel_listing
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 LAYOUTS: dict[str, Callable[[int], str]] = {
     "numbers": lambda n: f"img_{n:08d}.jpg",

@@ -30,8 +30,8 @@ from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, preset
 from pipeline.actors import cluster
+from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:

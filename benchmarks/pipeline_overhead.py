@@ -25,13 +25,13 @@ from rich.table import Table
 from fcn_core import Architecture, ModelBundle, Predictor, preset
 from pipeline.actors import cluster
 from pipeline.codec.images import decode
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import check_inputs, resolve
 from pipeline.segmentation.segmenter import ShardOutcome
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 
 class Stopwatch(Observer):

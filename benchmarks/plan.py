@@ -31,8 +31,9 @@ from pipeline.outputs.results import RESULTS_SCHEMA, shard_key
 from pipeline.outputs.seal import to_parquet
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import BATCH_ROWS, LISTING_SCHEMA, to_batches, to_infos
+from pipeline.storage.opening import open_store
 from pipeline.storage.s3_answers import read_fast
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 RECIPE = Recipe("0123456789abcdef", "fedcba9876543210")
 RUN = "20260101T000000Z-0000"

@@ -24,10 +24,10 @@ from PIL import Image
 from tiling import landscape, speaking_bundle
 
 from fcn_core import Architecture, ConfusionMatrix, ModelBundle, Predictor, resolve_settings
-from fcn_core.engines.openvino_engine import to_graph
-from fcn_core.engines.reporting_packages import import_onnxruntime, import_openvino
-from fcn_core.onnx_export import export_onnx
-from fcn_core.quantize import quantize
+from fcn_core.inference.engines.openvino_engine import to_graph
+from fcn_core.inference.onnx_export import export_onnx
+from fcn_core.inference.quantize import quantize
+from fcn_core.inference.reporting_packages import import_onnxruntime, import_openvino
 
 Pixels = npt.NDArray[np.uint8]
 Masks = list[Pixels] | None

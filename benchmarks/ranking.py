@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import Predictor, resolve_settings
+from fcn_core.inference.predictor import Outputs
 from fcn_core.metrics import ConfusionMatrix
-from fcn_core.predict import Outputs
 from pipeline.data.datasets import open_dataset
-from pipeline.data.options import DatasetOptions
+from pipeline.jobs.dataset import DatasetOptions
 from pipeline.models.load import load_bundle
 
 Array = npt.NDArray[np.float64]

@@ -31,7 +31,8 @@ from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.outputs.seal import to_parquet
 from pipeline.report.make import write_report
 from pipeline.segmentation.saving import class_areas, count_areas
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 LABELS = preset("cityscapes")
 PHOTOS = 64

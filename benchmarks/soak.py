@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, preset
+from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.segmenter import ShardOutcome
 
 SIDE = 32

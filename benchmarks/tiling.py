@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcn_core import Architecture, ModelBundle, Predictor, build, preset, resolve_settings
-from fcn_core.architecture import ARCHS, BACKBONES
-from fcn_core.settings import TILE_PIXELS
-from fcn_core.tiling import plan_tiles, tiled_scores
+from fcn_core.inference.settings import TILE_PIXELS
+from fcn_core.inference.tiling import plan_tiles, tiled_scores
+from fcn_core.models.architecture import ARCHS, BACKBONES
 
 Image = npt.NDArray[np.uint8]
 

@@ -24,15 +24,15 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle
-from fcn_core.datasets import Dataset, Pairs, folder, voc_pairs
+from fcn_core.data.augmentation import Augmentation, TrainTransform
+from fcn_core.data.datasets import Dataset, Pairs, folder, voc_pairs
+from fcn_core.data.stream import ExampleStream, Shares, load_batches
 from fcn_core.labels import encode_mask
-from fcn_core.stream import ExampleStream, Shares, load_batches
-from fcn_core.train_config import TrainConfig
-from fcn_core.trainer import Trainer
-from fcn_core.transforms import Augmentation, TrainTransform
+from fcn_core.training.config import TrainConfig
+from fcn_core.training.trainer import Trainer
 from flows.demo.scenes import SCENE_LABELS, generate_scene
 from pipeline.data.datasets import open_dataset
-from pipeline.data.options import DatasetOptions
+from pipeline.jobs.dataset import DatasetOptions
 
 SCENES = 48
 SCENE_SIZE = (480, 360)  # CamVid's, as most people have it

@@ -13,9 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcn_core.architecture import Architecture
     from fcn_core.bundle import ModelBundle
-    from fcn_core.datasets import Dataset, Example, InMemory, Pairs
+    from fcn_core.data.datasets import Dataset, Example, InMemory, Pairs
     from fcn_core.errors import (
         BundleError,
         CheckpointError,
@@ -28,18 +27,19 @@ if TYPE_CHECKING:
         PredictionError,
         WeightsError,
     )
-    from fcn_core.evaluation import evaluate
-    from fcn_core.fcn import FCN, build
-    from fcn_core.importing import Imported, import_weights
+    from fcn_core.inference.evaluation import evaluate
+    from fcn_core.inference.predictor import Launched, Outputs, Predictor, Segmentation
+    from fcn_core.inference.settings import PredictorSettings, resolve_settings
     from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
     from fcn_core.metrics import ConfusionMatrix, Scores
-    from fcn_core.network import Network
+    from fcn_core.models.architecture import Architecture
+    from fcn_core.models.fcn import FCN, build
+    from fcn_core.models.network import Network
     from fcn_core.normalization import Normalization
-    from fcn_core.predict import Launched, Outputs, Predictor, Segmentation
     from fcn_core.render import colorize, overlay
-    from fcn_core.settings import PredictorSettings, resolve_settings
-    from fcn_core.train_config import TrainConfig, recipe
-    from fcn_core.trainer import StepReport, Trainer
+    from fcn_core.training.config import TrainConfig, recipe
+    from fcn_core.training.trainer import StepReport, Trainer
+    from fcn_core.weights.importing import Imported, import_weights
 
 __all__ = [
     "FCN",
@@ -86,9 +86,9 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "fcn_core.architecture": ("Architecture",),
+    "fcn_core.models.architecture": ("Architecture",),
     "fcn_core.bundle": ("ModelBundle", "Normalization"),
-    "fcn_core.datasets": ("Dataset", "Example", "InMemory", "Pairs"),
+    "fcn_core.data.datasets": ("Dataset", "Example", "InMemory", "Pairs"),
     "fcn_core.errors": (
         "BundleError",
         "CheckpointError",
@@ -101,17 +101,17 @@ _MODULE_OF = {
         "PredictionError",
         "WeightsError",
     ),
-    "fcn_core.evaluation": ("evaluate",),
-    "fcn_core.fcn": ("FCN", "build"),
-    "fcn_core.importing": ("Imported", "import_weights"),
+    "fcn_core.inference.evaluation": ("evaluate",),
+    "fcn_core.models.fcn": ("FCN", "build"),
+    "fcn_core.weights.importing": ("Imported", "import_weights"),
     "fcn_core.labels": ("LabelSet", "decode_mask", "encode_mask", "preset"),
     "fcn_core.metrics": ("ConfusionMatrix", "Scores"),
-    "fcn_core.network": ("Network",),
-    "fcn_core.predict": ("Launched", "Outputs", "Predictor", "Segmentation"),
+    "fcn_core.models.network": ("Network",),
+    "fcn_core.inference.predictor": ("Launched", "Outputs", "Predictor", "Segmentation"),
     "fcn_core.render": ("colorize", "overlay"),
-    "fcn_core.settings": ("PredictorSettings", "resolve_settings"),
-    "fcn_core.train_config": ("TrainConfig", "recipe"),
-    "fcn_core.trainer": ("StepReport", "Trainer"),
+    "fcn_core.inference.settings": ("PredictorSettings", "resolve_settings"),
+    "fcn_core.training.config": ("TrainConfig", "recipe"),
+    "fcn_core.training.trainer": ("StepReport", "Trainer"),
 }
 
 

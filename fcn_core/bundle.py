@@ -23,11 +23,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fcn_core.architecture import Architecture
 from fcn_core.errors import BundleError, FcnError
-from fcn_core.fcn import build
 from fcn_core.labels import LabelSet
-from fcn_core.network import Network
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.fcn import build
+from fcn_core.models.network import Network
 from fcn_core.normalization import IMAGENET, Normalization
 
 FORMAT_VERSION = 1
@@ -105,7 +105,7 @@ class ModelBundle:
 
     `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
     model came from) and `scores` (how good it was) are JSON-able notes. `int8` is the graph that predicts instead, in
-    a bundle that `fcn_core.quantize` made; the weights are then those it was made of.
+    a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of.
     """
 
     architecture: Architecture

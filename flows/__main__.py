@@ -15,10 +15,10 @@ from flows.environment import leave_folder, prepare_prefect, start_prefect
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
 from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError, PipelineError
-from pipeline.evaluation.options import EvaluateJob, EvaluateOptions
-from pipeline.retraining.options import RelabelJob, RetrainJob
-from pipeline.segmentation.options import SegmentJob, SegmentOptions
-from pipeline.training.options import merged, optional
+from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
+from pipeline.jobs.retrain import RelabelJob, RetrainJob
+from pipeline.jobs.segment import SegmentJob, SegmentOptions
+from pipeline.jobs.train import merged, optional
 
 if TYPE_CHECKING:
     RetrainOptions = RetrainJob

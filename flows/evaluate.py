@@ -9,9 +9,9 @@ from fcn_core.metrics import Scores
 from flows.artifacts import CancelWatch, JobObserver, as_task, check_places, fraction, show_launch
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.launch import HERE, Launch
 from pipeline.launch.jobs import evaluate_on
-from pipeline.launch.options import HERE, Launch
 
 BROKEN_LISTED = 1000
 

@@ -14,16 +14,17 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
-from fcn_core.training_loop import History
+from fcn_core.training.loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, check_places, fraction, show_launch
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
+from pipeline.jobs.launch import HERE, Here, Launch
+from pipeline.jobs.retrain import RetrainJob
 from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
-from pipeline.launch.options import HERE, Here, Launch
-from pipeline.retraining.job import Contest, Jobs, RetrainReport, RetrainStopped, challenge
+from pipeline.retraining.contest import Contest
+from pipeline.retraining.job import Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
-from pipeline.retraining.options import RetrainJob
 from pipeline.training.curves import draw_curves
 from pipeline.training.job import TrainReport
 

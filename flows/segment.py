@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, check_places, link_to, show_launch
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
+from pipeline.jobs.launch import HERE, Here, Launch
+from pipeline.jobs.segment import SegmentJob
 from pipeline.launch.jobs import LaunchStopped, segment_on
-from pipeline.launch.options import HERE, Here, Launch
 from pipeline.numbers import differing, differing_percent, fixed, percent
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import check_inputs
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 STOPPED = "the run was stopped; running the flow again resumes it"
 

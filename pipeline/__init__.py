@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.data.check import check_dataset
     from pipeline.data.datasets import open_dataset
-    from pipeline.data.options import DatasetOptions
     from pipeline.data.report import DataReport
     from pipeline.errors import ImageError, InputError, PipelineError, StorageError
     from pipeline.evaluation.files import EvaluationRecord, read_evaluation
     from pipeline.evaluation.job import EvaluateReport, evaluate
-    from pipeline.evaluation.options import EvaluateJob
     from pipeline.evaluation.promotion import Verdict, compare_evaluations
+    from pipeline.jobs.dataset import DatasetOptions
+    from pipeline.jobs.evaluate import EvaluateJob
+    from pipeline.jobs.retrain import RetrainJob
+    from pipeline.jobs.segment import SegmentJob
+    from pipeline.jobs.train import TrainJob
     from pipeline.models.load import load_bundle
     from pipeline.models.registry import Registry, open_registry
     from pipeline.outputs.current import current_rows, read_current
     from pipeline.outputs.masks import find_mask, read_mask
     from pipeline.retraining.job import RetrainReport, retrain
-    from pipeline.retraining.options import RetrainJob
     from pipeline.segmentation.job import RunReport, segment
     from pipeline.segmentation.observer import Observer
-    from pipeline.segmentation.options import SegmentJob
-    from pipeline.storage.store import Store, open_store
+    from pipeline.storage.opening import open_store
+    from pipeline.storage.store import Store
     from pipeline.training.job import TrainObserver, TrainReport, train
-    from pipeline.training.options import TrainJob
 
 __all__ = [
     "DataReport",
@@ -75,7 +76,7 @@ __all__ = [
 _MODULE_OF = {
     "pipeline.data.check": ("check_dataset",),
     "pipeline.data.datasets": ("open_dataset",),
-    "pipeline.data.options": ("DatasetOptions",),
+    "pipeline.jobs.dataset": ("DatasetOptions",),
     "pipeline.data.report": ("DataReport",),
     "pipeline.errors": (
         "ImageError",
@@ -91,7 +92,7 @@ _MODULE_OF = {
         "EvaluateReport",
         "evaluate",
     ),
-    "pipeline.evaluation.options": ("EvaluateJob",),
+    "pipeline.jobs.evaluate": ("EvaluateJob",),
     "pipeline.models.load": ("load_bundle",),
     "pipeline.evaluation.promotion": (
         "Verdict",
@@ -110,23 +111,21 @@ _MODULE_OF = {
         "RetrainReport",
         "retrain",
     ),
-    "pipeline.retraining.options": ("RetrainJob",),
+    "pipeline.jobs.retrain": ("RetrainJob",),
     "pipeline.segmentation.job": (
         "RunReport",
         "segment",
     ),
     "pipeline.segmentation.observer": ("Observer",),
-    "pipeline.segmentation.options": ("SegmentJob",),
-    "pipeline.storage.store": (
-        "Store",
-        "open_store",
-    ),
+    "pipeline.jobs.segment": ("SegmentJob",),
+    "pipeline.storage.opening": ("open_store",),
+    "pipeline.storage.store": ("Store",),
     "pipeline.training.job": (
         "TrainObserver",
         "TrainReport",
         "train",
     ),
-    "pipeline.training.options": ("TrainJob",),
+    "pipeline.jobs.train": ("TrainJob",),
 }
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError, ObjectExists, StorageError
-from pipeline.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, StorageOptions, Store
 
 State = Literal["ok", "note", "wrong"]
 
@@ -163,8 +164,8 @@ def _device() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
-    from fcn_core.engines import openvino_engine
-    from fcn_core.settings import resolve_settings
+    from fcn_core.inference import openvino_runtime
+    from fcn_core.inference.settings import resolve_settings
     from pipeline.actors.cluster import nodes
 
     there = os.cpu_count() or 1
@@ -176,8 +177,8 @@ def _cpu() -> Iterator[Finding]:
     found = f"{usable} of {there} CPUs usable, {known}; {settings.precision} by {settings.engine}"
     if flags and not fast:
         yield Finding("cpu", "note", found, "expect it to be slow, or use another kind of machine")
-    elif not openvino_engine.is_installed():
-        yield Finding("cpu", "note", found, f"models run several times as fast with {openvino_engine.INSTALL}")
+    elif not openvino_runtime.is_installed():
+        yield Finding("cpu", "note", found, f"models run several times as fast with {openvino_runtime.INSTALL}")
     else:
         yield Finding("cpu", "ok", found)
 

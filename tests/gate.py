@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import boto3
 
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.samples import jpeg
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from fcn_core import LabelSet, preset
 from fcn_core.labels import encode_mask
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.samples import jpeg
 
 LABELS = preset("camvid")

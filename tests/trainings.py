@@ -20,13 +20,14 @@ import ray
 from PIL import Image
 
 from fcn_core import LabelSet
-from fcn_core.datasets import Dataset, Example
+from fcn_core.data.datasets import Dataset, Example
 from fcn_core.labels import encode_mask
-from pipeline.storage.store import Store, open_store
+from pipeline.jobs.train import TrainJob
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from pipeline.training import job as training
-from pipeline.training.group import GroupResult, GroupSpec, GroupStatus
+from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.job import TrainObserver
-from pipeline.training.options import TrainJob
 from pipeline.training.progress import TrainProgress
 from pipeline.training.store import TrainStore
 from pipeline.training.worker import TELL_SECONDS, WorkerSpec, train_stage

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter, validators
 
 from deploy.local.settings import DATASET, SOURCE
 from flows.demo.bucket import street_files, upload, upload_dataset
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 SPLITS = {"train": range(24), "val": range(10_000, 10_008)}
 """Seeds of a data set that is large enough to try the flows `retrain` and `evaluate` on, and no more."""

@@ -12,7 +12,7 @@ from deploy.local.settings import MODEL_NAME, REGISTRY
 from fcn_core import Architecture, ModelBundle, build
 from flows.demo.scenes import SCENE_LABELS
 from pipeline.models.registry import Registry
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 SEED = 4
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import boto3
 
-from fcn_core.datasets import voc_pairs
+from fcn_core.data.datasets import voc_pairs
 from fcn_core.labels import Mask, encode_mask
 from flows.demo.scenes import SCENE_LABELS, encode_jpeg, generate_scene, scene_size, special_files
 from pipeline.data.datasets import LABELS_FILE
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 FIRST_SEED = 50_000
 """Scenes from here on are photos to label; the model is trained and chosen on others."""

@@ -19,7 +19,8 @@ from pipeline.numbers import percent
 from pipeline.outputs.current import read_current
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import ClassTotal, class_totals, read_class_totals
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 SHEET_COLUMNS = 3
 SHEET_TILES = 12

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from fcn_core.settings import resolve_settings
+from fcn_core.inference.settings import resolve_settings
 from flows.demo.steps import Step
 from pipeline.actors import cluster
+from pipeline.jobs.train import TrainJob, merged
 from pipeline.training.job import TrainObserver, TrainReport, train
-from pipeline.training.options import TrainJob, merged
 from pipeline.training.progress import TrainProgress
 
 RUN_NAME = "street-scenes"

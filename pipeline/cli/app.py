@@ -38,7 +38,7 @@ from pipeline.cli.model import model_app
 from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
-from pipeline.segmentation.options import SegmentJob, SegmentOptions
+from pipeline.jobs.segment import SegmentJob, SegmentOptions
 from pipeline.yaml_text import read_yaml
 
 NOBODY_READS = 141
@@ -190,7 +190,7 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
     from pipeline.outputs.runs import require_output
     from pipeline.outputs.verify import Verified
     from pipeline.outputs.verify import verify as check
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     require_output(store, allow_empty=allow_empty)
@@ -251,7 +251,7 @@ def get(
     from pipeline.cli import console
     from pipeline.errors import InputError
     from pipeline.outputs.masks import find_mask
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     store.check_readable()

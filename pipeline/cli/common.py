@@ -47,10 +47,10 @@ def _meant(job: str, location: tuple[int | str, ...]) -> str:
     """The option of `job`, a class of options by name, that a misspelt one at `location` may have been meant for."""
     from pydantic import BaseModel
 
-    from pipeline.evaluation.options import EvaluateJob
-    from pipeline.retraining.options import RetrainJob
-    from pipeline.segmentation.options import SegmentJob
-    from pipeline.training.options import TrainJob
+    from pipeline.jobs.evaluate import EvaluateJob
+    from pipeline.jobs.retrain import RetrainJob
+    from pipeline.jobs.segment import SegmentJob
+    from pipeline.jobs.train import TrainJob
 
     options: Any = next(
         (found for found in (SegmentJob, EvaluateJob, TrainJob, RetrainJob) if found.__name__ == job), None

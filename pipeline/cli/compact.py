@@ -23,7 +23,7 @@ def compact(output: str, *, allow_empty: Flag = False, json: Flag = False) -> in
     from pipeline.cli import console
     from pipeline.outputs.compact import compact as make
     from pipeline.outputs.runs import require_output
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     require_output(store, allow_empty=allow_empty)

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from pipeline.cli.common import BAD_INPUT, DONE, Flag
-from pipeline.data.options import DatasetOptions, ReadingOptions
+from pipeline.jobs.dataset import DatasetOptions, ReadingOptions
 
 data_app = App(name="data", help="Photos and their masks: check, show.")
 
@@ -89,10 +89,10 @@ def show(
     output
         The picture to write. Default: the image's name with .pair.png, in this folder.
     """
-    from fcn_core.explain import draw_pair, explain_pair, read_mask_file, read_photo
+    from fcn_core.data.explain import draw_pair, explain_pair, read_mask_file, read_photo
     from fcn_core.labels import preset
     from pipeline.errors import InputError, StorageError
-    from pipeline.storage.store import read_object
+    from pipeline.storage.opening import read_object
 
     label_set = preset(labels) if labels else None
     try:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from pipeline.cli.common import DONE
 
 if TYPE_CHECKING:
+    from pipeline.jobs.segment import SegmentJob
     from pipeline.segmentation.estimate import Estimate
-    from pipeline.segmentation.options import SegmentJob
 
 
 def estimate(job: "SegmentJob", prices: Path | None, *, json: bool) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
-from pipeline.evaluation.options import EvaluateJob, EvaluateOptions
+from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
 
 
 def evaluate(

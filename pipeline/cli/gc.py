@@ -35,7 +35,7 @@ def gc(
     from pipeline.cli import console
     from pipeline.outputs.gc import collect
     from pipeline.outputs.runs import require_output
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     require_output(store, allow_empty=allow_empty)

@@ -198,7 +198,7 @@ def query(
 
 
 def _readable(output: str) -> "Store":
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     store.check_readable()
@@ -206,7 +206,7 @@ def _readable(output: str) -> "Store":
 
 
 def _new_place(place: str) -> "Store":
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     target = open_store(place)
     target.check_writable()
@@ -221,7 +221,7 @@ def _copy(
     from pipeline.cli import console
     from pipeline.insight.labelling_export import Labelled, export_labelling
     from pipeline.outputs.labels import read_labels
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     source = open_store(str(ranking.record.job["source"]))
     source.check_readable()

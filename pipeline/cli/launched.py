@@ -14,9 +14,9 @@ from fcn_core.errors import FcnError
 from pipeline.cli import console, console_train
 from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, stop_signals, validation_message
 from pipeline.errors import InputError, PipelineError
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.segment import SegmentJob
 from pipeline.launch.work import Outcome, Work, dump, write_outcome
-from pipeline.segmentation.options import SegmentJob
 
 EXIT_CODES = {"finished": DONE, "failed": FAILED, "refused": BAD_INPUT, "interrupted": INTERRUPTED}
 

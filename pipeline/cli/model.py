@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from fcn_core.architecture import PADDED_ARCHS, ArchName, BackboneName, Doubling
+from fcn_core.models.architecture import PADDED_ARCHS, ArchName, BackboneName, Doubling
 from pipeline.cli.common import DONE, Flag
 from pipeline.cli.model_quantize import quantize
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from fcn_core.importing import Imported
+    from fcn_core.weights.importing import Imported
 
 model_app = App(name="model", help="Networks and model bundles: list, make, show.")
 model_app.command(quantize)
@@ -90,7 +90,7 @@ def list_networks(*, size: str = "500x375", classes: int = 21, json: Flag = Fals
     json
         Print it as JSON, with all published scores and their sources.
     """
-    from fcn_core.catalogue import CATALOGUE, cost
+    from fcn_core.models.catalogue import CATALOGUE, cost
     from pipeline.cli import console
 
     numbers = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)
@@ -169,9 +169,9 @@ def import_file(
     overwrite
         Replace another model in that folder.
     """
-    from fcn_core.importing import import_weights
     from fcn_core.labels import find_labels
     from fcn_core.normalization import CAFFE, IMAGENET
+    from fcn_core.weights.importing import import_weights
 
     if mean is not None and input_as is None:
         raise InputError("--mean goes with --input caffe or --input imagenet, whose mean it replaces")
@@ -227,7 +227,7 @@ def get(
         Replace another model in that folder.
     """
     from fcn_core.labels import find_labels
-    from fcn_core.published import find_published, get_weights
+    from fcn_core.weights.published import find_published, get_weights
 
     imported = get_weights(
         find_published(name),
@@ -311,7 +311,7 @@ def export(
     output
         The file to write, such as model.onnx.
     """
-    from fcn_core.onnx_export import export_onnx, require_packages
+    from fcn_core.inference.onnx_export import export_onnx, require_packages
     from pipeline.models.load import load_bundle
 
     require_packages()

@@ -40,8 +40,8 @@ def quantize(
     overwrite
         Replace another model in that folder.
     """
-    from fcn_core.quantize import quantize as quantize_bundle
-    from fcn_core.quantize import require_packages
+    from fcn_core.inference.quantize import quantize as quantize_bundle
+    from fcn_core.inference.quantize import require_packages
     from pipeline.models.load import load_bundle
     from pipeline.numbers import percent
     from pipeline.segmentation.calibration import sample_images

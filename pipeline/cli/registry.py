@@ -220,7 +220,7 @@ def _evaluated(output: str, version: str) -> dict[str, Any]:
     """The scores of an evaluation of `version`, and what they were measured on."""
     from pipeline.errors import ObjectMissing, StorageError, StorageUnavailable
     from pipeline.evaluation.files import SCORES_FILE, read_evaluation
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     try:
         record = read_evaluation(open_store(output))

@@ -31,7 +31,7 @@ def report(
     from pipeline.errors import InputError, ObjectMissing
     from pipeline.outputs.runs import records
     from pipeline.report.make import make_report, write_report
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     store.check_readable()

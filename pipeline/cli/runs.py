@@ -39,7 +39,7 @@ def runs(output: str, *, json: Flag = False) -> int:
     from pipeline.errors import StorageError
     from pipeline.outputs.runs import RunRecord, records
     from pipeline.outputs.standing import standing
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     store = open_store(output)
     store.check_readable()
@@ -84,7 +84,7 @@ def watch(output: str, run: str | None = None) -> int:
     from pipeline.outputs.current import choose_run
     from pipeline.outputs.runs import read_record, records
     from pipeline.outputs.standing import live_progress, standing
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     screen = console.stderr_console()
     store = open_store(output)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
 from pipeline.errors import InputError
-from pipeline.training.options import TrainJob, merged, optional
+from pipeline.jobs.train import TrainJob, merged, optional
 from pipeline.yaml_text import read_yaml
 
 if TYPE_CHECKING:

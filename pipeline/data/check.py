@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core.datasets import Pair, Pairs, decode_displayed, strange_values
+from fcn_core.data.datasets import Pair, Pairs, decode_displayed, strange_values
+from fcn_core.data.mask_coding import MaskError, MaskFault, read_mask
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet
-from fcn_core.mask_coding import MaskError, MaskFault, read_mask
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
-from pipeline.data.options import DatasetOptions
 from pipeline.data.orientation import fits_better_turned
 from pipeline.data.report import WARNINGS, ClassCount, DataReport, Finding, Kind, SplitReport
 from pipeline.errors import StorageError, StorageUnavailable
+from pipeline.jobs.dataset import DatasetOptions
 
 EXAMPLES = 10
 """Findings of a kind and split that are spelled out."""

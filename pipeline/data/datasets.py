@@ -1,8 +1,8 @@
 """Data sets in any storage: opened by URI, checked for what is there, read through a local cache.
 
-The one thing to know: opening lists files and reads lists, never pixels. What it returns is an
-`fcn_core.datasets.Pairs`, which can be pickled, opens its storage anew on each node, and reads a file when an example
-is asked for.
+The one thing to know: opening lists files and reads lists, never pixels. What it returns is a
+`fcn_core.data.datasets.Pairs`, which can be pickled, opens its storage anew on each node, and reads a file when one
+of its examples is used.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core.datasets import Dataset, Pairs
+from fcn_core.data.datasets import Dataset, Pairs
 from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
 from pipeline.data import manifest
@@ -30,11 +30,13 @@ from pipeline.data.layouts import (
     Split,
     VocLayout,
 )
-from pipeline.data.options import DatasetOptions, Preset
-from pipeline.data.places import Places, split_uri
+from pipeline.data.places import Places
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
+from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.storage.file_cache import FileCache
-from pipeline.storage.store import ObjectInfo, Store, open_store, read_object
+from pipeline.storage.opening import open_store, read_object
+from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.uri import scheme_of, split_uri
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ class Catalog:
         return Pairs(read, split.pairs, self.labels, self.options.mask_coding, self.layout.recode)
 
     def _is_local(self, keys: set[str]) -> bool:
-        schemes = {key.partition("://")[0].lower() for key in keys if "://" in key}
+        schemes = {scheme_of(key) for key in keys}
         return self.places.root.location.scheme == "file" and schemes <= {"file"}
 
     def _known(self, keys: set[str]) -> dict[str, ObjectInfo]:

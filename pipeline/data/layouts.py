@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
-from fcn_core.datasets import Pair, parse_names
+from fcn_core.data.datasets import Pair, parse_names
 from pipeline.data.manifest import Row
 from pipeline.data.places import Places
 from pipeline.errors import InputError, ObjectMissing
@@ -61,7 +61,7 @@ class Layout(Protocol):
 
     @property
     def recode(self) -> Mapping[int, int]:
-        """What stored indices mean where they are not the label set's own; see `fcn_core.datasets.Pairs`."""
+        """What stored indices mean where they are not the label set's own; see `fcn_core.data.datasets.Pairs`."""
 
     def splits(self) -> list[str]:
         """The names of the splits there are, sorted."""

@@ -6,7 +6,6 @@ of the manifest, or a full URI.
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,10 @@ import pyarrow as pa
 
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.results import read_table
+from pipeline.storage.uri import is_absolute
 
 SUFFIXES = (".parquet", ".csv")
 COLUMNS = ("image", "mask", "split")
-
-_FULL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +26,6 @@ class Row:
     image: str
     mask: str
     split: str
-
-
-def is_full(key: str) -> bool:
-    """Whether a key says by itself where the file is: a URI, or an absolute path."""
-    return _FULL.match(key) is not None
 
 
 def parse_manifest(data: bytes, name: str) -> list[Row]:
@@ -55,7 +48,7 @@ def _row(values: Sequence[object], number: int, name: str) -> Row:
     row = Row(*texts)
     for key in (row.image, row.mask):
         parts = key.split("/")
-        if not is_full(key) and ("\0" in key or any(part in ("", ".", "..") for part in parts)):
+        if not is_absolute(key) and ("\0" in key or any(part in ("", ".", "..") for part in parts)):
             raise InputError(
                 f"manifest {name}: row {number} has the key {key!r}, which leads nowhere inside the manifest's folder; "
                 "write the path below that folder, or a full URI"

@@ -3,8 +3,9 @@
 Knows nothing of Ray: the pool puts an `Evaluator` into an actor. Images go through the codec workers, as they do when
 a bucket is labelled; a file that makes trouble is that example's error.
 
-The one thing to know: batches are those of `fcn_core.evaluation`, consecutive examples of the data set, and shards
-begin where batches do. So the scores are those of one process, to the last bit, however many actors there are.
+The one thing to know: batches are those of `fcn_core.inference.evaluation`, consecutive examples of the data
+set, and shards begin where batches do. So the scores are those of one process, to the last bit, on any number of
+actors.
 """
 
 import hashlib
@@ -18,9 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fcn_core import ModelBundle, PredictorSettings, Segmentation
-from fcn_core.datasets import Pairs
+from fcn_core.data.datasets import Pairs
+from fcn_core.data.mask_coding import MaskError
 from fcn_core.errors import DataError
-from fcn_core.mask_coding import MaskError
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.render import Tile
 from pipeline.actors.buffer import Reservation, Share

@@ -1,7 +1,7 @@
 """Score a model on labelled images it was not trained on: on the same actors, with the same code, as it labels.
 
 `EvaluateJob` is the only definition of the options; `evaluate` does the whole job and can be called from anywhere. The
-scores equal those of `fcn_core.evaluation.evaluate` in one process with the same settings, exactly.
+scores equal those of `fcn_core.inference.evaluation.evaluate` in one process with the same settings, exactly.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ import pyarrow as pa
 import ray
 
 from fcn_core import LabelSet, ModelBundle
-from fcn_core.datasets import Pairs
+from fcn_core.data.datasets import Pairs
 from fcn_core.errors import DataError
-from fcn_core.evaluation import check_classes
+from fcn_core.inference.evaluation import check_classes
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
 from pipeline.actors.pool import PoolProgress, ShardPool
@@ -39,13 +39,14 @@ from pipeline.evaluation.files import (
     write_evaluation,
 )
 from pipeline.evaluation.gallery import Exhibit
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
 from pipeline.outputs.plan import Shard, choose_shard_size
 from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.placement import Placement, place
 from pipeline.segmentation.prepare import LARGEST_SHARD_CPU
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 
 NAMED_AT_MOST = 10
 """Broken examples that the one sentence names; the observer hears of all of them."""

@@ -32,7 +32,8 @@ from pipeline.outputs.current import choose_run, current_rows
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.runs import RunRecord
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 REPLICATES = 200
 """Bootstrap samples: enough for the ends of a 95 % interval."""

@@ -9,20 +9,20 @@ from pydantic import TypeAdapter
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped, evaluate
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.launch import Here, Launch, OnKubeRay, OnRayJobs
+from pipeline.jobs.segment import SegmentJob
+from pipeline.jobs.train import TrainJob
 from pipeline.launch.follow import Listener, follow
 from pipeline.launch.kuberay import KubeRayLauncher
 from pipeline.launch.launcher import Launcher
-from pipeline.launch.options import Here, Launch, OnKubeRay, OnRayJobs
 from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Outcome, Work
 from pipeline.outputs import runs
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainObserver, TrainReport, train
-from pipeline.training.options import TrainJob
 from pipeline.training.store import TrainStore
 
 T = TypeVar("T")

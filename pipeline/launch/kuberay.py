@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.jobs.launch import OnKubeRay
 from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command, launch_id, next_attempt
-from pipeline.launch.options import OnKubeRay
 from pipeline.launch.work import Work
-from pipeline.storage.store import read_object
+from pipeline.storage.opening import read_object
 from pipeline.yaml_text import read_yaml
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"

@@ -13,10 +13,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.errors import InputError, ObjectMissing, StorageError
-from pipeline.evaluation.options import EvaluateJob
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import Store, open_store
-from pipeline.training.options import TrainJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.segment import SegmentJob
+from pipeline.jobs.train import TrainJob
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
+from pipeline.storage.uri import is_absolute
 
 Kind = Literal["segment", "evaluate", "train"]
 AnyJob = SegmentJob | EvaluateJob | TrainJob
@@ -88,7 +90,7 @@ def absolute_places(job: J) -> J:
 
 
 def _is_absolute(place: str) -> bool:
-    return "://" in place or place.startswith(("/", "registry:"))
+    return is_absolute(place) or place.startswith("registry:")
 
 
 def _places(options: dict[str, Any]) -> Iterator[tuple[str, str]]:

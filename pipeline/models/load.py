@@ -12,7 +12,7 @@ from fcn_core import BundleError, ModelBundle
 from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, parse_description
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.models.registry import is_reference, open_registry
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 
 class ModelOrigin(BaseModel):

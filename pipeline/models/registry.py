@@ -24,7 +24,8 @@ from fcn_core import BundleError, ModelBundle
 from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
 from fcn_core.metrics import Scores
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 

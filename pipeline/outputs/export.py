@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from pipeline.outputs.current import choose_recipe, read_current
 from pipeline.outputs.identity import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.outputs.masks import read_mask
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 COPIES_AT_ONCE = 32
 

@@ -16,7 +16,8 @@ from pipeline.report.model_card import class_colors, read_card
 from pipeline.report.page import Contents, page
 from pipeline.report.pictures import PictureRoom, Wish
 from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 RANDOM = 12
 EACH = 8

@@ -11,7 +11,8 @@ from pipeline.outputs.runs import RunRecord
 from pipeline.report.pictures import palette_of
 from pipeline.report.samples import candidates
 from pipeline.report.summary import Summary
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.segmentation.options import SegmentJob
+from pipeline.jobs.segment import SegmentJob
 
 _POSITIONAL = ("source", "output")
 _ONCE = ("takeover", "repair", "no_report")

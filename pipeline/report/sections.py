@@ -19,6 +19,7 @@ from pipeline.report.markup import Html, el, join
 from pipeline.report.model_card import ModelCard
 from pipeline.report.summary import CONFIDENCE_BINS, ErrorGroup, Summary
 from pipeline.report.throughput import Throughput, throughput
+from pipeline.storage.uri import is_absolute
 
 CLASSES_DRAWN = 24
 FACTS_AT_MOST = 200
@@ -337,7 +338,7 @@ def commands(record: RunRecord, summary: Summary, output: str) -> Html:
         ("Copy the masks to plain names", ["fcn", "masks", "export", output, "masks/"]),
     ]
     places = [str(record.job.get(name, "")) for name in ("source", "output", "model")]
-    relative = any("://" not in place and not place.startswith(("/", "~", "registry:")) for place in places)
+    relative = any(not is_absolute(place) and not place.startswith(("~", "registry:")) for place in places)
     return el(
         "section",
         el("h2", "Run it again", id="rerun-title"),

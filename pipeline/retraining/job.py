@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from fcn_core.labels import LabelSet
-from fcn_core.training_loop import History
+from fcn_core.training.loop import History
 from pipeline.actors import cluster
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
@@ -22,20 +22,21 @@ from pipeline.data.report import EXPLANATIONS, DataReport
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
-from pipeline.evaluation.options import EvaluateJob
-from pipeline.evaluation.promotion import Verdict, compare_evaluations
+from pipeline.evaluation.promotion import compare_evaluations
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.retrain import RetrainJob
+from pipeline.jobs.segment import SegmentJob
+from pipeline.jobs.train import TrainJob
 from pipeline.models.load import load_bundle
 from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_reference, open_registry
+from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
-from pipeline.retraining.options import RetrainJob
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.placement import place
 from pipeline.segmentation.prepare import check_places
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainObserver, TrainReport, train
-from pipeline.training.options import TrainJob
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import check_inputs
 from pipeline.training.store import TrainStore
@@ -54,22 +55,6 @@ class BadData(InputError):
 
 class RetrainStopped(PipelineError):
     """`should_stop` turned true; nothing was promoted."""
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A challenger against the champion of the moment, both scored on the same images of `split`.
-
-    `version` is what the challenger is called in the registry, `champion` the promotion that it was held against, None
-    if there was none.
-    """
-
-    verdict: Verdict
-    split: str
-    version: str
-    challenger_scores: EvaluationRecord
-    champion: Champion | None
-    champion_scores: EvaluationRecord | None
 
 
 @dataclass(frozen=True)

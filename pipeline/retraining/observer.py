@@ -1,17 +1,14 @@
 """What a retraining tells while it runs, and how what its parts tell becomes that."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from fcn_core.training_loop import History
+from fcn_core.training.loop import History
 from pipeline.data.report import DataReport
 from pipeline.outputs.runs import Progress
+from pipeline.retraining.contest import Contest
 from pipeline.segmentation.observer import Observer
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
-
-if TYPE_CHECKING:
-    from pipeline.retraining.job import Contest
 
 
 class RetrainObserver:
@@ -29,7 +26,7 @@ class RetrainObserver:
     def trained(self, report: TrainReport, histories: Mapping[str, History]) -> None:
         """Training is over; its curves by stage, in the order they were trained."""
 
-    def judged(self, contest: "Contest") -> None:
+    def judged(self, contest: Contest) -> None:
         """Both models were scored and compared. Comes again if the champion changes before a promotion."""
 
 

@@ -6,11 +6,11 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core.network import GRID
+from fcn_core.models.network import GRID
 from pipeline.codec.images import decode
 from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
 from pipeline.segmentation.selection import IMAGE_SUFFIXES
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 Image = npt.NDArray[np.uint8]
 

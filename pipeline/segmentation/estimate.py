@@ -20,6 +20,7 @@ from fcn_core.render import Tile, shrink
 from pipeline.actors import cluster
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
 from pipeline.outputs.lost_masks import lost_masks
@@ -31,7 +32,6 @@ from pipeline.report.make import pictures_shown
 from pipeline.report.pictures import GALLERY_BYTES, SIDE, layers_of
 from pipeline.report.samples import RandomRows
 from pipeline.segmentation.job import MAX_AHEAD
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select

@@ -14,7 +14,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.segmentation.key_lists import full_prefix, read_csv, read_parquet, with_keys
-from pipeline.storage.store import Store, object_name, open_store, read_object, uri_options
+from pipeline.storage.opening import open_store, read_object
+from pipeline.storage.store import Store
+from pipeline.storage.uri import split_options, split_uri
 
 _VERSIONED = {"bucket": "bucket", "islatest": "is_latest", "isdeletemarker": "is_delete_marker"}
 
@@ -34,7 +36,7 @@ class _Manifest(BaseModel):
 
 def is_inventory(uri: str) -> bool:
     """Whether `uri` names an inventory: they are all called manifest.json."""
-    return object_name(uri) == "manifest.json"
+    return split_uri(uri)[1] == "manifest.json"
 
 
 def read_inventory(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
@@ -56,7 +58,7 @@ def read_inventory(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
             f"{uri} is an inventory in the format {manifest.format}, which is not read here; configure CSV or Parquet"
         )
     # It is on the service that the manifest came from.
-    options = uri_options(uri) or uri_options(source.uri)
+    options = split_options(uri)[1] or split_options(source.uri)[1]
     data = open_store(f"s3://{manifest.destination.removeprefix('arn:aws:s3:::')}{options}")
     for file in manifest.files:
         content = data.get(file.key)

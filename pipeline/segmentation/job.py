@@ -18,6 +18,7 @@ import ray
 from pipeline.actors import cluster
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import InputError, PipelineError, StorageError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
@@ -34,7 +35,6 @@ from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select

@@ -6,7 +6,6 @@ below it.
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -16,7 +15,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.storage.store import Store, object_name, read_object, uri_options
+from pipeline.storage.opening import STORES, read_object
+from pipeline.storage.store import Store
+from pipeline.storage.uri import is_uri, scheme_of, split_options, split_uri
 
 ENTRIES_SCHEMA = pa.schema(
     [
@@ -31,7 +32,6 @@ ENTRIES_SCHEMA = pa.schema(
 _FORMATS = (
     "a Parquet file, CSV (.csv, .csv.gz), text with a key a line (.txt, .txt.gz), or an S3 Inventory's manifest.json"
 )
-_FULL_URI = re.compile(r"(s3a?|gs|az|file)://", re.IGNORECASE)
 _LINES_AT_ONCE = 10_000
 _HEADER_BYTES = 1 << 16
 
@@ -45,7 +45,7 @@ def read_key_list(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
 
     Raises InputError naming what is wrong with the list.
     """
-    name = object_name(uri).lower()
+    name = split_uri(uri)[1].lower()
     if name.endswith(".parquet"):
         batches = read_parquet(uri, read_object(uri))
     elif name.endswith((".csv", ".csv.gz")):
@@ -176,7 +176,7 @@ def _relative(source: Store, uri: str, keys: list[str]) -> list[str]:
     for key in keys:
         if key.startswith(below):
             relative.append(key.removeprefix(below))
-        elif _FULL_URI.match(key) or (source.location.scheme == "file" and key.startswith("/")):
+        elif (is_uri(key) and scheme_of(key) in STORES) or (source.location.scheme == "file" and key.startswith("/")):
             raise InputError(
                 f"key list {uri} names {key!r}, which is not below the source {below}; correct one of them"
             )
@@ -187,5 +187,5 @@ def _relative(source: Store, uri: str, keys: list[str]) -> list[str]:
 
 def full_prefix(source: Store) -> str:
     """What the full URI of every object in `source` starts with: `s3://bucket/photos/`."""
-    uri = source.uri.removesuffix(uri_options(source.uri))
+    uri, _ = split_options(source.uri)
     return uri if uri.endswith("/") else uri + "/"

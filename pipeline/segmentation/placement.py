@@ -16,8 +16,8 @@ from fcn_core.errors import DeviceError
 from pipeline.actors import cluster
 from pipeline.actors.pool_spec import NOTICE_SECONDS, PoolSpec, missing_resources, refuse_impossible
 from pipeline.errors import InputError, PipelineError
+from pipeline.jobs.segment import ActorOptions
 from pipeline.outputs.identity import Recipe, params_id
-from pipeline.segmentation.options import ActorOptions
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import Any
 from fcn_core import ModelBundle, PredictorSettings
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.jobs.segment import Places, SegmentJob
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
-from pipeline.segmentation.options import Places, SegmentJob
 from pipeline.segmentation.placement import Before, place
 from pipeline.segmentation.sources import check_key_list
-from pipeline.storage.store import Store, is_inside, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store, is_inside
 
 OUTPUT_FOLDERS = (
     "masks",

@@ -9,7 +9,7 @@ from pipeline.codec.images import decode
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.results import ClassTotal, class_totals
-from pipeline.storage.store import read_object
+from pipeline.storage.opening import read_object
 
 
 def write_preview(

@@ -19,7 +19,7 @@ from typing import Literal
 import pyarrow as pa
 
 from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
-from fcn_core.predict import snapped
+from fcn_core.inference.predictor import snapped
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.read_ahead import ReadAhead
@@ -40,7 +40,8 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
-from pipeline.storage.store import ObjectInfo, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from obstore.store import AzureStore, GCSStore
 from pipeline.errors import InputError, NameRefused, ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.faults import raise_fault
 from pipeline.storage.forking import is_forked
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder, open_store
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
 
 _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 
@@ -54,7 +54,7 @@ class CloudStore:
         return f"CloudStore({self.uri!r})"
 
     def __reduce__(self) -> tuple[Callable[[str, StorageOptions], Store], tuple[str, StorageOptions]]:
-        return open_store, (self.uri, self._options)
+        return CloudStore.from_uri, (self.uri, self._options)
 
     def at(self, path: str) -> "CloudStore":
         return CloudStore(self._scheme, self._bucket, self._prefix + folder(path, self.uri), self._options)

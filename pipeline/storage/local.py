@@ -30,7 +30,7 @@ from pipeline.errors import (
 )
 from pipeline.storage import durable
 from pipeline.storage.create_once import create_once
-from pipeline.storage.store import Location, ObjectInfo, Store, folder, open_store
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,10 @@ class LocalStore:
         self._root_bytes = os.fsencode(self._root)
 
     @classmethod
-    def from_uri(cls, uri: str) -> "LocalStore":
-        """From a path (relative to the working directory of now, `~` understood) or
-        `file:///percent-encoded`.
+    def from_uri(cls, uri: str, options: StorageOptions | None = None) -> "LocalStore":
+        """From a path (relative to the current working directory, `~` is expanded) or `file:///percent-encoded`.
+
+        A folder needs none of the options.
         """
         if not uri.lower().startswith("file://"):
             return cls._of_path(os.path.abspath(os.path.expanduser(uri)))
@@ -84,7 +85,7 @@ class LocalStore:
         return f"LocalStore({self._root!r})"
 
     def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return open_store, (self._root,)
+        return LocalStore.from_uri, (self._root,)
 
     def at(self, path: str) -> "LocalStore":
         return LocalStore(os.path.join(self._root, folder(path, self._root)))

@@ -29,7 +29,7 @@ from pipeline.storage.faults import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel
 from pipeline.storage.s3_clients import Clients, S3Address
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder, open_store
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class S3Store:
         return f"S3Store({self.uri!r})"
 
     def __reduce__(self) -> tuple[Callable[[str, StorageOptions], Store], tuple[str, StorageOptions]]:
-        return open_store, (self.uri, self._options)
+        return S3Store.from_uri, (self.uri, self._options)
 
     def at(self, path: str) -> "S3Store":
         address = replace(self._address, prefix=self._address.prefix + folder(path, self.uri))

@@ -23,6 +23,7 @@ from obstore.store import S3Store as RustS3
 from pipeline.errors import AccessDenied, InputError
 from pipeline.storage.s3_answers import read_fast
 from pipeline.storage.store import StorageOptions
+from pipeline.storage.uri import split_options
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,17 +48,14 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str) -> "S3Address":
         """Raises InputError for a URI without bucket, with unknown options, or with a secret in it."""
-        rest = uri.split("://", 1)[1]
-        place, mark, query = rest.rpartition("?")
-        if not mark or not re.match(r"[A-Za-z0-9_.-]+=", query):
-            place, query = rest, ""  # a question mark in the prefix, no option
-        bucket, _, prefix = place.partition("/")
+        place, query = split_options(uri)
+        bucket, _, prefix = place.partition("://")[2].partition("/")
         shown = f"s3://{bucket.rpartition('@')[2]}/{prefix}"
         if "@" in bucket or ":" in bucket:
             raise InputError(f"{shown}: credentials and ports do not belong here; use a profile or AWS_* variables.")
         if not bucket:
             raise InputError(f"{shown}: the bucket is missing; write s3://bucket/prefix.")
-        given = dict(parse_qsl(query, keep_blank_values=True))
+        given = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
         for name in given:
             if name in _OPTIONS:
                 continue

@@ -1,22 +1,16 @@
-"""Object storage by URI: `open_store("s3://bucket/photos")`, a local folder, `gs://` or `az://`, behind one
-small protocol.
+"""What the pipeline asks of object storage: one small protocol, the same for folders and buckets.
 
-A store is rooted at its URI and keys are relative to it, always with `/`. Stores are safe to share between
-threads, and a pickled store carries its URI, never credentials: each node finds its own (see `storage_s3`,
-`storage_local`, `storage_cloud` for what each kind promises).
+The one thing to know: a store is rooted at a URI and its keys are relative to it, always with `/`. Stores are safe to
+share between threads, and a pickled store holds its URI, never credentials: each node finds its own.
+`pipeline.storage.opening.open_store` makes one; `local`, `s3` and `cloud` document what each kind promises.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
-from urllib.parse import unquote
 
-from pipeline.errors import InputError, ObjectExists, StorageError
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OPTIONS = re.compile(r"^s3a?://.*\?[A-Za-z0-9_.-]+=[^?]*$")
+from pipeline.errors import ObjectExists, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,36 +115,6 @@ class Store(Protocol):
         """Raise one clear StorageError if writing here could not work. Leaves nothing behind."""
 
 
-def open_store(uri: str, options: StorageOptions | None = None) -> Store:
-    """Open the storage that `uri` names: `s3://`, `gs://`, `az://`, `file://`, or a path to a local folder.
-
-    Opening asks no server anything; `check_readable` and `check_writable` do. An `s3://` URI may end in
-    `?endpoint_url=...&profile=...&region=...`, so that a source and an output can live on different services.
-
-    Raises InputError when the URI makes no sense.
-    """
-    # Imported where they are needed: a laptop that reads a folder need not load boto3, nor a cluster Azure's
-    # client.
-    options = options or StorageOptions()
-    if not uri or "\0" in uri:
-        raise InputError(f"{uri!r} names no storage; give a path, file://, s3://, gs:// or az://.")
-    match = _SCHEME.match(uri)
-    scheme = match.group(1).lower() if match else "file"
-    if scheme == "file":
-        from pipeline.storage.local import LocalStore
-
-        return LocalStore.from_uri(uri)
-    if scheme in ("s3", "s3a"):
-        from pipeline.storage.s3 import S3Store
-
-        return S3Store.from_uri(uri, options)
-    if scheme in ("gs", "az"):
-        from pipeline.storage.cloud import CloudStore
-
-        return CloudStore.from_uri(uri, options)
-    raise InputError(f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://.")
-
-
 def create_own(store: Store, key: str, data: bytes) -> bool:
     """Create an object; False where one of other bytes is there.
 
@@ -161,25 +125,6 @@ def create_own(store: Store, key: str, data: bytes) -> bool:
     except ObjectExists:
         return store.get(key) == data
     return True
-
-
-def read_object(uri: str) -> bytes:
-    """The bytes of one file or object that a person named. Raises StorageError or InputError."""
-    options = uri_options(uri)
-    place, _, _ = uri.removesuffix(options).rpartition("/")
-    # A bare "/" before the name is the root folder, no "/" at all this one.
-    return open_store((place or ("/" if uri.startswith("/") else ".")) + options).get(object_name(uri))
-
-
-def object_name(uri: str) -> str:
-    """The last part of the URI of one file or object."""
-    name = uri.removesuffix(uri_options(uri)).rpartition("/")[2]
-    return unquote(name) if uri.lower().startswith("file://") else name
-
-
-def uri_options(uri: str) -> str:
-    """The options at the end of an s3:// URI, with their question mark; "" where there are none."""
-    return "?" + uri.rpartition("?")[2] if _OPTIONS.search(uri) else ""
 
 
 def folder(path: str, what: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from fcn_core.training_loop import History
+from fcn_core.training.loop import History
 
 POINTS_AT_MOST = 400
 """A curve with more is thinned to this many, each the mean of its neighbours."""

@@ -13,15 +13,16 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fcn_core import ModelBundle
-from fcn_core.architecture import ArchName
 from fcn_core.metrics import Scores
-from fcn_core.training_loop import LoopPlan
+from fcn_core.models.architecture import ArchName
+from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.metrics import Recorder
 from pipeline.errors import InputError, PipelineError, StorageError
+from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease
-from pipeline.training.group import Group, GroupResult, GroupSpec, GroupStatus
-from pipeline.training.options import TrainJob
+from pipeline.training.group import Group
+from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.placement import check_fits, missing_resources, settle_group
 from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now

@@ -23,7 +23,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from fcn_core.errors import FcnError
 from pipeline.errors import InputError, StorageError, StorageUnavailable
-from pipeline.training.group import GroupResult, GroupSpec, GroupStatus
+from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.progress import TrainProgress
 
 TELL_TIMEOUT_SECONDS = 30.0

@@ -9,8 +9,8 @@ from ray.exceptions import GetTimeoutError
 from pipeline.actors import cluster
 from pipeline.actors.cluster import NodeResources
 from pipeline.errors import InputError, PipelineError
-from pipeline.training.group import GroupSpec
-from pipeline.training.options import TrainJob
+from pipeline.jobs.train import TrainJob
+from pipeline.training.group_spec import GroupSpec
 
 
 def check_fits(job: TrainJob, here: NodeResources) -> None:

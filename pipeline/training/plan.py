@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
-from fcn_core.architecture import PADDED_ARCHS, ArchName
-from fcn_core.datasets import Pairs
-from fcn_core.losses import balanced_weights
+from fcn_core.data.datasets import Pairs
+from fcn_core.models.architecture import PADDED_ARCHS, ArchName
 from fcn_core.normalization import CAFFE, IMAGENET
+from fcn_core.training.losses import balanced_weights
 from pipeline.data.datasets import class_pixels, open_dataset
 from pipeline.errors import InputError, StorageError
+from pipeline.jobs.train import TrainJob
 from pipeline.models.load import OpenedModel, open_model
 from pipeline.models.registry import is_reference
 from pipeline.outputs.identity import digest
-from pipeline.storage.store import Store, open_store, read_object
-from pipeline.training.options import TrainJob
+from pipeline.storage.opening import open_store, read_object
+from pipeline.storage.store import Store
 from pipeline.training.progress import now
 from pipeline.training.records import SplitPlan, StagePlan, TrainPlan, TrainRun
 

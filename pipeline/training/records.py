@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core import Architecture, LabelSet
-from fcn_core.architecture import ArchName
 from fcn_core.metrics import Scores
-from fcn_core.train_config import TrainConfig
+from fcn_core.models.architecture import ArchName
+from fcn_core.training.config import TrainConfig
 
 
 class StagePlan(BaseModel):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fcn_core.training_loop import History
+from fcn_core.training.loop import History
 
 
 def event_file(history: History, times: Mapping[str, float]) -> bytes:

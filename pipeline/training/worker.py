@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 
 from fcn_core import ModelBundle
-from fcn_core.datasets import Dataset
-from fcn_core.train_config import TrainConfig
-from fcn_core.trainer import StepReport, Trainer
-from fcn_core.training_loop import History, LoopPlan, TrainingLoop
+from fcn_core.data.datasets import Dataset
+from fcn_core.training.config import TrainConfig
+from fcn_core.training.loop import History, LoopPlan, TrainingLoop
+from fcn_core.training.trainer import StepReport, Trainer
 from pipeline.outputs.runs import ProgressWriter
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from fcn_core import Architecture, LabelSet, ModelBundle, build
+from pipeline.jobs.segment import SegmentJob
 from pipeline.models.registry import Registry
 from pipeline.outputs.compact import compact
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.samples import photo
 
 HERE = Path(__file__).parent

@@ -17,6 +17,7 @@ import pytest
 from fcn_core import BundleError, ModelBundle
 from fcn_core.labels import decode_mask
 from pipeline.errors import StorageError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.models.load import open_model
 from pipeline.models.registry import Registry
 from pipeline.outputs import runs
@@ -27,8 +28,7 @@ from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.compatibility.make import HERE, JOB, LABELS, date_photos
 
 VERSIONS = sorted(path.name for path in HERE.glob("v*"))

@@ -16,12 +16,12 @@ import torch
 
 from fcn_core import ModelBundle
 from pipeline.errors import AccessDenied, InputError, ObjectMissing
+from pipeline.jobs.segment import SegmentJob
 from pipeline.models.registry import open_registry
 from pipeline.outputs.gc import collect
 from pipeline.outputs.plan import write_plan
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore
 from tests.deploy.policies import FOLDER, GuardedS3, Permission, permissions

@@ -20,7 +20,7 @@ from deploy.local.__main__ import claimed
 from deploy.local.parts import free_port
 from deploy.local.settings import Ports
 from pipeline.errors import InputError
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.docs.blocks import Block, commands
 from tests.docs.checks import check_command
 from tests.processes import descendants

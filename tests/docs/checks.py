@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 from flows.__main__ import app as flows_app
 from pipeline import EvaluateJob, SegmentJob, TrainJob
 from pipeline.cli.app import app as fcn_app
-from pipeline.retraining.options import RetrainJob
+from pipeline.jobs.retrain import RetrainJob
 from tests.docs.blocks import ROOT, Block, Command
 
 STANDS_FOR = {"ARCH": "fcn8s", "[RUN]": "20260101T000000Z-00000000"}

@@ -19,7 +19,8 @@ from pipeline.cli.app import run as fcn
 from pipeline.insight.query import open_tables, run_query
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import read_results, result_runs
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.labellings import CAMVID, CAR, ROAD, SKY, Mask, striped, write_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cookbook.md").read_text()

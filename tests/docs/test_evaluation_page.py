@@ -9,7 +9,7 @@ import torch
 
 from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.job import EvaluateReport, evaluate
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
 from tests.in_process import InProcess
 from tests.labelled import LABELS, write_labelled
 

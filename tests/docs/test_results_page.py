@@ -7,8 +7,8 @@ import duckdb
 import pytest
 
 from fcn_core.labels import decode_mask
+from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
 from tests.in_process import segment_in_process
 from tests.samples import fill
 

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.cli.help import EXAMPLES
 from pipeline.insight.query import open_tables, run_query
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_code, pages
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
 from tests.docs.site import copy_site, make_buckets, make_site

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.in_process import segment_in_process
 from tests.newline_s3 import NewlineS3

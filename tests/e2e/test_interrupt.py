@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.gate import gated_images
 
 IMAGES = 16

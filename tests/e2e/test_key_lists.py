@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.current import read_current
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.commands import refused
 from tests.in_process import segment_in_process
 from tests.samples import fill

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import train
 from pipeline.outputs import runs
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests import trainings
 from tests.deploy.dashboard import expressions, selected
 from tests.gate import Gate, gated_images

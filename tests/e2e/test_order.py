@@ -13,6 +13,7 @@ import pytest
 
 from fcn_core.labels import decode_mask
 from pipeline.insight.query import open_tables, run_query
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import current_rows, read_current
 from pipeline.outputs.export import export_masks
@@ -25,8 +26,7 @@ from pipeline.segmentation import job as jobs
 from pipeline.segmentation.estimate import estimate
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.clocks import set_clock
 from tests.in_process import segment_in_process
 from tests.samples import jpeg

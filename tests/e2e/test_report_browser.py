@@ -11,10 +11,10 @@ import pytest
 
 from fcn_core import ModelBundle, preset
 from flows.demo.scenes import SCENE_LABELS, encode_jpeg, generate_scene
+from pipeline.jobs.segment import SegmentJob
 from pipeline.report.make import write_report
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.browser import Page, browse
 from tests.pipeline.report.test_report import HOSTILE, stripes
 from tests.reports import Outcome, labelled_run

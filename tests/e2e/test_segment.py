@@ -14,7 +14,8 @@ from PIL import Image
 from fcn_core import preset
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.current import read_current
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.in_process import segment_in_process
 from tests.samples import encode, fill, jpeg, model
 

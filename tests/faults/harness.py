@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.processes import ours
 
 IMAGES = 48

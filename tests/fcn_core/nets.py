@@ -5,11 +5,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fcn_core.architecture import Architecture
 from fcn_core.bundle import ModelBundle
-from fcn_core.fcn import build
 from fcn_core.labels import LabelSet
-from fcn_core.network import Network
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.fcn import build
+from fcn_core.models.network import Network
 
 LABELS = LabelSet(
     name="five", names=("a", "b", "c", "d", "e"), palette=tuple((40 * i, 80, 200 - 40 * i) for i in range(5))

@@ -32,12 +32,12 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows.segment import segment
 from pipeline.errors import InputError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.launch.work import Work
 from pipeline.models.registry import open_registry
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import RunRecord, records
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.flows.reading import artifacts_of, first_line, log_of, runs_of
 from tests.prefect_site import POOL, PrefectServer, PrefectSite, prefect_worker

@@ -11,8 +11,8 @@ import pytest
 from flows.evaluate import evaluate
 from pipeline.evaluation.files import read_evaluation
 from pipeline.evaluation.job import BrokenExamples
-from pipeline.evaluation.options import EvaluateJob
-from pipeline.storage.store import open_store
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.storage.opening import open_store
 from tests.flows.reading import first_line, last_run, tasks_of
 from tests.in_process import evaluate_in_process
 from tests.labelled import write_labelled

@@ -29,17 +29,17 @@ import flows.retrain
 from fcn_core import Architecture, ModelBundle
 from flows.retrain import RetrainSummary, retrain
 from pipeline.data.datasets import open_dataset
-from pipeline.data.options import DatasetOptions
 from pipeline.data.report import DataReport
 from pipeline.errors import PipelineError
 from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.files import read_evaluation
+from pipeline.jobs.dataset import DatasetOptions
+from pipeline.jobs.retrain import RetrainJob
 from pipeline.models.registry import Registry, open_registry
 from pipeline.outputs.runs import records
 from pipeline.retraining.job import BadData
-from pipeline.retraining.options import RetrainJob
 from pipeline.segmentation import job as segmentation
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.flows.reading import first_line, last_run, log_of, tasks_of
 from tests.in_process import InProcess

@@ -16,8 +16,8 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.segment import SegmentSummary, TooManyErrors, TooMuchShift, segment
 from pipeline.errors import InputError
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.jobs.segment import SegmentJob
+from pipeline.storage.opening import open_store
 from tests.flows.reading import first_line, last_run
 from tests.in_process import segment_in_process
 from tests.prefect_site import PrefectServer

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import torch
 
-from fcn_core.caffemodel import caffe_tensors, read_caffemodel
 from fcn_core.errors import WeightsError
-from tests.fcn_core.caffe_files import blob, field, layer, net, varint
+from fcn_core.weights.caffemodel import caffe_tensors, read_caffemodel
+from tests.fcn_core.weights.caffe_files import blob, field, layer, net, varint
 
 _file = os.memfd_create("fuzzed.caffemodel")
 _path = f"/proc/self/fd/{_file}"

@@ -8,7 +8,7 @@ import sys
 
 import atheris
 
-INSTRUMENTED = ["PIL", "fcn_core.decoding", "fcn_core.caffemodel"]
+INSTRUMENTED = ["PIL", "fcn_core.decoding", "fcn_core.weights.caffemodel"]
 """Whose branches the fuzzer watches, to tell a new path from an old one."""
 
 

@@ -78,9 +78,9 @@ def test_workers_of_a_cluster_import_from_the_script_s_folder_and_not_from_the_c
 
 
 def test_a_launched_job_imports_nothing_from_where_it_runs(planted: tuple[Path, Path]) -> None:
+    from pipeline.jobs.segment import SegmentJob
     from pipeline.launch.launcher import command
     from pipeline.launch.work import Work
-    from pipeline.segmentation.options import SegmentJob
 
     folder, log = planted
     work = Work.of(SegmentJob(source="/nowhere", output=str(folder.parent / "out"), model="/none"))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.hostile.files import EXTENSIONS, IMAGE_MEMORY, MAX_PIXELS, HostileFile, hostile_files
 from tests.in_process import segment_in_process
 from tests.processes import memory_of, ours

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.samples import jpeg
 

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from pipeline.cli.app import run as fcn
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3, Weather
 from tests.samples import jpeg
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import fcn_core
 import pipeline
-from fcn_core.engines import openvino_engine
+from fcn_core.inference import openvino_runtime
 from tests.docs.reference import make_api
 from tests.fcn_core.nets import small_bundle
 
@@ -76,7 +76,7 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
 
 def test_labelling_loads_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
     small_bundle().save(tmp_path / "model")
-    engines = ["torch", "openvino"] if openvino_engine.is_installed() else ["torch"]
+    engines = ["torch", "openvino"] if openvino_runtime.is_installed() else ["torch"]
     program = (
         "import sys, numpy, pipeline.cli.launched, pipeline.segmentation.segmenter\n"
         "from fcn_core import ModelBundle, Predictor, resolve_settings\n"

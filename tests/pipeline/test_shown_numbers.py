@@ -25,14 +25,15 @@ from pipeline.actors import metrics
 from pipeline.actors.metrics import Metric, Recorder
 from pipeline.cli import console
 from pipeline.cli.app import run as fcn
+from pipeline.jobs.segment import SegmentJob
 from pipeline.numbers import count, duration, percent, rate
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, write_record
 from pipeline.report.make import make_report
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.segmenter import ShardOutcome
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.in_process import segment_in_process
 from tests.samples import fill
 

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fcn_core.data.mask_coding import read_mask
 from fcn_core.decoding import decode
 from fcn_core.errors import DecodeError, LabelError
 from fcn_core.labels import decode_mask, encode_mask, preset
-from fcn_core.mask_coding import read_mask
 from tests.fcn_core.decoding.damage import damaged, photo, samples, saved, trial
 
 

@@ -16,7 +16,7 @@ from flows.demo.run import DemoPlan, DemoReport, run_demo
 from flows.demo.training import RUN_NAME
 from pipeline.errors import InputError
 from pipeline.outputs.current import read_current
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.store import TrainStore
 
 pytestmark = pytest.mark.timeout(900)

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from flows.demo.s3 import local_s3
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 
 @pytest.fixture(scope="module")

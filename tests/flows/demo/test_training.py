@@ -11,8 +11,8 @@ from flows.demo.training import demo_job
 from pipeline.actors import cluster
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_dataset
-from pipeline.data.options import DatasetOptions
-from pipeline.storage.store import open_store
+from pipeline.jobs.dataset import DatasetOptions
+from pipeline.storage.opening import open_store
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(1, 1, 1), (2, 2, 1), (3, 2, 1), (8, 2, 4), (64, 2, 4)])

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.export import plain_names
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.commands import refused
 from tests.samples import fill, jpeg
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.labellings import SKY, striped, write_run
 
 

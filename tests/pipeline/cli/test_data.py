@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_core.engines.reporting_packages import import_onnxruntime
+from fcn_core.inference.reporting_packages import import_onnxruntime
 from fcn_core.labels import encode_mask, preset
 from fcn_core.render import colorize
 from pipeline.cli.app import run as fcn

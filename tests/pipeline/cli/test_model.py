@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fcn_core.bundle import ModelBundle
+from fcn_core.inference.predictor import Predictor
+from fcn_core.inference.settings import resolve_settings
 from fcn_core.normalization import CAFFE
-from fcn_core.predict import Predictor
-from fcn_core.settings import resolve_settings
 from pipeline.cli.app import run as fcn
 from tests.commands import refused
-from tests.fcn_core.caffe_files import model_file
 from tests.fcn_core.nets import small_bundle, small_net
+from tests.fcn_core.weights.caffe_files import model_file
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fcn_core.metrics import ConfusionMatrix
 from pipeline.cli.app import run as fcn
 from pipeline.evaluation.files import EvaluationRecord, images_table, write_evaluation
 from pipeline.models.load import ModelOrigin
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.commands import refused
 from tests.samples import jpeg, model
 

@@ -12,7 +12,8 @@ from fcn_core import preset
 from pipeline.cli import runs as command
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.runs import Counts, Progress, RunRecord, progress_key, records, write_record
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.reports import labelled_run
 

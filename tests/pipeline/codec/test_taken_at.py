@@ -12,10 +12,10 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from pipeline.codec.processes import CodecPool
 from pipeline.codec.taken_at import TakenAt, taken_at
 from pipeline.insight.query import open_tables, run_query
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
 from tests.samples import photo
 

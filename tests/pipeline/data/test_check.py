@@ -15,10 +15,10 @@ from fcn_core.decoding import turned
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.render import colorize
 from pipeline.data.check import check_dataset
-from pipeline.data.options import DatasetOptions
 from pipeline.data.report import EXPLANATIONS, DataReport, describe
 from pipeline.errors import InputError
-from tests.fcn_core.sbd_files import sbd_file
+from pipeline.jobs.dataset import DatasetOptions
+from tests.fcn_core.data.sbd_files import sbd_file
 from tests.labelled import LABELS, truth, write_labelled
 from tests.samples import jpeg, photo
 

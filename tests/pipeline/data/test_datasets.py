@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_core.datasets import InMemory
+from fcn_core.data.datasets import InMemory
 from fcn_core.errors import DataError
 from fcn_core.labels import encode_mask, preset
 from pipeline.data.datasets import class_pixels, open_catalog, open_dataset
-from pipeline.data.options import DatasetOptions
 from pipeline.errors import InputError, ObjectChanged
-from pipeline.storage.store import open_store
-from tests.fcn_core.sbd_files import sbd_file
+from pipeline.jobs.dataset import DatasetOptions
+from pipeline.storage.opening import open_store
+from tests.fcn_core.data.sbd_files import sbd_file
 from tests.labelled import LABELS, truth, write_labelled
 from tests.samples import jpeg
 
@@ -278,7 +278,7 @@ READ_IN_FORKS = """
 import sys
 from torch.utils.data import DataLoader
 from pipeline.data.datasets import open_dataset
-from pipeline.data.options import DatasetOptions
+from pipeline.jobs.dataset import DatasetOptions
 
 dataset = open_dataset(DatasetOptions(dataset=sys.argv[1], labels="camvid", cache=sys.argv[2]), "val")
 assert dataset[0].name == "000"

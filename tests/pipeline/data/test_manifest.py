@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.manifest import Row, is_full, parse_manifest
+from pipeline.data.manifest import Row, parse_manifest
 from pipeline.errors import InputError
+from pipeline.storage.uri import is_absolute
 
 PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1).filter(
     lambda part: part.strip() == part and part not in (".", "..")
@@ -88,5 +89,5 @@ def test_columns_of_another_type_are_refused() -> None:
 
 
 def test_keys_that_say_where_they_are() -> None:
-    assert all(is_full(key) for key in ("s3://b/k", "file:///a", "/a", "GS://b/k"))
-    assert not any(is_full(key) for key in ("a/b.jpg", "s3:/a", "c:\\a", "1://b"))
+    assert all(is_absolute(key) for key in ("s3://b/k", "file:///a", "/a", "GS://b/k"))
+    assert not any(is_absolute(key) for key in ("a/b.jpg", "s3:/a", "c:\\a", "1://b"))

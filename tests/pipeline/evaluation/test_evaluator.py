@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fcn_core import resolve_settings
-from fcn_core.evaluation import confusion
+from fcn_core.inference.evaluation import confusion
 from pipeline.data.datasets import DatasetOptions, open_dataset
 from pipeline.errors import ImageError, StorageError, StorageUnavailable
 from pipeline.evaluation.evaluator import Evaluator, EvaluatorSpec

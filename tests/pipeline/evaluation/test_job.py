@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from fcn_core import LabelSet, ModelBundle, PredictorSettings, preset
-from fcn_core.datasets import Pairs
-from fcn_core.evaluation import evaluate as evaluate_here
+from fcn_core.data.datasets import Pairs
+from fcn_core.inference.evaluation import evaluate as evaluate_here
 from fcn_core.labels import encode_mask
 from fcn_core.metrics import Scores
 from fcn_core.render import colorize
@@ -26,12 +26,12 @@ from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.evaluator import Evaluator, ShardScores
 from pipeline.evaluation.files import ExampleRow, examples_digest, images_table, read_evaluation
 from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationStopped, evaluate
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.in_process import InProcess
 from tests.labelled import LABELS, truth, write_labelled
 from tests.samples import encode, jpeg, model

@@ -16,7 +16,7 @@ from pipeline.evaluation.files import EvaluationRecord, images_table, write_eval
 from pipeline.evaluation.promotion import Verdict, compare, compare_evaluations
 from pipeline.models.load import ModelOrigin
 from pipeline.models.registry import open_registry
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.samples import model
 
 LABELS = LabelSet(name="three", names=("sky", "road", "pole"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))

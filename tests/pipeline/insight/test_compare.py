@@ -16,7 +16,8 @@ from pipeline.errors import InputError
 from pipeline.insight.agreement import mask_agreement
 from pipeline.insight.compare import compare
 from pipeline.insight.shift import Distribution, divergence, key_marks, shift, weights
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.labellings import CAMVID, CAR, ROAD, SKY, Mask, striped, write_run
 from tests.samples import jpeg

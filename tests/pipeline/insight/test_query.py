@@ -15,7 +15,8 @@ import pytest
 from pipeline.cli.app import run as fcn
 from pipeline.insight.query import TABLES, open_tables, run_query, views_script
 from pipeline.outputs.current import current_rows
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.labellings import CAR, ROAD, SKY, striped, write_run
 

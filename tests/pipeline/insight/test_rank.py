@@ -23,7 +23,8 @@ from pipeline.errors import InputError
 from pipeline.insight.brush_rle import encode_brush
 from pipeline.insight.labelling_export import copy_names
 from pipeline.insight.rank import rank
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.labellings import CAMVID, CAR, CYCLIST, ROAD, SKY, Mask, striped, write_run
 from tests.samples import jpeg

@@ -16,15 +16,15 @@ from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 from pipeline.cli.launched import main as launched
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.job import BrokenExamples
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.launch import OnKubeRay
+from pipeline.jobs.segment import SegmentJob
 from pipeline.launch import jobs
 from pipeline.launch.follow import follow
 from pipeline.launch.kuberay import KubeRayLauncher, rayjob, read_template
 from pipeline.launch.launcher import LauncherUnavailable
-from pipeline.launch.options import OnKubeRay
 from pipeline.launch.work import Work, read_outcome
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from tests.deploy.manifests import needs_schemas, problems
 from tests.in_process import evaluate_in_process, segment_in_process
 from tests.labelled import write_labelled

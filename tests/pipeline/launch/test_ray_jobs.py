@@ -13,17 +13,17 @@ import pytest
 from ray.job_submission import JobDetails
 
 from pipeline.errors import InputError
+from pipeline.jobs.launch import OnRayJobs
+from pipeline.jobs.segment import SegmentJob
 from pipeline.launch.jobs import segment_on
 from pipeline.launch.launcher import LauncherUnavailable
-from pipeline.launch.options import OnRayJobs
 from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Work
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import Progress, records
 from pipeline.segmentation.job import RunReport
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.pipeline.launch.conftest import Cluster
 from tests.samples import jpeg, model
 

@@ -3,11 +3,11 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation.options import EvaluateJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.retrain import RetrainJob
+from pipeline.jobs.segment import SegmentJob
+from pipeline.jobs.train import TrainJob
 from pipeline.launch.work import Work
-from pipeline.retraining.options import RetrainJob
-from pipeline.segmentation.options import SegmentJob
-from pipeline.training.options import TrainJob
 
 PLACES = {"source": "/data/photos", "output": "s3://labels", "model": "registry:street@champion"}
 

@@ -22,7 +22,8 @@ from pipeline.errors import AccessDenied, InputError, ObjectExists, StorageUnava
 from pipeline.models.load import load_bundle
 from pipeline.models.registry import ChampionChanged, Reference, Registry, check_name, open_registry
 from pipeline.storage.local import LocalStore
-from pipeline.storage.store import StorageOptions, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import StorageOptions, Store
 from tests.faulty_s3 import FaultyS3
 from tests.samples import model
 

@@ -28,7 +28,8 @@ from pipeline.outputs.results import (
 )
 from pipeline.segmentation.selection import DoneIndex
 from pipeline.storage.local import LocalStore
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = Recipe("model", "params")

@@ -14,7 +14,8 @@ from pipeline.insight.shortlist import Shortlist
 from pipeline.outputs.current import choose_recipe, choose_run, current_rows, newest_variant, read_current
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.results import RESULTS_SCHEMA
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.labellings import CAMVID, CAR, ROAD, SKY, striped, write_run
 
 OTHER_MODEL = "9999999999999999"

@@ -26,7 +26,8 @@ from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, finish_
 from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.storage.batches import to_batches
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.labellings import CAMVID, CAR, ROAD, SETTINGS, SKY, WHEN, striped, write_run
 
 OF_0_1 = Path(__file__).parents[2] / "compatibility" / "v0.1.0" / "labels"

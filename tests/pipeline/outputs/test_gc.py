@@ -27,7 +27,8 @@ from pipeline.outputs.runs import read_record, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.faulty_s3 import FaultyS3
 from tests.labellings import WHEN, striped, write_run
 

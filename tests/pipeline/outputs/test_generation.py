@@ -17,6 +17,7 @@ import pytest
 from fcn_core import Segmentation
 from fcn_core.labels import encode_mask
 from pipeline.errors import InputError, PipelineError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.gc import collect
 from pipeline.outputs.generation import begin_generation, current_generation
 from pipeline.outputs.plan import read_shards, require_plan, write_plan
@@ -24,11 +25,11 @@ from pipeline.outputs.results import commit_shard, finish_tables, read_results, 
 from pipeline.outputs.runs import Counts, RunRecord, create_record, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.saving import labelled, save_object
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.in_process import segment_in_process
 from tests.labellings import CAMVID, RECIPE, SETTINGS, WHEN, striped
 from tests.samples import fill

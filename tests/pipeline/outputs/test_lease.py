@@ -14,7 +14,8 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.outputs import lease as leases
 from pipeline.outputs.lease import Lease
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 LONG_AGO = "2026-01-01T00:00:00+00:00"
 
@@ -40,7 +41,7 @@ def test_a_released_lease_can_be_taken_at_once(store: Store) -> None:
 
 def test_a_killed_driver_is_not_waited_for(store: Store, tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pipeline.outputs.lease import Lease; from pipeline.storage.store import open_store;"
+        "import os, signal; from pipeline.outputs.lease import Lease; from pipeline.storage.opening import open_store;"
         f"Lease.acquire(open_store({str(tmp_path)!r})); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
@@ -179,7 +180,7 @@ def test_a_driver_is_not_refused_by_its_own_lease_whose_answer_was_lost(
 
 def test_an_owner_that_ended_and_whom_nobody_has_reaped_is_dead(store: Store, tmp_path: Path) -> None:
     code = (
-        "import os; from pipeline.outputs.lease import Lease; from pipeline.storage.store import open_store;"
+        "import os; from pipeline.outputs.lease import Lease; from pipeline.storage.opening import open_store;"
         f"Lease.acquire(open_store({str(tmp_path)!r})); os._exit(0)"
     )
     child = subprocess.Popen([sys.executable, "-c", code])

@@ -13,7 +13,7 @@ from pipeline.errors import ObjectMissing
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_tars import build_tar, is_tar_of, member_names, read_tar, tar_key
 from pipeline.outputs.masks import MaskPart, mask_file, mask_part, read_mask
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 RECIPE = Recipe("model", "params")
 HOSTILE = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.runs import is_run_id
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.clocks import set_clock
 
 OLD, NEW = "20260101T000000Z-ffff", "20260101T000001Z-0000"

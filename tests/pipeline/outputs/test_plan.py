@@ -15,7 +15,8 @@ from pipeline.outputs.results import read_table
 from pipeline.outputs.runs import create_record, read_record
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches
-from pipeline.storage.store import ObjectInfo, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo
 from tests.labellings import striped, write_run
 
 FIRST = "20260101T000000Z-aaaa"

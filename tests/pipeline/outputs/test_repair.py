@@ -6,15 +6,16 @@ from typing import Literal
 import pyarrow as pa
 import pytest
 
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.masks import find_mask, mask_file
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.selection import DoneIndex
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.in_process import segment_in_process
 from tests.labellings import RECIPE, striped, write_run
 from tests.samples import fill

@@ -22,7 +22,8 @@ from pipeline.outputs.results import (
     read_results,
     shard_key,
 )
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 WHEN = datetime(2026, 1, 1, 2, 3, 4, 567890, UTC)
 CLASSES = ["sky", "road", "car"]

@@ -9,7 +9,8 @@ import pytest
 from pipeline.outputs.results import commit_shard
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, write_record
 from pipeline.outputs.standing import begin_attempt, count_committed, end_attempt, standing
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.labellings import ROAD, SETTINGS, SKY, rows_of, striped
 
 BEGAN = datetime(2026, 3, 4, 5, 0, tzinfo=UTC)

@@ -11,6 +11,7 @@ import pytest
 from fcn_core import preset
 from fcn_core.labels import decode_mask, encode_mask
 from pipeline.cli.app import run as fcn
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.index import INDEX_SCHEMA
 from pipeline.outputs.results import read_table
@@ -18,8 +19,8 @@ from pipeline.outputs.seal import to_parquet
 from pipeline.outputs.verify import Verified, verify
 from pipeline.outputs.verify_index import verify_index
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.in_process import segment_in_process
 from tests.labellings import striped, write_run
 from tests.samples import fill

@@ -18,7 +18,8 @@ from pipeline.report.make import make_report, report_key, write_report
 from pipeline.report.samples import RandomRows
 from pipeline.report.summary import Commit, Summary, summarize
 from pipeline.report.throughput import Throughput, throughput
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.in_process import segment_in_process
 from tests.reports import SETTINGS, Outcome, labelled_run

@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 from pipeline.cli.app import app
+from pipeline.jobs.segment import SegmentJob
 from pipeline.report.rerun import quoted, segment_command
-from pipeline.segmentation.options import SegmentJob
 
 PLACES = {"source": "photos", "output": "labels", "model": "model"}
 

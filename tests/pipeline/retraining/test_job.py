@@ -11,18 +11,18 @@ import pytest
 from pydantic import ValidationError
 
 from fcn_core import Architecture, LabelSet, ModelBundle, preset
+from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import ConfusionMatrix
-from fcn_core.settings import resolve_settings
 from pipeline.data.report import DataReport
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped
+from pipeline.jobs.retrain import RetrainJob
 from pipeline.models.load import ModelOrigin
 from pipeline.models.registry import Registry, open_registry
 from pipeline.retraining.job import JOBS_HERE, BadData, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
-from pipeline.retraining.options import RetrainJob
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainReport
 from tests.samples import model
 from tests.trainings import LABELS, options, write_scenes

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cli.app import run as fcn
 from pipeline.outputs.runs import records
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
 
 IMAGES = 200

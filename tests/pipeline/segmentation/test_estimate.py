@@ -9,14 +9,15 @@ import pytest
 from pipeline.actors.cluster import NodeResources, count_fitting
 from pipeline.cli.app import run as fcn
 from pipeline.errors import InputError
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.report.make import pictures_shown
 from pipeline.segmentation.estimate import ONCE, PROBED, REPORT, Requests, count_requests, estimate
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import check_inputs, resolve
 from pipeline.segmentation.prices import Prices, cost_of, read_prices
 from pipeline.segmentation.selection import SelectionCounts
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.faulty_s3 import FaultyS3
 from tests.samples import fill, jpeg
 

@@ -15,7 +15,7 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.segmentation.placement import Placement
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.samples import encode, model, photo
 
 BUNDLE = model()

@@ -19,6 +19,7 @@ from fcn_core import Segmentation
 from fcn_core.labels import encode_mask
 from pipeline.errors import StorageError
 from pipeline.insight.query import open_tables, run_query
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
@@ -30,11 +31,11 @@ from pipeline.outputs.runs import records, write_record
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.prepare import Inputs, check_inputs
 from pipeline.segmentation.saving import identity_columns, labelled, save_object
 from pipeline.segmentation.segmenter import SegmenterSpec, ShardOutcome, error_reason, summarize
-from pipeline.storage.store import ObjectInfo, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo
 from tests.clocks import set_clock
 from tests.in_process import segment_in_process
 

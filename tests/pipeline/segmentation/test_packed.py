@@ -14,6 +14,7 @@ from pipeline.cli.app import run as fcn
 from pipeline.errors import ObjectMissing
 from pipeline.insight.agreement import Pair, agreements
 from pipeline.insight.rank import rank
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.identity import Recipe
@@ -25,9 +26,9 @@ from pipeline.outputs.runs import records
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation import saving
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from tests.faulty_s3 import FaultyS3
 from tests.in_process import segment_in_process
 from tests.samples import fill, jpeg, model

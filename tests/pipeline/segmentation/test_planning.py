@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import compact as compaction
 from pipeline.outputs import plan
 from pipeline.outputs.compact import compact
@@ -17,11 +18,11 @@ from pipeline.outputs.results import ResultRow, encode_results, shard_key
 from pipeline.segmentation import selection
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.options import SegmentJob
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore
-from pipeline.storage.store import ObjectInfo, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo
 from tests.in_process import segment_in_process
 from tests.samples import fill
 

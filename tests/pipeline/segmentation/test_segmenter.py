@@ -27,7 +27,8 @@ from pipeline.outputs.results import read_results
 from pipeline.segmentation import segmenter as segmenters
 from pipeline.segmentation.saving import class_areas
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 from tests.samples import encode, fill, jpeg, model
 
 BUNDLE = model()

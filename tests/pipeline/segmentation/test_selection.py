@@ -18,7 +18,8 @@ from pipeline.segmentation.segmenter import error_reason
 from pipeline.segmentation.selection import IMAGE_SUFFIXES, DoneIndex, SelectionCounts, key_filter, select
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches, to_infos
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = Recipe("model", "params")

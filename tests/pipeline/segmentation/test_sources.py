@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.segmentation import sources
 from pipeline.segmentation.sources import check_key_list, objects_of
-from pipeline.storage.store import ObjectInfo, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import ObjectInfo, Store
 
 HOSTILE = [
     "a//b.jpg",

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import AccessDenied, ObjectChanged, ObjectExists, ObjectMissing, StorageError
 from pipeline.outputs.verify import Verified, verify
-from pipeline.storage.store import StorageOptions, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import StorageOptions
 from tests.samples import jpeg
 
 HASTY = StorageOptions(connect_seconds=2, read_seconds=5, retry_seconds=3, check_seconds=3)

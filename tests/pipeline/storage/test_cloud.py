@@ -9,7 +9,8 @@ from obstore.store import MemoryStore
 
 from pipeline.errors import InputError, ObjectChanged, ObjectExists, ObjectMissing, StorageError
 from pipeline.storage.cloud import CloudStore
-from pipeline.storage.store import StorageOptions, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import StorageOptions
 
 
 class InMemory(CloudStore):
@@ -83,7 +84,7 @@ def test_a_forked_process_is_refused_and_does_not_hang() -> None:
     script = (
         "import os\n"
         "from pipeline.errors import StorageError\n"
-        "from pipeline.storage.store import open_store\n"
+        "from pipeline.storage.opening import open_store\n"
         "store = open_store('gs://bucket/set')\n"
         "if os.fork() == 0:\n"
         "    try:\n"

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ObjectExists, StorageError
 from pipeline.storage import create_once as creations
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 
 
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.storage import durable
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 # Anything that one part of a local key may be.
 PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -206,7 +207,7 @@ def test_readers_see_the_old_bytes_or_the_new_never_a_mixture(store: Store) -> N
 def test_a_writer_that_is_killed_leaves_nothing_that_is_listed(tmp_path: Path) -> None:
     script = """
         import os, stat, sys
-        from pipeline.storage.store import open_store
+        from pipeline.storage.opening import open_store
         os.fsync = lambda opened: stat.S_ISREG(os.fstat(opened).st_mode) and os.kill(os.getpid(), 9)
         open_store(sys.argv[1]).put("k", b"data")
     """

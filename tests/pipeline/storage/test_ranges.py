@@ -7,7 +7,8 @@ from obstore.store import MemoryStore
 
 from pipeline.errors import ObjectChanged, ObjectExists, ObjectMissing
 from pipeline.storage.cloud import CloudStore
-from pipeline.storage.store import StorageOptions, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import StorageOptions, Store
 from tests.faulty_s3 import FaultyS3
 
 HASTY = StorageOptions(connect_seconds=2, read_seconds=5, retry_seconds=3, check_seconds=3)

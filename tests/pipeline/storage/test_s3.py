@@ -23,8 +23,9 @@ from pipeline.errors import (
     StorageError,
     StorageUnavailable,
 )
+from pipeline.storage.opening import open_store
 from pipeline.storage.s3 import S3Store
-from pipeline.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from pipeline.storage.store import ObjectInfo, StorageOptions, Store
 from tests.faulty_s3 import FAULTS, FaultyS3
 
 # The server of the tests cannot store line ends in a key; the others below are as nasty as S3 allows.

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pipeline.errors import StorageUnavailable
-from pipeline.storage.store import StorageOptions, Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import StorageOptions, Store
 from tests.faulty_s3 import FaultyS3
 
 IMPATIENT = StorageOptions(connect_seconds=2, read_seconds=2, retry_seconds=0.5, check_seconds=2)

@@ -5,10 +5,10 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from pipeline.errors import InputError
-from pipeline.evaluation.options import EvaluateJob
-from pipeline.segmentation.options import SegmentJob
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.segment import SegmentJob
+from pipeline.jobs.train import TrainJob
 from pipeline.storage.uri import refuse_secrets
-from pipeline.training.options import TrainJob
 from tests.hostile.test_secrets import IN_URIS, SECRET_URIS
 
 

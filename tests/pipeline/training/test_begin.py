@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease
 from pipeline.training import job as training
 from pipeline.training.job import TrainObserver
-from pipeline.training.options import TrainJob
 from pipeline.training.plan import check_inputs, new_run
 from pipeline.training.records import TrainRun
 from tests.trainings import job, kept, write_scenes

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from fcn_core.metrics import Scores
-from fcn_core.training_loop import History, LossPoint, ValidationPoint
+from fcn_core.training.loop import History, LossPoint, ValidationPoint
 from pipeline.training.curves import POINTS_AT_MOST, draw_curves
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
-from fcn_core.evaluation import evaluate
+from fcn_core.inference.evaluation import evaluate
 from fcn_core.labels import encode_mask
 from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, PipelineError
@@ -126,7 +126,7 @@ def test_workers_hold_the_gpus_that_ray_says_there_are(undisturbed: TrainReport,
 
 
 def test_one_worker_and_two_take_the_same_steps(in_process: None, place: Path, undisturbed: TrainReport) -> None:
-    """To the last bit of float64, tests/fcn_core/test_distributed_training.py has it."""
+    """To the last bit of float64, tests/fcn_core/training/test_distributed.py has it."""
     alone = job(place, name="alone", **PLAN | {"workers": 1})
     train(alone)
     one, two = kept(alone), kept(job(place, name="undisturbed", **PLAN))

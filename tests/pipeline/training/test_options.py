@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fcn_core.train_config import TrainConfig, recipe
-from pipeline.training.options import TrainJob, merged, optional
+from fcn_core.training.config import TrainConfig, recipe
+from pipeline.jobs.train import TrainJob, merged, optional
 from tests.commands import refused
 
 PLACES = {"name": "a", "output": "runs", "dataset": "data"}

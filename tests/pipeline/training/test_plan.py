@@ -130,7 +130,7 @@ def test_a_weight_file_becomes_the_backbone(place: Path, tmp_path: Path) -> None
 
 
 def test_a_weight_file_in_a_bucket_is_fetched(place: Path, tmp_path: Path, bucket: str) -> None:
-    from pipeline.storage.store import open_store
+    from pipeline.storage.opening import open_store
 
     safetensors.torch.save_file(trunk(), tmp_path / "trunk.safetensors")
     open_store(f"s3://{bucket}").put("trunk.safetensors", (tmp_path / "trunk.safetensors").read_bytes())

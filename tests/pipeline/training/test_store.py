@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn_core.checkpoint import STATE_FILE, TENSORS_FILE
 from fcn_core.errors import CheckpointError
+from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE
 from pipeline.errors import InputError, ObjectExists, PipelineError, StorageUnavailable
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore
 from tests.samples import model

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tensorboardX.proto.event_pb2 import Event
 
 from fcn_core.metrics import ConfusionMatrix
-from fcn_core.training_loop import History, LossPoint, ValidationPoint
+from fcn_core.training.loop import History, LossPoint, ValidationPoint
 from pipeline.training.tensorboard import event_file
 
 

@@ -1,0 +1,190 @@
+"""Mask files as people have them - class numbers, colours, grey - read as class indices.
+
+The one thing to know: nothing is guessed. Where a file could be read in two ways ("auto" would have to choose), it is
+refused with a sentence that says which coding to ask for.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fcn_core.data.matfile import MAGIC, read_sbd_mask
+from fcn_core.decoding import png
+from fcn_core.errors import DecodeError, LabelError
+from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
+
+MaskCoding = Literal["auto", "index", "rgb", "gray"]
+"""How a mask file says the class of a pixel.
+
+index: the stored number, of a palette or 8-bit grey PNG. rgb: the colour, looked up in the label set's palette. gray:
+how bright the pixel is, which some tools save as RGB, 1-bit or 16-bit PNG. auto: palette and grey PNGs are numbers,
+RGB PNGs colours, and files that may be meant otherwise are refused.
+"""
+
+MaskFault = Literal["unreadable", "colors_for_indices", "unknown_colors", "black_and_white", "other_palette"]
+
+_COLOR_MODES = ("RGB", "RGBA")
+_BIT_DEPTH_AT = 24  # the byte of a PNG's first chunk that holds bits per sample
+
+
+class MaskError(LabelError):
+    """A mask file that cannot be read as asked. `fault` is a stable code to group by."""
+
+    def __init__(self, fault: MaskFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+def read_mask(
+    data: bytes, labels: LabelSet, coding: MaskCoding = "auto", recode: Mapping[int, int] | None = None
+) -> Mask:
+    """The class indices of a mask file, uint8 [H, W]. PNG, or a MATLAB file of the SBD data set.
+
+    `recode` gives stored indices another meaning, such as {11: 255}; indices it does not name stay as they are. Whether
+    all of them fit the label set is for the caller to check. Raises MaskError.
+    """
+    mask = _indices(data, labels, coding)
+    if recode:
+        table = np.arange(256, dtype=np.uint8)
+        table[list(recode)] = list(recode.values())
+        mask = table[mask]
+    return mask
+
+
+def _indices(data: bytes, labels: LabelSet, coding: MaskCoding) -> Mask:
+    if data.startswith(MAGIC):
+        try:
+            return read_sbd_mask(data)
+        except LabelError as error:
+            raise MaskError("unreadable", str(error)) from error
+    image = _open(data)
+    bits = data[_BIT_DEPTH_AT]
+    match coding:
+        case "index":
+            return _stored(image, bits)
+        case "rgb":
+            return _by_color(image, labels)
+        case "gray":
+            return _by_brightness(image, bits)
+        case "auto":
+            if image.mode in _COLOR_MODES:
+                return _by_color(image, labels)
+            mask = _stored(image, bits)
+            _check_meaning(mask, image, labels)
+            return mask
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+        png.verify(data)  # Pillow checks the data's checksums not at all
+    except DecodeError as error:
+        raise MaskError("unreadable", f"the mask is a damaged PNG ({error.message}); copy or make it again") from error
+    except UNREADABLE as error:
+        raise MaskError("unreadable", _not_png(data, error)) from error
+    return image
+
+
+def _not_png(data: bytes, error: Exception) -> str:
+    if data.startswith(b"\x89PNG"):
+        return f"the mask is a damaged PNG ({why_unreadable(error)}); copy or make it again"
+    if data.startswith(b"\xff\xd8"):
+        return "the mask is a JPEG, whose compression changes values near edges and so classes; make it anew as PNG"
+    return "the mask is not a PNG; save masks as PNG, of class indices or of the label set's colours"
+
+
+def _stored(image: Image.Image, bits: int) -> Mask:
+    """The numbers in the file. The array of `fcn_core.labels.decode_mask`, whose file is open already."""
+    if image.mode in _COLOR_MODES:
+        raise MaskError(
+            "colors_for_indices",
+            f"the mask holds colours (PNG mode {image.mode}) where class indices are expected; choose mask coding rgb, "
+            "or gray if its three channels are equal",
+        )
+    if image.mode == "P" or (image.mode == "L" and bits == 8):
+        return np.array(image)
+    raise MaskError(
+        "unreadable",
+        f"the mask is a PNG of mode {image.mode} with {bits} bits, not a palette or 8-bit grey one; choose mask coding "
+        "gray if its brightness is the class index",
+    )
+
+
+def _by_color(image: Image.Image, labels: LabelSet) -> Mask:
+    rgb = _rgb(image)
+    try:
+        return indices_from_rgb(rgb, labels)
+    except LabelError as error:
+        equal = (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all()
+        hint = "; its three channels are equal: if they are the class index, choose mask coding gray" if equal else ""
+        raise MaskError("unknown_colors", f"{error}{hint}") from error
+
+
+def _by_brightness(image: Image.Image, bits: int) -> Mask:
+    """The grey samples as the file stores them: white is 255 in 8 bits, 15 in 4 bits, 1 in 1 bit."""
+    mode = image.mode
+    if mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if mode == "L":
+        return np.array(image) // np.uint8(255 // (2**bits - 1))  # Pillow stretches fewer bits to 0..255
+    if mode.startswith("I"):
+        wide = np.asarray(image)
+        if int(wide.max()) > 255:
+            raise MaskError(
+                "unreadable", f"the mask holds {int(wide.max())}, more than a class index can be; recode it to 0..255"
+            )
+        return wide.astype(np.uint8)
+    rgb = _rgb(image)
+    if (rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any():
+        raise MaskError("colors_for_indices", "the mask holds colours, not shades of grey; choose mask coding rgb")
+    return np.ascontiguousarray(rgb[..., 0])
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode in ("RGBA", "LA") and image.getextrema()[-1] != (255, 255):
+        raise MaskError("unreadable", "the mask is partly transparent, so its colours mean nothing; make it opaque")
+    return np.array(image.convert("RGB"))
+
+
+def _check_meaning(mask: Mask, image: Image.Image, labels: LabelSet) -> None:
+    """Refuse numbers that are probably something else than class indices of this label set."""
+    flat = image.getpalette("RGB") or [] if image.mode == "P" else []
+    palette: list[RGB] = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
+    if palette and tuple(palette[: labels.num_classes]) == labels.palette:
+        return
+    used = [int(value) for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=256))]
+    plain = not palette or (palette[0] == (0, 0, 0) and palette[255:] == [(255, 255, 255)])
+    if used == [0, 255] and plain and labels.ignore_index == 255:
+        raise MaskError(
+            "black_and_white",
+            "the mask is black and white (only 0 and 255), and 255 would be ignored; write 1 for white, or choose "
+            "mask coding index if 255 does mean no label",
+        )
+    if palette:
+        _check_palette(used, palette, labels)
+
+
+def _check_palette(used: list[int], palette: list[RGB], labels: LabelSet) -> None:
+    """A file whose colours are all the label set's, at other numbers, is a colour picture that some tool has packed."""
+    customary = preset(
+        "voc"
+    ).palette  # many tools paint indices with it, whatever they mean; others with shades of grey
+    if tuple(palette[: len(customary)]) == customary or palette[:32] == [(i, i, i) for i in range(32)]:
+        return
+    meaning = {color: index for index, color in enumerate(labels.palette)}
+    meaning.setdefault(labels.ignore_color, labels.ignore_index)
+    colors = {index: palette[index] if index < len(palette) else (0, 0, 0) for index in used}
+    if not all(color in meaning for color in colors.values()):
+        return
+    for index, color in colors.items():
+        if meaning[color] != index:
+            raise MaskError(
+                "other_palette",
+                f"the mask's palette paints index {index} in the colour {color} that label set {labels.name!r} gives "
+                f"to {meaning[color]}; choose mask coding rgb if the colours count, index if the numbers do",
+            )

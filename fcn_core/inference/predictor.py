@@ -1,0 +1,318 @@
+"""Prediction: images in, masks out. Everything that asks a model about an image asks a Predictor.
+
+The one thing to know: it obeys its settings (`fcn_core.inference.settings`). A Predictor that cannot have the device,
+precision or engine of its settings raises; it never returns other masks. Scores come from an engine; what follows is
+the same for all engines.
+
+`predict` is `launch` and then waiting for the result. On CUDA the next images can be launched, and travel to the
+device, while it is still busy with the last ones.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fcn_core.bundle import ModelBundle
+from fcn_core.errors import DataError, DeviceError, PredictionError
+from fcn_core.inference.argmax import label_pixels, mean_confidence
+from fcn_core.inference.engines.engine import Engine, Image
+from fcn_core.inference.engines.openvino_engine import OpenVINOEngine
+from fcn_core.inference.engines.torch_engine import TorchEngine
+from fcn_core.inference.openvino_runtime import INSTALL
+from fcn_core.inference.settings import PredictorSettings, require_settings, resolve_settings
+from fcn_core.labels import LabelSet, Mask
+from fcn_core.render import colorize, overlay
+
+_MOST_IN_FLIGHT = 2
+"""Launches that a CUDA device has at once: one to compute and one to follow. More would only take memory, and take from
+who launches the choice of what comes next."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What `predict` is to give beside the mask; each costs time and memory, so nothing is on by itself.
+
+    probabilities: of every class, at the network's stride. overlay: the photo tinted with its mask. colors: the mask
+    in its label set's colours.
+    """
+
+    probabilities: bool = False
+    overlay: bool = False
+    colors: bool = False
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the network says about one image.
+
+    mask: class indices, uint8 [H, W], of the image's size. areas: pixels per class, int64 [num_classes],
+    summing to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels)
+    of the largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling,
+    where the network's own opinions are.
+
+    Only where asked for: probabilities, float32 [num_classes, h, w], softmax of the scores, which sum to 1 in each
+    cell (`Network.upsampling` says where cells lie; in "same" geometry h = ceil(H / stride)); overlay and colors,
+    uint8 RGB [H, W, 3].
+    """
+
+    mask: Mask
+    areas: npt.NDArray[np.int64]
+    confidence: float
+    probabilities: npt.NDArray[np.float32] | None = None
+    overlay: Image | None = None
+    colors: Image | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What becomes one image's Segmentation, in memory of this process; on CUDA it may still have to arrive there."""
+
+    image: Image
+    mask: Tensor
+    areas: Tensor
+    confidence: Tensor
+    finite: Tensor
+    """bool: whether all scores are numbers that can be compared."""
+    probabilities: Tensor | None
+
+
+class Launched:
+    """Images that a Predictor has begun to segment."""
+
+    def __init__(self, answers: list[_Answer], outputs: Outputs, labels: LabelSet, device: torch.device) -> None:
+        self._answers = answers
+        self._outputs = outputs
+        self._labels = labels
+        self.arrived: torch.cuda.Event | None = None
+        """On CUDA, what happens when the device is done."""
+        if device.type == "cuda":
+            self.arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self.arrived.record(torch.cuda.current_stream(device))
+
+    def result(self) -> list[Segmentation]:
+        """The segmentations, in the images' order, as soon as the device is done with them. From any thread.
+
+        Raises PredictionError if the scores of an image are not finite.
+        """
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        for index, answer in enumerate(self._answers):
+            if not answer.finite:
+                raise PredictionError(
+                    f"the scores of image {index} are not all finite numbers, so they name no class; use precision"
+                    " float32, or look at the model's weights"
+                )
+        return [self._segmentation(answer) for answer in self._answers]
+
+    def _segmentation(self, answer: _Answer) -> Segmentation:
+        mask = self._array(answer.mask)
+        return Segmentation(
+            mask,
+            self._array(answer.areas),
+            float(answer.confidence),
+            probabilities=None if answer.probabilities is None else self._array(answer.probabilities),
+            overlay=overlay(answer.image, mask, self._labels) if self._outputs.overlay else None,
+            colors=colorize(mask, self._labels) if self._outputs.colors else None,
+        )
+
+    def _array(self, arrived: Tensor) -> npt.NDArray[Any]:
+        # Pages that a device may write to are scarce: whoever keeps masks is not to keep them.
+        return arrived.numpy() if self.arrived is None else arrived.numpy().copy()
+
+
+class Predictor:
+    """A bundle's network on a device, ready to segment images. Use it from one thread at a time.
+
+    Building one sets PyTorch's number of CPU threads for the whole process, and predicts a small image once,
+    so that what cannot work fails here and the first real image is not slow. Raises DeviceError if this
+    machine cannot comply with the settings.
+    """
+
+    def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
+        self.settings = settings or resolve_settings(device="auto" if bundle.int8 is None else "cpu")
+        require_settings(self.settings)
+        if bundle.int8 is not None and self.settings.engine != "openvino":
+            raise DeviceError(
+                f"the model is an int8 graph that only OpenVINO computes, not engine {self.settings.engine}; use"
+                f" engine openvino ({INSTALL}) on a CPU, or the float model that it was made of"
+            )
+        torch.set_num_threads(self.settings.threads)
+        self._device = torch.device(self.settings.device)
+        self.labels: LabelSet = bundle.labels
+        self._torch = TorchEngine(bundle, self.settings)  # for tiles of large images, and tiny ones, in any case
+        self._engine: Engine = self._torch
+        if self.settings.engine == "openvino":
+            self._engine = OpenVINOEngine(bundle, self.settings)
+        self._network = self._torch.network
+        self._in_flight: deque[torch.cuda.Event] = deque()
+        self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
+        with suppress(PredictionError):  # that says something about one image; each is told for itself
+            self.predict([np.zeros((64, 64, 3), np.uint8)])
+
+    def predict(
+        self,
+        images: Sequence[Image],
+        outputs: Outputs = Outputs(),
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Segmentation]:
+        """Segment RGB images, each uint8 [H, W, 3] of any size from 1x1, in their order.
+
+        With `sizes`, (H, W) each, masks and areas are those of pictures of that size, of which `images` are smaller (or
+        larger) versions: the scores are upsampled that much further, so that edges stay smooth. No overlays then.
+
+        A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
+        DataError, before any work, if one is something else; DeviceError if not even one image fits; PredictionError if
+        the scores of one are not finite (weights that overflow in this precision).
+        """
+        return self.launch(images, outputs, sizes).result()
+
+    def launch(
+        self,
+        images: Sequence[Image],
+        outputs: Outputs = Outputs(),
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Launched:
+        """Begin to `predict`. On CUDA this returns while the device is at work, and first waits until it has no more
+        than one other launch to do; on a CPU everything is done when it returns.
+
+        Raises what `predict` does; what the device finds wrong later, waiting for the result raises.
+        """
+        for index, image in enumerate(images):
+            _check_image(index, image)
+        if sizes is not None and outputs.overlay:
+            raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
+        wanted = [image.shape[:2] for image in images] if sizes is None else sizes
+        while len(self._in_flight) >= _MOST_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
+        answers: dict[int, _Answer] = {}
+        with torch.inference_mode(), self._algorithms():
+            for indices in self._batches(images):
+                batch = [(images[index], wanted[index]) for index in indices]
+                found = run_halving(lambda part: self._launch_batch(part, outputs), batch, self._note_too_large)
+                answers.update(zip(indices, found, strict=True))
+        launched = Launched([answers[index] for index in range(len(images))], outputs, self.labels, self._device)
+        if launched.arrived is not None:
+            self._in_flight.append(launched.arrived)
+        return launched
+
+    def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
+        """Indices of images to predict together: of one size, and within the limits of the settings."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(self._seen_size(image), []).append(index)
+        for (height, width), indices in by_size.items():
+            remaining = indices
+            while remaining:
+                limit = 1 if self.settings.deterministic else self.settings.batch_size
+                limit = max(1, min(limit, self._fitting_pixels // self._pixels(height, width)))
+                yield remaining[:limit]
+                remaining = remaining[limit:]
+
+    def _seen_size(self, image: Image) -> tuple[int, int]:
+        """(H, W) of an image as the engine sees it: padded to multiples of `snap`, unless it has to be tiled."""
+        height, width = image.shape[:2]
+        padded = snapped(height, self.settings.snap), snapped(width, self.settings.snap)
+        return padded if self._pixels(*padded) <= self.settings.tile_pixels else (height, width)
+
+    def _pixels(self, height: int, width: int) -> int:
+        """How many pixels the network sees of an image: those of the border it wants too."""
+        return (height + 2 * self._network.border) * (width + 2 * self._network.border)
+
+    def _note_too_large(self, batch: list[tuple[Image, tuple[int, int]]]) -> None:
+        """Keep the batches to come at half of this one, which did not fit."""
+        self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0][0])) // 2
+        torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
+
+    def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Answer]:
+        """Images that the engine sees in one size, each with the size of its mask."""
+        images = [image for image, _ in batch]
+        seen = self._seen_size(images[0])
+        if self._pixels(*seen) > self.settings.tile_pixels:
+            scores = self._torch.tiled_scores(images[0], self.settings.tile_pixels)
+        else:
+            engine = self._torch if min(seen) < self._engine.smallest_side else self._engine
+            scores = engine.scores([_pad(image, seen) for image in images])
+        upsampling = self._network.upsampling(seen)
+        answers = []
+        for index, (image, size) in enumerate(batch):
+            height, width = image.shape[:2]
+            masks, areas = label_pixels(scores[index, None], upsampling.cropped(height, width).stretched(*size))
+            # The image's own cells, without those of its padding.
+            own = self._network.upsampling((height, width))
+            cells = scores[index, :, : own.rows.cells, : own.columns.cells]
+            probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
+            mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
+            # Those of the padding, too: pixels at the border are interpolated from them.
+            finite = _to_here(torch.isfinite(scores[index]).all())
+            answers.append(_Answer(image, mask, area, confidence, finite, probabilities))
+        return answers
+
+    def _algorithms(self) -> AbstractContextManager[None]:
+        """cuDNN's choices: never by timing, which varies; and float32 means float32, not TF32."""
+        if self._device.type == "cpu":
+            return nullcontext()
+        return torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=self.settings.deterministic, allow_tf32=False
+        )
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def run_halving(
+    run: Callable[[list[_Item]], list[_Result]], batch: list[_Item], too_large: Callable[[list[_Item]], None]
+) -> list[_Result]:
+    """run(batch), or if the device's memory does not hold it, its halves one after the other, and so on.
+
+    too_large hears of each batch that did not fit. Raises DeviceError if one item alone does not.
+    """
+    try:
+        return run(batch)
+    except torch.OutOfMemoryError as error:
+        if len(batch) == 1:
+            raise DeviceError(
+                "the device's memory does not hold one image in one pass; lower tile_pixels, which changes no mask,"
+                f" or use another device ({str(error).splitlines()[0]})"
+            ) from error
+    # Out of the except block, where the error would keep the failed pass and its tensors alive.
+    too_large(batch)
+    half = len(batch) // 2
+    return run_halving(run, batch[:half], too_large) + run_halving(run, batch[half:], too_large)
+
+
+def _to_here(tensor: Tensor) -> Tensor:
+    """The tensor in memory of this process; from a device it is only begun to be copied."""
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def snapped(size: int, snap: int) -> int:
+    """A height or width, in pixels, rounded up to a multiple of `snap`."""
+    return -(-size // snap) * snap
+
+
+def _pad(image: Image, size: tuple[int, int]) -> Image:
+    """The image with its last row and column repeated until it has that size (H, W)."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    return np.pad(image, ((0, size[0] - height), (0, size[1] - width), (0, 0)), mode="edge")
+
+
+def _check_image(index: int, image: object) -> None:
+    if not isinstance(image, np.ndarray):
+        found = type(image).__name__
+    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        found = f"{image.dtype} {list(image.shape)}"
+    else:
+        return
+    raise DataError(f"image {index} must be an RGB array, uint8 [H, W, 3] of at least one pixel, not {found}")

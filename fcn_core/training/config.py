@@ -1,0 +1,147 @@
+"""How to train, as one flat form, and the two recipes that fill it in: `modern`, and `paper` as the authors trained.
+
+The one thing to know: everything here changes the weights that come out (or, for device and loader, may change their
+last bits), so a run is continued only under the config it was begun with.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fcn_core.data.augmentation import Augmentation
+from fcn_core.models.architecture import ArchName
+
+RecipeName = Literal["modern", "paper"]
+
+DEFAULT_EPOCHS = 30.0
+
+_COARSE: dict[str, Any] = {"learning_rate": 1e-10, "steps": 100_000}
+_FINER: dict[str, Any] = {"learning_rate": 1e-12, "steps": 100_000}
+_FINEST: dict[str, Any] = {"learning_rate": 1e-14, "steps": 100_000}
+
+PAPER_SOLVERS: dict[ArchName, dict[str, Any]] = {
+    "fcn32s": _COARSE,
+    "fcn16s": _FINER,
+    "fcn8s": _FINEST,
+    "fcn32s_padded": _COARSE,
+    "fcn16s_padded": _FINER,
+    "fcn8s_padded": _FINEST,
+    "fcn8s_atonce_padded": {"learning_rate": 1e-10, "steps": 300_000},
+    "fcn_alexnet_padded": {
+        "learning_rate": 1e-4,
+        "steps": 100_000,
+        "batch_size": 20,
+        "accumulate": 20,
+        "momentum": 0.9,
+        "loss": "image_mean",
+        "biases_as_weights": True,
+    },
+}
+"""What differs between the authors' solver files (shelhamer/fcn.berkeleyvision.org, voc-fcn*/solver.prototxt and
+net.py). The rates of the VGG networks are for a loss summed over the pixels of one image, AlexNet's for its mean.
+"""
+
+
+class TrainConfig(BaseModel):
+    """How to train. With the mean loss, learning rates are for the mean a labelled pixel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float | None = Field(None, gt=0, description="Passes over the training set. Default: 30, unless steps say.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
+    max_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Time budget of the training steps; the schedule then follows whichever runs out first.",
+    )
+    batch_size: int = Field(4, ge=1, description="Examples a step, of all workers together.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Parts that a worker's share of a step is cut into, at most one per example, to save memory.",
+    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper.")
+    learning_rate: float = Field(1.5e-4, gt=0, description="Largest learning rate, reached after the warm-up.")
+    backbone_rate_factor: float = Field(
+        1.0, ge=0, description="Times this for the backbone; below 1 spares a pretrained one, 0 freezes it."
+    )
+    bias_rate_factor: float = Field(1.0, gt=0, description="Times this for biases; the paper doubles theirs.")
+    biases_as_weights: bool = Field(
+        False,
+        description="Train all biases but the score layers' like weights: same rate, with weight decay. The authors' "
+        "AlexNet does.",
+    )
+    freeze_upsampling: bool = Field(
+        False, description="Keep transposed convolutions as they are (bilinear in a new network), as the authors do."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; AdamW uses its usual betas.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay; biases have none unless they train as weights.")
+    warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
+    poly_power: float = Field(
+        0.9, ge=0, description="The rate falls as (1 - progress) to this power; 0 keeps it constant."
+    )
+    clip_norm: float | None = Field(5.0, gt=0, description="Largest norm of the whole gradient. Empty: not clipped.")
+    loss: Literal["mean", "image_mean", "sum"] = Field(
+        "mean",
+        description="Mean over the labelled pixels of a step; image_mean: of each image, then over images (the "
+        "authors' AlexNet); sum: over all labelled pixels, not divided (the paper).",
+    )
+    class_weights: tuple[float, ...] | None = Field(None, description="Weight of each class in the loss. Default: 1.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where to train: cpu, cuda, cuda:1, ...")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Other than float32: autocast, the weights stay float32. float16 is for CUDA."
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Processes that read and vary examples. 0: the training process does. They are started anew, not "
+        'forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
+    )
+    seed: int = Field(0, ge=0, description="Seed of order, augmentation and dropout.")
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are varied.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps {self.steps} and epochs {self.epochs:g} are both given: give one")
+        if self.precision == "float16" and self.device == "cpu":
+            raise ValueError("float16 needs a CUDA device: use bfloat16 or float32 on the CPU")
+        if self.class_weights is not None and not all(0 <= weight < float("inf") for weight in self.class_weights):
+            raise ValueError("class_weights must be finite and not negative")
+        return self
+
+    def total_steps(self, examples: int) -> int:
+        """Optimiser steps for a training set of so many examples, at least 1."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round((self.epochs or DEFAULT_EPOCHS) * examples / self.batch_size))
+
+
+def recipe(name: RecipeName, arch: ArchName = "fcn8s") -> TrainConfig:
+    """A config to start from.
+
+    modern: random scales and crops, AdamW, warm-up and poly decay. paper: whole images, unvaried, SGD at a fixed rate,
+    and transposed convolutions that stay bilinear, as in the authors' solver files (PAPER_SOLVERS). The stages 32s, 16s
+    and 8s each start from the one before (Long, Shelhamer and Darrell 2015, section 4.3).
+
+    Raises ValueError for the paper's recipe of a network that the authors have no counterpart of.
+    """
+    if name == "modern":
+        return TrainConfig()
+    if arch not in PAPER_SOLVERS:
+        raise ValueError(
+            f"recipe paper is how the authors trained their networks, and {arch} is not one of them; "
+            f"leave the recipe out, or choose one of {', '.join(PAPER_SOLVERS)}"
+        )
+    usual: dict[str, Any] = {"batch_size": 1, "momentum": 0.99, "loss": "sum"}
+    return TrainConfig(
+        optimizer="sgd",
+        bias_rate_factor=2.0,
+        freeze_upsampling=True,
+        weight_decay=5e-4,
+        warmup_steps=0,
+        poly_power=0.0,
+        clip_norm=None,
+        augmentation=Augmentation.none(),
+        **(usual | PAPER_SOLVERS[arch]),
+    )

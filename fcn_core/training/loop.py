@@ -1,0 +1,157 @@
+"""A whole training run around a Trainer: validation now and then, the best model, the history, and when to save.
+
+The one thing to know: where things are kept is not decided here. A `Keeper` gets checkpoints, the best model and
+reports; the loop's state is the trainer's plus its history, so a run that goes on from a checkpoint has one history
+without a gap or an overlap. Where torch.distributed is initialised every process runs the loop alike, and only the
+first one's keeper is given anything but reports.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field
+
+from fcn_core.bundle import ModelBundle
+from fcn_core.data.datasets import Dataset
+from fcn_core.inference.evaluation import check_classes, confusion
+from fcn_core.inference.predictor import Predictor
+from fcn_core.inference.settings import resolve_settings
+from fcn_core.metrics import Scores
+from fcn_core.training.trainer import StepReport, Trainer
+
+
+class LossPoint(BaseModel):
+    """Training since the last such point: mean loss of the steps in between."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+
+
+class ValidationPoint(BaseModel):
+    """Scores on the validation split after `step` steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    epoch: float
+    scores: Scores
+
+
+class History(BaseModel):
+    """The curve of a run, from its first step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    losses: list[LossPoint] = []
+    validations: list[ValidationPoint] = []
+
+    @property
+    def best(self) -> ValidationPoint | None:
+        """The validation with the highest mean IU, the earliest of equals."""
+        scored = [point for point in self.validations if point.scores.mean_iu is not None]
+        return max(scored, key=lambda point: (point.scores.mean_iu, -point.step), default=None)
+
+
+class LoopPlan(BaseModel):
+    """How often the loop validates, saves and notes the loss. None of it changes the weights of a step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    validate_every: float = Field(1.0, gt=0, description="Epochs between validations; the last step always validates.")
+    save_every: int = Field(200, ge=1, description="Steps between checkpoints; a crash costs at most so many.")
+    log_every: int = Field(20, ge=1, description="Steps that one point of the loss curve is the mean of.")
+
+
+class Keeper(Protocol):
+    """Who keeps what a run makes. Called from the loop, between steps; the clock does not run meanwhile."""
+
+    def report(self, report: StepReport, history: History) -> None:
+        """A step is done, and validated if it was due."""
+
+    def best(self, bundle: ModelBundle) -> None:
+        """The best model so far, with its scores. Called before the checkpoint of the same step."""
+
+    def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
+        """All that a run needs to go on. Its tensors change with the next step: save or copy them now."""
+
+
+class TrainingLoop:
+    """Runs a trainer to its end. Without a validation set the last model is the best one."""
+
+    def __init__(self, trainer: Trainer, validation: Dataset | None, plan: LoopPlan, keeper: Keeper) -> None:
+        self.trainer = trainer
+        self.validation = validation
+        self.plan = plan
+        self.keeper = keeper
+        self.history = History()
+        self._unlogged: list[float] = []
+        per_epoch = len(trainer.dataset) / trainer.config.batch_size
+        self._validate_steps = max(1, round(plan.validate_every * per_epoch))
+        if validation is not None:
+            check_classes(trainer.bundle(), validation)
+
+    def run(self) -> History:
+        """Take all steps that are left; returns the whole history."""
+        for report in self.trainer.run():
+            last = report.progress >= 1
+            self._log_loss(report, last)
+            if self.validation is None:
+                improved = last
+            else:
+                improved = (last or report.step % self._validate_steps == 0) and self._validate(report)
+            self.keeper.report(report, self.history)
+            if self.trainer.rank == 0:
+                if improved:
+                    point = self.history.best
+                    self.keeper.best(self.trainer.bundle(point.scores if point else None))
+                if last or report.step % self.plan.save_every == 0:
+                    self.keeper.checkpoint(report.step, self.state_dict())
+        return self.history
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trainer's state and the history."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "history": self.history.model_dump(mode="json"),
+            "unlogged": list(self._unlogged),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.trainer.load_state_dict(state["trainer"])
+        self.history = History.model_validate(state["history"])
+        self._unlogged = list(state["unlogged"])
+
+    def _log_loss(self, report: StepReport, last: bool) -> None:
+        self._unlogged.append(report.loss)
+        if last or report.step % self.plan.log_every == 0:
+            mean = sum(self._unlogged) / len(self._unlogged)
+            point = LossPoint(step=report.step, epoch=report.epoch, loss=mean, learning_rate=report.learning_rate)
+            self.history.losses.append(point)
+            self._unlogged.clear()
+
+    def _validate(self, report: StepReport) -> bool:
+        """Score the model on the validation split, shared among all workers; whether it is the best so far."""
+        assert self.validation is not None
+        trainer = self.trainer
+        settings = resolve_settings(
+            device=trainer.config.device,
+            precision="auto" if trainer.config.precision == "bfloat16" else "float32",
+            threads=torch.get_num_threads(),
+            engine="torch",  # each score is of new weights, which another engine would have to compile first
+        )
+        mine = range(trainer.rank, len(self.validation), trainer.world)
+        matrix = confusion(Predictor(trainer.bundle(), settings), self.validation, mine)
+        if trainer.world > 1:
+            counts = torch.from_numpy(matrix.counts).to(trainer.device)
+            dist.all_reduce(counts)
+            matrix.counts = counts.cpu().numpy()
+        point = ValidationPoint(step=report.step, epoch=report.epoch, scores=matrix.scores())
+        self.history.validations.append(point)
+        return self.history.best is point

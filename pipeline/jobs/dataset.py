@@ -1,0 +1,51 @@
+"""Which labelled images, and how to read them: options that training, evaluation and checks share."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fcn_core.data.mask_coding import MaskCoding
+from pipeline.storage.uri import Uri
+
+Preset = Literal["voc2012", "sbd", "camvid", "cityscapes"]
+
+
+class DatasetPlace(BaseModel):
+    """Which labelled images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: Uri = Field(
+        min_length=1,
+        description="Labelled images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.",
+    )
+
+
+class ReadingOptions(BaseModel):
+    """How a data set is read: everything but its place, which command lines take by position."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Preset | None = Field(
+        default=None, description="A well-known data set: its layout, where that is not VOC's, and its classes."
+    )
+    labels: str | None = Field(
+        default=None,
+        description="The classes: voc, camvid, cityscapes or a .json file. Default: the preset's, else labels.json or "
+        "classes.txt in the data set.",
+    )
+    mask_coding: MaskCoding = Field(
+        default="auto",
+        description="How masks hold classes: index, rgb (the label set's colours) or gray. auto: by each file, and "
+        "what could be meant otherwise is refused.",
+    )
+    cache: str | None = Field(
+        default=None,
+        description="Local folder for fetched files, shared by all processes. Default: none for local data, else one "
+        "among the temporary files.",
+    )
+    cache_bytes: int = Field(default=10 << 30, ge=0, description="Bytes that folder may hold. 0: no cache.")
+
+
+class DatasetOptions(ReadingOptions, DatasetPlace):
+    """Which labelled images, and how their masks are read."""

@@ -1,0 +1,167 @@
+"""Two processes that train together, over gloo, against one that trains alone.
+
+What they compute is compared in float64: two workers add up in another order than one, and in float32 each CPU rounds
+that in its own way, a difference that grows from step to step.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fcn_core.data.datasets import Example, InMemory
+from fcn_core.errors import DataError, DivergedError
+from fcn_core.models.fcn import FCN
+from fcn_core.training import checkpoint
+from fcn_core.training.loop import LoopPlan, TrainingLoop
+from fcn_core.training.trainer import Trainer
+from tests.fcn_core.tiny_training import LABELS, TINY, config, fresh_model, halves
+
+HALF = 12
+STILL = TINY.model_copy(update={"dropout": 0.0})
+
+
+def double_model() -> FCN:
+    """A network without dropout that computes in float64, whatever it is given."""
+    model = fresh_model(STILL).double()
+    model.register_forward_pre_hook(lambda module, inputs: tuple(tensor.double() for tensor in inputs))
+    return model
+
+
+class Silent:
+    def report(self, report, history): ...
+    def best(self, bundle): ...
+    def checkpoint(self, step, state): ...
+
+
+def train(folder: Path, task: str) -> None:
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if task == "losses":
+        trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
+        losses = []
+        for report in trainer.run():
+            losses.append(report.loss)
+            if report.step == HALF and rank == 0:
+                for name, content in checkpoint.to_files(trainer.state_dict()).items():
+                    (folder / name).write_bytes(content)
+        (folder / f"losses-{rank}.json").write_text(json.dumps(losses))
+    elif task == "validation":
+        trainer = Trainer(double_model(), halves(7), config(steps=6, batch_size=4))
+        loop = TrainingLoop(trainer, halves(5), LoopPlan(validate_every=1), Silent())
+        (folder / f"history-{rank}.json").write_text(loop.run().model_dump_json())
+    elif task == "resume":
+        whole = Trainer(fresh_model(), halves(7), config(steps=6, batch_size=4))
+        states = [checkpoint.to_files(whole.state_dict()) for report in whole.run() if report.step in (3, 6)]
+        resumed = Trainer(fresh_model(), halves(7), config(steps=6, batch_size=4))
+        resumed.load_state_dict(checkpoint.from_files(states[0]))
+        resumed.fit()
+        seconds = {"seconds": 0.0}
+        same = checkpoint.to_files(resumed.state_dict() | seconds) == checkpoint.to_files(whole.state_dict() | seconds)
+        (folder / f"same-{rank}").write_text(str(same))
+    elif task == "budget":
+        trainer = Trainer(fresh_model(), halves(7), config(steps=10_000, max_seconds=0.3))
+        (folder / f"steps-{rank}").write_text(str(sum(1 for _ in trainer.run())))
+    elif task == "uneven":
+        # Of each step's two examples one has no label at all; which worker gets it differs from step to step.
+        blank = np.full((48, 56), 255, np.uint8)
+        labelled = halves(1)[0]
+        examples = [Example("blank", labelled.image, blank), labelled]
+        trainer = Trainer(double_model(), InMemory(examples, LABELS), config(steps=8))
+        reports = list(trainer.run())
+        finite = all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+        outcome = {"losses": [r.loss for r in reports], "names": [r.names for r in reports], "finite": finite}
+        (folder / f"uneven-{rank}.json").write_text(json.dumps(outcome))
+    elif task == "divergence":
+        trainer = Trainer(fresh_model(), halves(2), config(batch_size=2))
+        if rank == 0:
+            with torch.no_grad():
+                trainer.model.score_fr.bias.fill_(float("nan"))
+        try:
+            next(trainer.run())
+        except DivergedError as error:
+            (folder / f"error-{rank}").write_text(str(error))
+    elif task == "too many":
+        with pytest.raises(DataError, match="batch_size of 1 cannot be shared by 2 workers"):
+            Trainer(fresh_model(), halves(2), config(batch_size=1))
+        (folder / f"refused-{rank}").touch()
+
+
+def _process(rank: int, folder: Path, tasks: tuple[str, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for task in tasks:
+        train(folder, task)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote, all tasks in one pair of them: starting a pair is what takes long."""
+    folder = tmp_path_factory.mktemp("together")
+    tasks = ("losses", "validation", "resume", "budget", "uneven", "divergence", "too many")
+    mp.start_processes(_process, (folder, tasks), nprocs=2, start_method="spawn")
+    return folder
+
+
+def test_two_workers_take_the_steps_of_one(together, tmp_path):
+    train(tmp_path, "losses")
+    alone = json.loads((tmp_path / "losses-0.json").read_text())
+    first, second = (json.loads((together / f"losses-{rank}.json").read_text()) for rank in (0, 1))
+    assert len(alone) == 30
+    assert first == second
+    assert first == pytest.approx(alone, rel=1e-10)
+    assert alone[-1] < 0.7 * alone[0]  # it is training that is compared, not standing still
+
+
+def test_what_two_workers_began_one_goes_on_with(together):
+    saved = {name: (together / name).read_bytes() for name in (checkpoint.STATE_FILE, checkpoint.TENSORS_FILE)}
+    trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
+    trainer.load_state_dict(checkpoint.from_files(saved))
+    assert trainer.step == HALF
+    whole = json.loads((together / "losses-0.json").read_text())
+    assert [report.loss for report in trainer.run()] == pytest.approx(whole[HALF:], rel=1e-10)
+
+
+def test_two_workers_share_validation(together, tmp_path):
+    train(tmp_path, "validation")
+    histories = [json.loads((together / f"history-{rank}.json").read_text()) for rank in (0, 1)]
+    assert histories[0] == histories[1]
+    alone = json.loads((tmp_path / "history-0.json").read_text())
+    shared = histories[0]["validations"]
+    assert [point["step"] for point in shared] == [point["step"] for point in alone["validations"]]
+    assert all(point["scores"]["pixels"] == 5 * 48 * 56 for point in shared)
+    assert shared[-1]["scores"]["mean_iu"] == pytest.approx(alone["validations"][-1]["scores"]["mean_iu"], abs=1e-3)
+
+
+def test_two_workers_resume_bit_for_bit(together):
+    assert [(together / f"same-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
+
+
+def test_a_time_budget_ends_both_workers_with_the_same_step(together):
+    steps = [int((together / f"steps-{rank}").read_text()) for rank in (0, 1)]
+    assert steps[0] == steps[1] >= 1
+
+
+def test_a_worker_without_any_label_adds_nothing_to_the_step(together, tmp_path):
+    train(tmp_path, "uneven")
+    alone = json.loads((tmp_path / "uneven-0.json").read_text())
+    shared = [json.loads((together / f"uneven-{rank}.json").read_text()) for rank in (0, 1)]
+    assert ["blank"] in shared[0]["names"]
+    assert ["blank"] in shared[1]["names"]
+    for outcome in shared:
+        assert outcome["finite"]
+        assert outcome["losses"] == pytest.approx(alone["losses"], rel=1e-10)
+
+
+def test_divergence_of_one_worker_stops_both_and_names_its_examples(together):
+    errors = [(together / f"error-{rank}").read_text() for rank in (0, 1)]
+    assert all("the loss of step 1 is nan" in error for error in errors)
+    assert any("example-" in error for error in errors)
+
+
+def test_more_workers_than_examples_a_step_are_refused(together):
+    assert all((together / f"refused-{rank}").exists() for rank in (0, 1))

@@ -1,0 +1,123 @@
+import pytest
+
+from fcn_core.data.datasets import InMemory
+from fcn_core.errors import DataError
+from fcn_core.inference.evaluation import evaluate
+from fcn_core.metrics import Scores
+from fcn_core.training import checkpoint
+from fcn_core.training.loop import History, LoopPlan, TrainingLoop, ValidationPoint
+from fcn_core.training.trainer import Trainer
+from tests.fcn_core.nets import LABELS as FIVE
+from tests.fcn_core.tiny_training import SETTINGS, config, fresh_model, halves
+
+
+class Shelf:
+    """Keeps everything, as files."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.checkpoints: dict[int, dict[str, bytes]] = {}
+        self.models: list = []
+        self.reports: list = []
+        self.order: list[str] = []
+        self._stop_after = stop_after
+
+    def report(self, report, history):
+        self.reports.append(report)
+        self.order.append(f"report {report.step}")
+        if report.step == self._stop_after:
+            raise KeyboardInterrupt
+
+    def best(self, bundle):
+        self.models.append(bundle)
+        self.order.append("best")
+
+    def checkpoint(self, step, state):
+        self.checkpoints[step] = checkpoint.to_files(state)
+        self.order.append(f"checkpoint {step}")
+
+
+def loop(shelf: Shelf, validation=True, **plan) -> TrainingLoop:
+    trainer = Trainer(fresh_model(), halves(6), config(steps=9))
+    plan = LoopPlan.model_validate({"validate_every": 1, "save_every": 2, "log_every": 2} | plan)
+    return TrainingLoop(trainer, halves(3) if validation else None, plan, shelf)
+
+
+def test_the_best_model_carries_the_scores_that_it_really_has():
+    shelf = Shelf()
+    history = loop(shelf).run()
+    best = history.best
+    assert best is not None
+    assert best.scores.mean_iu == max(point.scores.mean_iu for point in history.validations)
+    assert evaluate(shelf.models[-1], halves(3), SETTINGS) == best.scores
+    assert shelf.models[-1].scores == best.scores.model_dump(mode="json")
+
+
+def test_validation_comes_every_epoch_and_at_the_end_and_checkpoints_as_planned():
+    shelf = Shelf()
+    history = loop(shelf).run()  # three steps an epoch
+    assert [point.step for point in history.validations] == [3, 6, 9]
+    assert list(shelf.checkpoints) == [2, 4, 6, 8, 9]
+    assert [point.step for point in history.losses] == [2, 4, 6, 8, 9]
+    assert shelf.order.index("checkpoint 9") == len(shelf.order) - 1  # after the model that it knows of
+    assert [point.epoch for point in history.validations] == [1, 2, 3]
+
+
+def test_a_point_of_the_loss_curve_is_the_mean_of_its_steps():
+    shelf = Shelf()
+    history = loop(shelf).run()
+    losses = [report.loss for report in shelf.reports]
+    assert history.losses[0].loss == pytest.approx(sum(losses[:2]) / 2)
+    assert history.losses[-1].loss == pytest.approx(losses[-1])
+
+
+@pytest.mark.parametrize("stop_after", range(1, 9))
+def test_killed_after_any_step_and_resumed_it_ends_in_the_same_bits(stop_after, undisturbed):
+    shelf = Shelf(stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        loop(shelf).run()
+    resumed, second = loop(after := Shelf()), shelf.checkpoints
+    if second:
+        resumed.load_state_dict(checkpoint.from_files(second[max(second)]))
+    history = resumed.run()
+    last = checkpoint.from_files(after.checkpoints[9])
+    expected = checkpoint.from_files(undisturbed.checkpoints[9])
+    for state in (last, expected):
+        state["trainer"]["seconds"] = 0.0  # the only thing that two runs may differ in
+    assert checkpoint.to_files(last) == checkpoint.to_files(expected)
+    assert history.model_dump(mode="json") == expected["history"]
+    assert after.models == [] or after.models[-1].model_id == undisturbed.models[-1].model_id
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    shelf = Shelf()
+    loop(shelf).run()
+    return shelf
+
+
+def test_without_validation_the_last_model_is_kept():
+    shelf = Shelf()
+    history = loop(shelf, validation=False).run()
+    assert history.best is None
+    assert history.validations == []
+    assert len(shelf.models) == 1
+    assert shelf.models[0].provenance["steps"] == 9
+
+
+def test_the_earliest_of_equally_good_models_is_the_best():
+    def point(step, mean_iu):
+        scores = Scores(
+            pixel_accuracy=1, mean_accuracy=1, mean_iu=mean_iu, frequency_weighted_iu=1, per_class_iu=(1,), pixels=1
+        )
+        return ValidationPoint(step=step, epoch=step, scores=scores)
+
+    history = History(validations=[point(1, 0.2), point(2, 0.5), point(3, 0.5), point(4, None)])
+    assert history.best is not None
+    assert history.best.step == 2
+
+
+def test_validation_data_of_other_classes_are_refused_before_any_step():
+    trainer = Trainer(fresh_model(), halves(), config())
+    five = InMemory([], FIVE)
+    with pytest.raises(DataError, match="the model knows 2 classes"):
+        TrainingLoop(trainer, five, LoopPlan(), Shelf())
