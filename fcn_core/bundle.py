@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fcn_core.errors import BundleError, FcnError
+from fcn_core.int8_graph.check import check_graph
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import build
@@ -105,7 +106,8 @@ class ModelBundle:
 
     `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
     model came from) and `scores` (how good it was) are JSON-able notes. `int8` is the graph that predicts instead, in
-    a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of.
+    a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of. `graph_tried` says that
+    this graph has been compiled in a process of its own already (`fcn_core.inference.graph_trial`).
     """
 
     architecture: Architecture
@@ -115,6 +117,7 @@ class ModelBundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     int8: Int8Graph | None = None
+    graph_tried: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.architecture.num_classes != self.labels.num_classes:
@@ -206,8 +209,12 @@ class ModelBundle:
         return {WEIGHTS_FILE: weights, **graph, MODEL_FILE: text.encode() + b"\n"}
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes], source: str = "model bundle") -> "ModelBundle":
+    def from_files(
+        cls, files: Mapping[str, bytes], source: str = "model bundle", *, graph_tried: bool = False
+    ) -> "ModelBundle":
         """The bundle with these files, fully verified. `source` is what error messages call it.
+
+        graph_tried: that whoever hands on the files has tried their int8 graph, see `ModelBundle`.
 
         Raises BundleError for a missing or damaged file, one from another version of the format, or weights that are
         not finite.
@@ -244,7 +251,10 @@ class ModelBundle:
                 provenance=description.provenance,
                 scores=description.scores,
                 int8=None if description.int8 is None else Int8Graph(*(files[name] for name in INT8_FILES)),
+                graph_tried=graph_tried,
             )
+            if bundle.int8 is not None:
+                check_graph(bundle.int8.graph, bundle.int8.values, bundle.labels.num_classes)
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from error
         check_finite(state, source)

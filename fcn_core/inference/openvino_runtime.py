@@ -1,6 +1,7 @@
 """OpenVINO on this machine: whether it is installed, and what its CPU plugin can do.
 
-The one thing to know: a process has one plugin, loaded once (see `core`).
+The one thing to know: a process has one plugin, loaded once (see `core`). Imports no PyTorch: the process that tries a
+graph is to start fast.
 """
 
 import importlib.util
@@ -11,6 +12,9 @@ from typing import Any
 from fcn_core.inference.reporting_packages import import_openvino
 
 INSTALL = "pip install 'fcn-pipeline[openvino]'"
+
+_KEPT_SIZES = 256
+"""Of how many layers and sizes compiled parts are kept: enough for several image sizes, and bounded for thousands."""
 
 
 def is_installed() -> bool:
@@ -43,3 +47,20 @@ def core() -> Any:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(load).result()
+
+
+def compile_for_cpu(graph: Any, precision: str, threads: int) -> Any:
+    """An openvino.CompiledModel of an openvino.Model. precision: "float32" or "bfloat16"."""
+    return core().compile_model(
+        graph,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Actors that share a machine would all be pinned to its first cores; the kernel knows better.
+            "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": True,  # the number of threads has been decided already
+            "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SIZES,
+        },
+    )

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fcn_core import ModelBundle, PredictorSettings, Segmentation
+from fcn_core import PredictorSettings, Segmentation
 from fcn_core.data.datasets import Pairs
 from fcn_core.data.mask_coding import MaskError
 from fcn_core.errors import DataError
@@ -26,6 +26,7 @@ from fcn_core.metrics import ConfusionMatrix
 from fcn_core.render import Tile
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
+from pipeline.actors.model_files import load_tried
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
 from pipeline.codec.images import Decoded
@@ -102,7 +103,7 @@ class Evaluator:
     """One model on one device and one data set, with its codecs."""
 
     def __init__(self, spec: EvaluatorSpec, files: Mapping[str, bytes], dataset: Pairs) -> None:
-        """`files` are the bundle's, as `ModelBundle.to_files` gives them.
+        """`files` are the bundle's, as `put_model` has handed them on: an int8 graph is not tried here.
 
         Raises DeviceError when this machine cannot do what `spec.settings` says, StorageError when it cannot reach the
         data set.
@@ -112,7 +113,7 @@ class Evaluator:
         if isinstance(dataset.read, StoredFiles):
             # Better here, once, than as an error row for every example.
             dataset.read.places.root.check_readable()
-        bundle = ModelBundle.from_files(files)
+        bundle = load_tried(files)
         self._names = bundle.labels.names
         self._clock = StageClock()
         self._model = ModelThread(bundle, spec.settings, self._clock)

@@ -21,6 +21,7 @@ from fcn_core.errors import DataError
 from fcn_core.inference.evaluation import check_classes
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
+from pipeline.actors.model_files import put_model
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
@@ -231,7 +232,7 @@ def _run(
         placement.pool.limited_to(shards),
         Evaluator,
         spec,
-        ray.put(inputs.model.bundle.to_files()),
+        put_model(inputs.model.bundle, placement.settings),
         ray.put(inputs.dataset),
         kind="evaluate",
     )

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import pyarrow as pa
-import ray
 
 from pipeline.actors import cluster
+from pipeline.actors.model_files import put_model
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.segment import SegmentJob
@@ -350,7 +350,7 @@ class _Driver:
                 max_side=self._job.max_side,
                 generation=record.generation,
             )
-            files = ray.put(self._inputs.bundle.to_files())
+            files = put_model(self._inputs.bundle, resolved.settings)
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)
             writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
             self._observer.phase("segmenting")

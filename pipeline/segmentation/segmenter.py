@@ -18,10 +18,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-from fcn_core import LabelSet, ModelBundle, Predictor, PredictorSettings, Segmentation
+from fcn_core import LabelSet, Predictor, PredictorSettings, Segmentation
 from fcn_core.inference.predictor import snapped
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
+from pipeline.actors.model_files import load_tried
 from pipeline.actors.read_ahead import ReadAhead
 from pipeline.actors.stages import StageClock
 from pipeline.codec.processes import CodecPool, DatedImage
@@ -127,12 +128,12 @@ class Segmenter:
     """One model on one device, with its codecs and its connections to storage."""
 
     def __init__(self, spec: SegmenterSpec, files: Mapping[str, bytes], make_model: MakeModel = Predictor) -> None:
-        """`files` are the bundle's, as `ModelBundle.to_files` gives them.
+        """`files` are the bundle's, as `put_model` has handed them on: an int8 graph is not tried here.
 
         Raises DeviceError when this machine cannot do what `spec.settings` says, StorageError when it cannot reach
         source or output: better here, once, than as an error row for every image.
         """
-        bundle = ModelBundle.from_files(files)
+        bundle = load_tried(files)
         self.spec = spec
         self.labels: LabelSet = bundle.labels
         self.source = open_store(spec.source)

@@ -18,9 +18,13 @@ from torch.utils.hooks import RemovableHandle
 from fcn_core.bundle import Int8Graph, ModelBundle
 from fcn_core.errors import BundleError
 from fcn_core.inference.engines.engine import Image
-from fcn_core.inference.openvino_runtime import core
+from fcn_core.inference.graph_trial import Expected, try_graph
+from fcn_core.inference.openvino_runtime import compile_for_cpu, core
 from fcn_core.inference.reporting_packages import import_openvino
 from fcn_core.inference.settings import PredictorSettings
+from fcn_core.int8_graph.check import check_graph
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.fcn import build
 from fcn_core.models.network import GRID, Network
 from fcn_core.normalization import Normalization
 
@@ -30,8 +34,8 @@ _TRACED_SIZE = (2, 75, 107, 3)
 _LARGEST_INSIDE = 1e30
 """Of sound networks values stay below a million; no image makes them a hundred million times as large as another."""
 
-_KEPT_SIZES = 256
-"""Of how many layers and sizes compiled parts are kept: enough for several image sizes, and bounded for thousands."""
+_SHAPED_SIZE = (331, 445)
+"""Of the image for which the shapes inside a quantized graph are compared with the float network's."""
 
 
 class OpenVINOEngine:
@@ -40,7 +44,12 @@ class OpenVINOEngine:
     smallest_side = GRID  # its pooling refuses maps smaller than the kernel, where PyTorch's goes over the edge
 
     def __init__(self, bundle: ModelBundle, settings: PredictorSettings) -> None:
-        graph = to_graph(bundle) if bundle.int8 is None else _read(bundle.int8)
+        if bundle.int8 is None:
+            graph = to_graph(bundle)
+        else:
+            if not bundle.graph_tried:
+                try_int8(bundle.int8, bundle.architecture, settings)
+            graph = _read(bundle.int8, bundle.architecture.num_classes)
         self._request = compile_graph(graph, settings).create_infer_request()
 
     def scores(self, images: Sequence[Image]) -> Tensor:
@@ -130,14 +139,41 @@ def _simplify_pooling(graph: Any) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def _read(int8: Int8Graph) -> Any:
+def try_int8(int8: Int8Graph, architecture: Architecture, settings: PredictorSettings) -> None:
+    """Compile a quantized graph once in a process of its own. Raises BundleError if that does not go well.
+
+    For whoever hands a bundle to processes that are not to try it each by itself. Costs about as much as compiling.
+    """
+    xml = check_graph(int8.graph, int8.values, architecture.num_classes)
+    try_graph(xml, int8.values, _expected(architecture), settings.precision, settings.threads)
+
+
+def _expected(architecture: Architecture) -> Expected:
+    """What the float network makes of an image of `_SHAPED_SIZE`; nothing is computed."""
+    with torch.device("meta"), torch.no_grad():
+        network = build(architecture).eval()
+        sizes = []
+        hooks = [
+            layer.register_forward_hook(lambda layer, inputs, output: sizes.append(output.numel()))
+            for layer in network.modules()
+            if not any(layer.children())
+        ]
+        scores = network.scores(torch.empty(1, 3, *_SHAPED_SIZE))
+    for hook in hooks:
+        hook.remove()
+    batch, classes, height, width = scores.shape
+    return Expected(_SHAPED_SIZE, (batch, classes, height, width), max(*sizes, 3 * math.prod(_SHAPED_SIZE)))
+
+
+def _read(int8: Int8Graph, num_classes: int) -> Any:
     """A quantized network as an openvino.Model. Raises BundleError if OpenVINO cannot read it."""
     openvino = import_openvino()
 
+    xml = check_graph(int8.graph, int8.values, num_classes)
     try:
         # The values go in as an array: as bytes they would be taken for a path.
         values = openvino.Tensor(np.frombuffer(int8.values, np.uint8).copy())
-        return core().read_model(int8.graph, values)
+        return core().read_model(xml, values)
     except RuntimeError as error:
         raise BundleError(
             f"OpenVINO {openvino.__version__} cannot read the model's int8 graph ({str(error).splitlines()[0]});"
@@ -147,19 +183,7 @@ def _read(int8: Int8Graph) -> Any:
 
 def compile_graph(graph: Any, settings: PredictorSettings) -> Any:
     """An openvino.CompiledModel that obeys the settings' precision and threads."""
-    return core().compile_model(
-        graph,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "bf16" if settings.precision == "bfloat16" else "f32",
-            "INFERENCE_NUM_THREADS": settings.threads,
-            "NUM_STREAMS": 1,
-            # Actors that share a machine would all be pinned to its first cores; the kernel knows better.
-            "ENABLE_CPU_PINNING": False,
-            "ENABLE_HYPER_THREADING": True,  # settings.threads has been decided already
-            "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SIZES,
-        },
-    )
+    return compile_for_cpu(graph, settings.precision, settings.threads)
 
 
 def run(request: Any, pixels: Image) -> Any:
