@@ -21,6 +21,16 @@ class ShardRefused(PipelineError):
     """Not one image of a shard could be read, for a reason that may be this machine's; another may do it."""
 
 
+class TakenOver(PipelineError):
+    """Another driver has taken over the output, so this one is to leave it alone."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+
+    def __str__(self) -> str:
+        return f"another run took over {self.args[0]}; this one has stopped and left it alone"
+
+
 class StorageError(PipelineError):
     """A storage call failed."""
 

@@ -26,7 +26,7 @@ from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.trust import Trust
 from pipeline.actors.worker import Processor, WorkerSpec
-from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
+from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, TakenOver, WorkerBroken
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
@@ -340,6 +340,8 @@ class ShardPool:
     def _shard_failed(self, attempt: Attempt, cause: Exception) -> None:
         if (attempt.forgotten or isinstance(cause, StorageUnavailable)) and attempt.is_left_to_others():
             return
+        if isinstance(cause, TakenOver):
+            raise cause
         if not isinstance(cause, StorageUnavailable):
             raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
         attempt.storage_failures += 1

@@ -1,8 +1,8 @@
 """One driver at a time on an output: a lease of create-only numbered files, with a heartbeat.
 
 Whoever creates the highest number owns the output. Numbers are never reused, so a superseded owner sees a higher one
-and stops. The lease keeps two drivers from wasting work; it is not what keeps results right: that is the create-only
-commit.
+and stops; its actors look before each commit. The lease keeps two drivers from wasting work; it is not what keeps
+results right: that is the create-only commit.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.errors import InputError, ObjectMissing, StorageError
+from pipeline.errors import InputError, ObjectMissing, StorageError, TakenOver
 from pipeline.storage.store import Store, create_own
 
 HEARTBEAT_SECONDS = 10.0
@@ -50,8 +50,8 @@ class Lease:
     _held: ClassVar[set[str]] = set()  # this process's, by nonce: an owner with our process id that is not here is dead
 
     def __init__(self, store: Store, number: int, nonce: str) -> None:
+        self.number = number
         self._store = store
-        self._number = number
         self._nonce = nonce
         self._held.add(nonce)
         self._released = threading.Event()
@@ -93,6 +93,12 @@ class Lease:
         """Whether a higher number has been seen: this driver must stop."""
         return self._lost.is_set()
 
+    def check(self) -> None:
+        """Look now whether this driver has the output still. Raises TakenOver, and what the storage raises."""
+        if self.lost or is_superseded(self._store, self.number):
+            self._lost.set()
+            raise TakenOver(self._store.uri)
+
     def release(self) -> None:
         """Give the output back, so that the next driver need not wait for silence."""
         self._released.set()
@@ -101,7 +107,7 @@ class Lease:
         if not self.lost:
             # What was done is done; a lease that cannot be given back falls silent by itself.
             with contextlib.suppress(StorageError):
-                self._store.put(_beat_key(self._number), _RELEASED)
+                self._store.put(_beat_key(self.number), _RELEASED)
 
     def __enter__(self) -> "Lease":
         return self
@@ -112,10 +118,10 @@ class Lease:
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                if max(_numbers(self._store), default=0) > self._number:
+                if is_superseded(self._store, self.number):
                     self._lost.set()
                     return
-                self._store.put(_beat_key(self._number), _now().encode())
+                self._store.put(_beat_key(self.number), _now().encode())
             except StorageError:
                 continue  # silence is what a failed heartbeat means; the next one may work
 
@@ -153,6 +159,11 @@ class Lease:
                 return heard != _RELEASED
             if asked - since >= SILENT_AFTER_SECONDS:
                 return False
+
+
+def is_superseded(store: Store, number: int) -> bool:
+    """Whether another driver has taken over from the one whose lease has this number."""
+    return max(_numbers(store), default=0) > number
 
 
 def _newest(store: Store) -> tuple[int, _Owner | None]:

@@ -295,6 +295,7 @@ def count_requests(
             + 2 * shards
             + math.ceil(images / IMAGES_PER_PART)
             + live,
-            list=math.ceil(counts.listed / LISTED_AT_ONCE) + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
+            # A shard looks before its commit whether another driver took over.
+            list=math.ceil(counts.listed / LISTED_AT_ONCE) + shards + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
         )
     )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.actors import cluster
 from pipeline.actors.model_files import put_model
 from pipeline.actors.pool import ShardPool
-from pipeline.errors import InputError, PipelineError, StorageError
+from pipeline.errors import InputError, StorageError, TakenOver
 from pipeline.jobs.segment import SegmentJob
 from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
@@ -150,11 +150,17 @@ class _Driver:
         return self._asked_to_stop() or self._lease.lost
 
     def _check_stop(self) -> None:
-        """Raise _Stopped when asked to stop, and PipelineError when another driver took over."""
+        """Raise _Stopped when asked to stop, and TakenOver when another driver took over."""
         if self._lease.lost:
-            raise PipelineError(f"another run took over {self._output.uri}; this one has stopped and left it alone")
+            raise TakenOver(self._output.uri)
         if self._asked_to_stop():
             raise _Stopped
+
+    def _is_ours(self) -> bool:
+        """Whether no other driver took over, as far as can be seen now."""
+        with contextlib.suppress(TakenOver, StorageError):
+            self._lease.check()
+        return not self._lease.lost
 
     def _unfinished(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
         for record in runs.records(self._output):
@@ -272,6 +278,7 @@ class _Driver:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
         record, self._seen = begin_attempt(self._output, record)
+        self._lease.check()  # by now, planning may have taken hours
         (runs.create_record if new else runs.write_record)(self._output, record)
         require_plan(self._output, record.run_id, manifest)
 
@@ -294,7 +301,7 @@ class _Driver:
             finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id, self._seen)
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
-            if not self._lease.lost:
+            if self._is_ours():
                 stopped = not isinstance(error, Exception) or isinstance(error, _Stopped)
                 with contextlib.suppress(StorageError):
                     # Also what actors committed without being heard.
@@ -323,6 +330,7 @@ class _Driver:
         recipe = Recipe(record.model_id, record.params_id)
         for shard in read_shards(self._output, record.run_id, manifest, but=set(self._seen.shards)):
             self._check_stop()
+            self._lease.check()
             table = commit_reconfirmed(self._output, record.run_id, recipe, shard)
             if table is None:
                 return
@@ -349,6 +357,7 @@ class _Driver:
                 masks=self._job.masks,
                 max_side=self._job.max_side,
                 generation=record.generation,
+                lease=self._lease.number,
             )
             files = put_model(self._inputs.bundle, resolved.settings)
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

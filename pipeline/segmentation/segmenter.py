@@ -34,9 +34,11 @@ from pipeline.errors import (
     ObjectMissing,
     ShardRefused,
     StorageError,
+    TakenOver,
 )
 from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
@@ -73,6 +75,8 @@ class SegmenterSpec:
     buffer_bytes: int = 1 << 30
     max_side: int | None = None
     generation: int = 0
+    lease: int | None = None
+    """The number of the driver's lease, where it has one: whoever has a higher one does this work by now."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ class Segmenter:
         """Segment every image of `shard` and commit it.
 
         An image that cannot be segmented becomes a row with a reason. Raises StorageUnavailable when the storage does
-        not answer, in which case nothing is committed and the shard can be tried again, anywhere.
+        not answer, in which case nothing is committed and the shard can be tried again, anywhere; and TakenOver where
+        another driver has the output by now.
         """
         started = time.monotonic()
         rows: dict[int, ResultRow] = {}
@@ -213,6 +218,8 @@ class Segmenter:
                 ordered = [rows[index] for index in range(len(shard.entries))]
                 if not shard.insist:
                     refuse_if_of_the_moment(ordered)
+                if self.spec.lease is not None and is_superseded(self.output, self.spec.lease):
+                    raise TakenOver(self.output.uri)
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)

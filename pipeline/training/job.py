@@ -18,7 +18,7 @@ from fcn_core.models.architecture import ArchName
 from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.metrics import Recorder
-from pipeline.errors import InputError, PipelineError, StorageError
+from pipeline.errors import InputError, PipelineError, StorageError, TakenOver
 from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group
@@ -124,8 +124,7 @@ class _Driver:
                     self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
             raise
         if self._lease.lost:
-            place = self._inputs.output.uri
-            raise PipelineError(f"another run took over {place}; this one has stopped and left it alone")
+            raise TakenOver(self._inputs.output.uri)
         if not last.finished:
             record = self._save_record(
                 state="interrupted", started=started, reason="stopped on request", step=last.step, seconds=last.seconds

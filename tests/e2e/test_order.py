@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from fcn_core.labels import decode_mask
+from pipeline.errors import PipelineError
 from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
@@ -339,3 +340,62 @@ def test_an_output_that_0_1_left_in_disorder_is_put_right_by_the_next_run(
     assert current_sizes(job, tmp_path) == {"a.jpg": A}
     assert without_a_model(job, monkeypatch).selection.reconfirmed == 1
     assert current_sizes(job, tmp_path) == {"a.jpg": B}
+
+
+# A driver that was superseded and does not know it yet
+
+
+def identities(job: SegmentJob) -> Counter[tuple[str, str]]:
+    """How many rows each image has, over all that was ever committed."""
+    store = open_store(job.output)
+    tables = [table for run_id in result_runs(store) for _, table in read_result_files(store, run_id)]
+    return Counter((row["key"], row["etag"]) for table in tables for row in table.to_pylist())
+
+
+class Overtaken(Observer):
+    """Lets another job take over, and do all it has to, when the first shard is committed."""
+
+    def __init__(self, other: SegmentJob) -> None:
+        self._other = other
+        self._is_over = False
+
+    def shard(self, run_id: str, outcome: Any, done: int, images: int) -> None:
+        if not self._is_over:
+            self._is_over = True
+            segment(self._other)
+
+
+def test_what_actors_of_a_superseded_driver_finish_is_not_committed_beside_its_successors_rows(job: SegmentJob) -> None:
+    """The driver hears of its successor with its next heartbeat, and its actors went on until then."""
+    for key in ("a.jpg", "b.jpg", "c.jpg"):
+        put(job, key, A)
+    other = job.model_copy(update={"include": ("*.jpg",), "takeover": True})
+    with pytest.raises(PipelineError, match="another run took over"):
+        segment(job, Overtaken(other))
+    assert set(identities(job).values()) == {1}
+    assert len(identities(job)) == 3
+    newest = next(iter(records(open_store(job.output))))
+    assert newest.state == "finished"
+    assert {record.state for record in records(open_store(job.output))} == {"running", "finished"}, "not ours to close"
+    assert segment(job).counts.images == 0
+
+
+def test_a_driver_that_was_superseded_while_it_planned_begins_no_run(
+    job: SegmentJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id would be larger than its successor's, and what it lists is older."""
+    put(job, "a.jpg", A)
+    write = jobs.write_plan
+
+    def freeze(*arguments: Any) -> Any:
+        monkeypatch.setattr(jobs, "write_plan", write)
+        put(job, "a.jpg", B)
+        segment(job.model_copy(update={"takeover": True}))
+        return write(*arguments)
+
+    monkeypatch.setattr(jobs, "write_plan", freeze)
+    with pytest.raises(PipelineError, match="another run took over"):
+        segment(job)
+    (record,) = records(open_store(job.output))
+    assert (record.state, record.counts.ok) == ("finished", 1)
+    assert sum(identities(job).values()) == 1

@@ -113,5 +113,6 @@ def test_requests_are_one_or_two_an_image_and_a_few_a_shard(
         assert abs(real - getattr(bare, kind.lower())) <= 6, counted
     # Such a run of a million images, in shards of the usual sizes, and with one LIST for a thousand of them:
     for size in (LARGEST_SHARD_CPU, LARGEST_SHARD_GPU):
-        a_thousand = 1000 * (images + shards / size) + 1 + once / 1000
+        looks = 1  # per shard, before its commit, whether another driver took over
+        a_thousand = 1000 * (images + (shards + looks) / size) + 1 + once / 1000
         assert a_thousand <= (2010 if masks == "objects" else 1010)

@@ -125,10 +125,10 @@ def test_packed_masks_are_one_put_a_shard() -> None:
     counts = SelectionCounts(listed=10_000, selected=10_000)
     job = SegmentJob(source="a", output="b", model="c")
     _, pictures = pictures_shown(10_000, compared=False)
-    asked = ONCE + REPORT + Requests(10_020 + pictures, 10_000 + 40 + 1, 10 + 2 + 1)
+    asked = ONCE + REPORT + Requests(10_020 + pictures, 10_000 + 40 + 1, 10 + 20 + 2 + 1)
     assert count_requests(job, counts, 20, 0.0) == asked
     packed = job.model_copy(update={"masks": "tar", "no_report": True})
-    assert count_requests(packed, counts, 20, 0.0) == ONCE + Requests(10_000, 20 + 40 + 1, 10 + 2)
+    assert count_requests(packed, counts, 20, 0.0) == ONCE + Requests(10_000, 20 + 40 + 1, 10 + 20 + 2)
     slow, quick = count_requests(packed, counts, 20, 100.0), count_requests(packed, counts, 20, 0.0)
     assert slow.put - quick.put == 20 + 10, "progress every 5 seconds, the lease's heartbeat every 10"
     assert slow.list - quick.list == 10

@@ -1,6 +1,7 @@
 """One shard, from keys to a commit, without Ray."""
 
 import hashlib
+import pickle
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from fcn_core.labels import decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import Launched
 from pipeline.codec.images import Decoded
-from pipeline.errors import AccessDenied, ImageError, ShardRefused, WorkerBroken
+from pipeline.errors import AccessDenied, ImageError, ShardRefused, TakenOver, WorkerBroken
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
@@ -96,6 +97,19 @@ def test_every_image_has_a_mask_or_a_reason(source: Path, tmp_path: Path) -> Non
             int(index): int(counts[index]) for index in np.flatnonzero(counts)
         }
         assert sum(area["fraction"] for area in row["areas"]) == pytest.approx(1.0)
+
+
+def test_an_actor_whose_driver_was_superseded_commits_nothing(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    spec = replace(spec_for(source, output), lease=1)
+    store = open_store(str(output))
+    store.put("lease/00000001.json", b"{}")
+    assert run(spec, shard_of(source)).ok == 6
+    store.put("lease/00000002.json", b"{}")
+    with pytest.raises(TakenOver, match=r"another run took over .*labels") as raised:
+        run(spec, shard_of(source, 1))
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value), "as it travels to the driver"
+    assert len(list(store.list("results/"))) == 1
 
 
 def test_fractions_are_of_all_pixels_those_of_class_0_among_them() -> None:
