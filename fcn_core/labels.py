@@ -6,7 +6,6 @@ looks. This module does not import torch, so that processes which only read or w
 
 import io
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +15,10 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fcn_core import mask_png
 from fcn_core.decoding import png
 from fcn_core.errors import DecodeError, LabelError
+from fcn_core.mask_png import MaskStyle
 
 Mask = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
@@ -109,6 +110,10 @@ class LabelSet(BaseModel):
             entries[3 * index : 3 * index + 3] = bytes(color)
         entries[3 * self.ignore_index : 3 * self.ignore_index + 3] = bytes(self.ignore_color)
         return bytes(entries)
+
+    def mask_style(self) -> MaskStyle:
+        """What writing a mask takes of this label set."""
+        return MaskStyle(self.name, self.num_classes, self.ignore_index, self.flat_palette())
 
 
 _VOC_NAMES = (
@@ -235,24 +240,7 @@ def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
     what is compressed.
     Raises LabelError for any other array, or for a value that is neither a class nor the ignore index.
     """
-    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
-        raise LabelError(
-            f"a mask must be a non-empty uint8 array [H, W] of class indices, not {mask.dtype} {list(mask.shape)}"
-        )
-    if int(mask.max()) >= labels.num_classes:  # cheap test first: a predicted mask never holds anything above
-        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-        unknown = [int(v) for v in present if v >= labels.num_classes and v != labels.ignore_index]
-        if unknown:
-            raise LabelError(
-                f"the mask holds {unknown[:5]}, but label set {labels.name!r} has classes"
-                f" 0..{labels.num_classes - 1} and ignore index {labels.ignore_index};"
-                " use the label set the mask was made with"
-            )
-    image = Image.fromarray(np.ascontiguousarray(mask))
-    image.putpalette(labels.flat_palette())
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()
+    return mask_png.encode(mask, labels.mask_style())
 
 
 def decode_mask(data: bytes) -> Mask:

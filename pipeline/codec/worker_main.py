@@ -2,7 +2,8 @@
 
 Run as `python -m pipeline.codec.worker_main ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS`. Fixed headers and small
 JSON come and go through stdin and stdout; images lie in the arena, an anonymous file shared with the parent.
-Nothing is pickled: should a hostile image take this process over, it can only answer with a wrong picture.
+Nothing is pickled, and the process is confined before the first image comes (see `pipeline.codec.sandbox`): should one
+take it over, it can answer with a wrong picture and, where the kernel has what confines it, do nothing else.
 """
 
 import contextlib
@@ -11,35 +12,42 @@ import functools
 import gc
 import json
 import os
-import resource
 import signal
 import struct
 import sys
+from dataclasses import asdict
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
-from fcn_core.labels import LabelSet, encode_mask
+from fcn_core import mask_png
+from fcn_core.decoding.libraries import load_all
 from pipeline.codec.images import decode
+from pipeline.codec.sandbox.confinement import confine
 from pipeline.codec.taken_at import taken_at
 from pipeline.errors import ImageError
 
 DECODE, ENCODE = 1, 2
 OK, FAILED, WORN_OUT = 0, 1, 2
-# operation; length of the JSON that follows (the label set); length of the arena's content; mask height and width; the
+# operation; length of the JSON that follows (a MaskStyle); length of the arena's content; mask height and width; the
 # most pixels a side to decode to, 0 for all.
 REQUEST = struct.Struct("<BIQIII")
 # status; length of the JSON that follows (reason and message, or when the image was taken); length of the arena's
 # content; height, width, orientation; height and width of the picture where the content is a smaller version of it,
 # else 0.
 REPLY = struct.Struct("<BIQIIBII")
-READY = b"codec-worker-2\n"
+READY = struct.Struct("<15sI")
+"""The first word of a worker: VERSION, and the length of the JSON that follows, in which it says what confines it."""
+
+VERSION = b"codec-worker-3\n"
 
 _PR_SET_PDEATHSIG = 1
 # An arena that has grown beyond this is given back to the system rather than kept for the next image.
 ARENA_KEEP_BYTES = 64 << 20
 _STDERR_KEEP_BYTES = 64 << 10
+# The largest file that a worker may make: pixels, or a mask that turned out incompressible.
+_BYTES_PER_PIXEL, _FILE_SLACK = 3, 64 << 20
 # What an image leaves free is kept for the next one, up to so much. glibc would give memory of this size back to the
 # system after each image and have it zeroed again, page by page: as much work as the decoding itself.
 _FREE_KEEP_BYTES = 64 << 20
@@ -53,15 +61,17 @@ def main() -> None:
     # stderr.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    _settle(parent, memory)
-    replies.write(READY)
+    _settle(parent)
+    load_all()
+    gc.freeze()
+    confinement = confine(memory, _BYTES_PER_PIXEL * max_pixels + _FILE_SLACK)
+    told = json.dumps(asdict(confinement)).encode()
+    replies.write(READY.pack(VERSION, len(told)) + told)
     _serve(sys.stdin.buffer, replies, arena, max_pixels)
 
 
-def _settle(parent: int, memory: int) -> None:
-    """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory, and keep to the
-    limit.
-    """
+def _settle(parent: int) -> None:
+    """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -69,19 +79,13 @@ def _settle(parent: int, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if hasattr(libc, "mallopt"):  # of glibc only
         libc.mallopt(_M_TRIM_THRESHOLD, _FREE_KEEP_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-    # The limit is for the image; what the interpreter and its libraries have mapped comes on top.
-    with open("/proc/self/statm") as file:
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = mapped + memory
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
     Image.MAX_IMAGE_PIXELS = None
-    gc.freeze()
+    # One image has one core here, and a confined process starts no threads.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -> None:
@@ -99,7 +103,8 @@ def _serve(requests: BinaryIO, replies: BinaryIO, arena: int, max_pixels: int) -
         replies.write(reply)
         if reply[0] == WORN_OUT:
             return  # a heap that has hit its limit once may fail the next image, too
-        if os.fstat(2).st_size > _STDERR_KEEP_BYTES:
+        # Not fstat(): the C library makes a call of it that takes paths, too, and is refused for that.
+        if os.lseek(2, 0, os.SEEK_END) > _STDERR_KEEP_BYTES:
             os.ftruncate(2, 0)
 
 
@@ -114,21 +119,24 @@ def _decode(arena: int, length: int, max_pixels: int, max_side: int | None) -> b
     return REPLY.pack(OK, len(text), decoded.pixels.nbytes, height, width, decoded.orientation, *full) + text
 
 
-def _encode(arena: int, length: int, shape: tuple[int, int], labels_json: bytes) -> bytes:
+def _encode(arena: int, length: int, shape: tuple[int, int], style_json: bytes) -> bytes:
     mask = np.frombuffer(_read(arena, length), np.uint8).reshape(shape)
-    png = encode_mask(mask, _labels(labels_json))
+    png = mask_png.encode(mask, _style(style_json))
     _write(arena, memoryview(png))
     return REPLY.pack(OK, 0, len(png), 0, 0, 0, 0, 0)
 
 
 @functools.lru_cache(maxsize=4)
-def _labels(labels_json: bytes) -> LabelSet:
-    return LabelSet.model_validate_json(labels_json)
+def _style(style_json: bytes) -> mask_png.MaskStyle:
+    told = json.loads(style_json)
+    return mask_png.MaskStyle(**{**told, "palette": bytes.fromhex(told["palette"])})
 
 
 def _failure(error: Exception) -> bytes:
     if isinstance(error, MemoryError):
         error = ImageError("out_of_memory", "The image takes more memory than a codec worker may use.")
+    if isinstance(error, ImportError):  # all of an installation is loaded, see `load_all`
+        error = ImageError("unsupported_format", f"This variant of the format takes what is not loaded ({error.name}).")
     if isinstance(error, ImageError):
         told = {"reason": error.reason, "message": error.message}
     else:

@@ -1,0 +1,145 @@
+"""A codec worker that a hostile image has taken over: in place of an image it gets the name of a harm, and does it.
+
+It is started by the real pool, in the real worker's place, and differs in its decoder alone. With `try USER PORT`
+this is the pool, too: it has each harm done and prints what came of it as JSON. USER is `this` or `nobody`, whom both
+processes then are; PORT is one on which somebody listens.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import resource
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from pipeline.codec import slot, worker_main
+from pipeline.codec.processes import CodecPool
+from pipeline.errors import ImageError
+
+DONE, REFUSED = "done", "refused"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PTRACE_SEIZE = 0x4206  # which does not stop who is traced
+_PR_SET_DUMPABLE = 4
+NOBODY = 65534
+
+
+class _Span(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _checked(result: int) -> None:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _read(path: str) -> None:
+    with open(path, "rb") as file:
+        file.read(1)
+
+
+def _write(path: str) -> None:
+    with open(path, "wb") as file:
+        file.write(b"!")
+
+
+def _read_memory_of_the_parent() -> None:
+    buffer = ctypes.create_string_buffer(8)
+    here = _Span(ctypes.addressof(buffer), 8)
+    # The address is good there, too, or is not: a refusal comes before it matters, and is another error.
+    there = _Span(ctypes.addressof(buffer), 8)
+    _libc.process_vm_readv.restype = ctypes.c_ssize_t
+    result = _libc.process_vm_readv(os.getppid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    if result < 0 and ctypes.get_errno() != 14:  # EFAULT: it was allowed to look
+        _checked(-1)
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _start_a_thread() -> None:
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError as error:  # as Python says it
+        raise PermissionError(1, str(error)) from error
+
+
+def _connect(port: int) -> None:
+    with socket.socket() as client:
+        client.connect(("127.0.0.1", port))
+
+
+HARMS: dict[str, Callable[[int], object]] = {
+    "read the parent's environment": lambda port: _read(f"/proc/{os.getppid()}/environ"),
+    "open the parent's memory": lambda port: os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY),
+    "read the parent's memory": lambda port: _read_memory_of_the_parent(),
+    "trace the parent": lambda port: _checked(_libc.ptrace(_PTRACE_SEIZE, os.getppid(), None, None)),
+    "signal the parent": lambda port: os.kill(os.getppid(), 0),
+    "read a file": lambda port: _read("/etc/passwd"),
+    "list a folder": lambda port: os.listdir("/"),
+    "look whether a file is there": lambda port: os.stat("/etc/passwd"),
+    "write a file": lambda port: _write(os.path.join(tempfile.gettempdir(), "harmful-file")),
+    "make a folder": lambda port: os.mkdir(os.path.join(tempfile.gettempdir(), f"harmful-{os.getpid()}")),
+    "change a file's mode": lambda port: os.chmod(tempfile.gettempdir(), 0o777),
+    "make a socket": lambda port: socket.socket(),
+    "open a connection": _connect,
+    "run a program": lambda port: os.execv("/bin/true", ["true"]),
+    "start a process": lambda port: _fork(),
+    "start a thread": lambda port: _start_a_thread(),
+    "make a file in memory": lambda port: os.memfd_create("harm"),
+    "make memory that can be run": lambda port: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC),
+    "raise its limits": lambda port: resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2),
+    "be another user": lambda port: os.setuid(4242),
+}
+
+
+def _decode(data: bytes, max_pixels: int, max_side: int | None) -> NoReturn:
+    port, _, name = data.decode().partition(" ")
+    try:
+        HARMS[name](int(port))
+    except (OSError, ValueError) as error:  # ValueError: of setrlimit, which calls it so
+        raise ImageError(REFUSED, str(error)) from error
+    raise ImageError(DONE, name)
+
+
+def become_nobody() -> None:
+    """Be a user without rights, whose own processes may look into this one."""
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    _checked(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def work() -> None:
+    worker_main.decode = _decode  # type: ignore[assignment]
+    worker_main.main()
+
+
+def attempt(user: str, port: str) -> None:
+    module = "tests.pipeline.codec.harmful_worker"
+    slot.WORKER = module if user == "this" else f"{module}_of_nobody"
+    with CodecPool(1, timeout_seconds=60) as pool:
+        held = pool.confinement()
+        if user != "this":
+            become_nobody()
+        outcomes = {}
+        for name in HARMS:
+            try:
+                pool.decode_now(f"{port} {name}".encode())
+            except ImageError as error:
+                outcomes[name] = [error.reason, error.message]
+    print(json.dumps({"missing": held.missing, "landlock": held.landlock, "outcomes": outcomes}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "try":
+        attempt(*sys.argv[2:])
+    else:
+        work()
