@@ -34,6 +34,7 @@ from pipeline.outputs.index import (
     IndexManifest,
     IndexPart,
     Shards,
+    index_folders,
     manifest_key,
     part_key,
     read_history,
@@ -89,14 +90,19 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
     is read; it may raise to stop. Raises StorageError where the service overwrites what must be created once.
     """
     history = read_history(output)
-    if history.index is not None and not history.late and not history.gone:
+    # Also one that lacks a part, which a late deletion took: it is mended, or a newer one stands for it.
+    last = max(index_folders(output, complete=True), default="")
+    if history.index is not None and history.index.id == last and not history.late and not history.gone:
         manifest = history.index.manifest
         return Compacted(history.index.id, manifest.rows, manifest.shards, 0, changed=False)
     if history.index is None and not history.late:
         return None
     output.check_writable()
     covers = _covered_by_next(history)
-    index_id = f"{history.index.number + 1 if history.index else 1:08d}-{_coverage_digest(covers)}"
+    number = history.index.number + 1 if history.index else 1
+    index_id = f"{number:08d}-{_coverage_digest(covers)}"
+    if last > index_id:
+        index_id = f"{int(last.partition('-')[0]) + 1:08d}-{_coverage_digest(covers)}"
     with tempfile.TemporaryDirectory(prefix="fcn-compact-") as folder:
         spills = _Spills(Path(folder))
         for table in read_late(output, history, on_file):

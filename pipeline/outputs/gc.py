@@ -10,7 +10,7 @@ how. The lease only keeps it from working against a driver.
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.outputs import runs
 from pipeline.outputs.checked import CHECKED_COLUMNS, Finding, checked_results
+from pipeline.outputs.claim import claim_for_removal, is_claimed_for_run
 from pipeline.outputs.generation import begin_generation
 from pipeline.outputs.identity import mask_names
 from pipeline.outputs.index import index_folders, newest_index
@@ -119,17 +120,18 @@ def collect(output: Store, older_than: timedelta, *, delete: bool = False) -> Co
 def _removable(output: Store, older_than: timedelta) -> Iterator[Leftover]:
     """The same leftovers, for removal: where masks are among them, found again under the rules of generations.
 
-    A generation begins only where masks go, so that the names of masks do not change without a cause.
+    A generation begins only where masks go, so that the names of masks do not change without a cause. Of plans only
+    those that no driver can make a run of any more.
     """
     found = leftovers(output, older_than)
     first = next(found, None)
-    if first is None:
-        return
-    if first.kind in _OF_GENERATIONS:
+    if first is not None and first.kind in _OF_GENERATIONS:
         found = leftovers(output, older_than, before=begin_generation(output))
-    else:
-        yield first
-    yield from found
+    elif first is not None:
+        found = itertools.chain([first], found)
+    for (kind, folder), files in itertools.groupby(found, key=lambda each: (each.kind, each.key.split("/")[1:2])):
+        if kind != "plans" or claim_for_removal(output, *folder):
+            yield from files
 
 
 def leftovers(output: Store, older_than: timedelta, before: int | None = None) -> Iterator[Leftover]:
@@ -158,9 +160,9 @@ def leftovers(output: Store, older_than: timedelta, before: int | None = None) -
     yield from old("masks", _masks(output, records, counting))
     yield from old("mask tars", _tars(output, records, counting))
     yield from old("class_areas", _class_areas(output))
-    yield from old("class_totals", _of_unknown_runs(output, "class_totals/", _TOTALS, known))
+    yield from old("class_totals", (info for _, info in _of_unknown_runs(output, "class_totals/", _TOTALS, known)))
     yield from _plans(output, known, limit)
-    yield from old("reports", _of_unknown_runs(output, "reports/", _REPORT, known))
+    yield from old("reports", (info for _, info in _of_unknown_runs(output, "reports/", _REPORT, known)))
     yield from old("leases", _leases(output))
     yield from old("index", _indexes(output), min(limit, datetime.now(UTC) - YOUNG_INDEX))
     yield from old("checks", (info for info in output.list(".fcn-check-") if _CHECK.fullmatch(info.key)))
@@ -316,19 +318,29 @@ def _class_areas(output: Store) -> Iterator[ObjectInfo]:
         yield from (info for match, info in files if int(match[2]) not in shards)
 
 
-def _of_unknown_runs(output: Store, prefix: str, name: re.Pattern[str], known: Iterable[str]) -> Iterator[ObjectInfo]:
-    """Files of runs that are not `known`. Folders whose names no run can have are somebody's own."""
-    runs_known = set(known)
-    named = ((info, match[1]) for info in output.list(prefix) if (match := name.fullmatch(info.key)))
-    return (info for info, run_id in named if runs.is_run_id(run_id) and run_id not in runs_known)
+def _of_unknown_runs(
+    output: Store, prefix: str, name: re.Pattern[str], known: Collection[str]
+) -> list[tuple[str, ObjectInfo]]:
+    """Files of runs that are not `known`, with their runs. Folders whose names no run can have are somebody's own.
+
+    `known` may be old. So runs are looked for once more when the files were listed: a file is never there before the
+    record, or the results, of its run.
+    """
+    named = ((match[1], info) for info in output.list(prefix) if (match := name.fullmatch(info.key)))
+    unknown = [(run_id, info) for run_id, info in named if runs.is_run_id(run_id) and run_id not in known]
+    known = {*runs.run_ids(output), *result_runs(output)} if unknown else known
+    return [(run_id, info) for run_id, info in unknown if run_id not in known]
 
 
-def _plans(output: Store, known: Iterable[str], limit: datetime) -> Iterator[Leftover]:
-    """Plans that never became a run, each as a whole: while a part of one is young, it is still being written."""
+def _plans(output: Store, known: Collection[str], limit: datetime) -> Iterator[Leftover]:
+    """Plans that never became a run, each as a whole: while a part of one is young, it is still being written.
+
+    One that a driver has claimed may become a run at any later time, or was its last deed.
+    """
     named = _of_unknown_runs(output, "runs/", _RUN, known)
-    for _, files in itertools.groupby(named, key=lambda info: info.key.split("/")[1]):
-        plan = list(files)
-        if max(info.last_modified for info in plan) < limit:
+    for run_id, files in itertools.groupby(named, key=lambda item: item[0]):
+        plan = [info for _, info in files]
+        if max(info.last_modified for info in plan) < limit and not is_claimed_for_run(output, run_id):
             yield from (Leftover("plans", info.key, info.size) for info in plan)
 
 

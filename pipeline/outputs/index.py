@@ -10,8 +10,8 @@ costs time and never truth.
     index/<id>/shards.parquet                 which results files it covers: run_id, shard, size
     index/<id>/<recipe>/part-00000.parquet    rows of INDEX_SCHEMA for one model and its settings
 
-The id is a number, one higher than that of the index it builds on, and a digest of the shards that it covers. All of an
-index follows from those, so whoever makes the same one writes the same files.
+The id is a number, higher than that of the index it builds on, and a digest of the shards that it covers. All of an
+index but that number follows from those, so whoever makes the same one writes the same files.
 """
 
 import re

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fcn_core import PredictorSettings
 from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageError
 from pipeline.models.load import ModelOrigin
+from pipeline.outputs.claim import claim_for_run
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
 from pipeline.storage.store import Store, create_own
 
@@ -143,7 +144,14 @@ def is_run_id(name: str) -> bool:
 
 
 def create_record(output: Store, record: RunRecord) -> None:
-    """Write the first record of a new run. Raises PipelineError when another run has its id."""
+    """Write the first record of a new run, whose plan is there.
+
+    Raises PipelineError when another run has its id, or its plan was taken for one that nobody goes on with.
+    """
+    if not claim_for_run(output, record.run_id):
+        raise PipelineError(
+            f"{output.uri}: the plan of run {record.run_id} was removed before the run began, as a leftover; run again"
+        )
     if not create_own(output, _record_key(record.run_id), _encode(record)):
         raise PipelineError(f"{output.uri}: another run took the id {record.run_id} at this very moment; run again")
 

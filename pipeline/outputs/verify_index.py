@@ -53,7 +53,8 @@ def verify_index(output: Store) -> Iterator[tuple[str, str]]:
     index = history.index
     written = max(index_folders(output, complete=True), default=None)
     if written is not None and (index is None or index.id != written):
-        yield manifest_key(written), f"cannot be read, or a part is missing, so index {written} is not used; {_REMEDY}"
+        problem = f"cannot be read, or a part is missing, so index {written} is not used"
+        yield manifest_key(written), f"{problem}; `fcn compact` mends or replaces it"
     if index is None:
         return
     covers = sum(map(len, index.covers.values()))

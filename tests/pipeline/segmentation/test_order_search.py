@@ -15,9 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fcn_core import Segmentation
 from fcn_core.labels import encode_mask
-from pipeline.errors import StorageError
 from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
@@ -25,19 +23,17 @@ from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.masks import find_mask
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.reconfirm import earlier_rows
-from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.outputs.runs import records, write_record
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.prepare import Inputs, check_inputs
-from pipeline.segmentation.saving import identity_columns, labelled, save_object
-from pipeline.segmentation.segmenter import SegmenterSpec, ShardOutcome, error_reason, summarize
+from pipeline.segmentation.segmenter import SegmenterSpec, ShardOutcome
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo
 from tests.clocks import set_clock
 from tests.in_process import segment_in_process
+from tests.plain_worker import PlainWorker
 
 KEYS = ("a.jpg", "b.jpg", "c.png")
 VERSIONS = (5, 7)
@@ -125,6 +121,9 @@ class World:
     def _worker(self, spec: SegmenterSpec, files: object) -> "_Worker":
         return _Worker(self, spec)
 
+    def count(self, entry: ObjectInfo) -> None:
+        self.segmented[entry.key, entry.etag] += 1
+
     def take_away(self) -> None:
         """Delete the image that vanishes in this run, when its first shard is begun."""
         if self._vanish is not None:
@@ -146,36 +145,16 @@ class _Stops(Observer):
         return self._stops and self._shards > 0
 
 
-class _Worker:
-    """Segments without a network, and commits as a Segmenter does."""
+class _Worker(PlainWorker):
+    """Takes an image away when its first shard is begun, where that is wanted."""
 
     def __init__(self, world: World, spec: SegmenterSpec) -> None:
+        super().__init__(spec, world.labels, open_store(spec.source), world.output, world.count)
         self._world = world
-        self._spec = spec
-        self._source = open_store(spec.source)
 
     def process(self, shard: Shard) -> ShardOutcome:
         self._world.take_away()
-        known = earlier_rows(self._world.output, self._spec.recipe, shard)
-        rows = [known.get(index) or self._row(entry) for index, entry in enumerate(shard.entries)]
-        table = commit_shard(self._world.output, self._spec.run_id, shard.number, rows)
-        return summarize(shard.number, table, {})
-
-    def close(self) -> None:
-        pass
-
-    def _row(self, entry: ObjectInfo) -> ResultRow:
-        spec, labels = self._spec, self._world.labels
-        try:
-            data = self._source.get(entry.key, size=entry.size, etag=entry.etag)
-        except StorageError as error:
-            reason, message = error_reason(error)
-            return ResultRow(**identity_columns(entry, spec.recipe), status="error", error=reason, message=message)
-        self._world.segmented[entry.key, entry.etag] += 1
-        areas = np.eye(1, labels.num_classes, dtype=np.int64)[0] * len(data)
-        result = Segmentation(np.zeros((1, len(data)), np.uint8), areas, 0.5)
-        image = labelled(entry, spec.recipe, 1, None, result, encode_mask(result.mask, labels), labels)
-        return save_object(self._world.output, spec.recipe, image, labels, spec.generation)
+        return super().process(shard)
 
 
 @pytest.fixture(scope="module")
