@@ -49,10 +49,11 @@ def segment_in_process(patch: pytest.MonkeyPatch) -> None:
 def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let evaluations do without Ray until `patch` is undone."""
     _without_ray(patch, evaluation)
+    patch.setattr(evaluation, "ray", SimpleNamespace(put=lambda dataset: dataset))
 
 
 def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
     patch.setattr(job, "ShardPool", InProcess)
-    patch.setattr(job, "ray", SimpleNamespace(put=lambda files: files))
+    patch.setattr(job, "put_model", lambda bundle, settings: bundle.to_files())
     connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda address: contextlib.nullcontext())
     patch.setattr(job, "cluster", connect)

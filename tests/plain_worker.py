@@ -6,7 +6,8 @@ import numpy as np
 
 from fcn_core import LabelSet, Segmentation
 from fcn_core.labels import encode_mask
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, TakenOver
+from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import ResultRow, commit_shard
@@ -53,6 +54,8 @@ class PlainWorker:
         ordered = [rows[index] for index in range(len(shard.entries))]
         if not shard.insist:
             refuse_if_of_the_moment(ordered)
+        if spec.lease is not None and is_superseded(output, spec.lease):
+            raise TakenOver(output.uri)
         return summarize(shard.number, commit_shard(output, spec.run_id, shard.number, ordered), {})
 
     def close(self) -> None:
