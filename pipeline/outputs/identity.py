@@ -9,6 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+Identity = tuple[str, str]
+"""Key and etag of an image."""
+
 MAX_SEGMENT_BYTES = 200
 """Longest path segment in a mask's name: local file systems stop at 255 bytes, and the writer's suffix needs room."""
 

@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.outputs.identity import Recipe
+from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.marks import mark_set, marks
 from pipeline.outputs.masks import mask_file
 from pipeline.outputs.results import read_results, result_runs
 from pipeline.storage.store import Store
-
-Identity = tuple[str, str]
-"""Key and etag of an image."""
 
 _LISTED_AT_ONCE = 100_000
 _COLUMNS = ("key", "etag", "status", "mask_key", "model_id", "params_id")

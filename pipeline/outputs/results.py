@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.outputs.seal import BrokenSeal, check_parquet, to_parquet
-from pipeline.storage.store import ObjectInfo, Store
+from pipeline.storage.store import ObjectInfo, Store, create_or_read
 
 READS_AT_ONCE = 16
 
@@ -178,11 +178,7 @@ def commit_shard(store: Store, run_id: str, shard: int, rows: Sequence[ResultRow
     """
     data = encode_results(rows)
     key = shard_key("results", run_id, shard)
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        data = store.get(key)
-    table = read_table(data, key)
+    table = read_table(create_or_read(store, key, data), key)
     # The shard is done; should this fail, the end of the run makes it good.
     with contextlib.suppress(StorageUnavailable):
         _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))

@@ -23,10 +23,10 @@ from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
 from pipeline.outputs.generation import current_generation
-from pipeline.outputs.identity import Recipe
+from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.index import History, read_history
 from pipeline.outputs.lease import Lease
-from pipeline.outputs.lost_masks import Identity, lost_masks
+from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.reconfirm import commit_reconfirmed

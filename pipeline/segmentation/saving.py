@@ -16,13 +16,13 @@ from fcn_core import LabelSet, Segmentation
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
 from pipeline.codec.taken_at import TakenAt
-from pipeline.errors import NameRefused, ObjectExists
+from pipeline.errors import NameRefused
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_tars import build_tar, member_names, tar_key
 from pipeline.outputs.masks import MaskPart
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ClassArea, ResultRow
-from pipeline.storage.store import ObjectInfo, Store, create_own
+from pipeline.storage.store import ObjectInfo, Store, create_or_read, create_own
 
 TAR_BYTES = 1 << 27
 """Masks that a shard's tar takes, in bytes: it is built in memory. What would not fit becomes objects."""
@@ -77,13 +77,13 @@ def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet
 
 def _save_as(mask_key: str, output: Store, image: Labelled, labels: LabelSet) -> ResultRow:
     row = replace(image.row, mask_key=mask_key)
-    try:
-        output.create(mask_key, image.png)
-    except ObjectExists:
-        adopted = _adopt(row, output.get(mask_key), labels)
-        if adopted is not None:
-            return adopted
-        output.put(mask_key, image.png)
+    there = create_or_read(output, mask_key, image.png)
+    if there == image.png:
+        return row
+    adopted = _adopt(row, there, labels)
+    if adopted is not None:
+        return adopted
+    output.put(mask_key, image.png)
     return row
 
 
@@ -131,16 +131,15 @@ class ShardTar:
 
 def _adopt(row: ResultRow, there: bytes, labels: LabelSet) -> ResultRow | None:
     """The row for the mask that is there, instead of ours; None when that is no mask of this image."""
-    digest = hashlib.sha256(there).hexdigest()
-    if digest == row.mask_sha256:
-        return row
     try:
         mask = decode_mask(there)
     except LabelError:
         return None
     if mask.shape != (row.height, row.width) or mask.max() >= labels.num_classes:
         return None
-    return replace(row, mask_sha256=digest, areas=class_areas(count_areas(mask, labels), labels))
+    return replace(
+        row, mask_sha256=hashlib.sha256(there).hexdigest(), areas=class_areas(count_areas(mask, labels), labels)
+    )
 
 
 def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet) -> tuple[ClassArea, ...]:

@@ -21,9 +21,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.outputs.compact import read_late
-from pipeline.outputs.identity import Recipe
+from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, History, IndexReader, read_history, rows_between
-from pipeline.outputs.lost_masks import Identity
 from pipeline.outputs.plan import EARLIER
 from pipeline.outputs.results import TRANSIENT_ERRORS
 from pipeline.segmentation.sources import HEADS_AT_ONCE

@@ -5,12 +5,15 @@ share between threads, and a pickled store holds its URI, never credentials: eac
 `pipeline.storage.opening.open_store` makes one; `local`, `s3` and `cloud` document what each kind promises.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pipeline.errors import ObjectExists, StorageError
+from pipeline.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+
+_TIMES_GONE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,23 @@ def create_own(store: Store, key: str, data: bytes) -> bool:
 
     One of the same bytes is this very write: it had taken effect, its answer was lost, and it was tried again.
     """
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        return store.get(key) == data
-    return True
+    return create_or_read(store, key, data) == data
+
+
+def create_or_read(store: Store, key: str, data: bytes) -> bytes:
+    """Create an object, or find one of that name; returns the bytes that are there then.
+
+    One that somebody deletes between the two answers is created again.
+    """
+    for _ in range(_TIMES_GONE):
+        try:
+            store.create(key, data)
+        except ObjectExists:
+            with contextlib.suppress(ObjectMissing):
+                return store.get(key)
+        else:
+            return data
+    raise StorageUnavailable(f"{store.uri}: {key} is there and is not, by turns.")
 
 
 def folder(path: str, what: str) -> str:

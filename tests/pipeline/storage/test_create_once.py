@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ObjectExists, StorageError
+from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.storage import create_once as creations
 from pipeline.storage.opening import open_store
+from pipeline.storage.store import create_or_read
 
 
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +79,31 @@ def test_a_file_system_that_syncs_no_folders_can_be_written(tmp_path: Path, monk
     store.check_writable()
     store.create("a/b", b"x")
     assert store.get("a/b") == b"x"
+
+
+def test_an_object_that_goes_between_two_answers_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A create-only write found it, and when it was to be read somebody had deleted it: that ended the run."""
+    store = open_store(str(tmp_path))
+    store.put("a", b"theirs")
+    create = store.create
+
+    def meets_a_deletion(key: str, data: bytes) -> None:
+        try:
+            create(key, data)
+        except ObjectExists:
+            store.delete(key)
+            raise
+
+    monkeypatch.setattr(store, "create", meets_a_deletion)
+    assert create_or_read(store, "a", b"mine") == b"mine"
+    monkeypatch.setattr(store, "create", create)
+    assert create_or_read(store, "a", b"late") == b"mine"
+
+    def never(key: str, data: bytes) -> None:
+        raise ObjectExists(key)
+
+    monkeypatch.setattr(store, "create", never)
+    with pytest.raises(StorageUnavailable, match="b is there and is not"):
+        create_or_read(store, "b", b"mine")
