@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import build
 from fcn_core.models.network import Network
 from fcn_core.normalization import IMAGENET, Normalization
+from fcn_core.printable import printable
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2
@@ -37,6 +38,9 @@ WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
 """The graph of an int8 bundle, and the values of its constants."""
+
+ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
 _REMEDY = "copy the bundle again or use another"
 
@@ -47,7 +51,7 @@ class Int8Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["openvino"]
-    sha256: dict[str, str]
+    sha256: dict[str, Sha256]
 
     @model_validator(mode="after")
     def _all_files(self) -> Self:
@@ -79,8 +83,8 @@ class ModelDescription(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1, 2]
-    model_id: str
-    weights_sha256: str
+    model_id: ModelId
+    weights_sha256: Sha256
     architecture: Architecture
     labels: LabelSet
     normalization: Normalization
@@ -366,7 +370,7 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
     except (ValidationError, FcnError) as error:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            reason = printable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
         else:
             reason = str(error)
         raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {_REMEDY}") from error

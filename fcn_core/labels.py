@@ -19,6 +19,7 @@ from fcn_core import mask_png
 from fcn_core.decoding import png
 from fcn_core.errors import DecodeError, LabelError
 from fcn_core.mask_png import MaskStyle
+from fcn_core.printable import printable
 
 Mask = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
@@ -45,6 +46,10 @@ def _color_map(count: int) -> tuple[RGB, ...]:
         return channels[0], channels[1], channels[2]
 
     return tuple(color(index) for index in range(count))
+
+
+_JOINERS = "\u200c\u200d"
+"""Characters without width of their own that spelling needs, in Persian and in the languages of India."""
 
 
 class LabelSet(BaseModel):
@@ -82,6 +87,12 @@ class LabelSet(BaseModel):
             raise ValueError(f"it has {count} classes; a mask of bytes holds 1 to 255 and the ignore index")
         if any(not name.strip() for name in self.names):
             raise ValueError(f"class {next(i for i, n in enumerate(self.names) if not n.strip())} has an empty name")
+        for name in (self.name, *self.names):
+            if not all(char.isprintable() or char in _JOINERS for char in name):
+                raise ValueError(
+                    f"the name {printable(name)} has a character that does not print (a line break, a tab, an escape "
+                    "sequence, a turn of direction); names are printed, so leave it out"
+                )
         if len(set(self.names)) != count:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise ValueError(f"the class name {twice!r} occurs more than once; names must be unique")

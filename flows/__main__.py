@@ -12,7 +12,8 @@ import pydantic
 from cyclopts import App, Parameter
 
 from flows.environment import leave_folder, prepare_prefect, start_prefect
-from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, validation_message
+from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, validation_message
+from pipeline.cli.terminal import guard
 from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
@@ -81,6 +82,7 @@ def retrain(
 def main() -> None:
     from fcn_core.errors import FcnError
 
+    guard()
     prepare_prefect()
     try:
         app()
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"flow failed: {message}", file=sys.stderr)
+    print(error_text("flow failed", message), file=sys.stderr)
     sys.exit(code)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fcn_core.errors import WeightsError
 from fcn_core.weights.caffemodel import caffe_tensors, read_caffemodel
 from fcn_core.weights.torchfile import load_torch_file
+from fcn_core.printable import printable
 
 Shape = tuple[int, ...]
 
@@ -40,9 +41,9 @@ class TransplantReport:
         """A line in all, one for each layer that matched, and one for each tensor that did not."""
         lines = [f"matched {len(self.matched)}, skipped {len(self.skipped)}, missing {len(self.missing)} tensors"]
         for layer, names in groupby(self.matched, key=_layer_of):
-            lines.append(f"  matched {_shown(layer)}: {', '.join(self._match(name) for name in names)}")
-        lines += [f"  skipped {_shown(name)} {list(shape)}: {why}" for name, (shape, why) in self.skipped.items()]
-        lines += [f"  missing {_shown(name)} {list(shape)}: kept as it was" for name, shape in self.missing.items()]
+            lines.append(f"  matched {printable(layer)}: {', '.join(self._match(name) for name in names)}")
+        lines += [f"  skipped {printable(name)} {list(shape)}: {why}" for name, (shape, why) in self.skipped.items()]
+        lines += [f"  missing {printable(name)} {list(shape)}: kept as it was" for name, shape in self.missing.items()]
         return "\n".join(lines)
 
     def _match(self, name: str) -> str:
@@ -50,7 +51,7 @@ class TransplantReport:
         text = f"{name.rpartition('.')[2]} {list(shape)}"
         if name in self.origins:
             source, before = self.origins[name]
-            text += f" from {_shown(source)}" + (f" {list(before)}" if before != shape else "")
+            text += f" from {printable(source)}" + (f" {list(before)}" if before != shape else "")
         return text
 
 
@@ -85,7 +86,7 @@ def transplant(
             skipped[source] = (shape, f"its values are {tensor.dtype}, the network's {target.dtype}")
             continue
         if name in matched:
-            skipped[source] = (shape, f"{name} is there already, from {_shown(origins.get(name, (name,))[0])}")
+            skipped[source] = (shape, f"{name} is there already, from {printable(origins.get(name, (name,))[0])}")
             continue
         with torch.no_grad():
             target.copy_(tensor.reshape(wanted))
@@ -110,11 +111,6 @@ def _is_same_convolution(shape: Shape, target: Shape) -> bool:
 
 def _layer_of(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _shown(name: str) -> str:
-    """A name from a file, fit for a terminal."""
-    return name if name.isprintable() else ascii(name)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -146,7 +142,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         # One stored value can be shown as a million; whoever believes the shape would pay for it.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(
-                f"{path}: {_shown(name)} {list(tensor.shape)} has fewer values than its shape; save a copy"
+                f"{path}: {printable(name)} {list(tensor.shape)} has fewer values than its shape; save a copy"
             )
     if not tensors:
         raise WeightsError(f"{path} holds no tensors (its first keys are {list(content)[:3]}); save a state_dict")

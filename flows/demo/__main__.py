@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fcn_core.errors import FcnError
 from flows import environment
+from pipeline.cli.terminal import Screen
 from pipeline.errors import InputError, PipelineError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def demo(*, output: Path = Path("demo-output")) -> None:
         The folder to write; an earlier demo's is replaced.
     """
     started = time.monotonic()
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     claim_folder(output, console)
     environment.isolate(output / ".prefect")
     console.print(f"what the demo makes goes to {output}", markup=False)

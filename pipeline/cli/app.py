@@ -22,6 +22,7 @@ from pipeline.cli.common import (
     INTERRUPTED,
     TOO_MANY_ERRORS,
     Flag,
+    error_text,
     stop_signals,
     validation_message,
 )
@@ -39,6 +40,7 @@ from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
 from pipeline.jobs.segment import SegmentJob, SegmentOptions
+from pipeline.cli.terminal import Screen, guard
 from pipeline.yaml_text import read_yaml
 
 NOBODY_READS = 141
@@ -64,6 +66,7 @@ app = App(
     help="Label a bucket: segment images with fully convolutional networks.",
     version=own_version,
     config=_config_file,
+    console=Screen(highlight=True),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
@@ -186,6 +189,7 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
     """
     from dataclasses import asdict
 
+    from fcn_core.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.runs import require_output
     from pipeline.outputs.verify import Verified
@@ -199,7 +203,7 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
     for finding in check(store, checked, masks=not no_masks):
         findings.append(finding)
         if not json:
-            print(f"{console.printable(finding.file)}: {console.printable(finding.problem)}")
+            print(f"{printable(finding.file)}: {printable(finding.problem)}")
     if json:
         console.print_json({**asdict(checked), "findings": [asdict(finding) for finding in findings]})
     else:
@@ -220,10 +224,11 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
     recipe
         Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
     """
+    from fcn_core.printable import printable
     from pipeline.outputs.export import export_masks
 
     copied, chosen = export_masks(output, destination, recipe)
-    print(f"{copied} masks of recipe {chosen} are under {destination}")
+    print(printable(f"{copied} masks of recipe {chosen} are under {destination}"))
     return DONE
 
 
@@ -248,7 +253,7 @@ def get(
     recipe
         Which model's mask, where there are several (see OUTPUT/masks). Default: that of the newest run.
     """
-    from pipeline.cli import console
+    from fcn_core.printable import printable
     from pipeline.errors import InputError
     from pipeline.outputs.masks import find_mask
     from pipeline.storage.opening import open_store
@@ -264,7 +269,7 @@ def get(
         target.write_bytes(found.png)
     except OSError as error:
         raise InputError(f"cannot write the mask to {target} ({error}); choose another place with -o") from error
-    print(f"{console.printable(found.mask_key)} is in {target}")
+    print(f"{printable(found.mask_key)} is in {target}")
     return DONE
 
 
@@ -283,6 +288,7 @@ app.command(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `fcn`: runs the command and exits with its code."""
     survive_lost_stderr()
+    guard()
     try:
         code = run(arguments)
         sys.stdout.flush()
@@ -303,7 +309,11 @@ def _nobody_reads() -> bool:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code; errors meant for people are one line on standard error."""
+    """Run one command line and return its exit code; errors meant for people are one line on standard error.
+
+    What a message quotes may hold control characters and line breaks: the first are shown, and lines that are not the
+    first are set in.
+    """
     from fcn_core.errors import FcnError
     from pipeline.errors import InputError, PipelineError, StorageError
 
@@ -329,5 +339,5 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"fcn: {message}", file=sys.stderr)
+    print(error_text("fcn", message), file=sys.stderr)
     return code

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fcn_core.printable import printable_lines
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -41,6 +43,11 @@ def validation_message(error: "ValidationError") -> str:
             guess = _guess(str(item["input"]), allowed)
             problems.append(f"{option}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}{guess}")
     return "; ".join(problems)
+
+
+def error_text(program: str, message: str) -> str:
+    """What a program says before it ends. Whatever a message quotes, no line of it passes for a line of the program."""
+    return f"{program}: " + printable_lines(message).replace("\n", "\n    ")
 
 
 def _meant(job: str, location: tuple[int | str, ...]) -> str:

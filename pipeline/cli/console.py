@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fcn_core.printable import printable
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
+from pipeline.cli.terminal import Screen
 from pipeline.key_values import key_values
 from pipeline.numbers import duration, percent
 from pipeline.outputs.results import ClassTotal
@@ -28,7 +30,12 @@ Seen = TypeVar("Seen")
 
 
 def stderr_console() -> Console:
-    return Console(emoji=False, stderr=True, highlight=False, soft_wrap=True)
+    return Screen(stderr=True, soft_wrap=True)
+
+
+def shown(text: object) -> str:
+    """Text from outside as Rich markup that shows it, on one line."""
+    return escape(printable(str(text)))
 
 
 def results_only_on_stdout() -> AbstractContextManager[object]:
@@ -136,16 +143,16 @@ class _BarObserver(LiveBar, _SegmentObserver):
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         for example in outcome.examples:
-            key, message = escape(printable(example.key)), escape(printable(example.message))
-            self._console.print(f"[yellow]{escape(example.reason)}[/] {key}: {message}")
+            self._console.print(f"[yellow]{shown(example.reason)}[/] {shown(example.key)}: {shown(example.message)}")
 
 
 def print_report(console: Console, report: RunReport, output: str) -> None:
     """The end of a job, in a few lines."""
     for record in report.runs:
         console.print(
-            f"run [bold]{record.run_id}[/] {record.state}: {record.counts.ok} images labelled, "
-            f"{describe_errors(record.counts)}, {_time_of(record)}, {record.images_per_second:.1f} images/s overall"
+            f"run [bold]{shown(record.run_id)}[/] {record.state}: {record.counts.ok} images labelled, "
+            f"{escape(describe_errors(record.counts))}, {_time_of(record)}, "
+            f"{record.images_per_second:.1f} images/s overall"
         )
     selection = report.selection
     if not report.runs and report.state == "finished":
@@ -162,15 +169,15 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     if selection.left_out:
         console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
     if report.runs and report.state == "finished":
-        console.print(f"masks and tables are under {output}", markup=False)
+        console.print(f"masks and tables are under {printable(output)}", markup=False)
     for key in report.reports:
         console.print(f"report: {printable(output.partition('?')[0].rstrip('/'))}/{key}", markup=False)
     if report.aborted:
-        console.print(f"[red]stopped early: {escape(report.aborted)}[/]; once that is mended the same command resumes")
+        console.print(f"[red]stopped early: {shown(report.aborted)}[/]; once that is mended the same command resumes")
     elif report.state == "interrupted":
         console.print("stopped; the same command resumes", markup=False)
     if report.failed_gate and not report.aborted:
-        console.print(f"[red]{escape(report.failed_gate)}[/]; the rows with status=error in results say why")
+        console.print(f"[red]{shown(report.failed_gate)}[/]; the rows with status=error in results say why")
 
 
 def report_json(report: RunReport, output: str) -> dict[str, Any]:
@@ -202,7 +209,7 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
     for name, justify in (("class", "left"), ("pixels", "right"), ("pixel share", "right"), ("images", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for total in sorted(totals, key=lambda total: -total.pixels):
-        table.add_row(escape(total.class_name), f"{total.pixels:,}", percent(total.fraction, 1), f"{total.images:,}")
+        table.add_row(shown(total.class_name), f"{total.pixels:,}", percent(total.fraction, 1), f"{total.images:,}")
     return table
 
 
@@ -214,13 +221,13 @@ def runs_table(records: list[RunRecord]) -> Table:
         table.add_column(name, no_wrap=True, justify="right" if numeric else "left")
     for record in records:
         table.add_row(
-            record.run_id,
+            shown(record.run_id),
             record.state,
             str(record.images),
             str(record.counts.ok),
             str(record.counts.failed),
             f"{record.images_per_second:.1f}",
-            record.model_id,
+            shown(record.model_id),
         )
     return table
 
@@ -236,17 +243,13 @@ def describe_errors(counts: Counts) -> str:
     if not counts.failed:
         return "no errors"
     reasons = ", ".join(
-        f"{reason} {count}" for reason, count in sorted(counts.errors.items(), key=lambda item: -item[1])
+        f"{printable(reason)} {count}" for reason, count in sorted(counts.errors.items(), key=lambda item: -item[1])
     )
     return f"{counts.failed} error{'s' if counts.failed > 1 else ''} ({reasons})"
 
 
-def printable(text: str) -> str:
-    """`text` with control characters escaped: a key must not be able to drive the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def print_json(value: object) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+def print_json(value: object, indent: int | None = 2) -> None:
+    """One JSON document on standard output, on one line where `indent` is None."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    # JSON leaves some characters as they are that drive a terminal; its own escapes say the same.
+    print("\n".join("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in text.split("\n")))

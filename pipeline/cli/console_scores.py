@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.console import printable
+from fcn_core.printable import printable
+from pipeline.cli.console import shown
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluateReport
 from pipeline.numbers import percent
@@ -27,8 +27,10 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
     )
     broken = f", {len(record.errors)} left out" if record.errors else ""
     console.print(
-        f"model {record.model_id} on split {record.split} of {record.dataset}: {record.examples} images{broken}, "
-        f"{scores.pixels:,} labelled pixels",
+        printable(
+            f"model {record.model_id} on split {record.split} of {record.dataset}: {record.examples} images{broken}, "
+            f"{scores.pixels:,} labelled pixels"
+        ),
         markup=False,
     )
 
@@ -45,11 +47,11 @@ def class_scores_table(record: EvaluationRecord) -> Table:
     for index, name in enumerate(record.classes):
         truth = int(confusion[index].sum())
         table.add_row(
-            escape(printable(name)),
+            shown(name),
             _score(scores.per_class_iu[index]),
             _score(scores.per_class_accuracy[index]),
             percent(truth / scores.pixels, 1) if scores.pixels else "-",
-            escape(printable(_mistaken_for(confusion, index, record.classes))),
+            shown(_mistaken_for(confusion, index, record.classes)),
         )
     return table
 

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from pipeline.cli.console import live_or_lines, print_line
+from fcn_core.printable import printable
+from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.numbers import duration
@@ -89,15 +89,16 @@ class _BarObserver(LiveBar, _TrainingObserver):
 def print_report(console: Console, report: TrainReport) -> None:
     """The end of a training, in a few lines."""
     if report.nothing_to_do:
-        console.print(f"nothing to do: run {report.name} is finished, its model is {report.model_uri}", markup=False)
+        text = f"nothing to do: run {report.name} is finished, its model is {report.model_uri}"
+        console.print(printable(text), markup=False)
     elif report.state == "interrupted":
         console.print(f"stopped at step {report.steps}; the same command resumes", markup=False)
     else:
         console.print(
-            f"run [bold]{escape(report.name)}[/] finished: {report.steps} steps in {duration(report.seconds)}"
+            f"run [bold]{shown(report.name)}[/] finished: {report.steps} steps in {duration(report.seconds)}"
             + (f", {report.failures} failures survived" if report.failures else "")
         )
-        console.print(f"model {report.model_id} is {report.model_uri}", markup=False)
+        console.print(f"model {report.model_id} is {printable(str(report.model_uri))}", markup=False)
     if report.scores is not None and report.scores.mean_iu is not None:
         console.print(f"mean IU {report.scores.mean_iu:.4f}, pixel accuracy {report.scores.pixel_accuracy:.4f}")
 

@@ -38,6 +38,7 @@ def check(
     json
         Print the report as JSON.
     """
+    from fcn_core.printable import printable
     from pipeline.cli import console
     from pipeline.data.check import check_dataset
     from pipeline.data.report import describe
@@ -49,7 +50,7 @@ def check(
         console.print_json({"ok": report.ok, **report.model_dump(mode="json")})
     else:
         for line in describe(report):
-            print(console.printable(line))
+            print(printable(line))
     return DONE if report.ok else BAD_INPUT
 
 
@@ -91,6 +92,7 @@ def show(
     """
     from fcn_core.data.explain import draw_pair, explain_pair, read_mask_file, read_photo
     from fcn_core.labels import preset
+    from fcn_core.printable import printable_lines
     from pipeline.errors import InputError, StorageError
     from pipeline.storage.opening import read_object
 
@@ -102,7 +104,7 @@ def show(
         raise InputError(str(error)) from error
     pair = explain_pair(photo_file, mask_file, label_set)
     target = output or Path(f"{PurePosixPath(image).stem}.pair.png")
-    print(pair.text)
+    print(printable_lines(pair.text))
     try:
         draw_pair(pair).save(target, "PNG")
     except OSError as error:

@@ -39,23 +39,22 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.markup import escape
-
-    from pipeline.cli.console import print_json, printable
+    from fcn_core.printable import printable
+    from pipeline.cli.console import print_json, shown
+    from pipeline.cli.terminal import Screen
     from pipeline.doctor import Finding, Places, examine
 
     places = Places(both=uris, sources=source, registry=registry, ray=not no_ray, ray_address=ray_address)
-    screen = Console(emoji=False, highlight=False, soft_wrap=True)
+    screen = Screen(soft_wrap=True)
     findings: list[Finding] = []
     for finding in examine(places):
         findings.append(finding)
         if json:
             continue
         state = f"[{_STYLES[finding.state]}]{finding.state:5}[/]"
-        screen.print(f"{state}  {escape(printable(finding.check))}: {escape(printable(finding.found))}")
+        screen.print(f"{state}  {shown(finding.check)}: {shown(finding.found)}")
         if finding.remedy:
-            screen.print(f"       -> {finding.remedy}", markup=False)
+            screen.print(f"       -> {printable(finding.remedy)}", markup=False)
     wrong = sum(finding.state == "wrong" for finding in findings)
     if json:
         print_json({"ok": not wrong, "findings": [asdict(finding) for finding in findings]})

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def estimate(job: "SegmentJob", prices: Path | None, *, json: bool) -> int:
     """Foresee `job` and print it: lines for a person, or JSON."""
+    from fcn_core.printable import printable
     from pipeline.cli import console
     from pipeline.segmentation import estimate as estimates
     from pipeline.segmentation.prices import read_prices
@@ -23,9 +24,9 @@ def estimate(job: "SegmentJob", prices: Path | None, *, json: bool) -> int:
         console.print_json(estimate_json(found))
         return DONE
     for name, value in _lines(found):
-        print(f"{name:<14} {value}")
+        print(f"{name:<14} {printable(value)}")
     for note in found.notes:
-        print(f"note: {console.printable(note)}")
+        print(f"note: {printable(note)}")
     origin = f"from {prices}" if prices else "examples that come with the program"
     print(f"note: prices of {table.dated}, {origin}; nothing was written")
     return DONE

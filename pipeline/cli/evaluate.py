@@ -32,10 +32,9 @@ def evaluate(
     json
         Print the scores as JSON on standard output, instead of the table.
     """
-    from rich.console import Console
-
     from pipeline.cli import console
     from pipeline.cli.console_scores import print_scores, report_json
+    from pipeline.cli.terminal import Screen
     from pipeline.evaluation.job import EvaluationStopped
     from pipeline.evaluation.job import evaluate as run_job
 
@@ -51,7 +50,7 @@ def evaluate(
     if json:
         console.print_json(report_json(report, job.output))
     else:
-        print_scores(Console(emoji=False, highlight=False, soft_wrap=True), report)
+        print_scores(Screen(soft_wrap=True), report)
     if job.output is not None:
         screen.print(f"scores, a row an image and the worst images are under {job.output}", markup=False)
     return DONE

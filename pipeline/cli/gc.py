@@ -32,6 +32,7 @@ def gc(
     """
     from dataclasses import asdict
 
+    from fcn_core.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.gc import collect
     from pipeline.outputs.runs import require_output
@@ -46,7 +47,7 @@ def gc(
     for name, kind in sorted(found.kinds.items()):
         print(f"{name}: {kind.files:,} files, {kind.bytes:,} bytes")
         for example in kind.examples:
-            print(f"    {console.printable(example)}")
+            print(f"    {printable(example)}")
     what = f"{found.files:,} leftover files, {found.bytes:,} bytes"
     if not found.files:
         print("nothing is left over")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
 
+from fcn_core.printable import printable
 from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag
 from pipeline.cli.tables import check_table_name, print_rows, write_table
 from pipeline.errors import InputError
@@ -60,9 +61,8 @@ def rank(
     json
         Print the list as JSON.
     """
-    from rich.console import Console
-
     from pipeline.cli import console
+    from pipeline.cli.terminal import Screen
     from pipeline.insight.rank import rank as find
 
     if export is not None:
@@ -75,9 +75,9 @@ def rank(
     if json:
         console.print_json([row | {"confidence": _rounded(row["confidence"])} for row in ranking.table().to_pylist()])
     else:
-        Console(emoji=False, highlight=False).print(_ranking_table(ranking))
+        Screen().print(_ranking_table(ranking))
     screen = console.stderr_console()
-    screen.print(_ranking_note(ranking), markup=False)
+    screen.print(printable(_ranking_note(ranking)), markup=False)
     if export is not None:
         screen.print(f"the list is in {export}", markup=False)
     if target is not None:
@@ -120,9 +120,8 @@ def compare(
     json
         Print the comparison as JSON.
     """
-    from rich.console import Console
-
     from pipeline.cli import console
+    from pipeline.cli.terminal import Screen
     from pipeline.insight.compare import compare as work_out
     from pipeline.insight.compare import draw_changes
     from pipeline.numbers import differing, fixed
@@ -133,7 +132,7 @@ def compare(
     if json:
         console.print_json(comparison_json(found) | {"fail_above": fail_above, "failed": failed})
     else:
-        _print_comparison(Console(emoji=False, highlight=False, soft_wrap=True), found)
+        _print_comparison(Screen(soft_wrap=True), found)
     screen = console.stderr_console()
     if picture is not None:
         drawn = draw_changes(store, found)
@@ -232,22 +231,21 @@ def _copy(
     )
     screen = console.stderr_console()
     for key, why in done.left_out:
-        screen.print(f"left out {console.printable(key)}: {console.printable(why)}", markup=False)
+        screen.print(f"left out {printable(key)}: {printable(why)}", markup=False)
     screen.print(f"{done.images} images with their masks are under {target.uri}; {done.next_step}", markup=False)
 
 
 def _ranking_table(ranking: "Ranking") -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.cli.console import printable
+    from pipeline.cli.console import shown
     from pipeline.numbers import fixed
 
     table = Table(box=None, pad_edge=False)
     for name, justify in (("rank", "right"), ("priority", "right"), ("image", "left"), ("why", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in ranking.ranked:
-        table.add_row(str(row.rank), fixed(row.priority, 3), escape(printable(row.key)), escape(row.reason))
+        table.add_row(str(row.rank), fixed(row.priority, 3), shown(row.key), shown(row.reason))
     return table
 
 
@@ -286,14 +284,13 @@ def comparison_json(found: "Comparison") -> dict[str, Any]:
 
 
 def _print_comparison(screen: Any, found: "Comparison") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.cli.console import printable
+    from pipeline.cli.console import shown
     from pipeline.numbers import fixed, percent
 
     for name, record, images in (("A", found.first, found.images[0]), ("B", found.second, found.images[1])):
-        screen.print(f"{name} {record.run_id}: {images} images, recipe {record.recipe}", markup=False)
+        screen.print(printable(f"{name} {record.run_id}: {images} images, recipe {record.recipe}"), markup=False)
     shift = found.shift
     screen.print(
         f"shift of the class areas [bold]{fixed(shift.value)}[/] (95 % interval {fixed(shift.low)} to "
@@ -303,7 +300,7 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
     for name, justify in (("class", "left"), ("mean share in A", "right"), ("in B", "right"), ("change", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for change in sorted(found.classes, key=lambda change: -abs(change.mean_share_after - change.mean_share_before)):
-        name = escape(printable(change.class_name))
+        name = shown(change.class_name)
         before, after = change.mean_share_before, change.mean_share_after
         table.add_row(name, percent(before, 2), percent(after, 2), f"{fixed(100 * (after - before), 2, '+')} %")
     screen.print(table)

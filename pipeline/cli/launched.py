@@ -12,7 +12,8 @@ import pydantic
 
 from fcn_core.errors import FcnError
 from pipeline.cli import console, console_train
-from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, stop_signals, validation_message
+from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, error_text, stop_signals, validation_message
+from pipeline.cli.terminal import guard
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import SegmentJob
@@ -40,7 +41,7 @@ def main(launch_id: str, text: str) -> int:
         write_outcome(work, launch_id, outcome)
         raise
     if outcome.message:
-        print(f"fcn: {outcome.message}", file=sys.stderr)
+        print(error_text("fcn", outcome.message), file=sys.stderr)
     write_outcome(work, launch_id, outcome)
     return EXIT_CODES[outcome.state]
 
@@ -87,4 +88,5 @@ def _broken(error: Exception) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
+    guard()
     sys.exit(main(*sys.argv[1:]))

@@ -7,6 +7,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from fcn_core.printable import printable
+
 
 class LiveBar:
     """The part of an observer that is the same for every kind of job. A context manager."""
@@ -34,10 +36,10 @@ class LiveBar:
     def phase(self, name: str) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(escape(name), total=None, numbers="")
+        self._task = self._bar.add_task(escape(printable(name)), total=None, numbers="")
 
     def note(self, text: str) -> None:
-        self._console.print(f"[dim]{escape(text)}[/]")
+        self._console.print(f"[dim]{escape(printable(text))}[/]")
 
     def show(self, completed: int, total: int, numbers: str) -> None:
         """How far the present phase is; `numbers` (Rich markup) stands beside the bar."""

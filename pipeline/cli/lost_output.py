@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from pipeline.cli.terminal import unguarded
+
 
 def survive_lost_stderr() -> None:
     """From now on, no write to standard error fails. Once is enough; more is no error."""
@@ -18,7 +20,8 @@ def survive_lost_stderr() -> None:
 
 def lost_stderr() -> str | None:
     """Since when, and why, standard error could not be written; None where nothing was lost of it."""
-    return sys.stderr.lost if isinstance(sys.stderr, _Dropping) else None
+    stream = unguarded(sys.stderr)
+    return stream.lost if isinstance(stream, _Dropping) else None
 
 
 class _Dropping:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from fcn_core.models.architecture import PADDED_ARCHS, ArchName, BackboneName, Doubling
+from fcn_core.printable import printable, printable_lines
 from pipeline.cli.common import DONE, Flag
 from pipeline.cli.model_quantize import quantize
 from pipeline.errors import InputError
@@ -244,12 +245,12 @@ def _save_imported(imported: "Imported", directory: Path, *, overwrite: bool) ->
     bundle = imported.bundle
     bundle.save(directory, overwrite=overwrite)
     for note in imported.notes:
-        print(note)
-    print(imported.report)
+        print(printable(note))
+    print(printable_lines(str(imported.report)))
     state = f"train it before use, these layers are new: {', '.join(imported.untrained)}"
     print(
-        f"{directory}: {bundle.architecture.arch} on {bundle.architecture.backbone}, labels {bundle.labels.name}"
-        f" ({bundle.labels.num_classes} classes), model_id {bundle.model_id};"
+        f"{directory}: {bundle.architecture.arch} on {bundle.architecture.backbone}, labels"
+        f" {printable(bundle.labels.name)} ({bundle.labels.num_classes} classes), model_id {bundle.model_id};"
         f" {state if imported.untrained else 'complete'}"
     )
     return DONE
@@ -289,7 +290,7 @@ def show(model: str, *, registry: str | None = None, json: Flag = False) -> int:
             value = f"{bundle.labels.name}: {', '.join(bundle.labels.names)}"
         elif isinstance(value, dict):
             value = ", ".join(f"{key}={item}" for key, item in value.items()) or "none"
-        print(f"{name:15}{value:,}" if isinstance(value, int) else f"{name:15}{value}")
+        print(f"{name:15}{value:,}" if isinstance(value, int) else f"{name:15}{printable(str(value))}")
     return DONE
 
 

@@ -42,13 +42,14 @@ def quantize(
     """
     from fcn_core.inference.quantize import quantize as quantize_bundle
     from fcn_core.inference.quantize import require_packages
+    from pipeline.cli.terminal import unguarded
     from pipeline.models.load import load_bundle
     from pipeline.numbers import percent
     from pipeline.segmentation.calibration import sample_images
 
     require_packages()
     bundle = load_bundle(model, registry)
-    with contextlib.redirect_stdout(sys.stderr):  # where a progress bar belongs
+    with contextlib.redirect_stdout(unguarded(sys.stderr)):  # where a progress bar belongs
         made, agreement = quantize_bundle(bundle, sample_images(calibrate, images))
     made.save(directory, overwrite=overwrite)
     print(f"{directory}: int8 of model {bundle.model_id}, model_id {made.model_id}")

@@ -32,9 +32,8 @@ def list_(name: str | None = None, *, registry: str | None = None, json: Flag = 
     json
         Print it as JSON.
     """
-    from rich.console import Console
-
     from pipeline.cli import console
+    from pipeline.cli.terminal import Screen
     from pipeline.models.registry import open_registry
 
     opened = open_registry(registry)
@@ -44,7 +43,7 @@ def list_(name: str | None = None, *, registry: str | None = None, json: Flag = 
         if json:
             console.print_json([{"name": each, "champion": _json(found)} for each, found in champions.items()])
         elif champions:
-            Console(emoji=False).print(_names_table(champions))
+            Screen().print(_names_table(champions))
         else:
             console.stderr_console().print(f"no models in {opened.uri}", markup=False)
         return DONE
@@ -53,7 +52,7 @@ def list_(name: str | None = None, *, registry: str | None = None, json: Flag = 
     if json:
         console.print_json([_describe(version, champion) for version in versions])
     elif versions:
-        Console(emoji=False).print(_versions_table(versions, champion))
+        Screen().print(_versions_table(versions, champion))
     else:
         console.stderr_console().print(f"no versions of {name} in {opened.uri}", markup=False)
     return DONE
@@ -188,9 +187,8 @@ def champion(name: str, *, history: Flag = False, registry: str | None = None, j
     json
         Print it as JSON.
     """
-    from rich.console import Console
-
     from pipeline.cli import console
+    from pipeline.cli.terminal import Screen
     from pipeline.models.registry import PREFIX, open_registry
 
     opened = open_registry(registry)
@@ -199,14 +197,14 @@ def champion(name: str, *, history: Flag = False, registry: str | None = None, j
     if json:
         console.print_json([_json(each) for each in promotions] if history else _json(promotions[0]))
     elif history:
-        Console(emoji=False).print(_promotions_table(promotions))
+        Screen().print(_promotions_table(promotions))
     else:
         _print(_json(promotions[0]) or {})
     return DONE
 
 
 def _print(description: dict[str, Any]) -> None:
-    from pipeline.cli.console import printable
+    from fcn_core.printable import printable
 
     for key, value in description.items():
         if isinstance(value, dict):
@@ -289,10 +287,9 @@ def _promotions_table(promotions: "list[Champion]") -> "Table":
 
 
 def _table(columns: tuple[str, ...], rows: "Iterable[tuple[str, ...]]") -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.cli.console import printable
+    from pipeline.cli.console import shown
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
@@ -300,7 +297,7 @@ def _table(columns: tuple[str, ...], rows: "Iterable[tuple[str, ...]]") -> "Tabl
         whole = column in ("name", "version", "champion") or column.endswith("(UTC)")
         table.add_column(column, no_wrap=whole, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
+        table.add_row(*(shown(cell) for cell in row))
     return table
 
 

@@ -33,9 +33,9 @@ def runs(output: str, *, json: Flag = False) -> int:
     json
         Print the run records as JSON.
     """
-    from rich.console import Console
-
+    from fcn_core.printable import printable
     from pipeline.cli import console
+    from pipeline.cli.terminal import Screen
     from pipeline.errors import StorageError
     from pipeline.outputs.runs import RunRecord, records
     from pipeline.outputs.standing import standing
@@ -49,7 +49,7 @@ def runs(output: str, *, json: Flag = False) -> int:
             return standing(store, record)
         except StorageError as error:  # one damaged file must not hide the other runs
             text = f"run {record.run_id} could not be counted ({error}); its numbers are as its driver left them"
-            console.stderr_console().print(console.printable(text), markup=False)
+            console.stderr_console().print(printable(text), markup=False)
             return record
 
     found = [stands(record) for record in records(store)]
@@ -61,9 +61,9 @@ def runs(output: str, *, json: Flag = False) -> int:
             ]
         )
     elif found:
-        screen = Console(emoji=False)
+        screen = Screen()
         # Wider than a terminal when it is read by another program.
-        (screen if screen.is_terminal else Console(emoji=False, width=200)).print(console.runs_table(found))
+        (screen if screen.is_terminal else Screen(width=200)).print(console.runs_table(found))
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
     return DONE
@@ -80,6 +80,7 @@ def watch(output: str, run: str | None = None) -> int:
     run
         Its id, or the beginning of it. Default: the newest.
     """
+    from fcn_core.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.current import choose_run
     from pipeline.outputs.runs import read_record, records
@@ -115,10 +116,10 @@ def watch(output: str, run: str | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     record = standing(store, record)
-    reason = f" ({record.reason})" if record.reason else ""
+    reason = f" ({printable(record.reason)})" if record.reason else ""
     screen.print(
-        f"run {record.run_id} {record.state}{reason}: {record.counts.ok} of {record.images} images labelled, "
-        f"{console.describe_errors(record.counts)}",
+        f"run {printable(record.run_id)} {record.state}{reason}: {record.counts.ok} of {record.images} images "
+        f"labelled, {console.describe_errors(record.counts)}",
         markup=False,
     )
     return DONE if record.state == "finished" else FAILED

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from pipeline.cli.terminal import Screen, unguarded
+from pipeline.csv_text import csv_line
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,12 +37,10 @@ def write_table(path: Path, rows: "pa.RecordBatchReader") -> None:
 
 
 def _write_csv(file: TextIO, rows: "pa.RecordBatchReader") -> None:
-    import csv
-
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(rows.schema.names)
+    file.write(csv_line(rows.schema.names))
     for batch in _batches(rows):
-        writer.writerows(zip(*(map(_plain, column.to_pylist()) for column in batch.columns), strict=True))
+        for row in zip(*(map(_plain, column.to_pylist()) for column in batch.columns), strict=True):
+            file.write(csv_line(row))
 
 
 def _plain(value: object) -> object:
@@ -65,44 +65,43 @@ def _batches(rows: "pa.RecordBatchReader") -> Any:
 def print_rows(rows: "pa.RecordBatchReader", form: Literal["csv", "json", "table"]) -> None:
     """Rows to standard output. As a table the first SHOWN_ROWS of them, for people."""
     if form == "json":
-        import json
+        from pipeline.cli.console import print_json
 
         for batch in _batches(rows):
             for row in batch.to_pylist():
-                print(json.dumps(row, default=str, ensure_ascii=False))
+                print_json(row, indent=None)
     elif form == "csv":
-        _write_csv(sys.stdout, rows)
+        # As it is for a program that reads it; a person sees what does not print.
+        _write_csv(sys.stdout if sys.stdout.isatty() else unguarded(sys.stdout), rows)
     elif rows.schema.names:
         _print_table(rows)
 
 
 def _print_table(rows: "pa.RecordBatchReader") -> None:
     import pyarrow as pa
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    from pipeline.cli import console
+    from pipeline.cli.console import shown, stderr_console
 
     table = Table(box=None, pad_edge=False)
     for field in rows.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        table.add_column(escape(console.printable(field.name)), justify="right" if numeric else "left", overflow="fold")
-    shown, more = 0, False
+        table.add_column(shown(field.name), justify="right" if numeric else "left", overflow="fold")
+    written, more = 0, False
     for batch in _batches(rows):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if shown == SHOWN_ROWS:
+            if written == SHOWN_ROWS:
                 more = True
                 break
-            table.add_row(*(escape(console.printable(_cell(value))) for value in row))
-            shown += 1
+            table.add_row(*(shown(_cell(value)) for value in row))
+            written += 1
         if more:
             break
     # Wider than a terminal when it is read by another program.
-    screen = Console(emoji=False, highlight=False)
-    screen.print(table) if screen.is_terminal else Console(emoji=False, highlight=False, width=4000).print(table)
+    screen = Screen()
+    screen.print(table) if screen.is_terminal else Screen(width=4000).print(table)
     if more:
-        console.stderr_console().print(
+        stderr_console().print(
             f"the first {SHOWN_ROWS} rows; LIMIT gives others, --csv, --json and --parquet give all", markup=False
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.csv_text import original
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.results import read_table
 from pipeline.storage.uri import is_absolute
@@ -64,7 +65,7 @@ def _csv_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
         places = _places(header, name)
         for line in lines:
             if line:
-                yield [line[place] if place < len(line) else "" for place in places]
+                yield [original(line[place]) if place < len(line) else "" for place in places]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"manifest {name} is not CSV in UTF-8 ({error}); save it again as such") from error
 

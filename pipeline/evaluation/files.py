@@ -8,8 +8,6 @@
 No times or host names inside: equal evaluations give equal bytes.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcn_core import PredictorSettings
 from fcn_core.metrics import Scores
+from pipeline.csv_text import csv_line
 from pipeline.errors import StorageError
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.identity import digest
@@ -164,11 +163,8 @@ def images_table(rows: Sequence[ExampleRow]) -> pa.Table:
 
 def confusion_csv(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> bytes:
     """True classes down, predicted classes across, in pixels."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["truth", *classes])
-    writer.writerows([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
-    return sink.getvalue().encode()
+    rows = ([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
+    return "".join(map(csv_line, (["truth", *classes], *rows))).encode()
 
 
 def write_evaluation(output: Store, record: EvaluationRecord, table: pa.Table, worst: bytes | None) -> None:

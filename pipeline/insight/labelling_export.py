@@ -5,7 +5,6 @@ masks as what the model proposes, the label set in the tool's own format, and `i
 which image.
 """
 
-import csv
 import io
 import json
 import re
@@ -25,6 +24,7 @@ import numpy as np
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
 from fcn_core.labels import Mask, decode_mask, encode_mask
+from pipeline.csv_text import csv_line
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing
 from pipeline.insight.brush_rle import encode_brush
 from pipeline.outputs.identity import digest
@@ -271,9 +271,10 @@ def labelmap(labels: LabelSet) -> str:
 def _paintable(labels: LabelSet) -> LabelSet:
     """Labels that CVAT can tell apart by colour. Raises InputError for names that its label map cannot hold."""
     for name in labels.names:
-        if ":" in name or name.startswith("#") or name != name.strip() or "\n" in name:
+        if ":" in name or name.startswith("#") or name != name.strip() or not name.isprintable():
             raise InputError(
-                f"CVAT's labelmap.txt cannot hold the class name {name!r} (no ':' or line break, no '#' or space "
+                f"CVAT's labelmap.txt cannot hold the class name {name!r} (no ':', no line break or other "
+                "character that does not print, no '#' or space "
                 "at its ends); take --format label-studio"
             )
     if len(set(labels.palette)) == labels.num_classes:
@@ -288,12 +289,10 @@ def _without_pixels(one: _Loaded) -> _Loaded:
 
 
 def _write_list(target: Store, written: Sequence[_Loaded]) -> None:
-    sink = io.StringIO()
-    rows = csv.writer(sink, lineterminator="\n")
-    rows.writerow(["name", "key", "etag", "priority", "reason", "confidence", "mask_key"])
-    rows.writerows(
+    header = ["name", "key", "etag", "priority", "reason", "confidence", "mask_key"]
+    rows = (
         [f"{one.name}{one.suffix}", one.item.key, one.item.etag, one.item.priority, one.item.reason,
          one.item.confidence, one.item.mask_key]
         for one in written
     )  # fmt: skip
-    target.put("images.csv", sink.getvalue().encode(errors="surrogatepass"))
+    target.put("images.csv", "".join(map(csv_line, (header, *rows))).encode(errors="surrogatepass"))

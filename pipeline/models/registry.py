@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
+from fcn_core.bundle import MODEL_FILE, ModelDescription, ModelId, parse_description
 from fcn_core.metrics import Scores
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.storage.opening import open_store
@@ -101,12 +101,12 @@ class Champion(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     number: int
-    version: str
-    model_id: str
+    version: ModelId
+    model_id: ModelId
     reason: str
     time: datetime
     scores: dict[str, Any] | None = None
-    previous: str | None = None
+    previous: ModelId | None = None
     """The version that was champion until then."""
     token: str
     """Random: by it a writer knows its own record."""
@@ -335,8 +335,8 @@ class Registry:
         key = _champion_key(name, number)
         try:
             record = Champion.model_validate_json(self._store.get(key))
-            if record.number != number or not _VERSION.fullmatch(record.version):
-                raise ValueError(f"it says number {record.number}, version {record.version!r}")
+            if record.number != number:
+                raise ValueError(f"it says number {record.number}")
         except (ValidationError, ValueError, ObjectMissing) as error:
             why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             # An older champion in its place would be a change that nobody decided.

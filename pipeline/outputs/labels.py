@@ -7,6 +7,7 @@ from PIL import Image
 
 from fcn_core import LabelSet
 from fcn_core.labels import UNREADABLE
+from fcn_core.printable import printable
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import read_class_totals, read_results
@@ -36,7 +37,8 @@ def read_labels(store: Store, record: RunRecord) -> LabelSet:
             break
     if palette is None or not names:
         raise InputError(f"run {record.run_id} under {store.uri} has no masks; choose another run")
-    full = [names.get(index, f"class {index}") for index in range(max(names) + 1)]
+    # Runs of 0.1 may have names that are refused today.
+    full = [printable(names.get(index, f"class {index}")) for index in range(max(names) + 1)]
     colors = tuple((palette[3 * k], palette[3 * k + 1], palette[3 * k + 2]) for k in range(len(full)))
     return LabelSet(name=record.recipe, names=tuple(full), palette=colors)
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fcn_core.labels import RGB
+from fcn_core.printable import printable
 from pipeline.numbers import percent
 from pipeline.report.charts import swatch
-from pipeline.report.markup import Html, el, visible
+from pipeline.report.markup import Html, el
 from pipeline.report.pictures import Exhibit
 
 LAYER_WORDS = {"overlay": "overlay", "photo": "photo", "mask": "mask", "before": "overlay of the earlier run"}
@@ -129,7 +130,7 @@ def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
     return el(
         "li",
         frame,
-        el("p", el("bdi", name), class_="key", title=visible(candidate.key)[:2000]),
+        el("p", el("bdi", name), class_="key", title=printable(candidate.key)[:2000]),
         el(
             "p",
             f"confidence {candidate.confidence:.2f}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
@@ -142,7 +143,7 @@ def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
 
 def _shortened(key: str, length: int) -> str:
     """A key of at most `length` characters, its middle left out: the ends tell more."""
-    key = visible(key)
+    key = printable(key)
     if len(key) <= length:
         return key
     tail = (length - 3) * 2 // 3

@@ -6,6 +6,8 @@ turn the direction of the text) are written out: a key shows as what it is.
 
 from html import escape
 
+from fcn_core.printable import printable
+
 Value = str | int | float | bool | None
 
 _EMPTY = frozenset({"br", "img", "input", "link", "meta", "wbr"})
@@ -34,14 +36,7 @@ def join(*children: str | None) -> Html:
 
 def text(plain: str) -> Html:
     """`plain` as markup that shows it."""
-    return Html(escape(visible(plain), quote=True))
-
-
-def visible(plain: str) -> str:
-    """`plain` with what does not print written as an escape: a newline as \\n, a turn of direction as \\u202e."""
-    if plain.isprintable():
-        return plain
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain)
+    return Html(escape(printable(plain), quote=True))
 
 
 def _attribute(name: str, value: Value) -> str:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipeline.csv_text import MARKED
 from pipeline.errors import InputError
 from pipeline.storage.opening import STORES, read_object
 from pipeline.storage.store import Store
@@ -84,6 +85,7 @@ def read_csv(
     `more` maps the plain names (lower case, without "_" and "-") of further columns to what they are called in the
     batches; they come after those of ENTRIES_SCHEMA, as strings from CSV, as they are from Parquet.
     """
+    header_given = header is not None
     try:
         if header is None:
             first = _open(data, packed).read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
@@ -104,7 +106,7 @@ def read_csv(
             ),
         )
         for batch in reader:
-            yield _entries(uri, batch, names)
+            yield _entries(uri, batch if header_given else _original(batch), names)
     except (pa.ArrowException, OSError, csv.Error) as error:
         raise InputError(f"key list {uri} is not readable CSV ({error})") from error
 
@@ -128,6 +130,15 @@ def _read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatc
 def _open(data: bytes, packed: bool) -> pa.NativeFile:
     file = pa.BufferReader(data)
     return pa.CompressedInputStream(file, "gzip") if packed else file
+
+
+def _original(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` as it was before our own CSV was made safe for spreadsheets. Inventories are not made by us."""
+    columns = [
+        pc.replace_substring_regex(column, MARKED, r"\1") if pa.types.is_string(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict[str, str]:

@@ -21,18 +21,14 @@ def test_a_query_prints_emoji_codes_and_markup_of_keys_as_they_are(capsys: pytes
     assert [row.split() for row in rows] == [[key, key] for key in keys]
 
 
-def test_no_console_of_the_product_interprets_emoji_codes() -> None:
+def test_every_console_of_the_product_is_a_screen() -> None:
+    """Which interprets no emoji codes, and sends no control characters."""
     files = [path for folder in ("pipeline", "flows") for path in (ROOT / folder).rglob("*.py")]
-    made = [
-        (path.relative_to(ROOT), node)
+    called = [
+        (str(path.relative_to(ROOT)), ast.unparse(node.func).rpartition(".")[2])
         for path in files
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Console"
+        if isinstance(node, ast.Call)
     ]
-    assert len(made) > 5
-    loose = [
-        f"{path}:{node.lineno}"
-        for path, node in made
-        if not any(word.arg == "emoji" and ast.unparse(word.value) == "False" for word in node.keywords)
-    ]
-    assert loose == []
+    assert [path for path, name in called if name == "Screen"]
+    assert [path for path, name in called if name == "Console"] == []

@@ -1,0 +1,18 @@
+"""Text from outside made fit to be shown: what does not print is written as an escape.
+
+Names of classes, keys, notes and messages may hold anything: sequences that clear a terminal, marks that turn the
+direction of the text, line breaks after which a line seems to be somebody else's. What shows such text passes it
+through here.
+"""
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what does not print as an escape: a newline as \\n, a turn of direction as \\u202e."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same with line breaks left as they are: for text that may have several lines."""
+    return "\n".join(printable(line) for line in text.split("\n"))
