@@ -1,11 +1,17 @@
-"""Random secrets for a new site, on standard output: `compose` for an .env file, `kubernetes` for kubectl apply.
+"""Random secrets for a new site: `compose` writes deploy/compose/.env, `kubernetes` prints what kubectl apply takes.
 
-Needs Python alone. Every call makes new ones: keep what it printed out of git.
+Needs Python alone. Every call makes new ones. A file is its owner's alone, whatever the umask, and is never replaced:
+the site's volumes have the passwords of the old one.
 """
 
 import argparse
 import json
+import os
 import secrets
+import sys
+from pathlib import Path
+
+ENV_FILE = Path(__file__).parent / "compose" / ".env"
 
 
 def compose() -> str:
@@ -42,12 +48,35 @@ def kubernetes(namespace: str) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2)
 
 
+def write(file: Path, text: str) -> None:
+    """Write a new file that its owner alone may read. Ends the program where there is one."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        sys.exit(f"{file} is there already; move it away, and remove the volumes of the site that it belongs to")
+    except OSError as error:
+        sys.exit(f"cannot write {file} ({error.strerror}); choose another place with --output")
+    with open(descriptor, "w") as opened:
+        os.fchmod(descriptor, 0o600)  # a umask may have taken away more than it should
+        opened.write(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("site", choices=("compose", "kubernetes"))
     parser.add_argument("--namespace", default="fcn", help="where in Kubernetes")
+    parser.add_argument(
+        "--output",
+        help="the file to write; - is standard output. Default: deploy/compose/.env for compose, - for kubernetes",
+    )
     given = parser.parse_args()
-    print(compose() if given.site == "compose" else kubernetes(given.namespace))
+    text = compose() if given.site == "compose" else kubernetes(given.namespace)
+    output = given.output or (str(ENV_FILE) if given.site == "compose" else "-")
+    if output == "-":
+        print(text)
+    else:
+        write(Path(output), text + "\n")
+        print(f"{output} has the site's secrets, for its owner alone", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel
 
+from flows.markdown import code, plain
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import refuse_relative
@@ -158,10 +159,12 @@ def link_to(output: str, key: str) -> str:
     bucket, _, name = path.partition("/")
     elsewhere = options or any(variable in os.environ for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
     if scheme == "s3" and not elsewhere:
-        return f"[{uri}](https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(name)})"
+        return f"[{plain(uri)}](https://console.aws.amazon.com/s3/object/{quote(bucket)}?prefix={quote(name)})"
     if scheme == "gs":
-        return f"[{uri}](https://console.cloud.google.com/storage/browser/_details/{bucket}/{quote(name)})"
-    return f"`{uri}`"
+        return (
+            f"[{plain(uri)}](https://console.cloud.google.com/storage/browser/_details/{quote(bucket)}/{quote(name)})"
+        )
+    return code(uri)
 
 
 def fraction(value: float | None, sign: str = "") -> str:

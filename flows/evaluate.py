@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
 from flows.artifacts import CancelWatch, JobObserver, as_task, check_places, fraction, show_launch
+from flows.markdown import code, plain
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
 from pipeline.jobs.evaluate import EvaluateJob
@@ -62,15 +63,15 @@ def _publish(job: EvaluateJob, record: EvaluationRecord) -> EvaluateSummary:
     scores = record.scores
     create_table_artifact(
         [
-            {"class": name, "IU": fraction(iu), "accuracy": fraction(accuracy)}
+            {"class": plain(name), "IU": fraction(iu), "accuracy": fraction(accuracy)}
             for name, iu, accuracy in zip(record.classes, scores.per_class_iu, scores.per_class_accuracy, strict=True)
         ],
         key="scores",
-        description=f"Scores of each class on split {record.split}",
+        description=f"Scores of each class on split {plain(record.split)}",
     )
     if record.errors:
         _list_broken(record.errors)
-    create_markdown_artifact(_summary_text(job, record), key="summary", description=f"Scoring {job.model}")
+    create_markdown_artifact(_summary_text(job, record), key="summary", description=f"Scoring {plain(job.model)}")
     return EvaluateSummary(
         model_id=record.model_id,
         dataset=record.dataset,
@@ -84,7 +85,10 @@ def _publish(job: EvaluateJob, record: EvaluationRecord) -> EvaluateSummary:
 
 def _list_broken(errors: tuple[BrokenExample, ...]) -> None:
     create_table_artifact(
-        [{"example": each.name, "reason": each.error, "message": each.message} for each in errors[:BROKEN_LISTED]],
+        [
+            {"example": plain(each.name), "reason": plain(each.error), "message": plain(each.message)}
+            for each in errors[:BROKEN_LISTED]
+        ],
         key="errors",
         description=f"Examples that could not be scored: {len(errors)}",
     )
@@ -98,11 +102,11 @@ def _summary_text(job: EvaluateJob, record: EvaluationRecord) -> str:
         "",
         f"- pixel accuracy {fraction(scores.pixel_accuracy)}, mean accuracy {fraction(scores.mean_accuracy)}, "
         f"frequency-weighted IU {fraction(scores.frequency_weighted_iu)}",
-        f"- model: {record.model}",
-        f"- {record.examples} examples, {scores.pixels:,} pixels: split `{record.split}` of `{record.dataset}`",
+        f"- model: {plain(record.model)}",
+        f"- {record.examples} examples, {scores.pixels:,} pixels: split {code(record.split)} of {code(record.dataset)}",
     ]
     if record.errors:
         lines.append(f"- left out, because they are broken: {len(record.errors)}")
     if job.output:
-        lines.append(f"- a row an image, the confusion matrix and the worst images: `{job.output}`")
+        lines.append(f"- a row an image, the confusion matrix and the worst images: {code(job.output)}")
     return "\n".join(lines)

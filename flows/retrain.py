@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.training.loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, check_places, fraction, show_launch
+from flows.markdown import block, code, plain
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
 from pipeline.jobs.launch import HERE, Here, Launch
@@ -105,18 +106,19 @@ class _FlowObserver(RetrainObserver):
         self._progress.update(share or 0.0, text)
 
     def checked(self, report: DataReport) -> None:
-        lines = ["```text", *describe(report), "```"]
-        create_markdown_artifact("\n".join(lines), key="data", description=f"Data check of {report.dataset}")
+        create_markdown_artifact(
+            block(describe(report)), key="data", description=f"Data check of {plain(report.dataset)}"
+        )
 
     def trained(self, report: TrainReport, histories: Mapping[str, History]) -> None:
         text = _curves_text(report, histories)
-        create_markdown_artifact(text, key="curves", description=f"Loss and validation of {report.name}")
+        create_markdown_artifact(text, key="curves", description=f"Loss and validation of {plain(report.name)}")
 
     def judged(self, contest: Contest) -> None:
         create_table_artifact(
             [
                 {
-                    "class": row.name,
+                    "class": plain(row.name),
                     "champion": fraction(row.champion),
                     "challenger": fraction(row.challenger),
                     "difference": fraction(row.difference, "+"),
@@ -125,7 +127,7 @@ class _FlowObserver(RetrainObserver):
                 for row in contest.verdict.rows
             ],
             key="scores",
-            description=f"IU of each class on split {contest.split}, champion against challenger",
+            description=f"IU of each class on split {plain(contest.split)}, champion against challenger",
         )
 
     def finish(self) -> None:
@@ -133,14 +135,16 @@ class _FlowObserver(RetrainObserver):
 
 
 def _publish_verdict(report: RetrainReport) -> None:
-    create_markdown_artifact(_verdict_text(report), key="verdict", description=f"Retraining {report.registry_name}")
+    create_markdown_artifact(
+        _verdict_text(report), key="verdict", description=f"Retraining {plain(report.registry_name)}"
+    )
 
 
 def _verdict_text(report: RetrainReport) -> str:
     contest, verdict = report.contest, report.contest.verdict
     name = report.registry_name
     again = "Nothing to promote" if report.promotion is not None else "Not promoted"
-    lines = [f"# {'Promoted' if report.promoted else again}: {verdict.reason}", ""]
+    lines = [f"# {'Promoted' if report.promoted else again}: {plain(verdict.reason)}", ""]
     if report.promotion is not None:
         lines.append(f"- `registry:{name}@champion` is version `{contest.version}` now, promotion {report.promotion}")
     else:
@@ -149,9 +153,9 @@ def _verdict_text(report: RetrainReport) -> str:
         lines.append(f"- held against version `{contest.champion.version}`, promotion {contest.champion.number}")
     record = contest.challenger_scores
     lines += [
-        f"- scored on {record.examples} examples of split `{contest.split}` of `{record.dataset}`",
-        f"- training: `{report.trained.uri}`",
-        f"- scores of each image, and the worst ones drawn: `{report.trained.uri}/evaluation`",
+        f"- scored on {record.examples} examples of split {code(contest.split)} of {code(record.dataset)}",
+        f"- training: {code(report.trained.uri)}",
+        f"- scores of each image, and the worst ones drawn: {code(f'{report.trained.uri}/evaluation')}",
         "",
         "| | champion | challenger |",
         "|---|---|---|",
@@ -171,7 +175,7 @@ def _curves_text(report: TrainReport, histories: Mapping[str, History]) -> str:
     """The curves as a picture inside the text, which Prefect's pages show, and the last validations as a table."""
     picture = base64.b64encode(draw_curves(histories).encode()).decode()
     lines = [f"![loss and validation mean IU over epochs](data:image/svg+xml;base64,{picture})", ""]
-    lines += [f"{report.steps} steps, {report.seconds:.0f} s of training; `{report.uri}` has the model.", ""]
+    lines += [f"{report.steps} steps, {report.seconds:.0f} s of training; {code(report.uri)} has the model.", ""]
     rows = [(stage, point) for stage, history in histories.items() for point in history.validations]
     if rows:
         lines += ["| network | step | epoch | mean IU | pixel accuracy |", "|---|---|---|---|---|"]

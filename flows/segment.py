@@ -15,10 +15,12 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, check_places, link_to, show_launch
+from flows.markdown import code, plain
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
 from pipeline.jobs.launch import HERE, Here, Launch
 from pipeline.jobs.segment import SegmentJob
+from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, segment_on
 from pipeline.numbers import differing, differing_percent, fixed, percent
 from pipeline.outputs.results import read_class_totals
@@ -99,7 +101,8 @@ def prepare(job: SegmentJob) -> None:
     """Check model, source and output, so that what cannot work fails at once and by name."""
     inputs = check_inputs(job)
     get_run_logger().info(
-        "source=%s output=%s model_id=%s", inputs.source.uri, inputs.output.uri, inputs.bundle.model_id
+        "%s",
+        key_values(source=inputs.source.uri, output=inputs.output.uri, model_id=inputs.bundle.model_id),
     )
 
 
@@ -127,7 +130,7 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
         create_table_artifact(
             [
                 {
-                    "class": total.class_name,
+                    "class": plain(total.class_name),
                     "pixel share": percent(total.fraction, 2),
                     "pixels": f"{total.pixels:,}",
                     "images": f"{total.images:,}",
@@ -135,15 +138,18 @@ def publish(job: SegmentJob, report: RunReport) -> SegmentSummary:
                 for total in sorted(read_class_totals(output, record.run_id), key=lambda total: -total.pixels)
             ],
             key="class-areas",
-            description=f"Area of each class over {record.counts.ok:,} images of run {record.run_id}, largest first",
+            description=f"Area of each class over {record.counts.ok:,} images of run {plain(record.run_id)}, "
+            "largest first",
         )
     if report.counts.errors:
         create_table_artifact(
-            [{"reason": reason, "images": count} for reason, count in report.counts.errors.items()],
+            [{"reason": plain(reason), "images": count} for reason, count in report.counts.errors.items()],
             key="errors",
             description="Images that could not be labelled, by reason",
         )
-    create_markdown_artifact(_summary_text(summary, report), key="summary", description=f"Labelling {job.output}")
+    create_markdown_artifact(
+        _summary_text(summary, report), key="summary", description=f"Labelling {plain(job.output)}"
+    )
     return summary
 
 
@@ -165,7 +171,7 @@ def check_shift(job: SegmentJob, report: RunReport, limit: float) -> None:
     create_table_artifact(
         [
             {
-                "class": change.class_name,
+                "class": plain(change.class_name),
                 "mean share before": percent(change.mean_share_before, 2),
                 "mean share after": percent(change.mean_share_after, 2),
             }
@@ -174,7 +180,7 @@ def check_shift(job: SegmentJob, report: RunReport, limit: float) -> None:
             )
         ],
         key="shift",
-        description=text,
+        description=plain(text),
     )
     if shift.value > limit:
         shifted, allowed = differing(shift.value, limit, fixed)
@@ -189,18 +195,18 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
     lines = [
         f"# {counts.ok:,} images labelled" if report.runs else "# Nothing was new",
         "",
-        f"- output: `{summary.output}`",
+        f"- output: {code(summary.output)}",
         f"- failed: {counts.failed:,} ({failed}; {allowed} are allowed)",
         f"- done already: {summary.already_done:,}",
     ]
     lines += [
-        f"- run `{record.run_id}`: {record.counts.images:,} images, {record.images_per_second:.3g} images/s overall, "
-        f"by model `{record.model_id}`" + (f" ({record.model})" if record.model else "")
+        f"- run {code(record.run_id)}: {record.counts.images:,} images, {record.images_per_second:.3g} images/s "
+        f"overall, by model {code(record.model_id)}" + (f" ({plain(record.model)})" if record.model else "")
         for record in report.runs
     ]
     for key in report.reports:
         run_id = key.split("/")[1]
         copy = f"fcn report {shlex.quote(summary.output)} {run_id} --file {run_id}.html"
-        lines.append(f"- report: {link_to(summary.output, key)}; a copy on your machine: `{copy}`")
-    lines += ["", f"To look at it: `fcn runs {shlex.quote(summary.output)}`"]
+        lines.append(f"- report: {link_to(summary.output, key)}; a copy on your machine: {code(copy)}")
+    lines += ["", "To look at it: " + code(f"fcn runs {shlex.quote(summary.output)}")]
     return "\n".join(lines)

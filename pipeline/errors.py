@@ -55,6 +55,10 @@ class AccessDenied(StorageError):
     """Credentials are missing, wrong, or not allowed to do this."""
 
 
+class LinkRefused(StorageError):
+    """The file lies behind a link that leads out of the folder it was named in, and such links are not followed."""
+
+
 class StorageUnavailable(StorageError):
     """The storage did not answer, or not properly; worth another try later."""
 

@@ -50,6 +50,7 @@ REASONS = (
     "empty_file",
     "file_too_large",
     "killed_worker",
+    "link_refused",
     "missing",
     "not_an_image",
     "out_of_memory",

@@ -39,8 +39,8 @@ from pipeline.cli.model import model_app
 from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
-from pipeline.jobs.segment import SegmentJob, SegmentOptions
 from pipeline.cli.terminal import Screen, guard
+from pipeline.jobs.segment import SegmentJob, SegmentOptions
 from pipeline.yaml_text import read_yaml
 
 NOBODY_READS = 141

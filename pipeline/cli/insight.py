@@ -220,9 +220,9 @@ def _copy(
     from pipeline.cli import console
     from pipeline.insight.labelling_export import Labelled, export_labelling
     from pipeline.outputs.labels import read_labels
-    from pipeline.storage.opening import open_store
+    from pipeline.outputs.runs import source_of
 
-    source = open_store(str(ranking.record.job["source"]))
+    source = source_of(ranking.record)
     source.check_readable()
     items = [Labelled(r.key, r.etag, r.mask_key, r.priority, r.reason, r.confidence) for r in ranking.ranked]
     labels = read_labels(store, ranking.record)

@@ -16,6 +16,7 @@ def quantize(
     calibrate: str,
     directory: Annotated[Path, Parameter(name=["--output", "-o"])],
     images: int = 48,
+    follow_links: Flag = False,
     registry: str | None = None,
     overwrite: Flag = False,
 ) -> int:
@@ -35,6 +36,8 @@ def quantize(
         The folder to write.
     images
         How many images to take, at least 4; the same ones each time.
+    follow_links
+        Also take images behind links that lead out of a local folder.
     registry
         The folder or URI where registry:... models are. Default: FCN_REGISTRY.
     overwrite
@@ -50,7 +53,7 @@ def quantize(
     require_packages()
     bundle = load_bundle(model, registry)
     with contextlib.redirect_stdout(unguarded(sys.stderr)):  # where a progress bar belongs
-        made, agreement = quantize_bundle(bundle, sample_images(calibrate, images))
+        made, agreement = quantize_bundle(bundle, sample_images(calibrate, images, follow_links=follow_links))
     made.save(directory, overwrite=overwrite)
     print(f"{directory}: int8 of model {bundle.model_id}, model_id {made.model_id}")
     print(

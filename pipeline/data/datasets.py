@@ -34,7 +34,7 @@ from pipeline.data.places import Places
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.storage.file_cache import FileCache
-from pipeline.storage.opening import open_store, read_object
+from pipeline.storage.opening import open_source, read_object
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uri import scheme_of, split_uri
 
@@ -193,7 +193,7 @@ def _missing(missing: tuple[Missing, ...]) -> str:
 def _open(options: DatasetOptions) -> Catalog:
     if _is_manifest(options.dataset):
         folder, name = split_uri(options.dataset)
-        places = Places(open_store(folder))
+        places = Places(open_source(folder, follow_links=options.follow_links))
         # Asks quickly whether anybody is there at all; whoever may read but not list is let through.
         with contextlib.suppress(AccessDenied):
             places.root.check_readable()
@@ -201,7 +201,7 @@ def _open(options: DatasetOptions) -> Catalog:
         layout: Layout = ManifestLayout(rows, places)
         labels = _labels(options, places.root, "the manifest's folder")
         return Catalog(options, options.dataset, labels, layout, places)
-    store = open_store(options.dataset)
+    store = open_source(options.dataset, follow_links=options.follow_links)
     store.check_readable()
     layout = _folder_layout(store, options.preset)
     if not layout.splits():

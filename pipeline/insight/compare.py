@@ -31,8 +31,7 @@ from pipeline.numbers import percent
 from pipeline.outputs.current import choose_run, current_rows
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.masks import read_mask
-from pipeline.outputs.runs import RunRecord
-from pipeline.storage.opening import open_store
+from pipeline.outputs.runs import RunRecord, source_of
 from pipeline.storage.store import Store
 
 REPLICATES = 200
@@ -142,7 +141,7 @@ def draw_changes(store: Store, comparison: Comparison) -> bytes | None:
 
     Images are read from the source that run B was made from; those that are gone or changed are left out.
     """
-    source = open_store(str(comparison.second.job["source"]))
+    source = source_of(comparison.second)
     labels, other = read_labels(store, comparison.first), read_labels(store, comparison.second)
     together, translation = _joint_labels(labels, other)
     tiles = []

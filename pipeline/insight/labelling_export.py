@@ -289,10 +289,10 @@ def _without_pixels(one: _Loaded) -> _Loaded:
 
 
 def _write_list(target: Store, written: Sequence[_Loaded]) -> None:
-    header = ["name", "key", "etag", "priority", "reason", "confidence", "mask_key"]
-    rows = (
+    header: list[object] = ["name", "key", "etag", "priority", "reason", "confidence", "mask_key"]
+    rows: list[list[object]] = [
         [f"{one.name}{one.suffix}", one.item.key, one.item.etag, one.item.priority, one.item.reason,
          one.item.confidence, one.item.mask_key]
         for one in written
-    )  # fmt: skip
-    target.put("images.csv", "".join(map(csv_line, (header, *rows))).encode(errors="surrogatepass"))
+    ]  # fmt: skip
+    target.put("images.csv", "".join(csv_line(row) for row in (header, *rows)).encode(errors="surrogatepass"))

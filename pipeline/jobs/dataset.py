@@ -39,6 +39,11 @@ class ReadingOptions(BaseModel):
         description="How masks hold classes: index, rgb (the label set's colours) or gray. auto: by each file, and "
         "what could be meant otherwise is refused.",
     )
+    follow_links: bool = Field(
+        default=False,
+        description="Also read what lies behind links that lead out of a local data set's folder. Default: that is "
+        "refused by name.",
+    )
     cache: str | None = Field(
         default=None,
         description="Local folder for fetched files, shared by all processes. Default: none for local data, else one "

@@ -106,6 +106,11 @@ class LabelOptions(BaseModel):
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
         "manifest.json.",
     )
+    follow_links: bool = Field(
+        default=False,
+        description="Also read what lies behind links that lead out of a local SOURCE. Default: it is left out, with a "
+        "warning.",
+    )
     max_side: int | None = Field(
         default=None,
         ge=32,

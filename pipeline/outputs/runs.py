@@ -18,6 +18,7 @@ from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageErr
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.claim import claim_for_run
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
+from pipeline.storage.opening import open_source
 from pipeline.storage.store import Store, create_own
 
 PROGRESS_SECONDS = 5.0
@@ -183,6 +184,11 @@ def has_record(output: Store, run_id: str) -> bool:
     """Whether the run has a record, sound or not."""
     key = _record_key(run_id)
     return any(info.key == key for info in output.list(key))
+
+
+def source_of(record: RunRecord) -> Store:
+    """Where the run's images are, opened as the run opened it. Raises InputError when that makes no sense."""
+    return open_source(str(record.job.get("source", "")), follow_links=bool(record.job.get("follow_links")))
 
 
 def run_ids(output: Store) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pipeline.errors import PipelineError
 from pipeline.numbers import count, counted, percent
 from pipeline.outputs.results import ClassTotal
-from pipeline.outputs.runs import RunRecord, read_record
+from pipeline.outputs.runs import RunRecord, read_record, source_of
 from pipeline.outputs.standing import standing
 from pipeline.report.changes import SAMPLED, Changes, compare, earlier_runs
 from pipeline.report.gallery import Group
@@ -16,7 +16,6 @@ from pipeline.report.model_card import class_colors, read_card
 from pipeline.report.page import Contents, page
 from pipeline.report.pictures import PictureRoom, Wish
 from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
-from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 
 RANDOM = 12
@@ -94,9 +93,8 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
 
 def _open_source(record: RunRecord) -> tuple[Store | None, str]:
     """Where the photos are, or why they cannot be had."""
-    place = str(record.job.get("source", ""))
     try:
-        source = open_store(place)
+        source = source_of(record)
         source.check_readable()
     except PipelineError as error:
         return None, f"The photos cannot be read now, so masks are shown alone: {error}"

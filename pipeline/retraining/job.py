@@ -176,7 +176,12 @@ class _Challenge:
         if champion is not None:
             self._check_classes(champion, self._labels)
         if job.relabel is not None:
-            check_places(job.relabel, job.relabel.key_list, allow_empty=job.relabel.allow_empty)
+            check_places(
+                job.relabel,
+                job.relabel.key_list,
+                allow_empty=job.relabel.allow_empty,
+                follow_links=job.relabel.follow_links,
+            )
         if not self._jobs.elsewhere and not cluster.is_remote(job.ray_address):
             check_fits(job, cluster.nodes()[0])
             for options in (job.evaluation, job.relabel):

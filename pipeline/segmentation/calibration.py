@@ -10,7 +10,7 @@ from fcn_core.models.network import GRID
 from pipeline.codec.images import decode
 from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
 from pipeline.segmentation.selection import IMAGE_SUFFIXES
-from pipeline.storage.opening import open_store
+from pipeline.storage.opening import open_source
 
 Image = npt.NDArray[np.uint8]
 
@@ -18,13 +18,14 @@ LARGEST_SIDE = 1024
 """Of larger images the middle is taken: enough to calibrate with, in little memory."""
 
 
-def sample_images(source: str, count: int) -> list[Image]:
+def sample_images(source: str, count: int, *, follow_links: bool = False) -> list[Image]:
     """Up to `count` images, uint8 [H, W, 3], from a folder or URI, in no meaningful order.
 
     Which ones follows from their keys. Files that cannot be read are passed over, and images too small for the network
-    to take as they are. Raises InputError when the place cannot be read or holds no image.
+    to take as they are. `follow_links` is as `open_source` takes it. Raises InputError when the place cannot be read or
+    holds no image.
     """
-    store = open_store(source)
+    store = open_source(source, follow_links=follow_links)
     images: list[Image] = []
     try:
         keys = (info.key for info in store.list() if info.key.lower().endswith(IMAGE_SUFFIXES))

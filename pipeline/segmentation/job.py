@@ -358,6 +358,7 @@ class _Driver:
                 max_side=self._job.max_side,
                 generation=record.generation,
                 lease=self._lease.number,
+                follow_links=self._job.follow_links,
             )
             files = put_model(self._inputs.bundle, resolved.settings)
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

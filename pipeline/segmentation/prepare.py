@@ -18,7 +18,7 @@ from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.segmentation.placement import Before, place
 from pipeline.segmentation.sources import check_key_list
-from pipeline.storage.opening import open_store
+from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store, is_inside
 
 OUTPUT_FOLDERS = (
@@ -68,15 +68,22 @@ def check_inputs(job: SegmentJob, *, writes: bool = True) -> Inputs:
     Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
     """
     model = open_model(job.model, job.registry)
-    source, output = check_places(job, job.key_list, writes=writes, allow_empty=job.allow_empty)
+    source, output = check_places(
+        job, job.key_list, writes=writes, allow_empty=job.allow_empty, follow_links=job.follow_links
+    )
     return Inputs(source, output, model.bundle, model.origin)
 
 
 def check_places(
-    places: Places, keys: str | None = None, *, writes: bool = True, allow_empty: bool = False
+    places: Places,
+    keys: str | None = None,
+    *,
+    writes: bool = True,
+    allow_empty: bool = False,
+    follow_links: bool = False,
 ) -> tuple[Store, Store]:
     """Open and check source and output, and the list of keys if there is one. Raises as `check_inputs` does."""
-    source, output = open_store(places.source), open_store(places.output)
+    source, output = open_source(places.source, follow_links=follow_links), open_store(places.output)
     if is_inside(output.location, source.location):
         raise InputError(
             f"output {output.uri} lies inside source {source.uri}, so its masks would be taken for images; "
@@ -94,14 +101,20 @@ def check_places(
         if keys is not None:
             check_key_list(source, keys)
         elif not allow_empty and next(iter(source.list()), None) is None:
+            links = ", give --follow-links if it holds links to other places" if _is_folder(source) else ""
             raise InputError(
-                f"source {source.uri} is empty; check the spelling of the folder or prefix, or give --allow-empty"
+                f"source {source.uri} is empty; check the spelling of the folder or prefix{links}, or give "
+                "--allow-empty"
             )
     except StorageUnavailable:
         raise
     except StorageError as error:
         raise InputError(str(error)) from error
     return source, output
+
+
+def _is_folder(source: Store) -> bool:
+    return source.location.scheme == "file"
 
 
 def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> Resolved:

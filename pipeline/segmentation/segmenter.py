@@ -30,6 +30,7 @@ from pipeline.codec.taken_at import TakenAt
 from pipeline.errors import (
     AccessDenied,
     ImageError,
+    LinkRefused,
     ObjectChanged,
     ObjectMissing,
     ShardRefused,
@@ -43,7 +44,7 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
 from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
-from pipeline.storage.opening import open_store
+from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class SegmenterSpec:
     generation: int = 0
     lease: int | None = None
     """The number of the driver's lease, where it has one: whoever has a higher one does this work by now."""
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Segmenter:
         bundle = load_tried(files)
         self.spec = spec
         self.labels: LabelSet = bundle.labels
-        self.source = open_store(spec.source)
+        self.source = open_source(spec.source, follow_links=spec.follow_links)
         self.output = open_store(spec.output)
         self.source.check_readable()
         self.output.check_readable()
@@ -318,7 +320,12 @@ class Segmenter:
         return ResultRow(**identity_columns(entry, self.spec.recipe), status="error", error=reason, message=message)
 
 
-_STORAGE_REASONS = {ObjectChanged: "changed", ObjectMissing: "missing", AccessDenied: "access_denied"}
+_STORAGE_REASONS = {
+    ObjectChanged: "changed",
+    ObjectMissing: "missing",
+    AccessDenied: "access_denied",
+    LinkRefused: "link_refused",
+}
 
 
 def error_reason(error: ImageError | StorageError) -> tuple[str, str]:

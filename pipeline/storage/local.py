@@ -2,8 +2,8 @@
 
 Names that are not UTF-8 are listed with their odd bytes written `\\xe9` (and their backslashes `\\x5c`), and
 can be read by that key; a file that bears the escaped name literally goes first. Links are followed as the
-user laid them, except into a folder that they are in. What cannot be an object (a loop, a dangling link, a
-socket) is logged, not listed.
+user laid them, except into a folder that they are in; of a folder that may be a stranger's (see `open_source`),
+none that leads out of it. What cannot be an object (a loop, a dangling link, a socket) is logged, not listed.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.errors import (
     AccessDenied,
     InputError,
+    LinkRefused,
     NameRefused,
     ObjectChanged,
     ObjectExists,
@@ -30,19 +31,31 @@ from pipeline.errors import (
 )
 from pipeline.storage import durable
 from pipeline.storage.create_once import create_once
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, folder
 
 log = logging.getLogger(__name__)
+
+_LINKS_SAID = 10
 
 _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
 
 class LocalStore:
-    """See `pipeline.storage.store.Store`. `root` is an absolute path; it need not exist before the first write."""
+    """See `pipeline.storage.store.Store`. `root` is an absolute path; it need not exist before the first write.
 
-    def __init__(self, root: str) -> None:
+    `within` is the folder that no link leads out of; None follows them all.
+    """
+
+    def __init__(self, root: str, within: str | None = None) -> None:
         self._root = os.path.normpath(root)
         self._root_bytes = os.fsencode(self._root)
+        self._within = within
+        self._bound = None if within is None else os.path.realpath(os.fsencode(within))
+        self._said: set[bytes] = set()
+
+    def confined(self) -> "LocalStore":
+        """The same folder, of which nothing is listed or read that lies behind a link out of it."""
+        return LocalStore(self._root, self._root)
 
     @classmethod
     def from_uri(cls, uri: str, options: StorageOptions | None = None) -> "LocalStore":
@@ -84,11 +97,11 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return LocalStore.from_uri, (self._root,)
+    def __reduce__(self) -> tuple[type["LocalStore"], tuple[str, str | None]]:
+        return LocalStore, (self._root, self._within)
 
     def at(self, path: str) -> "LocalStore":
-        return LocalStore(os.path.join(self._root, folder(path, self._root)))
+        return LocalStore(os.path.join(self._root, folder(path, self._root)), self._within)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         if "\0" in prefix:
@@ -109,13 +122,13 @@ class LocalStore:
         """The objects below `directory`, whose own key is `above` ("" or ending in "/")."""
         try:
             with os.scandir(directory) as entries:
-                names = [entry.name for entry in entries if not durable.ASIDE.fullmatch(entry.name)]
+                names = {entry.name: entry.is_symlink() for entry in entries if not durable.ASIDE.fullmatch(entry.name)}
         except FileNotFoundError:
             return  # removed while we were listing
         except OSError as error:
             raise _fault(error, os.fsdecode(directory)) from error
         found: list[tuple[str, bytes, os.stat_result]] = []
-        for name in names:
+        for name, is_link in names.items():
             key = above + _escape(name)
             # Only what can hold the prefix is looked at: list("runs/7/") does not walk the masks.
             if not (key.startswith(prefix) or prefix.startswith(key + "/")):
@@ -123,6 +136,9 @@ class LocalStore:
             path = os.path.join(directory, name)
             status = _stat(path)
             if status is None:
+                continue
+            if is_link and not self._is_within(os.path.realpath(path)):
+                self._say_link(path)
                 continue
             if stat.S_ISDIR(status.st_mode):
                 key += "/"
@@ -165,6 +181,7 @@ class LocalStore:
         try:
             with open(path, "rb", opener=_open_file) as file:
                 before = _info(key, _regular(file.fileno(), key))
+                self._refuse_behind_link(file.fileno(), key)
                 data = file.read()
                 after = _info(key, os.fstat(file.fileno()))
         except OSError as error:
@@ -181,6 +198,7 @@ class LocalStore:
         try:
             with open(path, "rb", opener=_open_file) as file:
                 _regular(file.fileno(), key)
+                self._refuse_behind_link(file.fileno(), key)
                 file.seek(offset)
                 data = file.read(length)
         except OSError as error:
@@ -197,6 +215,8 @@ class LocalStore:
             raise _fault(error, self._name(key)) from error
         if not stat.S_ISREG(status.st_mode):
             raise ObjectMissing(f"{self._name(key)} is not a file.")
+        if not self._is_within(os.path.realpath(path)):
+            raise self._behind_link(key)
         return _info(key, status)
 
     def put(self, key: str, data: bytes) -> None:
@@ -312,6 +332,31 @@ class LocalStore:
             escaped = not os.path.lexists(literal) and _escape(raw).encode() == part
             path = os.path.join(path, raw) if escaped else literal
         return path
+
+    def _is_within(self, real: bytes) -> bool:
+        """Whether a path without links in it is one that may be read."""
+        bound = self._bound
+        return bound is None or real == bound or real.startswith(os.path.join(bound, b""))
+
+    def _refuse_behind_link(self, descriptor: int, key: str) -> None:
+        """Asks about the file that is open, so that no link can be put in the way between a look and the reading."""
+        if self._bound is not None and not self._is_within(os.readlink(b"/proc/self/fd/%d" % descriptor)):
+            raise self._behind_link(key)
+
+    def _behind_link(self, key: str) -> LinkRefused:
+        return LinkRefused(
+            f"{self._name(key)} lies behind a link that leads out of {self._within}; --follow-links reads it"
+        )
+
+    def _say_link(self, path: bytes) -> None:
+        """One line a link, once, and no more than a person reads."""
+        if path in self._said or len(self._said) > _LINKS_SAID:
+            return
+        self._said.add(path)
+        if len(self._said) > _LINKS_SAID:
+            log.warning("not_listed more=true reason=link_out_of_the_folder remedy=--follow-links")
+        else:
+            log.warning("not_listed path=%r reason=link_out_of_the_folder remedy=--follow-links", os.fsdecode(path))
 
     def _name(self, key: str) -> str:
         return f"{self._root}/{key}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ OURS = "fcn-pipeline:"
 
 def made_secrets() -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, DEPLOY / "make_secrets.py", "compose"], capture_output=True, text=True, check=True
+        [sys.executable, DEPLOY / "make_secrets.py", "compose", "--output", "-"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
@@ -67,6 +71,19 @@ def test_without_secrets_it_says_how_to_make_them() -> None:
 def test_secrets_are_new_every_time() -> None:
     first, second = made_secrets(), made_secrets()
     assert all(first[name] != second[name] for name in first)
+
+
+@pytest.mark.parametrize("umask", ["000", "277"])
+def test_a_file_of_secrets_is_its_owner_s_alone_and_never_replaced(umask: str, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    words = [sys.executable, str(DEPLOY / "make_secrets.py"), "compose", "--output", str(file)]
+    for status in (0, 1):
+        done = subprocess.run(words, umask=int(umask, 8), capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == ""
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "is there already" in done.stderr
+    assert file.read_text().count("=") == len(made_secrets())
 
 
 def test_pages_are_for_this_machine_alone(site: dict[str, Any]) -> None:

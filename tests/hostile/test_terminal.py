@@ -17,7 +17,7 @@ from pipeline.cli import console
 from pipeline.cli.app import main
 from pipeline.cli.terminal import guard
 from pipeline.models.registry import open_registry
-from pipeline.storage.store import open_store
+from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
 from tests.labellings import CAR, ROAD, SKY, striped, write_run
 from tests.samples import jpeg, model
