@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fcn_core.errors import BundleError, FcnError
 from fcn_core.int8_graph.check import check_graph
+from fcn_core.json_text import LARGEST_BYTES, parse_json
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import build
@@ -41,6 +42,9 @@ INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+
+LARGEST_DESCRIPTION = LARGEST_BYTES
+LARGEST_GRAPH = 16 << 20
 
 _REMEDY = "copy the bundle again or use another"
 
@@ -102,6 +106,13 @@ class ModelDescription(BaseModel):
     def other_files(self) -> tuple[str, ...]:
         """The bundle's files beside model.json."""
         return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
+
+    @property
+    def most_bytes(self) -> int:
+        """More than any of these files can need for its network: whoever reads one asks its size first."""
+        with torch.device("meta"):
+            state = build(self.architecture).state_dict()
+        return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)
 
 
 @dataclass(frozen=True)
@@ -301,18 +312,34 @@ class ModelBundle:
         if not source.is_dir():
             raise BundleError(f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}")
         files = {}
-        for name in (MODEL_FILE, WEIGHTS_FILE, *INT8_FILES):
-            try:
-                files[name] = (source / name).read_bytes()
-            except FileNotFoundError:
-                continue  # from_files says what is missing
-            except OSError as error:
-                raise BundleError(f"cannot read {source / name} ({error}); check its rights") from error
+        text = _read_file(source / MODEL_FILE, LARGEST_DESCRIPTION)
+        if text is not None:
+            files[MODEL_FILE] = text
+            description = parse_description(text, str(source))
+            for name in description.other_files:
+                content = _read_file(source / name, description.most_bytes)
+                if content is not None:
+                    files[name] = content
         return cls.from_files(files, source=str(source))
 
     def _weights_bytes(self) -> bytes:
         # No metadata: safetensors writes it in no fixed order, and model.json holds it anyway.
         return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state.items()})
+
+
+def _read_file(path: Path, most_bytes: int) -> bytes | None:
+    """None where there is none: `ModelBundle.from_files` says what is missing."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read() if size <= most_bytes else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(f"cannot read {path} ({error}); check its rights") from error
+    if content is None:
+        raise BundleError(f"{path} has {size} bytes, over the {most_bytes} that it may have; {_REMEDY}")
+    return content
 
 
 def _missing(source: str, name: str, others: tuple[str, ...]) -> BundleError:
@@ -355,13 +382,13 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
     That its model_id is the digest of the rest is for `ModelBundle.from_files` to check: it takes the weights.
     """
     try:
-        values = json.loads(data)
+        values = parse_json(data)
     except ValueError as error:
         raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {_REMEDY}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION):
         raise BundleError(
-            f"{source}: {MODEL_FILE} has format version {version!r}, this program reads {FORMAT_VERSION} and"
+            f"{source}: {MODEL_FILE} has format version {version!r:.40}, this program reads {FORMAT_VERSION} and"
             f" {INT8_FORMAT_VERSION};"
             " use the program version that wrote it, or save the model anew"
         )
@@ -431,7 +458,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _stored_model_id(directory: Path) -> str | None:
     try:
-        values = json.loads((directory / MODEL_FILE).read_bytes())
+        values = parse_json((directory / MODEL_FILE).read_bytes())
     except (OSError, ValueError):
         return None
     return values.get("model_id") if isinstance(values, dict) else None

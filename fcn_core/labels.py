@@ -5,7 +5,6 @@ looks. This module does not import torch, so that processes which only read or w
 """
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fcn_core import mask_png
 from fcn_core.decoding import png
 from fcn_core.errors import DecodeError, LabelError
+from fcn_core.json_text import LARGEST_BYTES, parse_json
 from fcn_core.mask_png import MaskStyle
 from fcn_core.printable import printable
 
@@ -212,7 +212,8 @@ def find_labels(name: str) -> LabelSet:
     if path.suffix != ".json":
         raise LabelError(f"there is no label set {name!r}; choose one of {', '.join(PRESETS)}, or give a .json file")
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise LabelError(f"cannot read the label set {path} ({error.strerror}); check the path") from error
     return parse_labels(data, str(path))
@@ -221,7 +222,7 @@ def find_labels(name: str) -> LabelSet:
 def parse_labels(data: bytes, source: str) -> LabelSet:
     """The label set in the bytes of a JSON file, see `find_labels`; `source` names the file in a LabelError."""
     try:
-        values = json.loads(data, object_pairs_hook=_each_once)
+        values = parse_json(data, object_pairs_hook=_each_once)
     except LabelError as error:
         raise LabelError(f"{source}: {error}") from error
     except ValueError as error:
@@ -236,11 +237,11 @@ def parse_labels(data: bytes, source: str) -> LabelSet:
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object whose names are there once each. Of two of one name JSON readers take the last and say nothing."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise LabelError(f"a label set has {twice!r} twice; take one out")
+    values: dict[str, object] = {}
+    for name, value in pairs:
+        if name in values:
+            raise LabelError(f"a label set has {name[:80]!r} twice; take one out")
+        values[name] = value
     return values
 
 

@@ -43,6 +43,10 @@ class ObjectChanged(StorageError):
     """The object's bytes are not the ones that were listed."""
 
 
+class ObjectTooLarge(StorageError):
+    """The object has more bytes than what it is read as can need."""
+
+
 class NameRefused(StorageError):
     """The storage can have no object of this name; it may have others."""
 

@@ -8,15 +8,44 @@ from yaml.constructor import ConstructorError
 
 _MERGE = "tag:yaml.org,2002:merge"
 
+DEEPEST = 100
+MOST_VALUES = 100_000
+
 
 def read_yaml(text: str | bytes) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError, which says where, also for a key that is there twice: of the two
-    values YAML takes the last and says nothing."""
+    """The value of a YAML text. Raises yaml.YAMLError, which says where, also for a key that is there twice (of the two
+    values YAML takes the last and says nothing), and for more than a person writes."""
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        value = loader.get_single_data()
+    except RecursionError:
+        raise _too_deep() from None
     finally:
         loader.dispose()
+    _check(value)
+    return value
+
+
+def _check(value: Any) -> None:
+    """Raise YAMLError for more than a person writes. A value that aliases name many times counts as often."""
+    level, seen = [value], 0
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                below += each.values()
+            elif isinstance(each, (list, set, tuple)):
+                below += each
+            if seen + len(below) > MOST_VALUES:
+                raise yaml.YAMLError(f"more than {MOST_VALUES} values, counting those that aliases repeat")
+        if not below:
+            return
+        level, seen = below, seen + len(below)
+    raise _too_deep()
+
+
+def _too_deep() -> yaml.YAMLError:
+    return yaml.YAMLError(f"values nested more than {DEEPEST} deep")
 
 
 class _Loader(yaml.SafeLoader):

@@ -71,7 +71,7 @@ class Architecture(BaseModel):
     backbone: BackboneName = "vgg16"
     num_classes: int = Field(ge=1, le=255)
     width: float = Field(default=1.0, gt=0, le=4, allow_inf_nan=False)
-    head_width: int = Field(default=4096, ge=1)
+    head_width: int = Field(default=4096, ge=1, le=1 << 16)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     upsampling: Doubling = "transposed"
 

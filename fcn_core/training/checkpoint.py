@@ -17,9 +17,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fcn_core.errors import CheckpointError
+from fcn_core.json_text import parse_json
 
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"
+
+LARGEST_STATE = 256 << 20
+"""Of state.json: all numbers of a long training's curves are in it."""
 
 _FORMAT = 1
 _TENSOR = "$tensor"
@@ -51,7 +55,7 @@ def from_files(files: Mapping[str, bytes], source: str = "checkpoint") -> dict[s
         if name not in files:
             raise CheckpointError(f"{source}: {name} is missing; {_REMEDY}")
     try:
-        content = json.loads(files[STATE_FILE])
+        content = parse_json(files[STATE_FILE], most_bytes=LARGEST_STATE)
         version, digest, tree = content["format_version"], content["tensors_sha256"], content["state"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{source}: {STATE_FILE} is damaged ({error}); {_REMEDY}") from error

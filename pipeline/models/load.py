@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, parse_description
+from fcn_core.bundle import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, parse_description
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.models.registry import is_reference, open_registry
 from pipeline.storage.opening import open_store
+from pipeline.storage.store import Store
 
 
 class ModelOrigin(BaseModel):
@@ -90,21 +91,26 @@ def load_bundle(model: str, registry: str | None = None) -> ModelBundle:
 def _read_bundle(uri: str) -> ModelBundle:
     store = open_store(uri)
     files = {}
-    names: tuple[str, ...] = (WEIGHTS_FILE,)
     try:
         # model.json first: where it is the commit, all others are there too, and it says which those are.
-        files[MODEL_FILE] = store.get(MODEL_FILE)
-        names = parse_description(files[MODEL_FILE], uri).other_files
+        files[MODEL_FILE] = store.get(MODEL_FILE, most_bytes=LARGEST_DESCRIPTION)
     except ObjectMissing:
-        pass  # from_files says so, unless nothing is there at all
-    for name in names:
+        _require_weights(store, uri)
+        return ModelBundle.from_files({}, source=uri)  # says that model.json is missing
+    description = parse_description(files[MODEL_FILE], uri)
+    for name in description.other_files:
         try:
-            files[name] = store.get(name)
+            files[name] = store.get(name, most_bytes=description.most_bytes)
         except ObjectMissing:
             continue  # from_files says which one is missing
-    if not files:
+    return ModelBundle.from_files(files, source=uri)
+
+
+def _require_weights(store: Store, uri: str) -> None:
+    try:
+        store.head(WEIGHTS_FILE)
+    except ObjectMissing:
         raise InputError(
             f"there is no model at {uri}: neither {MODEL_FILE} nor {WEIGHTS_FILE}; "
             "give the folder of a bundle (`fcn model new` makes one)"
-        )
-    return ModelBundle.from_files(files, source=uri)
+        ) from None

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
+from fcn_core.json_text import parse_json
 from pipeline.errors import InputError, ObjectMissing, StorageError, TakenOver
 from pipeline.storage.store import Store, create_own
 
@@ -172,7 +173,7 @@ def _newest(store: Store) -> tuple[int, _Owner | None]:
     if not number:
         return 0, None
     try:
-        record = json.loads(store.get(_lease_key(number))) | {"number": number}
+        record = parse_json(store.get(_lease_key(number))) | {"number": number}
         # By name: a newer version may tell more, and an older one less.
         return number, _Owner(**{each.name: record[each.name] for each in fields(_Owner) if each.name in record})
     except (ValueError, TypeError):

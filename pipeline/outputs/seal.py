@@ -7,14 +7,17 @@ mark says that there is a checksum, so that damage to its name does not make a f
 
 import hashlib
 import io
-import json
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fcn_core.json_text import parse_json
+
 _SUM, _MARK, _SCHEMA = "fcn_sha256", "fcn_sealed", "fcn_schema"
 _BLANK = "0" * 64
+LARGEST_RECORD = 1 << 30
+"""In bytes. An index's manifest names every part of every model's."""
 _BEFORE_PARQUET = f"{_SUM}\x18\x40".encode()  # a string of 64 bytes, as Thrift writes it
 _BEFORE_JSON = f'"{_SUM}": "'.encode()
 
@@ -53,7 +56,7 @@ def to_json(text: str) -> bytes:
 
 def check_json(data: bytes) -> None:
     """Raise BrokenSeal for an object in JSON that has a checksum, and other bytes; ValueError for what is no JSON."""
-    values: Any = json.loads(data)
+    values: Any = parse_json(data, most_bytes=LARGEST_RECORD)
     if isinstance(values, dict) and (_SUM in values or _MARK in values):
         _check(data, _BEFORE_JSON)
 

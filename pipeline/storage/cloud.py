@@ -18,7 +18,7 @@ from obstore.store import AzureStore, GCSStore
 from pipeline.errors import InputError, NameRefused, ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.faults import raise_fault
 from pipeline.storage.forking import is_forked
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 
 _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 
@@ -71,11 +71,15 @@ class CloudStore:
         except Exception as error:
             self._raise(error, prefix)
 
-    def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
+    def get(
+        self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
+    ) -> bytes:
         full = self._full(key)
         try:
             result = obstore.get(self._client(), full)
-            found, data = _info(key, result.meta), bytes(result.bytes())
+            found = _info(key, result.meta)
+            check_size(self._name(key), found.size, most_bytes)
+            data = bytes(result.bytes())
         except Exception as error:
             self._raise(error, key)
         if (etag and found.etag and found.etag != etag) or (size is not None and found.size != size):

@@ -31,7 +31,7 @@ from pipeline.errors import (
 )
 from pipeline.storage import durable
 from pipeline.storage.create_once import create_once
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, folder
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, check_size, folder
 
 log = logging.getLogger(__name__)
 
@@ -176,13 +176,16 @@ class LocalStore:
                 if status is not None:
                     yield _info("/".join([*parts, name.decode()]), status)
 
-    def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
+    def get(
+        self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
+    ) -> bytes:
         path = self._existing(key)
         try:
             with open(path, "rb", opener=_open_file) as file:
                 before = _info(key, _regular(file.fileno(), key))
                 self._refuse_behind_link(file.fileno(), key)
-                data = file.read()
+                check_size(self._name(key), before.size, most_bytes)
+                data = file.read(before.size + 1)  # one more, so that one that grows meanwhile is noticed
                 after = _info(key, os.fstat(file.fileno()))
         except OSError as error:
             raise _fault(error, self._name(key)) from error

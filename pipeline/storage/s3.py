@@ -29,7 +29,7 @@ from pipeline.storage.faults import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel
 from pipeline.storage.s3_clients import Clients, S3Address
-from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, folder
+from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +109,11 @@ class S3Store:
         more = answer["IsTruncated"] and contents
         return Page(objects, contents[-1]["Key"].removeprefix(root) if more else None)
 
-    def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
+    def get(
+        self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
+    ) -> bytes:
         for _ in range(_READ_TRIES):
-            data, found_etag, found_size = self._fetch(key)
+            data, found_etag, found_size = self._fetch(key, most_bytes)
             if (etag and found_etag and found_etag != etag) or (size is not None and found_size != size):
                 raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
             if len(data) == found_size and self._is_intact(key, data, found_etag):
@@ -121,15 +123,17 @@ class S3Store:
             f"{self._name(key)} arrived damaged {_READ_TRIES} times; check the network or the object."
         )
 
-    def _fetch(self, key: str) -> tuple[bytes, str, int]:
+    def _fetch(self, key: str, most_bytes: int | None) -> tuple[bytes, str, int]:
         """Body, etag and size of one answer."""
         full = self._full(key)
 
         def ask() -> tuple[bytes, str, int]:
             if _obstore_serves(full):
                 result = obstore.get(self._clients.rust(), full)
+                check_size(self._name(key), result.meta["size"], most_bytes)
                 return bytes(result.bytes()), _bare(result.meta["e_tag"]), result.meta["size"]
             answer = self._clients.boto().get_object(Bucket=self._address.bucket, Key=full)
+            check_size(self._name(key), answer["ContentLength"], most_bytes)
             return answer["Body"].read(), _bare(answer.get("ETag")), answer["ContentLength"]
 
         return self._patiently(ask, key)

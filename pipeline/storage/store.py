@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pipeline.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.errors import ObjectExists, ObjectMissing, ObjectTooLarge, StorageError, StorageUnavailable
 
 _TIMES_GONE = 5
 
@@ -77,11 +77,13 @@ class Store(Protocol):
         Streams: memory does not grow with the number of objects (local folders: with the largest folder).
         """
 
-    def get(self, key: str, *, size: int | None = None, etag: str | None = None) -> bytes:
+    def get(
+        self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
+    ) -> bytes:
         """The object's bytes, proven whole.
 
         Raises ObjectChanged when it has another size or etag than the listed ones given here, ObjectMissing
-        when it is gone.
+        when it is gone, ObjectTooLarge, before it is read, when it has more than `most_bytes`.
         """
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
@@ -116,6 +118,12 @@ class Store(Protocol):
 
     def check_writable(self) -> None:
         """Raise one clear StorageError if writing here could not work. Leaves nothing behind."""
+
+
+def check_size(name: str, size: int, most_bytes: int | None) -> None:
+    """Raise ObjectTooLarge for an object that has more than `most_bytes`; stores ask before they read one."""
+    if most_bytes is not None and size > most_bytes:
+        raise ObjectTooLarge(f"{name} has {size} bytes, over the {most_bytes} that it may have; check what it is.")
 
 
 def create_own(store: Store, key: str, data: bytes) -> bool:

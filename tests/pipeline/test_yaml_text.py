@@ -48,3 +48,21 @@ def test_every_command_that_reads_yaml_says_so(tmp_path: Path, capsys: pytest.Ca
         read_job_file(file)
     with pytest.raises(InputError, match=said):
         read_template(str(file))
+
+
+ALIASES = "".join(f"k{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested more than 100 deep"),
+        ("- " * 500 + "1", "nested more than 100 deep"),
+        ("&a [*a]", "nested more than 100 deep"),
+        (f"k0: &a0 [1,1,1,1,1,1,1,1,1,1]\n{ALIASES}", "more than 100000 values"),
+    ],
+    ids=["lists", "items", "itself", "aliases of aliases"],
+)
+def test_more_than_a_person_writes_is_refused(text: str, message: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=message):
+        read_yaml(text)

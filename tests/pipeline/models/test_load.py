@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
 from pipeline.errors import InputError
 from pipeline.jobs.segment import SegmentJob
 from pipeline.models.load import load_bundle, open_model
@@ -12,6 +13,7 @@ from pipeline.outputs.runs import records
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
+from tests.fcn_core.nets import small_bundle
 from tests.in_process import segment_in_process
 from tests.samples import fill, model
 
@@ -91,3 +93,13 @@ def test_a_job_takes_the_champion_of_its_start_and_records_which_that_was(
     assert segment(by_place).runs == (), "the same model by another name has nothing left to do"
     registry.promote("road", OLD.model_id, "going back")
     assert segment(job).runs == (), "what the old champion has labelled is still there"
+
+
+def test_files_larger_than_a_bundle_can_have_are_not_fetched(tmp_path: Path) -> None:
+    """They are holes: fetching one would take all memory."""
+    small_bundle("fcn32s", backbone="alexnet").save(tmp_path / "model")
+    for name in (WEIGHTS_FILE, MODEL_FILE):
+        with (tmp_path / "model" / name).open("r+b") as file:
+            file.truncate(1 << 42)
+        with pytest.raises(InputError, match=rf"{name} has 4398046511104 bytes, over the \d+ that it may have"):
+            load_bundle(str(tmp_path / "model"))

@@ -7,7 +7,7 @@ import sys
 import pytest
 from obstore.store import MemoryStore
 
-from pipeline.errors import InputError, ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from pipeline.errors import InputError, ObjectChanged, ObjectExists, ObjectMissing, ObjectTooLarge, StorageError
 from pipeline.storage.cloud import CloudStore
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import StorageOptions
@@ -62,6 +62,14 @@ def test_preflight_leaves_nothing_behind() -> None:
 def test_keys_that_obstore_cannot_spell_are_refused(key: str) -> None:
     with pytest.raises(StorageError, match="cannot be a key"):
         InMemory().put(key, b"")
+
+
+def test_an_object_over_what_it_may_have_is_not_read() -> None:
+    store = InMemory()
+    store.put("k", b"123456")
+    with pytest.raises(ObjectTooLarge, match=r"k has 6 bytes, over the 5 that it may have"):
+        store.get("k", most_bytes=5)
+    assert store.get("k", most_bytes=6) == b"123456"
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket", "az://container/some/prefix"])

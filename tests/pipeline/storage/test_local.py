@@ -21,6 +21,7 @@ from pipeline.errors import (
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
+    ObjectTooLarge,
     StorageError,
 )
 from pipeline.storage import durable
@@ -134,6 +135,13 @@ def test_what_is_not_there_is_missing(store: Store, key: str) -> None:
     with pytest.raises(ObjectMissing):
         store.head(key)
     store.delete(key)
+
+
+def test_an_object_over_what_it_may_have_is_not_read(store: Store) -> None:
+    store.put("k", b"123456")
+    with pytest.raises(ObjectTooLarge, match=r"k has 6 bytes, over the 5 that it may have"):
+        store.get("k", most_bytes=5)
+    assert store.get("k", most_bytes=6) == b"123456"
 
 
 def test_a_folder_is_no_object(store: Store) -> None:
