@@ -17,7 +17,7 @@ from flows.markdown import code, plain
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import refuse_relative
-from pipeline.numbers import duration, fixed
+from pipeline.numbers import duration, fixed, score, three_digits
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.segmenter import ShardOutcome
@@ -110,7 +110,7 @@ class JobObserver(Observer):
         self._progress.update(
             progress.done / progress.images,
             f"{progress.done:,} of {progress.images:,} images, {progress.counts.failed:,} failed; "
-            f"now {progress.images_per_second:.3g} images/s{left}",
+            f"now {three_digits(progress.images_per_second)} images/s{left}",
         )
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
@@ -169,4 +169,4 @@ def link_to(output: str, key: str) -> str:
 
 def fraction(value: float | None, sign: str = "") -> str:
     """A score or a difference for a person, a dash where there is none."""
-    return "-" if value is None else fixed(value, sign=sign)
+    return "-" if value is None else fixed(value, sign=sign) if sign else score(value, 4)

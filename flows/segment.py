@@ -22,7 +22,7 @@ from pipeline.jobs.launch import HERE, Here, Launch
 from pipeline.jobs.segment import SegmentJob
 from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, segment_on
-from pipeline.numbers import differing, differing_percent, fixed, percent
+from pipeline.numbers import differing, differing_percent, fixed, percent, three_digits
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
 from pipeline.segmentation.job import RunReport
@@ -200,8 +200,9 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
         f"- done already: {summary.already_done:,}",
     ]
     lines += [
-        f"- run {code(record.run_id)}: {record.counts.images:,} images, {record.images_per_second:.3g} images/s "
-        f"overall, by model {code(record.model_id)}" + (f" ({plain(record.model)})" if record.model else "")
+        f"- run {code(record.run_id)}: {record.counts.images:,} images, "
+        f"{three_digits(record.images_per_second)} images/s overall, by model {code(record.model_id)}"
+        + (f" ({plain(record.model)})" if record.model else "")
         for record in report.runs
     ]
     for key in report.reports:

@@ -47,6 +47,19 @@ def fixed(value: float, decimals: int = 4, sign: str = "") -> str:
     return f"{value:{sign}.{decimals}f}"
 
 
+def score(value: float | None, decimals: int = 3) -> str:
+    """A share 0..1 as a decimal number: "0.931"; "> 0.999" for nearly all, more digits for nearly none; "-" if None."""
+    if value is None:
+        return "-"
+    text = fixed(value, decimals)
+    return f"> {1 - 10**-decimals:.{decimals}f}" if value < 1 <= float(text) else text
+
+
+def three_digits(value: float) -> str:
+    """ "1.23", "123", "1,234": never "1e+03"."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+
+
 def differing(value: float, other: float, shown: Callable[[float], str]) -> tuple[str, str]:
     """Both as `shown` has them, or with more digits where that would make two that differ look equal."""
     texts = shown(value), shown(other)

@@ -160,6 +160,7 @@ def preview(
         The picture to write. Default: the image's name with .preview.png, in this folder.
     """
     from pipeline.cli import console
+    from pipeline.numbers import score
     from pipeline.segmentation import preview as previews
 
     target = output or Path(f"{Path(image).stem}.preview.png")
@@ -168,7 +169,7 @@ def preview(
     )
     screen = console.stderr_console()
     screen.print(console.class_table(totals))
-    screen.print(f"confidence {confidence:.3f}; picture in {target}", markup=False)
+    screen.print(f"confidence {score(confidence)}; picture in {target}", markup=False)
     return DONE
 
 

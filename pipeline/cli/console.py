@@ -5,9 +5,11 @@ Everything goes to standard error; standard output is for results.
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -19,7 +21,7 @@ from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
 from pipeline.key_values import key_values
-from pipeline.numbers import duration, percent
+from pipeline.numbers import duration, fixed, percent
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -86,7 +88,7 @@ def watch(console: Console, run_id: str) -> Iterator[Callable[[Progress], None]]
                 done=f"{progress.done}/{progress.images}",
                 errors=progress.counts.failed,
                 actors=progress.actors,
-                current_images_per_s=f"{progress.images_per_second:.1f}",
+                current_images_per_s=fixed(progress.images_per_second, 1),
             )
 
     yield line
@@ -122,7 +124,7 @@ class _LineObserver(_SegmentObserver):
             run=run_id,
             **outcome.for_log(),
             done=f"{done}/{images}",
-            current_images_per_s=f"{rate:.1f}",
+            current_images_per_s=fixed(rate, 1),
         )
         for example in outcome.examples:
             print_line(self._console, run=run_id, key=example.key, error=example.reason, message=example.message)
@@ -135,7 +137,7 @@ class _BarObserver(LiveBar, _SegmentObserver):
         if progress.actors:
             eta = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
             errors = f", [yellow]{progress.counts.failed} errors[/]" if progress.counts.failed else ""
-            speed = f"now {progress.images_per_second:.1f} images/s on {progress.actors} actor(s){eta}{errors}"
+            speed = f"now {fixed(progress.images_per_second, 1)} images/s on {progress.actors} actor(s){eta}{errors}"
         else:
             speed = "waiting for the first actor"
         numbers = f"{progress.done}/{progress.images} images, {speed}"
@@ -152,7 +154,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         console.print(
             f"run [bold]{shown(record.run_id)}[/] {record.state}: {record.counts.ok} images labelled, "
             f"{escape(describe_errors(record.counts))}, {_time_of(record)}, "
-            f"{record.images_per_second:.1f} images/s overall"
+            f"{fixed(record.images_per_second, 1)} images/s overall"
         )
     selection = report.selection
     if not report.runs and report.state == "finished":
@@ -226,7 +228,7 @@ def runs_table(records: list[RunRecord]) -> Table:
             str(record.images),
             str(record.counts.ok),
             str(record.counts.failed),
-            f"{record.images_per_second:.1f}",
+            fixed(record.images_per_second, 1),
             shown(record.model_id),
         )
     return table
@@ -248,8 +250,23 @@ def describe_errors(counts: Counts) -> str:
     return f"{counts.failed} error{'s' if counts.failed > 1 else ''} ({reasons})"
 
 
+def _json_value(value: object) -> object:
+    """NaN and infinities are no JSON, and become null. DuckDB's sums of whole numbers are Decimals: numbers, too."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case dict():
+            return {name: _json_value(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_json_value(each) for each in value]
+        case _:
+            return value
+
+
 def print_json(value: object, indent: int | None = 2) -> None:
     """One JSON document on standard output, on one line where `indent` is None."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    text = json.dumps(_json_value(value), indent=indent, ensure_ascii=False, default=str)
     # JSON leaves some characters as they are that drive a terminal; its own escapes say the same.
     print("\n".join("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in text.split("\n")))

@@ -10,7 +10,7 @@ from fcn_core.printable import printable
 from pipeline.cli.console import shown
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluateReport
-from pipeline.numbers import percent
+from pipeline.numbers import percent, score
 
 WORTH_NAMING = 0.01
 """A confusion is shown when it takes at least this share of a class's pixels."""
@@ -22,8 +22,8 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
     scores = record.scores
     console.print(class_scores_table(record))
     console.print(
-        f"mean IU [bold]{_score(scores.mean_iu)}[/], pixel accuracy {_score(scores.pixel_accuracy)}, "
-        f"mean accuracy {_score(scores.mean_accuracy)}, frequency-weighted IU {_score(scores.frequency_weighted_iu)}"
+        f"mean IU [bold]{score(scores.mean_iu)}[/], pixel accuracy {score(scores.pixel_accuracy)}, "
+        f"mean accuracy {score(scores.mean_accuracy)}, frequency-weighted IU {score(scores.frequency_weighted_iu)}"
     )
     broken = f", {len(record.errors)} left out" if record.errors else ""
     console.print(
@@ -48,8 +48,8 @@ def class_scores_table(record: EvaluationRecord) -> Table:
         truth = int(confusion[index].sum())
         table.add_row(
             shown(name),
-            _score(scores.per_class_iu[index]),
-            _score(scores.per_class_accuracy[index]),
+            score(scores.per_class_iu[index]),
+            score(scores.per_class_accuracy[index]),
             percent(truth / scores.pixels, 1) if scores.pixels else "-",
             shown(_mistaken_for(confusion, index, record.classes)),
         )
@@ -63,10 +63,6 @@ def report_json(report: EvaluateReport, output: str | None) -> dict[str, Any]:
         "per_image": report.per_image,
         "contact_sheet": report.contact_sheet,
     }
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _mistaken_for(confusion: np.ndarray[Any, Any], index: int, classes: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from fcn_core.printable import printable
 from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
-from pipeline.numbers import duration
+from pipeline.numbers import duration, score
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
 
@@ -64,7 +64,7 @@ class _LineObserver(_TrainingObserver):
             "eta_s": f"{progress.eta_seconds:.0f}",
         }
         if progress.val_mean_iu is not None:
-            values |= {"val_mean_iu": f"{progress.val_mean_iu:.4f}", "best_mean_iu": f"{progress.best_mean_iu:.4f}"}
+            values |= {"val_mean_iu": score(progress.val_mean_iu, 4), "best_mean_iu": score(progress.best_mean_iu, 4)}
         print_line(self._console, **values)
 
 
@@ -82,7 +82,7 @@ class _BarObserver(LiveBar, _TrainingObserver):
                 f"{progress.images_per_second:.1f} images/s, {duration(progress.eta_seconds or 0)} left"
             )
         if progress.val_mean_iu is not None:
-            numbers += f", val mean IU {progress.val_mean_iu:.3f} (best {progress.best_mean_iu:.3f})"
+            numbers += f", val mean IU {score(progress.val_mean_iu)} (best {score(progress.best_mean_iu)})"
         self.show(progress.step, progress.steps, numbers)
 
 
@@ -100,7 +100,8 @@ def print_report(console: Console, report: TrainReport) -> None:
         )
         console.print(f"model {report.model_id} is {printable(str(report.model_uri))}", markup=False)
     if report.scores is not None and report.scores.mean_iu is not None:
-        console.print(f"mean IU {report.scores.mean_iu:.4f}, pixel accuracy {report.scores.pixel_accuracy:.4f}")
+        scores = report.scores
+        console.print(f"mean IU {score(report.scores.mean_iu, 4)}, pixel accuracy {score(scores.pixel_accuracy, 4)}")
 
 
 def report_json(report: TrainReport) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def estimate_json(found: "Estimate") -> dict[str, object]:
 
 
 def _lines(found: "Estimate") -> list[tuple[str, str]]:
-    from pipeline.numbers import duration
+    from pipeline.numbers import duration, fixed
 
     chosen, cost = found.selection, found.cost
     lines = [
@@ -57,17 +57,24 @@ def _lines(found: "Estimate") -> list[tuple[str, str]]:
     if found.probe is not None:
         probe = found.probe
         stages = ", ".join(
-            f"{name} {1000 * seconds:.1f}"
+            f"{name} {fixed(1000 * seconds, 1)}"
             for name, seconds in (
                 ("fetch", probe.fetch), ("decode", probe.decode), ("predict", probe.predict), ("encode", probe.encode)
             )
         )  # fmt: skip
         failed = f"; {probe.failed} could not be read" if probe.failed else ""
         lines.append(("probe", f"{probe.images} images here, ms each: {stages}{failed}"))
-    lines.append(("requests cost", f"{cost.requests:,.2f} {cost.currency}"))
+    lines.append(("requests cost", f"{_amount(cost.requests)} {cost.currency}"))
     if cost.machines is not None:
         kind = f"{cost.machine_count} x {cost.machine_kind}"
-        lines.append(("machines cost", f"{cost.machines:,.2f} {cost.currency} ({kind})"))
+        lines.append(("machines cost", f"{_amount(cost.machines)} {cost.currency} ({kind})"))
     if found.written_bytes is not None:
-        lines.append(("storage costs", f"{cost.storage_month:,.2f} {cost.currency} a month"))
+        lines.append(("storage costs", f"{_amount(cost.storage_month)} {cost.currency} a month"))
     return lines
+
+
+def _amount(value: float) -> str:
+    """Money: "1,234.50"; what is less than a cent is not nothing."""
+    from pipeline.numbers import fixed
+
+    return f"{value:,.2f}" if value >= 0.01 else fixed(value, 2)

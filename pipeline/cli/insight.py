@@ -287,7 +287,7 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
     from rich.table import Table
 
     from pipeline.cli.console import shown
-    from pipeline.numbers import fixed, percent
+    from pipeline.numbers import fixed, percent, score
 
     for name, record, images in (("A", found.first, found.images[0]), ("B", found.second, found.images[1])):
         screen.print(printable(f"{name} {record.run_id}: {images} images, recipe {record.recipe}"), markup=False)
@@ -310,12 +310,13 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
         return
     text = f"{same.images} images are in both, {same.equal} with the very same mask"
     if same.pixels is not None:
-        text += f"; pixel agreement {percent(same.pixels, 2)}, mean IU {same.mean_iu:.3f} (over {same.compared})"
+        text += f"; pixel agreement {percent(same.pixels, 2)}, mean IU {score(same.mean_iu)} (over {same.compared})"
     screen.print(text, markup=False)
     for each in same.changed:
         key = printable(each.pair.key)
         screen.print(
-            f"  {percent(1 - each.pixels):>8} of the pixels changed, mean IU {each.mean_iu:.2f}: {key}", markup=False
+            f"  {percent(1 - each.pixels):>8} of the pixels changed, mean IU {score(each.mean_iu, 2)}: {key}",
+            markup=False,
         )
 
 

@@ -108,5 +108,5 @@ def _print_table(rows: "pa.RecordBatchReader") -> None:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
     return "" if value is None else str(value)

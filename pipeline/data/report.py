@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.numbers import percent
+
 Kind = Literal[
     "missing_image",
     "missing_mask",
@@ -157,8 +159,7 @@ def describe(report: DataReport) -> Iterator[str]:
 def _percent(part: int, whole: int) -> str:
     if not part or not whole:
         return "-"
-    share = 100 * part / whole
-    return f"{share:.2f} %" if share >= 0.005 else "<0.01 %"
+    return percent(part / whole, 2)
 
 
 def _sum(findings: tuple[Finding, ...], name: str) -> str:

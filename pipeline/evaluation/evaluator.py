@@ -36,6 +36,7 @@ from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Exhibit, Gallery
 from pipeline.key_values import key_values
+from pipeline.numbers import score
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation.segmenter import EXPANSION, KILLED, ErrorExample, ShardOutcome, error_reason
 from pipeline.storage.store import ObjectInfo
@@ -268,7 +269,7 @@ class Evaluator:
         scores = matrix.scores()
         pair = self.dataset.pairs[example.index]
         if scores.mean_iu is not None:
-            note = f"mean IU {scores.mean_iu:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
+            note = f"mean IU {score(scores.mean_iu)}, pixel accuracy {score(scores.pixel_accuracy)}"
             tile = Tile(pair.name, example.image, found.mask, note, example.truth)
             tally.gallery.offer(scores.mean_iu, example.index, tile)
         return ExampleRow(

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.insight.agreement import PAIR_COLUMNS, ClassIndex, PairSample, Side, agreements, translate, with_masks
 from pipeline.insight.shortlist import Shortlist
-from pipeline.numbers import percent
+from pipeline.numbers import percent, score
 from pipeline.outputs.current import choose_recipe, current_rows, recipes
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.runs import RunRecord
@@ -154,7 +154,7 @@ def _by_confidence(store: Store, record: RunRecord, shortlist: Shortlist[_Candid
         confidence = batch["confidence"].to_numpy(False).astype(np.float64)
 
         def reason(row: int, confidence: Any = confidence) -> str:
-            return f"confidence {confidence[row]:.3f}"
+            return f"confidence {score(confidence[row])}"
 
         _offer(shortlist, batch, 1 - confidence, reason)
     return images
@@ -207,7 +207,8 @@ def _by_disagreement(
         pair = found.pair
         candidate = _Candidate(
             pair.etag,
-            f"{percent(1 - found.pixels)} of the pixels differ from recipe {other.recipe}, mean IU {found.mean_iu:.2f}",
+            f"{percent(1 - found.pixels)} of the pixels differ from recipe {other.recipe}, "
+            f"mean IU {score(found.mean_iu, 2)}",
             pair.confidence_b,
             pair.mask_b,
             record.recipe,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from fcn_core.labels import RGB
 from fcn_core.printable import printable
-from pipeline.numbers import percent
+from pipeline.numbers import percent, score
 from pipeline.report.charts import swatch
 from pipeline.report.markup import Html, el
 from pipeline.report.pictures import Exhibit
@@ -133,7 +133,7 @@ def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
         el("p", el("bdi", name), class_="key", title=printable(candidate.key)[:2000]),
         el(
             "p",
-            f"confidence {candidate.confidence:.2f}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
+            f"confidence {score(candidate.confidence, 2)}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
             class_="note",
         ),
         el("ul", *shares, class_="shares"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fcn_core.labels import RGB
-from pipeline.numbers import count, counted, duration, large, percent, rate, size
+from pipeline.numbers import count, counted, duration, large, percent, rate, score, size
 from pipeline.outputs.results import TRANSIENT_ERRORS, ClassTotal
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import rerun
@@ -47,7 +47,7 @@ def headline(record: RunRecord, summary: Summary) -> Html:
             f"{duration(record.seconds)}{attempts}, start-up included" if record.seconds else "",
         ),
         _tile(
-            f"{summary.mean_confidence:.2f}" if summary.ok else "-",
+            score(summary.mean_confidence, 2) if summary.ok else "-",
             "mean confidence",
             "1 is sure of every pixel" if summary.ok else "",
         ),
@@ -136,7 +136,7 @@ def _class_table(by_area: Sequence[ClassTotal], summary: Summary, colors: Mappin
             percent(total.fraction),
             count(total.images),
             percent(total.images / summary.ok),
-            *([f"{iu:.2f}" if isinstance(iu, int | float) else "-"] if rated else []),
+            *([score(iu, 2) if isinstance(iu, int | float) else "-"] if rated else []),
         ]
         name = el("th", swatch(colors.get(total.class_name)), el("span", total.class_name), scope="row")
         rows.append(el("tr", name, *(el("td", cell, class_="number") for cell in cells)))
@@ -212,7 +212,7 @@ def _confidence_chart(summary: Summary) -> Html:
     chart = columns(
         "confidence",
         "Labelled images by confidence",
-        f"Columns from {low:.2f} to 1; most images lie at {most}, their mean is {summary.mean_confidence:.2f}.",
+        f"Columns from {low:.2f} to 1; most images lie at {most}, their mean is {score(summary.mean_confidence, 2)}.",
         [Column(value, f"{span}: {counted(value, 'image')}") for value, span in zip(shown, spans, strict=True)],
         [Tick((tenth / 10 - low) / (1 - low), f"{tenth / 10:.1f}") for tenth in range(math.ceil(low * 10), 11)],
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fcn_core.training.loop import History
 from pipeline.data.report import DataReport
+from pipeline.numbers import score
 from pipeline.outputs.runs import Progress
 from pipeline.retraining.contest import Contest
 from pipeline.segmentation.observer import Observer
@@ -48,7 +49,7 @@ class TrainingPart(TrainObserver):
         if progress.loss is not None:
             text += f", loss {progress.loss:.3f}, {progress.images_per_second or 0:.1f} images/s"
         if progress.val_mean_iu is not None:
-            text += f", val mean IU {progress.val_mean_iu:.3f} (best {progress.best_mean_iu or 0:.3f})"
+            text += f", val mean IU {score(progress.val_mean_iu)} (best {score(progress.best_mean_iu or 0)})"
         done = progress.stage_number - 1 + progress.step / progress.steps
         self._whole.progress(done / progress.stages, text)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.numbers import differing, differing_percent, fixed, large, percent, rate, size
+from pipeline.numbers import differing, differing_percent, fixed, large, percent, rate, score, size, three_digits
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,31 @@ def test_sizes_round_up_to_the_next_unit() -> None:
 
 def test_rates_have_the_digits_that_matter() -> None:
     assert [rate(value) for value in (0.0341, 9.96, 99.96, 1234.5)] == ["0.034", "10.0", "100", "1,234"]
+
+
+def test_a_score_is_1_only_where_all_is_right_and_0_only_where_nothing_is() -> None:
+    assert [score(value) for value in (1.0, 0.9996, 0.931, 0.0, 0.0004)] == [
+        "1.000",
+        "> 0.999",
+        "0.931",
+        "0.000",
+        "0.00040",
+    ]
+    assert [score(value, 2) for value in (0.996, 0.99)] == ["> 0.99", "0.99"]
+
+
+def test_three_digits_of_a_thousand_are_four() -> None:
+    assert [three_digits(value) for value in (0.0341, 1.98, 999.4, 999.6, 1234.5)] == [
+        "0.0341",
+        "1.98",
+        "999",
+        "1,000",
+        "1,234",
+    ]
+
+
+def test_a_slow_run_has_a_speed() -> None:
+    assert [fixed(value, 1) for value in (0.034, 1.98, 0.0)] == ["0.034", "2.0", "0.0"]
 
 
 def test_a_difference_is_nought_only_where_there_is_none() -> None:

@@ -117,6 +117,15 @@ class TestCommand:
         assert fcn(["query", store.uri, sql, "--parquet", str(tmp_path / "rows.parquet")]) == 0
         assert pq.read_table(tmp_path / "rows.parquet").column("key").to_pylist() == ["cam/1.jpg"]
 
+    def test_sums_and_means_are_numbers_on_the_screen_and_in_json(
+        self, store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sql = "SELECT sum(range + 1234567) AS total, avg(1234567.5) AS mean, 'NaN'::DOUBLE AS none FROM range(1)"
+        assert fcn(["query", store.uri, sql]) == 0
+        assert capsys.readouterr().out.split()[-3:] == ["1234567", "1234568", "nan"]
+        assert fcn(["query", store.uri, sql, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"total": 1234567, "mean": 1234567.5, "none": None}
+
     def test_no_rows_are_still_a_table(self, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         sql = "SELECT key, areas FROM current WHERE false"
         assert fcn(["query", store.uri, sql, "--csv"]) == 0
