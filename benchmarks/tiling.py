@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fcn_core import Architecture, ModelBundle, Predictor, build, preset, resolve_settings
 from fcn_core.inference.settings import TILE_PIXELS
 from fcn_core.inference.tiling import plan_tiles, tiled_scores
-from fcn_core.models.architecture import ARCHS, BACKBONES
+from fcn_core.models.backbones import BACKBONES
+from fcn_core.models.networks import ARCHS
 
 Image = npt.NDArray[np.uint8]
 

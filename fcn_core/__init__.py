@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
     from fcn_core.metrics import ConfusionMatrix, Scores
     from fcn_core.models.architecture import Architecture
-    from fcn_core.models.fcn import FCN, build
+    from fcn_core.models.building import build
+    from fcn_core.models.fcn import FCN
     from fcn_core.models.network import Network
     from fcn_core.normalization import Normalization
     from fcn_core.render import colorize, overlay
@@ -102,7 +103,8 @@ _MODULE_OF = {
         "WeightsError",
     ),
     "fcn_core.inference.evaluation": ("evaluate",),
-    "fcn_core.models.fcn": ("FCN", "build"),
+    "fcn_core.models.building": ("build",),
+    "fcn_core.models.fcn": ("FCN",),
     "fcn_core.weights.importing": ("Imported", "import_weights"),
     "fcn_core.labels": ("LabelSet", "decode_mask", "encode_mask", "preset"),
     "fcn_core.metrics": ("ConfusionMatrix", "Scores"),

@@ -28,7 +28,7 @@ from fcn_core.int8_graph.check import check_graph
 from fcn_core.json_text import LARGEST_BYTES, parse_json
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.models.network import Network
 from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.printable import printable

@@ -11,17 +11,15 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn_core.models.architecture import STRIDES, Architecture
-from fcn_core.models.backbones import BACKBONES, Backbone, Features
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.backbones import BACKBONES, backbone_spec
+from fcn_core.models.backbones.base import Backbone, Features
 from fcn_core.models.initialization import initialize
 from fcn_core.models.network import Network
-from fcn_core.models.padded_alexnet import PaddedAlexNet
-from fcn_core.models.padded_vgg import PaddedFCN
+from fcn_core.models.network_spec import NetworkSpec
 from fcn_core.models.strips import in_row_strips
-from fcn_core.models.torchvision_fcn import TorchvisionFCN
 from fcn_core.models.upsampling import Upsampling, bilinear_transposed
-
-__all__ = ["FCN", "STRIDES", "Architecture", "FusionInputs", "build", "final_upsample"]
+from fcn_core.normalization import IMAGENET
 
 
 class FusionInputs(NamedTuple):
@@ -43,7 +41,7 @@ class FCN(Network):
         super().__init__(architecture)
         classes, head = architecture.num_classes, architecture.head_width
 
-        self.backbone: Backbone = BACKBONES[architecture.backbone](architecture.width)
+        self.backbone: Backbone = backbone_spec(architecture.backbone).build(architecture.width)
         pool3, pool4, pool5 = self.backbone.channels
         kernel = self.backbone.head_kernel
         self.fc6 = nn.Conv2d(pool5, head, kernel, padding=kernel // 2)
@@ -122,17 +120,6 @@ class FCN(Network):
         return self.backbone.parameters()
 
 
-def build(architecture: Architecture) -> Network:
-    """A network with fresh random weights, in training mode."""
-    if architecture.arch == "tv_fcn":
-        return TorchvisionFCN(architecture)
-    if architecture.arch == "fcn_alexnet_padded":
-        return PaddedAlexNet(architecture)
-    if architecture.arch.endswith("_padded"):
-        return PaddedFCN(architecture)
-    return FCN(architecture)
-
-
 def final_upsample(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     """Scores [N, C, h, w] to logits [N, C, H, W], size = (H, W): bilinear times stride, cropped at bottom and right.
 
@@ -155,3 +142,20 @@ def _double(architecture: Architecture) -> nn.Module:
 def _crop_like(coarse: Tensor, fine: Tensor) -> Tensor:
     """Strides round up, so a doubled map may be one cell larger, which is at the bottom and right."""
     return coarse[..., : fine.shape[-2], : fine.shape[-1]]
+
+
+def _spec(stride: int, summary: str, *stages: str) -> NetworkSpec:
+    return NetworkSpec(
+        build=FCN,
+        stride=stride,
+        backbones=BACKBONES,
+        geometry="same",
+        normalization=IMAGENET,
+        summary=summary,
+        stages=stages,
+    )
+
+
+FCN32S = _spec(32, "one stream", "fcn32s")
+FCN16S = _spec(16, "two streams, pool4 fused", "fcn32s", "fcn16s")
+FCN8S = _spec(8, "three streams, pool4 and pool3 fused", "fcn32s", "fcn16s", "fcn8s")

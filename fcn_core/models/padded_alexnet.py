@@ -16,8 +16,10 @@ from fcn_core.models.architecture import Architecture
 from fcn_core.models.backbones.base import receptive_reach, scaled
 from fcn_core.models.initialization import initialize
 from fcn_core.models.network import Network, crop
+from fcn_core.models.network_spec import NetworkSpec, Published
 from fcn_core.models.strips import in_row_strips
 from fcn_core.models.upsampling import Upsampling, bilinear_transposed, bilinear_weight
+from fcn_core.normalization import CAFFE
 
 _KERNEL, _STRIDE, _OFFSET = 63, 32, 18  # of the last upsampling
 
@@ -103,3 +105,17 @@ def normalize(x: Tensor) -> Tensor:
     for first in range(1, 5):
         total = total + squares[:, first : first + channels]
     return x / (1 + 1e-4 / 5 * total) ** 0.75
+
+
+SPEC = NetworkSpec(
+    build=PaddedAlexNet,
+    stride=32,
+    backbones=("alexnet",),
+    geometry="padded",
+    normalization=CAFFE,
+    summary="the authors' FCN-AlexNet (96 channels, groups, LRN)",
+    fixed={"upsampling": ("transposed", "the authors' network as it is, with transposed convolutions")},
+    published={
+        "alexnet": (Published("PASCAL VOC seg11valid (736 images)", "shelhamer/fcn.berkeleyvision.org", 48.0),),
+    },
+)

@@ -8,7 +8,7 @@ that Caffe files and pytorch-fcn use.
 Source: shelhamer/fcn.berkeleyvision.org, voc-fcn{32s,16s,8s,8s-atonce}.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -18,8 +18,11 @@ from fcn_core.models.architecture import Architecture
 from fcn_core.models.backbones.base import receptive_reach, scaled
 from fcn_core.models.initialization import initialize
 from fcn_core.models.network import Network, crop
+from fcn_core.models.network_spec import NetworkSpec, Published
+from fcn_core.models.networks import network_spec
 from fcn_core.models.strips import in_row_strips
 from fcn_core.models.upsampling import Upsampling, bilinear_transposed, bilinear_weight
+from fcn_core.normalization import CAFFE
 
 
 class _Last(NamedTuple):
@@ -49,8 +52,8 @@ class PaddedFCN(Network):
         super().__init__(architecture)
         classes, head = architecture.num_classes, architecture.head_width
         c1, c2, c3, c4, c5 = (scaled(channels, architecture.width) for channels in (64, 128, 256, 512, 512))
-        at_once = architecture.arch == "fcn8s_atonce_padded"
-        self._pool4_scale, self._pool3_scale = (0.01, 0.0001) if at_once else (1.0, 1.0)
+        scales = network_spec(architecture.arch).input_scales
+        self._pool4_scale, self._pool3_scale = scales.get("score_pool4", 1.0), scales.get("score_pool3", 1.0)
         self._last = _LAST[self.stride]
 
         self.conv1_1 = nn.Conv2d(3, c1, 3, padding=1)
@@ -155,3 +158,68 @@ class PaddedFCN(Network):
         for name, layer in self.named_children():
             if name.startswith("conv"):
                 yield from layer.parameters()
+
+
+_AUTHORS_DATA = "PASCAL VOC seg11valid (736 images)"
+_AUTHORS = "shelhamer/fcn.berkeleyvision.org"
+_PAPER_DATA = "PASCAL VOC 2011 val subset"
+_PAPER = "CVPR 2015, table 2"
+
+
+def _spec(
+    stride: int,
+    summary: str,
+    published: tuple[Published, ...],
+    stages: tuple[str, ...] = (),
+    scales: Mapping[str, float] | None = None,
+) -> NetworkSpec:
+    return NetworkSpec(
+        build=PaddedFCN,
+        stride=stride,
+        backbones=("vgg16",),
+        geometry="padded",
+        normalization=CAFFE,
+        summary=f"the authors' {summary}",
+        fixed={"upsampling": ("transposed", "the authors' network as it is, with transposed convolutions")},
+        stages=stages,
+        input_scales=scales or {},
+        published={"vgg16": published},
+    )
+
+
+FCN32S_PADDED = _spec(
+    32,
+    "FCN-32s",
+    (
+        Published(_AUTHORS_DATA, _AUTHORS, 63.63, 90.48, 76.48, 83.46),
+        Published(_PAPER_DATA, _PAPER, 59.4, 89.1, 73.3, 81.4),
+    ),
+    stages=("fcn32s_padded",),
+)
+
+FCN16S_PADDED = _spec(
+    16,
+    "FCN-16s",
+    (
+        Published(_AUTHORS_DATA, _AUTHORS, 65.01, 91.00, 78.07, 84.26),
+        Published(_PAPER_DATA, _PAPER, 62.4, 90.0, 75.7, 83.0),
+    ),
+    stages=("fcn32s_padded", "fcn16s_padded"),
+)
+
+FCN8S_PADDED = _spec(
+    8,
+    "FCN-8s",
+    (
+        Published(_AUTHORS_DATA, _AUTHORS, 65.51, 91.22, 77.61, 84.54),
+        Published(_PAPER_DATA, _PAPER, 62.7, 90.3, 75.9, 83.2),
+    ),
+    stages=("fcn32s_padded", "fcn16s_padded", "fcn8s_padded"),
+)
+
+FCN8S_ATONCE_PADDED = _spec(
+    8,
+    "FCN-8s trained in one go, pools scaled by fixed factors",
+    (Published(_AUTHORS_DATA, _AUTHORS, 65.40, 91.13, 78.50, 84.43),),
+    scales={"score_pool4": 0.01, "score_pool3": 0.0001},
+)

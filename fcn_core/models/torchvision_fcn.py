@@ -13,7 +13,9 @@ from fcn_core.models.architecture import Architecture
 from fcn_core.models.backbones.base import receptive_reach
 from fcn_core.models.backbones.resnet import bottleneck_layers
 from fcn_core.models.network import Network
+from fcn_core.models.network_spec import NetworkSpec, Published
 from fcn_core.models.upsampling import Upsampling
+from fcn_core.normalization import IMAGENET
 
 
 class TorchvisionFCN(Network):
@@ -25,7 +27,7 @@ class TorchvisionFCN(Network):
     shallow_strides = (8,)
 
     def __init__(self, architecture: Architecture) -> None:
-        from torchvision.models import get_model  # here, as in fcn_core.models.backbones.ResNet
+        from torchvision.models import get_model  # here, as in fcn_core.models.backbones.resnet.ResNet
 
         super().__init__(architecture)
         model = get_model(
@@ -64,3 +66,29 @@ class TorchvisionFCN(Network):
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         yield from self.backbone.parameters()
+
+
+_DATA = "COCO val2017, VOC classes"
+_SOURCE = "torchvision, COCO_WITH_VOC_LABELS_V1"
+
+SPEC = NetworkSpec(
+    build=TorchvisionFCN,
+    stride=8,
+    backbones=("resnet50", "resnet101"),
+    geometry="torchvision",
+    normalization=IMAGENET,
+    summary="torchvision's FCN: dilated, stride 8, nothing fused",
+    defaults={"dropout": 0.1, "upsampling": "interpolate"},
+    fixed={
+        "head_width": (512, "torchvision's network as it is, with a head of 512"),
+        "upsampling": ("interpolate", "torchvision's network as it is, which interpolates"),
+    },
+    published={
+        "resnet50": (Published(_DATA, _SOURCE, 60.5, 91.4),),
+        "resnet101": (Published(_DATA, _SOURCE, 63.7, 91.9),),
+    },
+    weights={
+        "resnet50": "FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
+        "resnet101": "FCN_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
+    },
+)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fcn_core.data.augmentation import Augmentation
-from fcn_core.models.architecture import ArchName
+from fcn_core.models.networks import ArchName
 
 RecipeName = Literal["modern", "paper"]
 

@@ -21,16 +21,18 @@ from torch import Tensor
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.labels import PRESETS, LabelSet, preset
-from fcn_core.models.architecture import BACKBONES_OF, Architecture, ArchName, BackboneName, Doubling
-from fcn_core.models.fcn import build
+from fcn_core.models.architecture import Architecture, Doubling
+from fcn_core.models.backbones import BackboneName
+from fcn_core.models.building import build
 from fcn_core.models.network import Network
+from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.models.upsampling import bilinear_weight
 from fcn_core.normalization import CAFFE, IMAGENET, Normalization
 from fcn_core.weights import names as weight_names
 from fcn_core.weights.transplant import TransplantReport, read_tensors, transplant
 
-_AT_ONCE = {"score_pool4": 0.01, "score_pool3": 0.0001}
-"""By what the at-once nets multiply the input of these layers. In Caffe's files that is a layer, scale_pool4 or 3."""
+_SCALE_LAYERS = {"score_pool4": "scale_pool4.weight", "score_pool3": "scale_pool3.weight"}
+"""Score layers before which Caffe's at-once nets have a layer that multiplies by a fixed factor."""
 
 _LAST_UPSAMPLINGS = ("upscore.weight", "upscore16.weight", "upscore8.weight")
 
@@ -155,8 +157,7 @@ def _read(path: Path) -> _Source:
             " as Caffe (conv1_1.weight) or torchvision (features.0.weight) have them"
         )
     is_caffe = path.suffix in (".caffemodel", ".binaryproto")
-    scale_layers = {layer: layer.replace("score", "scale") + ".weight" for layer in _AT_ONCE}
-    scales = {layer: state[name] for layer, name in scale_layers.items() if name in state}
+    scales = {layer: state[name] for layer, name in _SCALE_LAYERS.items() if name in state}
     return _Source(
         path=path,
         what=("a Caffe model: " if is_caffe else "a file of tensors: ") + family.what,
@@ -171,7 +172,7 @@ def _read(path: Path) -> _Source:
 def _from_bundle(directory: Path) -> _Source:
     bundle = ModelBundle.load(directory)
     architecture = bundle.architecture
-    at_once = architecture.arch == "fcn8s_atonce_padded"
+    scales = network_spec(architecture.arch).input_scales
     return _Source(
         path=directory,
         what=f"a bundle: {architecture.arch} on {architecture.backbone}, classes of {bundle.labels.name}",
@@ -179,7 +180,7 @@ def _from_bundle(directory: Path) -> _Source:
         backbone=architecture.backbone,
         normalization=bundle.normalization,
         bundle=bundle,
-        scales={name: torch.tensor(scale) for name, scale in _AT_ONCE.items()} if at_once else {},
+        scales={layer: torch.tensor(scale) for layer, scale in scales.items()},
     )
 
 
@@ -209,14 +210,14 @@ def _architecture(
     upsampling: Doubling | None,
 ) -> Architecture:
     """What was asked for; what was not, as the source has it; what that does not tell, as usual."""
-    if backbone is None and source.backbone in BACKBONES_OF[arch]:
+    if backbone is None and source.backbone in network_spec(arch).backbones:
         backbone = source.backbone
     values: dict[str, Any] = {"arch": arch, "num_classes": num_classes, "backbone": backbone, "upsampling": upsampling}
     known = source.bundle.architecture if source.bundle else None
     if known is not None and known.backbone == backbone:
         width = known.width if width is None else width
     fc7 = source.state.get("fc7.weight")
-    if head_width is None and arch != "tv_fcn" and fc7 is not None:
+    if head_width is None and "head_width" not in network_spec(arch).fixed and fc7 is not None:
         side = math.isqrt(fc7.numel())  # from as many channels to as many, in whatever shape
         head_width = side if side**2 == fc7.numel() and side else None
     values |= {"width": width, "head_width": head_width}
@@ -263,12 +264,12 @@ def _rescale(source: _Source, architecture: Architecture, state: dict[str, Tenso
     """
     if source.scales is None:
         return
-    at_once = architecture.arch == "fcn8s_atonce_padded"
-    for layer, usual in _AT_ONCE.items():
+    own = network_spec(architecture.arch).input_scales
+    for layer in _SCALE_LAYERS:
         weight = state.get(f"{layer}.weight")
         if weight is None:
             continue
-        factor = source.scales.get(layer, torch.ones(())).float().flatten() / (usual if at_once else 1.0)
+        factor = source.scales.get(layer, torch.ones(())).float().flatten() / own.get(layer, 1.0)
         if factor.numel() not in (1, weight.shape[1] if weight.ndim == 4 else 0):
             raise WeightsError(f"{source.path}: the scale of {layer} has {factor.numel()} values, not one a channel")
         if torch.allclose(factor, torch.ones(()), rtol=1e-5, atol=0):

@@ -15,7 +15,9 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +26,9 @@ from torchvision import models
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.labels import LabelSet
-from fcn_core.models.architecture import ArchName, BackboneName, Doubling
+from fcn_core.models.architecture import Doubling
+from fcn_core.models.backbones import BACKBONES, BackboneName, backbone_spec
+from fcn_core.models.networks import ARCHS, ArchName, network_spec
 from fcn_core.normalization import Normalization
 from fcn_core.weights.importing import Imported, import_weights
 
@@ -51,26 +55,23 @@ class PublishedWeights:
 
 def published() -> dict[str, PublishedWeights]:
     """What can be fetched, by name."""
-    segmentation: dict[BackboneName, Any] = {
-        "resnet50": models.segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
-        "resnet101": models.segmentation.FCN_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
-    }
-    classifiers: dict[BackboneName, Any] = {
-        "vgg16": models.VGG16_Weights.IMAGENET1K_V1,
-        "vgg16_bn": models.VGG16_BN_Weights.IMAGENET1K_V1,
-        "alexnet": models.AlexNet_Weights.IMAGENET1K_V1,
-        "resnet50": models.ResNet50_Weights.IMAGENET1K_V2,
-        "resnet101": models.ResNet101_Weights.IMAGENET1K_V2,
-        "mobilenet_v3_large": models.MobileNet_V3_Large_Weights.IMAGENET1K_V2,
-    }
-    found = [_from_torchvision(f"fcn_{name}", weights, "tv_fcn", name) for name, weights in segmentation.items()]
-    found += [_from_torchvision(name, weights, "fcn8s", name) for name, weights in classifiers.items()]
-    return {weights.name: weights for weights in found}
+    networks = [
+        _from_torchvision(f"fcn_{backbone}", models.segmentation, name, arch, backbone, is_classifier=False)
+        for arch in ARCHS
+        for backbone, name in network_spec(arch).weights.items()
+    ]
+    classifiers = [
+        _from_torchvision(backbone, models, backbone_spec(backbone).weights, "fcn8s", backbone, is_classifier=True)
+        for backbone in BACKBONES
+    ]
+    return {weights.name: weights for weights in networks + classifiers}
 
 
-def _from_torchvision(name: str, weights: Any, arch: ArchName, backbone: BackboneName) -> PublishedWeights:
+def _from_torchvision(
+    name: str, module: ModuleType, weights_name: str, arch: ArchName, backbone: BackboneName, *, is_classifier: bool
+) -> PublishedWeights:
+    weights: Any = attrgetter(weights_name)(module)
     preprocessing = weights.transforms()
-    is_classifier = arch != "tv_fcn"
     return PublishedWeights(
         name=name,
         what=f"torchvision's {weights}, {'a classifier' if is_classifier else 'a segmentation network'}",

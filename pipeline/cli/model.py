@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from fcn_core.models.architecture import PADDED_ARCHS, ArchName, BackboneName, Doubling
+from fcn_core.models.architecture import Doubling
+from fcn_core.models.backbones import BackboneName
+from fcn_core.models.networks import ArchName
 from fcn_core.printable import printable, printable_lines
 from pipeline.cli.common import DONE, Flag
 from pipeline.cli.model_quantize import quantize
@@ -48,7 +50,7 @@ def new(
     arch
         The network.
     backbone
-        What it stands on. Default: vgg16, or what the network is made for.
+        Backbone network. Default: vgg16, or what the network is made for.
     width
         Multiplies the backbone's channels.
     head_width
@@ -61,7 +63,7 @@ def new(
         Replace another model in that folder.
     """
     from fcn_core import Architecture, ModelBundle, preset
-    from fcn_core.normalization import CAFFE, IMAGENET
+    from fcn_core.models.networks import network_spec
 
     label_set = preset(labels)
     chosen = {"backbone": backbone, "head_width": head_width, "upsampling": upsampling}
@@ -69,7 +71,7 @@ def new(
         {"arch": arch, "num_classes": label_set.num_classes, "width": width}
         | {name: value for name, value in chosen.items() if value is not None}
     )
-    bundle = ModelBundle.new(architecture, label_set, CAFFE if arch in PADDED_ARCHS else IMAGENET, seed=seed)
+    bundle = ModelBundle.new(architecture, label_set, network_spec(arch).normalization, seed=seed)
     bundle.save(directory, overwrite=overwrite)
     print(
         f"{directory}: untrained {arch} on {architecture.backbone}, {label_set.num_classes} classes,"
@@ -150,7 +152,7 @@ def import_file(
     arch
         The network that gets the weights.
     backbone
-        What it stands on. Default: the file's.
+        Backbone network. Default: the file's.
     labels
         A label set: voc, camvid, cityscapes or a .json file. If it is not the file's, score layers are made anew.
         Default: a bundle's own; for other files voc.

@@ -18,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from fcn_core.models.architecture import ArchName, BackboneName, Doubling
+from fcn_core.models.architecture import Doubling
+from fcn_core.models.backbones import BackboneName
+from fcn_core.models.networks import ARCHS, ArchName, network_spec
 from fcn_core.training.config import RecipeName, TrainConfig, recipe
 from fcn_core.training.loop import LoopPlan
 from fcn_core.training.losses import ClassBalance
@@ -26,16 +28,6 @@ from pipeline.jobs.dataset import DatasetOptions
 from pipeline.storage.uri import Uri
 
 PlacementStrategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
-
-STAGES: dict[ArchName, tuple[ArchName, ...]] = {
-    "fcn32s": ("fcn32s",),
-    "fcn16s": ("fcn32s", "fcn16s"),
-    "fcn8s": ("fcn32s", "fcn16s", "fcn8s"),
-    "fcn32s_padded": ("fcn32s_padded",),
-    "fcn16s_padded": ("fcn32s_padded", "fcn16s_padded"),
-    "fcn8s_padded": ("fcn32s_padded", "fcn16s_padded", "fcn8s_padded"),
-}
-"""The networks that the paper trains one after the other, each from the one before."""
 
 
 def optional(model: type[BaseModel], leave_out: frozenset[str] = frozenset(), **kinds: Any) -> type[BaseModel]:
@@ -106,10 +98,10 @@ class TrainJob(DatasetOptions, LoopPlan):
     )
     new_head: bool = Field(False, description="Make new score layers where the start model's classes are others.")
     arch: ArchName | None = Field(None, description="The network. Default: the start model's, else fcn8s.")
-    backbone: BackboneName | None = Field(None, description="What it stands on. Default: the model's, else vgg16.")
-    width: float | None = Field(None, gt=0, description="Multiplies the backbone's channels. Default: 1.")
+    backbone: BackboneName | None = Field(None, description="Backbone network. Default: the model's, else vgg16.")
+    width: float | None = Field(None, gt=0, description="Factor on the backbone's channels. Default: 1.")
     head_width: int | None = Field(None, ge=1, description="Channels of fc6 and fc7. Default: by backbone.")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Share of fc6's and fc7's units that rest in a step.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout probability after fc6 and fc7.")
     upsampling: Doubling | None = Field(None, description="How coarse scores are doubled: learned, or fixed bilinear.")
 
     recipe: RecipeName = Field("modern", description="The training settings that `train` changes.")
@@ -175,8 +167,9 @@ class TrainJob(DatasetOptions, LoopPlan):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.staged and self.arch is not None and self.arch not in STAGES:
-            raise ValueError(f"{self.arch} is not trained in stages; these are: {', '.join(STAGES)}")
+        if self.staged and self.arch is not None and not network_spec(self.arch).stages:
+            staged = [arch for arch in ARCHS if network_spec(arch).stages]
+            raise ValueError(f"{self.arch} is not trained in stages; these are: {', '.join(staged)}")
         if "GPU" in self.resources_per_worker and self.use_gpu is False:
             raise ValueError("resources_per_worker asks for GPUs and use_gpu is false; take one of them back")
         if "CPU" in self.resources_per_worker:
@@ -193,7 +186,7 @@ class TrainJob(DatasetOptions, LoopPlan):
     def stages(self, arch: ArchName) -> tuple[ArchName, ...]:
         """The networks to train, in order, the last is `arch`."""
         staged = self.recipe == "paper" if self.staged is None else self.staged
-        return STAGES.get(arch, (arch,)) if staged else (arch,)
+        return network_spec(arch).stages or (arch,) if staged else (arch,)
 
     def train_config(self, arch: ArchName) -> TrainConfig:
         """The recipe of a stage with this job's changes. Raises ValidationError for what does not go together."""

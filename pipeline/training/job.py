@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fcn_core import ModelBundle
 from fcn_core.metrics import Scores
-from fcn_core.models.architecture import ArchName
+from fcn_core.models.networks import ArchName
 from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.metrics import Recorder

@@ -15,7 +15,7 @@ from typing import Any
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
 from fcn_core.data.datasets import Pairs
-from fcn_core.models.architecture import PADDED_ARCHS, ArchName
+from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.training.losses import balanced_weights
 from pipeline.data.datasets import class_pixels, open_dataset
@@ -134,8 +134,7 @@ def _is_weight_file(model: str) -> bool:
 def _new_network(job: TrainJob, labels: LabelSet, arch: ArchName) -> tuple[ModelBundle, list[str]]:
     options = {name: value for name in _ARCHITECTURE_OPTIONS if (value := getattr(job, name)) is not None}
     architecture = Architecture.model_validate({"arch": arch, "num_classes": labels.num_classes} | options)
-    normalization = CAFFE if arch in PADDED_ARCHS else IMAGENET
-    bundle = ModelBundle.new(architecture, labels, normalization, seed=job.train_config(arch).seed)
+    bundle = ModelBundle.new(architecture, labels, network_spec(arch).normalization, seed=job.train_config(arch).seed)
     return bundle, [f"starting from a new {arch} on {architecture.backbone}, which has learned nothing yet"]
 
 

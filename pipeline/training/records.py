@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core import Architecture, LabelSet
 from fcn_core.metrics import Scores
-from fcn_core.models.architecture import ArchName
+from fcn_core.models.networks import ArchName
 from fcn_core.training.config import TrainConfig
 
 

@@ -8,8 +8,12 @@ from torch import nn
 from fcn_core.bundle import ModelBundle
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.models.network import Network
+from fcn_core.models.networks import ARCHS, network_spec
+
+SAME_ARCHS = tuple(arch for arch in ARCHS if network_spec(arch).geometry == "same")
+PADDED_ARCHS = tuple(arch for arch in ARCHS if network_spec(arch).geometry == "padded")
 
 LABELS = LabelSet(
     name="five", names=("a", "b", "c", "d", "e"), palette=tuple((40 * i, 80, 200 - 40 * i) for i in range(5))

@@ -7,7 +7,8 @@ from fcn_core.data.augmentation import Augmentation
 from fcn_core.data.datasets import Example, InMemory
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.labels import LabelSet
-from fcn_core.models.fcn import FCN, Architecture
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.fcn import FCN
 from fcn_core.training.config import TrainConfig
 
 LABELS = LabelSet(name="sides", names=("dark", "bright"), palette=((0, 0, 0), (255, 255, 255)))

@@ -24,7 +24,7 @@ from fcn_core.inference.reporting_packages import import_openvino
 from fcn_core.inference.settings import PredictorSettings
 from fcn_core.int8_graph.check import check_graph
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.models.network import GRID, Network
 from fcn_core.normalization import Normalization
 

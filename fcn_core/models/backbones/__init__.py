@@ -1,22 +1,37 @@
-"""Backbones: image classifiers without their ends, which give features at strides 8, 16 and 32."""
+"""Backbones: image classifiers without their ends, which give features at strides 8, 16 and 32.
 
-from collections.abc import Callable
+To add one, write a module with its class and a `BackboneSpec` (`base`), and give it a line in `_SPECS`. Only names are
+read here: PyTorch is imported with the first spec.
+"""
 
-from fcn_core.models.architecture import BackboneName
-from fcn_core.models.backbones.alexnet import AlexNet
-from fcn_core.models.backbones.base import Backbone, Features, receptive_reach
-from fcn_core.models.backbones.mobilenet import MobileNetV3Large
-from fcn_core.models.backbones.resnet import ResNet
-from fcn_core.models.backbones.vgg import VGG16
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["BACKBONES", "VGG16", "AlexNet", "Backbone", "Features", "MobileNetV3Large", "ResNet", "receptive_reach"]
+if TYPE_CHECKING:
+    from fcn_core.models.backbones.base import BackboneSpec
 
-BACKBONES: dict[BackboneName, Callable[[float], Backbone]] = {
-    "vgg16": VGG16,
-    "vgg16_bn": lambda width: VGG16(width, batch_norm=True),
-    "alexnet": AlexNet,
-    "resnet50": lambda width: ResNet("resnet50"),
-    "resnet101": lambda width: ResNet("resnet101"),
-    "mobilenet_v3_large": MobileNetV3Large,
+_SPECS = {
+    "vgg16": "vgg:VGG16_SPEC",
+    "vgg16_bn": "vgg:VGG16_BN_SPEC",
+    "alexnet": "alexnet:SPEC",
+    "resnet50": "resnet:RESNET50_SPEC",
+    "resnet101": "resnet:RESNET101_SPEC",
+    "mobilenet_v3_large": "mobilenet:SPEC",
 }
-"""By name: a backbone whose channels are multiplied by a width."""
+"""Each backbone's name, and the module and name of its spec."""
+
+BACKBONES = tuple(_SPECS)
+
+if TYPE_CHECKING:
+    BackboneName = str
+else:
+    BackboneName = Literal[BACKBONES]
+
+
+@cache
+def backbone_spec(name: BackboneName) -> "BackboneSpec":
+    """The spec of a backbone, by a name in BACKBONES."""
+    module, _, attribute = _SPECS[name].partition(":")
+    spec: BackboneSpec = getattr(import_module(f"{__name__}.{module}"), attribute)
+    return spec

@@ -4,14 +4,14 @@ The one thing to know: its weights are torchvision's, its padding is not. torchv
 at all, so that maps are smaller than the image divided by the stride, and images below 63 pixels are refused. Here
 conv1 is padded by 5 and the 3x3 pools by 1: ceil(size / stride) cells for any size. A window is applied to the same
 neighbourhoods as there, but its centre is the first pixel of a cell instead of the last.
-The authors' FCN-AlexNet stands on another AlexNet: see fcn_core.models.padded_alexnet.
+The authors' FCN-AlexNet uses another AlexNet: see fcn_core.models.padded_alexnet.
 """
 
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from fcn_core.models.backbones.base import Backbone, Features, scaled
+from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features, scaled
 from fcn_core.models.initialization import initialize
 
 
@@ -53,3 +53,15 @@ class AlexNet(Backbone):
 
     def near_layers(self) -> Iterable[nn.Module]:
         return self.features
+
+
+SPEC = BackboneSpec(
+    build=AlexNet,
+    head_width=4096,
+    summary="torchvision's AlexNet: small and fast, coarse",
+    weights="AlexNet_Weights.IMAGENET1K_V1",
+    is_of=lambda state: "features.0.weight" in state and tuple(state["features.0.weight"].shape[2:]) == (11, 11),
+    fully_connected={"classifier.1": "fc6", "classifier.4": "fc7"},
+    authors_name="AlexNet with the authors' names (Caffe)",
+    authors_tensors=("conv1.weight", "conv5.weight"),
+)

@@ -5,7 +5,8 @@ of a stride-s map stands for pixels s*i to s*i + s - 1 and no image is too small
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -53,6 +54,36 @@ class Backbone(nn.Module, ABC):
         Outside that distance nothing changes the cell, so a tile with so wide a margin has exact features inside.
         """
         return receptive_reach(self.near_layers())
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Everything that is particular to one backbone.
+
+    build: makes it, with fresh weights, from a width that multiplies its channels. has_widths: whether it has other
+    widths than 1. head_width: default channels of fc6 and fc7: those of the classifier's fully connected layers, and
+    where it has none, a quarter of the backbone's channels, as torchvision's FCN head has. summary: a few words for the
+    list of networks.
+
+    weights: torchvision's published weights of the classifier, such as "VGG16_Weights.IMAGENET1K_V1". is_of: whether
+    tensors with torchvision's names, less a "backbone." prefix, are of this backbone. fully_connected: torchvision's
+    layers that become fc6 and fc7.
+
+    authors_name, authors_tensors: what a file with the FCN authors' names is called, and the tensors that it is known
+    by; none where the authors have no such network. authors_layers: their names of layers of torchvision's `features`,
+    by index, where the parameters are the same.
+    """
+
+    build: Callable[[float], Backbone]
+    head_width: int
+    summary: str
+    weights: str
+    is_of: Callable[[Mapping[str, Tensor]], bool]
+    has_widths: bool = True
+    fully_connected: Mapping[str, str] = field(default_factory=dict)
+    authors_name: str = ""
+    authors_tensors: tuple[str, ...] = ()
+    authors_layers: Mapping[str, int] = field(default_factory=dict)
 
 
 def scaled(channels: int, width: float) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from fcn_core.models.backbones.base import Backbone, Features
+from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features
 
 
 class MobileNetV3Large(Backbone):
@@ -39,3 +39,12 @@ class MobileNetV3Large(Backbone):
 
     def near_layers(self) -> Iterable[nn.Module]:
         return self.features[:4].modules()
+
+
+SPEC = BackboneSpec(
+    build=MobileNetV3Large,
+    head_width=240,
+    summary="light: for fleets of CPUs",
+    weights="MobileNet_V3_Large_Weights.IMAGENET1K_V2",
+    is_of=lambda state: "features.0.0.weight" in state,
+)

@@ -4,12 +4,12 @@ The one thing to know: the receptive field at stride 32 is wider than most tiles
 is meant to be tiled; the other half runs once, on maps a 64th of the image's size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fcn_core.models.backbones.base import Backbone, Features
+from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features
 
 
 class ResNet(Backbone):
@@ -49,3 +49,30 @@ class ResNet(Backbone):
 def bottleneck_layers(blocks: Iterable[Any]) -> list[nn.Module]:
     """The convolutions that a stage's blocks stack; what goes around them sees less."""
     return [layer for block in blocks for layer in (block.conv1, block.conv2, block.conv3)]
+
+
+def _is_resnet(state: Mapping[str, Tensor]) -> bool:
+    return "layer1.0.conv1.weight" in state
+
+
+def _is_deep(state: Mapping[str, Tensor]) -> bool:
+    return "layer3.22.conv1.weight" in state
+
+
+RESNET50_SPEC = BackboneSpec(
+    build=lambda width: ResNet("resnet50"),
+    head_width=512,
+    summary="a fifth of VGG16's cost",
+    weights="ResNet50_Weights.IMAGENET1K_V2",
+    is_of=lambda state: _is_resnet(state) and not _is_deep(state),
+    has_widths=False,
+)
+
+RESNET101_SPEC = BackboneSpec(
+    build=lambda width: ResNet("resnet101"),
+    head_width=512,
+    summary="deeper ResNet",
+    weights="ResNet101_Weights.IMAGENET1K_V2",
+    is_of=lambda state: _is_resnet(state) and _is_deep(state),
+    has_widths=False,
+)

@@ -3,11 +3,11 @@
 The one thing to know: pools round up, so that odd sizes lose nothing; the convolutions keep sizes anyway.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from fcn_core.models.backbones.base import Backbone, Features, scaled
+from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features, scaled
 from fcn_core.models.initialization import initialize
 
 _CONVS_PER_STAGE = (2, 2, 3, 3, 3)
@@ -54,3 +54,40 @@ class VGG16(Backbone):
 
     def near_layers(self) -> Iterable[nn.Module]:
         return self.features
+
+
+_FULLY_CONNECTED = {"classifier.0": "fc6", "classifier.3": "fc7"}
+
+
+def _first_kernel(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    first = state.get("features.0.weight")
+    return () if first is None else tuple(first.shape[2:])
+
+
+def _has_batch_norm(state: Mapping[str, Tensor]) -> bool:
+    return "features.1.running_mean" in state
+
+
+VGG16_SPEC = BackboneSpec(
+    build=VGG16,
+    head_width=4096,
+    summary="the paper's backbone",
+    weights="VGG16_Weights.IMAGENET1K_V1",
+    is_of=lambda state: _first_kernel(state) == (3, 3) and not _has_batch_norm(state),
+    fully_connected=_FULLY_CONNECTED,
+    authors_name="VGG16 with the authors' names (Caffe, pytorch-fcn)",
+    authors_tensors=("conv1_1.weight",),
+    authors_layers={
+        "conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
+        "conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 24, "conv5_2": 26, "conv5_3": 28,
+    },
+)  # fmt: skip
+
+VGG16_BN_SPEC = BackboneSpec(
+    build=lambda width: VGG16(width, batch_norm=True),
+    head_width=4096,
+    summary="VGG16 with batch norm: easier to train",
+    weights="VGG16_BN_Weights.IMAGENET1K_V1",
+    is_of=_has_batch_norm,
+    fully_connected=_FULLY_CONNECTED,
+)

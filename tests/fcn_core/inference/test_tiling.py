@@ -13,7 +13,7 @@ from fcn_core.errors import DataError
 from fcn_core.inference.tiling import plan_tiles, tiled_scores
 from fcn_core.models import strips
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.normalization import IMAGENET
 from tests.fcn_core.nets import small_net
 

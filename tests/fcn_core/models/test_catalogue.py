@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fcn_core.models.architecture import ARCHS, BACKBONES_OF, Architecture
+from fcn_core.models.architecture import Architecture
 from fcn_core.models.catalogue import CATALOGUE, cost
+from fcn_core.models.networks import ARCHS, network_spec
 from pipeline.cli.app import run
 
 
@@ -18,7 +19,7 @@ def _entry(arch: str, backbone: str):  # type: ignore[no-untyped-def]
 
 def test_every_network_is_listed_once() -> None:
     listed = [(entry.arch, entry.backbone) for entry in CATALOGUE]
-    assert listed == [(arch, backbone) for arch in ARCHS for backbone in BACKBONES_OF[arch]]
+    assert listed == [(arch, backbone) for arch in ARCHS for backbone in network_spec(arch).backbones]
     assert all(entry.architecture(7).num_classes == 7 for entry in CATALOGUE)
 
 

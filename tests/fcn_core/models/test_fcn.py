@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from fcn_core.models.backbones import VGG16, receptive_reach
-from fcn_core.models.fcn import Architecture, build, final_upsample
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.backbones.base import receptive_reach
+from fcn_core.models.backbones.vgg import VGG16
+from fcn_core.models.building import build
+from fcn_core.models.fcn import final_upsample
 from tests.fcn_core.nets import small_net
 
 ARCHS = ["fcn16s", "fcn32s", "fcn8s"]

@@ -13,16 +13,21 @@ from torchvision import models
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.labels import LabelSet
-from fcn_core.models.architecture import ARCHS, BACKBONES, BACKBONES_OF, SAME_ARCHS, Architecture
-from fcn_core.models.backbones import BACKBONES as MAKE
-from fcn_core.models.backbones import AlexNet, Backbone, MobileNetV3Large, ResNet
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.backbones import BACKBONES, backbone_spec
+from fcn_core.models.backbones.alexnet import AlexNet
+from fcn_core.models.backbones.base import Backbone
+from fcn_core.models.backbones.mobilenet import MobileNetV3Large
+from fcn_core.models.backbones.resnet import ResNet
+from fcn_core.models.building import build
 from fcn_core.models.catalogue import CATALOGUE
-from fcn_core.models.fcn import FCN, build, final_upsample
+from fcn_core.models.fcn import FCN, final_upsample
 from fcn_core.models.network import Network
+from fcn_core.models.networks import ARCHS, network_spec
 from fcn_core.normalization import IMAGENET
-from tests.fcn_core.nets import small_bundle, small_net
+from tests.fcn_core.nets import SAME_ARCHS, small_bundle, small_net
 
-NETWORKS = [(arch, backbone) for arch in ARCHS for backbone in BACKBONES_OF[arch]]
+NETWORKS = [(arch, backbone) for arch in ARCHS for backbone in network_spec(arch).backbones]
 
 RANDOM = torch.randint(1, 3001, (30, 2), generator=torch.Generator().manual_seed(0)).tolist()
 # What a size comes to is a matter of its remainder by 32, the deepest stride: two rounds of them, and some by chance.
@@ -148,7 +153,7 @@ def test_tv_fcn_has_torchvisions_dropout() -> None:
 )
 def test_backbones_have_torchvisions_parameters(backbone: str, make: Callable[[], Any], left_out: str) -> None:
     with torch.device("meta"):
-        ours = {name: tensor.shape for name, tensor in MAKE[backbone](1.0).state_dict().items()}
+        ours = {name: tensor.shape for name, tensor in backbone_spec(backbone).build(1.0).state_dict().items()}
         theirs = {name: tensor.shape for name, tensor in make().state_dict().items()}
     assert ours == {name: shape for name, shape in theirs.items() if not name.startswith(left_out)}
 
@@ -206,7 +211,8 @@ def test_reach_is_where_influence_ends(backbone: str) -> None:
 def test_reach_of_torchvisions_network() -> None:
     with torch.device("meta"):
         networks = [
-            build(Architecture(arch="tv_fcn", backbone=backbone, num_classes=2)) for backbone in BACKBONES_OF["tv_fcn"]
+            build(Architecture(arch="tv_fcn", backbone=backbone, num_classes=2))
+            for backbone in network_spec("tv_fcn").backbones
         ]
     reaches = [network.reach() for network in networks]
     assert reaches == [221, 493]

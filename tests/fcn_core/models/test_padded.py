@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError
-from fcn_core.models.architecture import PADDED_ARCHS, Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.building import build
 from fcn_core.models.network import Network
-from tests.fcn_core.nets import LABELS, small_bundle, small_net
+from tests.fcn_core.nets import LABELS, PADDED_ARCHS, small_bundle, small_net
 
 VGG_CONVS = ["1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3"]
 

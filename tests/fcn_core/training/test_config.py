@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.training.config import TrainConfig, recipe
 from fcn_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 

@@ -9,7 +9,7 @@ from fcn_core.data.datasets import Example, InMemory
 from fcn_core.errors import DataError, DivergedError
 from fcn_core.inference.evaluation import evaluate
 from fcn_core.inference.predictor import Predictor
-from fcn_core.models.fcn import build
+from fcn_core.models.building import build
 from fcn_core.training import checkpoint
 from fcn_core.training.config import TrainConfig, recipe
 from fcn_core.training.optimizer import learning_rate

@@ -12,14 +12,16 @@ import torchvision
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
 from fcn_core.labels import LabelSet, preset
-from fcn_core.models.architecture import PADDED_ARCHS, Architecture, ArchName, BackboneName
-from fcn_core.models.fcn import build
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.backbones import BackboneName
+from fcn_core.models.building import build
 from fcn_core.models.network import Network
+from fcn_core.models.networks import ArchName
 from fcn_core.models.upsampling import bilinear_weight
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.weights.importing import import_weights
 from fcn_core.weights.names import recognize, renames
-from tests.fcn_core.nets import LABELS, small_bundle, small_net
+from tests.fcn_core.nets import LABELS, PADDED_ARCHS, small_bundle, small_net
 from tests.fcn_core.weights.caffe_files import layer, model_file, net, raw_blob
 
 State = Mapping[str, torch.Tensor]

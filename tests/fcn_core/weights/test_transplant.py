@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_core.errors import WeightsError
-from fcn_core.models.fcn import FCN, Architecture
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.fcn import FCN
 from fcn_core.weights.names import renames
 from fcn_core.weights.transplant import TransplantReport, read_tensors, transplant
 from tests.fcn_core.nets import small_net
