@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core.data.mask_coding import MaskCoding, read_mask
-from fcn_core.decoding import decode
+from fcn_core.decoding import Decoded, decode
 from fcn_core.errors import DataError, DecodeError, LabelError
 from fcn_core.labels import LabelSet
 
@@ -164,8 +164,12 @@ def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     return decode_displayed(data, name)[0]
 
 
-def decode_displayed(data: bytes, name: str) -> tuple[npt.NDArray[np.uint8], int]:
-    """The same, and the EXIF orientation (1..8) that the image has been turned by."""
+def decode_displayed(
+    data: bytes, name: str, decode: Callable[[bytes], Decoded] = decode
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """The same, and the EXIF orientation (1..8) that the image has been turned by. `decode` is
+    `fcn_core.decoding.decode`, here or in a process of its own.
+    """
     try:
         decoded = decode(data)
     except DecodeError as error:

@@ -7,6 +7,7 @@ are what is explained and checked. Torch is not needed.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from fcn_core.decoding import FORMATS, decode, png, turned, without_text_before
+from fcn_core.decoding import FORMATS, Decoded, decode, jpeg, png, turned, without_text_before
 from fcn_core.errors import DataError, DecodeError, LabelError
 from fcn_core.labels import PRESETS, RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset
 from fcn_core.render import colorize, legend, overlay
@@ -88,10 +89,11 @@ class Pair:
     labels: LabelSet
 
 
-def read_photo(data: bytes, name: str) -> PictureFile:
+def read_photo(data: bytes, name: str, decode: Callable[[bytes], Decoded] = decode) -> PictureFile:
     """The picture in an image file, of any format that is segmented, as a network sees it but for its orientation.
 
-    `name` is what messages call it; DataError if it cannot be read.
+    `name` is what messages call it; DataError if it cannot be read. `decode` is `fcn_core.decoding.decode`, here or in
+    a process of its own.
     """
     try:
         decoded = decode(data)
@@ -112,6 +114,8 @@ def read_mask_file(data: bytes, name: str) -> PictureFile:
     """
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
+            if image.format == "JPEG":
+                jpeg.check_scans(data, image.width * image.height)
             image.load()
             if image.format == "PNG":
                 png.verify(data)  # Pillow checks the data's checksums not at all

@@ -16,6 +16,12 @@ from fcn_core.errors import DecodeError
 _END = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 500  # libjpeg-turbo's own limit against files that are made to take for ever
+_SCANS_OF_ANY_SIZE = 30
+"""What a large picture may have, too: three times what programs write."""
+
+_MOST_WORK = 5_000_000_000
+"""Scans times pixels. Each scan goes over the whole picture, however few bytes it has."""
+
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_LS = 0xF7
 _OF_FREQUENCIES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -31,11 +37,10 @@ def read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         raise unsupported("JPEG-LS")
     if precision not in (None, 8):
         raise unsupported(f"JPEG with {precision} bits a sample; only 8 are read")
-    if data.count(_START_OF_SCAN) > _MAX_SCANS and _scans(data) > _MAX_SCANS:
-        raise unsupported(f"JPEG in more than {_MAX_SCANS} scans")
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         size, mode = image.size, image.mode
         check_size(*size, max_pixels)
+        check_scans(data, size[0] * size[1])
         orientation = exif_orientation(image)
     scale = _scale(size, max_side) if process in _OF_FREQUENCIES else 1
     color_space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
@@ -50,6 +55,13 @@ def read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         inks = Image.frombuffer("CMYK", pixels.shape[1::-1], pixels, "raw", "CMYK;I", 0, 1)
         pixels = np.asarray(inks.convert("RGB"))
     return Stored(pixels, orientation, size)
+
+
+def check_scans(data: bytes, pixels: int) -> None:
+    """Raises DecodeError for a JPEG in more scans than a picture of so many pixels may have."""
+    most = min(_MAX_SCANS, max(_SCANS_OF_ANY_SIZE, _MOST_WORK // max(pixels, 1)))
+    if data.count(_START_OF_SCAN) > most and _scans(data) > most:
+        raise unsupported(f"JPEG of {pixels:,} pixels in more than {most} scans")
 
 
 def check_strictly(data: bytes) -> None:

@@ -33,6 +33,7 @@ def check_segment(data: bytes, tables: bytes | None, compression: int, most_pixe
         if width * height > most_pixels:
             raise damaged(f"a strip or tile of {most_pixels} pixels declares {width}x{height}")
     if compression in (JPEG, OLD_JPEG):
+        jpeg.check_scans(whole, most_pixels)
         jpeg.check_strictly(whole)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from fcn_core.labels import LabelSet, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix, Scores
 from fcn_core.render import Tile, contact_sheet
-from pipeline.codec.images import decode
+from pipeline.codec.processes import CodecPool
 from pipeline.numbers import percent
 from pipeline.outputs.current import read_current
 from pipeline.outputs.masks import read_mask
@@ -123,10 +123,11 @@ def refused_table(findings: Findings) -> Table:
 def draw_sheet(findings: Findings, source: Store, labels: LabelSet, title: str) -> Image.Image:
     """The contact sheet: uploads first, then scenes from the most to the least confident, each with its overlay."""
     tiles = []
-    for item in _selection(findings.labelled):
-        image = decode(source.get(item.key), _MAX_PIXELS).pixels
-        note = f"confidence {item.confidence:.2f}, mean IU {item.mean_iu:.2f}"
-        tiles.append(Tile(item.key, image, item.mask, note))
+    with CodecPool(1, max_pixels=_MAX_PIXELS) as codecs:  # uploads are anybody's
+        for item in _selection(findings.labelled):
+            image = codecs.decode_now(source.get(item.key)).pixels
+            note = f"confidence {item.confidence:.2f}, mean IU {item.mean_iu:.2f}"
+            tiles.append(Tile(item.key, image, item.mask, note))
     return contact_sheet(tiles, labels, columns=SHEET_COLUMNS, title=title)
 
 

@@ -93,12 +93,15 @@ def show(
     from fcn_core.data.explain import draw_pair, explain_pair, read_mask_file, read_photo
     from fcn_core.labels import preset
     from fcn_core.printable import printable_lines
+    from pipeline.codec.processes import CodecPool
     from pipeline.errors import InputError, StorageError
     from pipeline.storage.opening import read_object
 
     label_set = preset(labels) if labels else None
     try:
-        photo_file = read_photo(read_object(image), image)
+        photo = read_object(image)
+        with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process
+            photo_file = read_photo(photo, image, codecs.decode_for_core)
         mask_file = read_mask_file(read_object(mask), mask)
     except StorageError as error:
         raise InputError(str(error)) from error

@@ -1,10 +1,9 @@
 """Decoding and encoding in worker processes: nothing that an image does to its decoder reaches anything else.
 
-A worker holds one image at a time, with a limit on its memory and its time. What goes wrong in there, a
-segfault or a stall included, is that image's ImageError; the worker is replaced and no other image notices.
-Should an image take it over, it is confined (see `pipeline.codec.sandbox`): it reaches nothing but its answer.
-So that being killed for somebody else's memory, or a machine that stood still, is never blamed on an image, a
-fault is blamed only when it happens again in a fresh worker.
+A worker holds one image at a time, with a limit on its memory and its time. What goes wrong in there, a segfault or a
+stall included, is that image's ImageError; the worker is replaced and no other image notices. An image that takes its
+worker over finds it confined (see `pipeline.codec.sandbox`). So that being killed for somebody else's memory, or a
+machine that stood still, is never blamed on an image, a fault is blamed only when it happens again in a fresh worker.
 
 Workers are plain subprocesses of this interpreter, not `multiprocessing` (inside a Ray actor that would
 import the driver's main module again), and the bytes go through an anonymous file shared with each (`memfd`):
@@ -21,13 +20,14 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from fcn_core.errors import DecodeError
 from fcn_core.labels import LabelSet
 from pipeline.codec.images import Decoded, Pixels
 from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.codec.slot import FaultError, Limits, Slot
 from pipeline.codec.taken_at import TakenAt
 from pipeline.codec.worker_main import DECODE, ENCODE
-from pipeline.errors import PipelineError
+from pipeline.errors import ImageError, PipelineError
 
 # Faults that may not be the image's own doing, see above.
 _TRIES = 2
@@ -87,6 +87,13 @@ class CodecPool:
             return DatedImage(pixels, reply.orientation, reply.full_size, reply.taken_at)
 
         return self._run(job)
+
+    def decode_for_core(self, data: bytes) -> Decoded:
+        """`decode_now` for readers of fcn_core's, to which a refusal is a DecodeError."""
+        try:
+            return self.decode_now(data)
+        except ImageError as error:
+            raise DecodeError(error.reason, error.message) from error
 
     def encode_now(self, mask: Pixels, labels: LabelSet) -> bytes:
         """A mask, uint8 [H, W], to palette PNG bytes; see `fcn_core.labels.encode_mask`.

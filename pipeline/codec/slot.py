@@ -27,6 +27,8 @@ WORKER = "pipeline.codec.worker_main"
 # broken.
 _START_TRIES = 5
 _START_SECONDS = 120.0
+# More than a worker has to say. One that is taken over may announce gigabytes.
+_MOST_TEXT = 1 << 16
 # All that a worker gets of our environment. Above all no credentials: it handles bytes that anybody may have
 # made.
 _ENVIRONMENT = (
@@ -130,7 +132,11 @@ class Slot:
             os.write(_fd(process.stdin), REQUEST.pack(operation, len(text), len(view), *shape, max_side) + text)
             header = REPLY.unpack(self._receive(process, REPLY.size, deadline))
             status, text_length, length, height, width, orientation, *full_size = header
+            if text_length > _MOST_TEXT:
+                raise ValueError("the answer is too long")
             told = json.loads(self._receive(process, text_length, deadline)) if text_length else {}
+            if not isinstance(told, dict):
+                raise ValueError("the answer is no object")
         except TimeoutError:
             blame = ImageError("timed_out", f"{doing} took longer than {self._limits.seconds:g} seconds.")
             raise FaultError(blame) from None

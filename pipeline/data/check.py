@@ -5,6 +5,7 @@ not grow with pixels. Nothing is mended: each fault is named with its file, and 
 """
 
 import hashlib
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from fcn_core.data.datasets import Pair, Pairs, decode_displayed, strange_values
 from fcn_core.data.mask_coding import MaskError, MaskFault, read_mask
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet
+from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
 from pipeline.data.orientation import fits_better_turned
@@ -64,20 +66,22 @@ def check_dataset(
     total, done = sum(len(split.pairs) for split in found.values()), 0
     reports = []
     images = _Images(findings)
-    for name, split in found.items():
-        tally = _Tally(catalog.labels)
-        for checked in _check_pairs(catalog.pairs(split)):
-            for kind, text in (*checked.faults, *checked.warnings):
-                findings.add(kind, name, text)
-            images.add(name, checked)
-            tally.add(checked)
-            if checked.counts is not None and not checked.faults and not checked.counts[: len(tally.pixels)].any():
-                findings.add("empty_mask", name, checked.pair.mask)
-            done += 1
-            on_image(done, total)
-        reports.append(tally.report(name, len(split.pairs) + len({gone.name for gone in split.missing})))
-        for class_name in tally.absent():
-            findings.add("absent_class", name, class_name)
+    # A stranger's files, and credentials are in this process.
+    with CodecPool(len(os.sched_getaffinity(0))) as codecs:
+        for name, split in found.items():
+            tally = _Tally(catalog.labels)
+            for checked in _check_pairs(catalog.pairs(split), codecs):
+                for kind, text in (*checked.faults, *checked.warnings):
+                    findings.add(kind, name, text)
+                images.add(name, checked)
+                tally.add(checked)
+                if checked.counts is not None and not checked.faults and not checked.counts[: len(tally.pixels)].any():
+                    findings.add("empty_mask", name, checked.pair.mask)
+                done += 1
+                on_image(done, total)
+            reports.append(tally.report(name, len(split.pairs) + len({gone.name for gone in split.missing})))
+            for class_name in tally.absent():
+                findings.add("absent_class", name, class_name)
     return DataReport(
         dataset=catalog.uri,
         labels=catalog.labels.name,
@@ -101,13 +105,13 @@ class _Checked:
     warnings: tuple[tuple[Kind, str], ...] = ()
 
 
-def _check_pairs(dataset: Pairs) -> Iterator[_Checked]:
+def _check_pairs(dataset: Pairs, codecs: CodecPool) -> Iterator[_Checked]:
     """Every pair in order, read and decoded by threads that stay only a little ahead."""
     waiting: deque[Future[_Checked]] = deque()
     with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="check") as threads:
         try:
             for pair in dataset.pairs:
-                waiting.append(threads.submit(_check_pair, dataset, pair))
+                waiting.append(threads.submit(_check_pair, dataset, pair, codecs))
                 if len(waiting) >= 2 * READS_AT_ONCE:
                     yield waiting.popleft().result()
             while waiting:
@@ -116,7 +120,7 @@ def _check_pairs(dataset: Pairs) -> Iterator[_Checked]:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_pair(dataset: Pairs, pair: Pair) -> _Checked:
+def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
     faults: list[tuple[Kind, str]] = []
     warnings: list[tuple[Kind, str]] = []
     digest = size = counts = image = None
@@ -124,7 +128,7 @@ def _check_pair(dataset: Pairs, pair: Pair) -> _Checked:
     try:
         data = _read(dataset, pair.image)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        image, orientation = decode_displayed(data, pair.image)
+        image, orientation = decode_displayed(data, pair.image, codecs.decode_for_core)
         size = image.shape[:2]
         if orientation != 1:
             warnings.append(("turned_image", f"{pair.image} (EXIF orientation {orientation})"))

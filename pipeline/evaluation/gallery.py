@@ -69,7 +69,7 @@ def draw(exhibits: Sequence[Exhibit], labels: LabelSet, title: str) -> bytes:
     tiles = [
         Tile(
             exhibit.caption,
-            np.asarray(Image.open(io.BytesIO(exhibit.image))),
+            np.asarray(Image.open(io.BytesIO(exhibit.image), formats=["JPEG"])),
             decode_mask(exhibit.mask),
             exhibit.note,
             decode_mask(exhibit.truth),

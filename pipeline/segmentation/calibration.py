@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core.models.network import GRID
-from pipeline.codec.images import decode
+from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
 from pipeline.segmentation.selection import IMAGE_SUFFIXES
 from pipeline.storage.opening import open_source
+from pipeline.storage.store import Store
 
 Image = npt.NDArray[np.uint8]
 
@@ -26,19 +27,9 @@ def sample_images(source: str, count: int, *, follow_links: bool = False) -> lis
     holds no image.
     """
     store = open_source(source, follow_links=follow_links)
-    images: list[Image] = []
     try:
-        keys = (info.key for info in store.list() if info.key.lower().endswith(IMAGE_SUFFIXES))
-        # Twice as many as are needed, for those that turn out to be of no use.
-        for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
-            try:
-                image = _middle(decode(store.get(key)).pixels)
-            except ImageError:
-                continue
-            if min(image.shape[:2]) >= GRID:
-                images.append(image)
-            if len(images) == count:
-                break
+        with CodecPool(1) as codecs:
+            images = _usable(store, count, codecs)
     except StorageUnavailable:
         raise
     except StorageError as error:
@@ -53,3 +44,19 @@ def sample_images(source: str, count: int, *, follow_links: bool = False) -> lis
 def _middle(image: Image) -> Image:
     top, left = (max(size - LARGEST_SIDE, 0) // 2 for size in image.shape[:2])
     return np.ascontiguousarray(image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE])
+
+
+def _usable(store: Store, count: int, codecs: CodecPool) -> list[Image]:
+    images: list[Image] = []
+    keys = (info.key for info in store.list() if info.key.lower().endswith(IMAGE_SUFFIXES))
+    # Twice as many as are needed, for those that turn out to be of no use.
+    for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
+        try:
+            image = _middle(codecs.decode_now(store.get(key)).pixels)
+        except ImageError:
+            continue
+        if min(image.shape[:2]) >= GRID:
+            images.append(image)
+        if len(images) == count:
+            break
+    return images

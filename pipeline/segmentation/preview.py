@@ -5,7 +5,7 @@ from typing import Literal
 
 from fcn_core import Predictor, resolve_settings
 from fcn_core.render import Tile, contact_sheet
-from pipeline.codec.images import decode
+from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.results import ClassTotal, class_totals
@@ -30,7 +30,9 @@ def write_preview(
     """
     bundle = load_bundle(model, registry)
     try:
-        decoded = decode(read_object(image))
+        data = read_object(image)
+        with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process
+            decoded = codecs.decode_now(data)
     except StorageError as error:
         raise InputError(str(error)) from error
     except ImageError as error:

@@ -12,7 +12,9 @@ import pytest
 
 from pipeline import doctor, open_registry
 from pipeline.cli.app import run as fcn
+from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.doctor import Finding, Places, examine
+from pipeline.doctor.codecs import describe
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo
 from tests.samples import model
@@ -29,6 +31,24 @@ def test_this_machine_is_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "nothing is wrong" in printed
     for check in ("python", "packages", "torch", "device", "cpu", "memory", "disk", "codecs", "registry"):
         assert f" {check}: " in printed
+
+
+@pytest.mark.parametrize(
+    ("held", "state", "words"),
+    [
+        (Confinement(privileges=True, landlock=7, seccomp=True), "ok", "Landlock (version 7)"),
+        (Confinement(privileges=True, landlock=0, seccomp=True), "note", "not by Landlock"),
+        (Confinement(privileges=False, landlock=0, seccomp=False), "note", "not by no_new_privs, Landlock, seccomp"),
+    ],
+)
+def test_what_confines_decoding_is_told_and_what_is_missing_is_not_claimed(
+    held: Confinement, state: str, words: str
+) -> None:
+    found = describe(held)
+    assert found.state == state
+    assert words in found.found
+    assert found.found.count("Landlock") == 1
+    assert bool(found.remedy) == (state != "ok")
 
 
 def test_ray_is_tried(ray_cluster: None) -> None:

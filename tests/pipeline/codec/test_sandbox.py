@@ -19,6 +19,7 @@ import pytest
 
 from fcn_core.decoding import Decoded, decode
 from fcn_core.errors import DecodeError
+from pipeline.codec import slot
 from pipeline.codec.processes import CodecPool
 from pipeline.codec.sandbox import calls, landlock, seccomp
 from pipeline.errors import ImageError
@@ -120,6 +121,13 @@ def test_a_worker_has_no_thread_beside_the_one_that_is_confined() -> None:
         pool.confinement()
         (pid,) = pool.worker_pids()
         assert len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
+def test_an_answer_without_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot, "WORKER", "tests.pipeline.codec.harmful_worker")
+    with CodecPool(1, timeout_seconds=100) as pool, pytest.raises(ImageError) as caught:
+        pool.decode_now(b"0 claim a long answer")
+    assert caught.value.reason == "decoder_crashed"
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)

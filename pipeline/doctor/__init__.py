@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
 
+from pipeline.doctor.codecs import check_codecs
+from pipeline.doctor.finding import Finding
 from pipeline.errors import InputError, ObjectExists, StorageError
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, StorageOptions, Store
 
-State = Literal["ok", "note", "wrong"]
+__all__ = ["Finding", "Places", "examine"]
 
 DISTRIBUTION = "fcn-pipeline"
 LEAST_DISK = 1 << 30
@@ -35,16 +36,6 @@ SKEW_REFUSED = timedelta(minutes=15)
 
 RAY_SECONDS = 120.0
 _FAST_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found. `remedy` says what to do where the state is not "ok"; else it is empty."""
-
-    check: str
-    state: State
-    found: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ def examine(places: Places) -> Iterator[Finding]:
         ("cpu", _cpu),
         ("memory", _memory),
         ("disk", _disk),
-        ("codecs", _codecs),
+        ("codecs", check_codecs),
     ]
     if places.ray:
         checks.append(("ray", lambda: _ray(places.ray_address)))
@@ -237,24 +228,6 @@ def _disk_finding(what: str, place: str) -> Finding:
     if free < COMFORTABLE_DISK:
         return Finding("disk", "note", found, "Ray and caches may want more; watch it")
     return Finding("disk", "ok", found)
-
-
-def _codecs() -> Iterator[Finding]:
-    """Images are decoded in processes with limits; whether such a process starts here and works."""
-    import io
-
-    from PIL import Image
-
-    from pipeline.codec.processes import CodecPool
-
-    sink = io.BytesIO()
-    Image.new("RGB", (3, 2), (255, 0, 0)).save(sink, "PNG")
-    with CodecPool(1) as pool:
-        pixels = pool.decode(sink.getvalue()).result(timeout=60).pixels
-    if pixels.shape != (2, 3, 3) or pixels[0, 0].tolist() != [255, 0, 0]:
-        yield Finding("codecs", "wrong", "an image came back as another one", "install Pillow and NumPy again")
-    else:
-        yield Finding("codecs", "ok", "image decoding processes start and work")
 
 
 def _ray(address: str | None) -> Iterator[Finding]:
