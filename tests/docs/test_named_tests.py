@@ -27,3 +27,15 @@ def test_nothing_is_claimed_about_strangers_without_a_test() -> None:
     assert rows
     for row in rows:
         assert re.search(r"`tests/[\w/]+\.py::\w+`[^|]*\|$", row), row
+
+
+def test_whatever_holds_against_a_failure_is_proven_by_tests_named_one_by_one() -> None:
+    """A row says what fails, what holds then, what does not, and what proves it."""
+    tables = PAGES["reliability"].partition("\n## Against which failures\n")[2].partition("\n## ")[0]
+    rows = [line for line in tables.splitlines() if line.startswith("| ") and not line.endswith("| proven by |")]
+    assert len(rows) >= 35
+    for row in rows:
+        _, holds, limits, proof = (cell.strip() for cell in row.strip("|").split("|"))
+        assert holds or limits, row
+        assert bool(holds) == bool(proof), row
+        assert re.fullmatch(r"(`tests/[\w/]+\.py::\w+`(, )?)*", proof), row
