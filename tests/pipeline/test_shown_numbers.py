@@ -6,6 +6,7 @@ Six runs: plain, resumed, killed and resumed, with a second variant, incremental
 
 import io
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class Truth:
     pixels: dict[str, int]
     present: dict[str, int]
     confidence: float
+    read_bytes: int
+    mask_bytes: int
 
     @property
     def all_pixels(self) -> int:
@@ -70,6 +73,8 @@ def truth_of(output: Store, run_id: str) -> Truth:
         dict(zip(LABELS.names, counts.sum(axis=0).tolist(), strict=True)),
         dict(zip(LABELS.names, (counts > 0).sum(axis=0).tolist(), strict=True)),
         float(np.mean([row["confidence"] for row in ok])) if ok else 0.0,
+        sum(row["size"] for row in rows),
+        sum((folder / row["mask_key"]).stat().st_size for row in ok),
     )
 
 
@@ -227,7 +232,8 @@ def check_everything(
     check_runs(here.output, record.run_id, truth, capsys)
     check_report(here.output, record, truth)
     check_prefect(here.job, report, truth)
-    check_prometheus(measured, truth)
+    check_prefects_progress(here.heard, truth)
+    check_prometheus(measured, truth, is_undisturbed=attempts == 1)
 
 
 def check_record(record: RunRecord, truth: Truth, attempts: int) -> None:
@@ -258,6 +264,13 @@ def check_terminal(report: RunReport, truths: dict[str, Truth], output: Store) -
     assert sum(told["errors"].values()) == told["images"] - told["ok"]
     assert told["error_rate"] == pytest.approx((told["images"] - told["ok"]) / told["images"])
     assert told["seconds"] == pytest.approx(sum(record.seconds for record in report.runs))
+    assert told["overall_images_per_second"] == {
+        record.run_id: pytest.approx(truths[record.run_id].images / record.seconds) for record in report.runs
+    }
+    if report.state == "finished":  # else it may have stopped before it listed anything
+        listed = sum(1 for file in Path(report.runs[0].job["source"]).rglob("*") if file.is_file())
+        assert told["listed"] == listed
+        assert told["already_done"] + told["left_out"] + report.selection.selected == listed
 
 
 def check_progress(heard: Heard, truth: Truth) -> None:
@@ -344,12 +357,34 @@ def check_prefect(job: SegmentJob, report: RunReport, truth: Truth) -> None:
     assert f"{count(truth.images)} images, {truth.images / record.seconds:.3g} images/s overall" in text
 
 
-def check_prometheus(measured: Measured, truth: Truth) -> None:
+def check_prefects_progress(heard: Heard, truth: Truth) -> None:
+    from flows import artifacts
+
+    assert heard.newest is not None
+    shown: list[tuple[float, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "get_run_logger", lambda: logging.getLogger("prefect"))
+        patch.setattr(artifacts, "ARTIFACT_SECONDS", 0.0)
+        patch.setattr(artifacts, "create_progress_artifact", lambda share, key, description: "artifact")
+        patch.setattr(
+            artifacts, "update_progress_artifact", lambda _, share, description: shown.append((share, description))
+        )
+        artifacts.JobObserver().progress(heard.newest)
+    ((share, text),) = shown
+    assert share == 100
+    assert text.startswith(f"{truth.images} of {truth.images} images, {truth.images - truth.ok} failed; now ")
+
+
+def check_prometheus(measured: Measured, truth: Truth, *, is_undisturbed: bool) -> None:
     assert measured.of(metrics.IMAGES, status="ok") == truth.ok
     assert measured.of(metrics.IMAGES, status="error") == truth.images - truth.ok
     for reason in metrics.REASONS:
         assert measured.of(metrics.ERRORS, reason=reason) == truth.errors.get(reason, 0)
     assert measured.of(metrics.PIXELS) == truth.all_pixels
+    assert measured.of(metrics.SHARDS) == -(-truth.images // 4)
+    if is_undisturbed:  # else images of a shard that was not committed were read twice
+        assert measured.of(metrics.READ_BYTES) == truth.read_bytes
+        assert measured.of(metrics.WRITTEN_BYTES) == truth.mask_bytes
     assert measured.of(metrics.RUN_IMAGES) == measured.of(metrics.RUN_IMAGES_DONE) == truth.images
     assert measured.of(metrics.RUN_SHARDS) == measured.of(metrics.RUN_SHARDS_DONE) == -(-truth.images // 4)
 
