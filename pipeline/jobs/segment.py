@@ -1,9 +1,10 @@
 """The options of a labelling job, defined once: for the command line, for config files, for the Prefect form."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.jobs.affects import DRIVER, DRIVER_ONCE, MASKS, RUN, RUN_ONCE, SELECTION, SELECTION_ONCE
 from pipeline.storage.uri import Uri
 
 
@@ -12,8 +13,8 @@ class Places(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Uri = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
-    output: Uri = Field(
+    source: Annotated[Uri, SELECTION] = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
+    output: Annotated[Uri, SELECTION] = Field(
         description="Where masks and tables go: a folder, s3://, gs:// or az://. Not inside the source."
     )
 
@@ -23,57 +24,59 @@ class ActorOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    device: Annotated[Literal["auto", "cpu", "cuda"], RUN] = Field(default="auto", description="Where the model runs.")
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], MASKS] = Field(
         default="auto", description="What the model computes in. auto: bfloat16 where the hardware has it."
     )
-    engine: Literal["auto", "torch", "openvino"] = Field(
+    engine: Annotated[Literal["auto", "torch", "openvino"], MASKS] = Field(
         default="auto",
         description="What computes the model. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
     )
-    snap: int = Field(
+    snap: Annotated[int, MASKS] = Field(
         default=1,
         ge=1,
         le=1024,
         description="Pad images to multiples of so many pixels, so that fewer shapes occur. Default: no padding.",
     )
-    batch_size: int | None = Field(
+    batch_size: Annotated[int | None, MASKS] = Field(
         default=None, ge=1, description="Images of one shape per model call. Default: by device."
     )
-    deterministic: bool = Field(
+    deterministic: Annotated[bool, MASKS] = Field(
         default=False, description="Make each mask independent of the images that share its batch."
     )
-    max_pixels: int = Field(
+    max_pixels: Annotated[int, RUN] = Field(
         default=178_956_970,
         ge=1,
         description="Images with more pixels become error rows, before they are decoded.",
     )
-    image_timeout: float = Field(default=60.0, gt=0, description="Seconds that decoding one image may take.")
-    image_memory: int = Field(
+    image_timeout: Annotated[float, RUN] = Field(
+        default=60.0, gt=0, description="Seconds that decoding one image may take."
+    )
+    image_memory: Annotated[int, RUN] = Field(
         default=2 << 30, ge=1 << 26, description="Bytes of memory that decoding one image may take."
     )
 
-    actors: int | None = Field(
+    actors: Annotated[int | None, RUN] = Field(
         default=None, ge=1, description="Ray actors at most. Default: as many as the cluster fits."
     )
-    cpus_per_actor: int | None = Field(
+    cpus_per_actor: Annotated[int | None, MASKS] = Field(
         default=None, ge=1, description="CPUs, and model threads, an actor. Default: a node's, up to 8."
     )
-    gpus_per_actor: float | None = Field(
+    gpus_per_actor: Annotated[float | None, RUN] = Field(
         default=None,
         ge=0,
         description="GPUs an actor, fractions allowed. Default: 1 where there are GPUs, else 0.",
     )
-    codec_workers: int | None = Field(
+    codec_workers: Annotated[int | None, RUN] = Field(
         default=None, ge=1, description="Image decoding processes an actor. Default: by device."
     )
-    shard_size: int | None = Field(
+    shard_size: Annotated[int | None, RUN] = Field(
         default=None, ge=1, description="Images a shard. Default: by number of images and device."
     )
-    placement_timeout: float = Field(
+    placement_timeout: Annotated[float, RUN] = Field(
         default=600.0, gt=0, description="Seconds to wait for the first actor; a GPU node takes minutes to boot."
     )
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, DRIVER] = Field(
         default=None,
         description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process.",
     )
@@ -84,10 +87,10 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Uri = Field(
+    model: Annotated[Uri, MASKS] = Field(
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
     )
-    registry: Uri | None = Field(
+    registry: Annotated[Uri | None, RUN] = Field(
         default=None, description="The folder or URI where registry:... models are. Default: FCN_REGISTRY."
     )
 
@@ -97,58 +100,70 @@ class LabelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    include: tuple[str, ...] = Field(
+    include: Annotated[tuple[str, ...], SELECTION] = Field(
         default=(), description="Only keys that match one of these globs. Default: files named like images."
     )
-    exclude: tuple[str, ...] = Field(default=(), description="No keys that match one of these globs.")
-    key_list: Uri | None = Field(
+    exclude: Annotated[tuple[str, ...], SELECTION] = Field(
+        default=(), description="No keys that match one of these globs."
+    )
+    key_list: Annotated[Uri | None, SELECTION] = Field(
         default=None,
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
         "manifest.json.",
     )
-    follow_links: bool = Field(
+    follow_links: Annotated[bool, SELECTION] = Field(
         default=False,
         description="Also read what lies behind links that lead out of a local SOURCE. Default: it is left out, with a "
         "warning.",
     )
-    max_side: int | None = Field(
+    max_side: Annotated[int | None, MASKS] = Field(
         default=None,
         ge=32,
         description="Shrink larger images until neither side has more pixels, for the model only: masks keep the "
         "image's size. Faster, and coarser. Default: no limit.",
     )
-    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run.")
-    retry_errors: bool = Field(default=False, description="Also redo images that could not be read before.")
-    repair: bool = Field(
+    limit: Annotated[int | None, SELECTION] = Field(
+        default=None, ge=1, description="At most this many images in this run."
+    )
+    retry_errors: Annotated[bool, SELECTION] = Field(
+        default=False, description="Also redo images that could not be read before."
+    )
+    repair: Annotated[bool, SELECTION_ONCE] = Field(
         default=False,
         description="Also redo images that are done and have lost their masks, as `fcn verify` finds. Lists all masks.",
     )
-    max_error_rate: float = Field(
+    max_error_rate: Annotated[float, RUN] = Field(
         default=1.0,
         ge=0,
         le=1,
         description="Finish with exit code 3 when more than this share of the images fails.",
     )
-    abort_error_rate: float = Field(
+    abort_error_rate: Annotated[float, RUN] = Field(
         default=1.0,
         ge=0,
         le=1,
         description="Stop early, with exit code 3, when more than this share of at least 100 images failed. The same "
         "command resumes. Default: never.",
     )
-    masks: Literal["objects", "tar"] = Field(
+    masks: Annotated[Literal["objects", "tar"], RUN] = Field(
         default="objects",
         description="How masks are written: each as an object of its own, or packed, one tar a shard, at half the "
         "requests.",
     )
-    allow_empty: bool = Field(
+    allow_empty: Annotated[bool, RUN] = Field(
         default=False,
         description="Nothing to do is no error where SOURCE is empty or none of its objects is chosen: for schedules "
         "that run before there are images.",
     )
-    fresh: bool = Field(default=False, description="Leave an unfinished run of this job alone and plan anew.")
-    takeover: bool = Field(default=False, description="Supersede another driver that holds this output.")
-    no_report: bool = Field(default=False, description="Make no HTML report at the end of the run.")
+    fresh: Annotated[bool, RUN_ONCE] = Field(
+        default=False, description="Leave an unfinished run of this job alone and plan anew."
+    )
+    takeover: Annotated[bool, DRIVER_ONCE] = Field(
+        default=False, description="Supersede another driver that holds this output."
+    )
+    no_report: Annotated[bool, RUN_ONCE] = Field(
+        default=False, description="Make no HTML report at the end of the run."
+    )
 
 
 class SegmentOptions(ActorOptions, LabelOptions, ModelOptions):

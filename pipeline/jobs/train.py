@@ -24,6 +24,7 @@ from fcn_core.models.networks import ARCHS, ArchName, network_spec
 from fcn_core.training.config import RecipeName, TrainConfig, recipe
 from fcn_core.training.loop import LoopPlan
 from fcn_core.training.losses import ClassBalance
+from pipeline.jobs.affects import DRIVER, DRIVER_ONCE
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.storage.uri import Uri
 
@@ -138,9 +139,9 @@ class TrainJob(DatasetOptions, LoopPlan):
     placement_timeout: float = Field(
         600.0, gt=0, description="Seconds to wait for the first workers; a GPU node takes minutes to boot."
     )
-    takeover: bool = Field(False, description="Supersede another driver of this run.")
+    takeover: Annotated[bool, DRIVER_ONCE] = Field(False, description="Supersede another driver of this run.")
     registry: Uri | None = Field(None, description="Where registry: references are looked up. Default: FCN_REGISTRY.")
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, DRIVER] = Field(
         None, description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process."
     )
 

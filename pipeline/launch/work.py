@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.errors import InputError, ObjectMissing, StorageError
+from pipeline.jobs.affects import is_place, marked
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
@@ -25,11 +26,6 @@ AnyJob = SegmentJob | EvaluateJob | TrainJob
 J = TypeVar("J", bound=BaseModel)
 
 KINDS: dict[Kind, type[AnyJob]] = {"segment": SegmentJob, "evaluate": EvaluateJob, "train": TrainJob}
-
-_PLACES = {"source", "output", "model", "registry", "key_list", "dataset"}
-
-_HOW = {"takeover", "ray_address"}
-"""Options that say how a job is driven, not what it is."""
 
 
 class Work(BaseModel):
@@ -58,7 +54,8 @@ class Work(BaseModel):
     @property
     def name(self) -> str:
         """The same for equal jobs, and fit for a Kubernetes name: "fcn-segment-0f3a5c917be2"."""
-        asked = {key: value for key, value in self.job().model_dump(mode="json").items() if key not in _HOW}
+        driver = {name for name, mark in marked(KINDS[self.kind]) if mark.driver}
+        asked = {key: value for key, value in self.job().model_dump(mode="json").items() if key not in driver}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return f"fcn-{self.kind}-{digest[:12]}"
 
@@ -71,7 +68,7 @@ class Work(BaseModel):
 
 def refuse_relative(job: BaseModel) -> None:
     """Raise InputError, which names it, for a place of `job` that depends on the folder one happens to be in."""
-    for name, value in _places(job.model_dump(mode="json", exclude_none=True)):
+    for name, value in _places(job):
         if not _is_absolute(value):
             raise InputError(
                 f"{name} is the relative path {value!r}, which is another folder where the job runs; give a URI, or an "
@@ -83,8 +80,10 @@ def absolute_places(job: J) -> J:
     """`job` with places that mean the same in every folder: relative ones are of the current folder of now."""
     absolute = {
         name: os.path.abspath(os.path.expanduser(value))
-        for name in type(job).model_fields
-        if name in _PLACES | {"cache"} and isinstance(value := getattr(job, name), str) and not _is_absolute(value)
+        for name, field in type(job).model_fields.items()
+        if (is_place(field) or name == "cache")
+        and isinstance(value := getattr(job, name), str)
+        and not _is_absolute(value)
     }
     return job.model_copy(update=absolute)
 
@@ -93,11 +92,12 @@ def _is_absolute(place: str) -> bool:
     return is_absolute(place) or place.startswith("registry:")
 
 
-def _places(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in options.items():
-        if isinstance(value, dict):
+def _places(job: BaseModel) -> Iterator[tuple[str, str]]:
+    for name, field in type(job).model_fields.items():
+        value = getattr(job, name)
+        if isinstance(value, BaseModel):
             yield from _places(value)
-        elif name in _PLACES and isinstance(value, str):
+        elif is_place(field) and value is not None:
             yield name, value
 
 

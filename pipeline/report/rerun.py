@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pipeline.jobs.affects import marked
 from pipeline.jobs.segment import SegmentJob
 
 _POSITIONAL = ("source", "output")
-_ONCE = ("takeover", "repair", "no_report")
-"""Options that were about that one call."""
+_ONCE = {name for name, mark in marked(SegmentJob) if mark.once}
 
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
 

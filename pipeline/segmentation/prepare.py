@@ -12,6 +12,7 @@ from typing import Any
 from fcn_core import ModelBundle, PredictorSettings
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.jobs.affects import marked
 from pipeline.jobs.segment import Places, SegmentJob
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
@@ -137,29 +138,35 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
         int8=inputs.bundle.int8 is not None,
     )
     recipe = placement.recipe(model_id, job.max_side)
-    job_digest = digest(
-        {
-            "source": inputs.source.uri,
-            "output": inputs.output.uri,
-            "include": job.include,
-            "exclude": job.exclude,
-            "limit": job.limit,
-            "retry_errors": job.retry_errors,
-            "model_id": recipe.model_id,
-            "params_id": recipe.params_id,
-        }
-        # Left out where there is none, so that runs of before there were lists are still continued.
-        | ({} if job.key_list is None else {"key_list": job.key_list})
-    )
     return Resolved(
         settings=placement.settings,
         recipe=recipe,
         pool=placement.pool,
         codec_workers=placement.codec_workers,
         largest_shard=LARGEST_SHARD_GPU if placement.on_gpu else LARGEST_SHARD_CPU,
-        job_digest=job_digest,
+        job_digest=job_digest(job, inputs.source.uri, inputs.output.uri, recipe),
         notes=(*_followed(inputs.origin), *placement.notes(model_id), *_other_settings(recipe, history)),
     )
+
+
+_IN_EVERY_DIGEST = {"include", "exclude", "limit", "retry_errors"}
+"""Later options are left out at their default, so that a run is continued that was begun before there were these."""
+
+
+def job_digest(job: SegmentJob, source: str, output: str, recipe: Recipe) -> str:
+    """What a job is called in its runs' records: the same for the same images, and masks, in the same place."""
+    selection = {
+        name: getattr(job, name)
+        for name, mark in marked(SegmentJob)
+        if mark.what == "selection" and not mark.once and name not in Places.model_fields
+    }
+    said = {
+        name: value
+        for name, value in selection.items()
+        if name in _IN_EVERY_DIGEST or value != SegmentJob.model_fields[name].default
+    }
+    places = {"source": source, "output": output}
+    return digest(places | said | {"model_id": recipe.model_id, "params_id": recipe.params_id})
 
 
 def _followed(origin: ModelOrigin) -> Iterator[str]:
