@@ -150,7 +150,6 @@ class DoneIndex:
         first, last = pc.min_max(keys).as_py().values()
         found = [_LOOKED_AT.empty_table()]
         for rows in [*self._index.between(first, last), rows_between(self._late, first, last)]:
-            rows = rows.filter(pc.is_in(rows["key"], value_set=keys))
             rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
             counts = pc.and_(self._counts(rows), pc.is_in(rows["identity"], value_set=wanted))
             if len(self._lost):
@@ -158,12 +157,13 @@ class DoneIndex:
             found.append(rows.append_column("counts", counts))
         rows = pa.concat_tables(found)
         done = _mask(pc.is_in(wanted, value_set=rows.filter(rows["counts"])["identity"]))
+        # Errors, and other versions of an image: rarely more than a few, so there is time for an order.
         plain = pc.and_(rows["counts"], pc.is_null(rows["error"]))
-        if pc.all(plain, min_count=0).as_py():
+        contested = rows.filter(pc.invert(plain))["key"]
+        contested = contested.filter(pc.is_in(contested, value_set=keys))
+        if not len(contested):
             return replace(nowhere, done=done)
-        # Errors, or other versions of an image: rarely more than a few, so there is time for an order.
-        contested = pc.is_in(rows["key"], value_set=rows.filter(pc.invert(plain))["key"])
-        rows = _newest_first(rows.filter(contested))
+        rows = _newest_first(rows.filter(pc.is_in(rows["key"], value_set=contested)))
         right = _ok_first(rows.filter(rows["counts"]))
         place = pc.index_in(wanted, value_set=right["identity"])
         failed = _mask(pc.fill_null(pc.is_valid(right["error"]).take(place), False))
