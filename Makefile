@@ -15,7 +15,7 @@ help:
 	@echo "make test    every promise, on real parts (twenty minutes on two cores)"
 	@echo "make test-all  these, and what is long by nature: random kills, many hosts, every page's commands"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
-	@echo "make fuzz    damaged images and weights for the readers, for a minute"
+	@echo "make fuzz    damaged images, models and lists for their readers, for a minute"
 	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"

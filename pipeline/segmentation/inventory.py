@@ -21,17 +21,21 @@ from pipeline.storage.uri import split_options, split_uri
 _VERSIONED = {"bucket": "bucket", "islatest": "is_latest", "isdeletemarker": "is_delete_marker"}
 
 
-class _DataFile(BaseModel):
+class DataFile(BaseModel):
+    """A file of an inventory."""
+
     key: str
     md5: str | None = Field(None, alias="MD5checksum")
 
 
-class _Manifest(BaseModel):
+class Manifest(BaseModel):
+    """An inventory's manifest.json, as far as it matters here."""
+
     source: str = Field(alias="sourceBucket")
     destination: str = Field(alias="destinationBucket")
     format: str = Field(alias="fileFormat")
     columns: str = Field(alias="fileSchema")
-    files: list[_DataFile]
+    files: list[DataFile]
 
 
 def is_inventory(uri: str) -> bool:
@@ -39,17 +43,22 @@ def is_inventory(uri: str) -> bool:
     return split_uri(uri)[1] == "manifest.json"
 
 
+def parse_inventory(data: bytes, uri: str) -> Manifest:
+    """What the manifest.json of an inventory says. Raises InputError naming `uri` for anything else."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise InputError(
+            f"key list {uri} is not the manifest of an S3 Inventory ({error.errors()[0]['msg']})"
+        ) from None
+
+
 def read_inventory(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
     """The current objects below `source` that the inventory lists, in ENTRIES_SCHEMA, in its order.
 
     Raises InputError when it is of another bucket, or of a kind that is not read here.
     """
-    try:
-        manifest = _Manifest.model_validate_json(read_object(uri))
-    except ValidationError as error:
-        raise InputError(
-            f"key list {uri} is not the manifest of an S3 Inventory ({error.errors()[0]['msg']})"
-        ) from None
+    manifest = parse_inventory(read_object(uri), uri)
     place = source.location
     if place.scheme != "s3" or place.folders[:1] != (manifest.source,):
         raise InputError(f"{uri} is an inventory of s3://{manifest.source}, not of the source {source.uri}")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from fcn_core.printable import printable
 from pipeline.csv_text import MARKED
 from pipeline.errors import InputError
 from pipeline.storage.opening import STORES, read_object
@@ -35,6 +36,7 @@ _FORMATS = (
 )
 _LINES_AT_ONCE = 10_000
 _HEADER_BYTES = 1 << 16
+_LONGEST_LINE = 1 << 16
 
 # How lists and inventories spell the columns, in lower case and without "_" or "-".
 _COLUMNS = {"key": "key", "etag": "etag", "size": "size", "lastmodified": "last_modified",
@@ -52,7 +54,7 @@ def read_key_list(source: Store, uri: str) -> Iterator[pa.RecordBatch]:
     elif name.endswith((".csv", ".csv.gz")):
         batches = read_csv(uri, read_object(uri), packed=name.endswith(".gz"))
     elif name.endswith((".txt", ".txt.gz")):
-        batches = _read_text(uri, read_object(uri), packed=name.endswith(".gz"))
+        batches = read_text(uri, read_object(uri), packed=name.endswith(".gz"))
     elif name.endswith(".orc"):
         raise InputError(f"key list {uri} is an ORC file, which is not read here; write it as Parquet or CSV")
     else:
@@ -67,9 +69,12 @@ def read_parquet(uri: str, data: bytes, more: Mapping[str, str] | None = None) -
         file = pq.ParquetFile(io.BytesIO(data))
         names = _wanted(uri, file.schema_arrow.names, more)
         for batch in file.iter_batches(columns=list(names)):
+            batch.validate(full=True)  # else text that is not UTF-8 is found where it is used
             yield _entries(uri, batch, names)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"key list {uri} is not a readable Parquet file ({error})") from error
+    except InputError:
+        raise
+    except Exception as error:  # Arrow answers damaged bytes with errors of many kinds, some of them Python's own
+        raise InputError(f"key list {uri} is not a readable Parquet file ({_said(error)})") from error
 
 
 def read_csv(
@@ -108,7 +113,7 @@ def read_csv(
         for batch in reader:
             yield _entries(uri, batch if header_given else _original(batch), names)
     except (pa.ArrowException, OSError, csv.Error) as error:
-        raise InputError(f"key list {uri} is not readable CSV ({error})") from error
+        raise InputError(f"key list {uri} is not readable CSV ({_said(error)})") from error
 
 
 def with_keys(batch: pa.RecordBatch, keys: list[str]) -> pa.RecordBatch:
@@ -117,14 +122,23 @@ def with_keys(batch: pa.RecordBatch, keys: list[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=ENTRIES_SCHEMA)
 
 
-def _read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatch]:
+def read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatch]:
+    """The entries of a text with one key a line."""
     try:
-        lines = io.TextIOWrapper(io.BytesIO(_open(data, packed).read()), "utf-8-sig", newline="\n")
-        keys = (line for text in lines if (line := text.rstrip("\r\n")))
+        lines = io.TextIOWrapper(io.BufferedReader(_open(data, packed)), "utf-8-sig", newline="\n")
+        keys = (line for text in _bounded(lines, uri) if (line := text.rstrip("\r\n")))
         while chunk := list(islice(keys, _LINES_AT_ONCE)):
             yield pa.RecordBatch.from_pylist([{"key": key} for key in chunk], schema=ENTRIES_SCHEMA)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"key list {uri} is not readable text in UTF-8 ({error})") from error
+        raise InputError(f"key list {uri} is not readable text in UTF-8 ({_said(error)})") from error
+
+
+def _bounded(lines: io.TextIOWrapper, uri: str) -> Iterator[str]:
+    """The lines of a text that may be packed a thousandfold: it is never held whole."""
+    while line := lines.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise InputError(f"key list {uri} has a line of more than {_LONGEST_LINE} characters, which is no key")
+        yield line
 
 
 def _open(data: bytes, packed: bool) -> pa.NativeFile:
@@ -151,12 +165,17 @@ def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict
     ]
     found = dict(columns)
     if "key" not in found.values():
-        shown = ", ".join(header[:10]) or "none"
+        shown = printable(", ".join(name[:40] for name in header[:10])) or "none"
         raise InputError(f"key list {uri} has no column named key (its columns: {shown}); name one of them so")
     if len(set(found.values())) < len(columns):
         names = ", ".join(name for name, _ in columns)
         raise InputError(f"key list {uri} has two columns of one meaning ({names}); leave one out")
     return found
+
+
+def _said(error: Exception) -> str:
+    """What a reader says of a list, which may quote whole rows of it."""
+    return printable(str(error))[:300]
 
 
 def _csv_type(column: str) -> pa.DataType:

@@ -9,6 +9,8 @@ from fcn_core.errors import WeightsError
 from fcn_core.weights.caffemodel import caffe_tensors, read_caffemodel
 from tests.fcn_core.weights.caffe_files import blob, field, layer, net, varint
 
+MEMORY_MB = 1024
+
 _file = os.memfd_create("fuzzed.caffemodel")
 _path = f"/proc/self/fd/{_file}"
 

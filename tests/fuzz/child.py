@@ -8,7 +8,19 @@ import sys
 
 import atheris
 
-INSTRUMENTED = ["PIL", "fcn_core.decoding", "fcn_core.weights.caffemodel"]
+INSTRUMENTED = [
+    "PIL",
+    "fcn_core.decoding",
+    "fcn_core.weights.caffemodel",
+    "fcn_core.bundle",
+    "fcn_core.json_text",
+    "fcn_core.labels",
+    "fcn_core.int8_graph",
+    "fcn_core.training.checkpoint",
+    "pipeline.data.manifest",
+    "pipeline.segmentation.inventory",
+    "pipeline.segmentation.key_lists",
+]
 """Whose branches the fuzzer watches, to tell a new path from an old one."""
 
 

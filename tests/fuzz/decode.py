@@ -12,6 +12,7 @@ from tests.hostile.files import disguises, odd_modes, overgrown_metadata
 from tests.hostile.formats import KINDS, sample
 
 MAX_PIXELS = 1_000_000
+MEMORY_MB = 1024
 LARGEST_SEED = 5_000
 
 # What Pillow remarks about damaged files is not for us to hear. Its readers are loaded now, to be seen by the fuzzer.

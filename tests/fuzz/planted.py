@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+MEMORY_MB = 512
+
 
 def seeds() -> Iterable[bytes]:
     yield b"a" * 8

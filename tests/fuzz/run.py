@@ -13,20 +13,30 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-TARGETS = ("tests.fuzz.decode", "tests.fuzz.caffemodel")
+TARGETS = (
+    "tests.fuzz.decode",
+    "tests.fuzz.caffemodel",
+    "tests.fuzz.model_json",
+    "tests.fuzz.weights_file",
+    "tests.fuzz.int8_graph",
+    "tests.fuzz.manifests",
+    "tests.fuzz.key_lists",
+)
 SLOWEST_SECONDS = 20
 """An input that takes longer counts as a stall."""
 
 LARGEST_BYTES = 4096
-MEMORY_MB = 2048
+"""How long an input may be, unless a target says otherwise."""
 
 
 def fuzz(module: str, seconds: int, keep: Path, seed: int) -> bool:
     """Run one target for so long; prints one line, or all about a failure. Returns whether it held."""
     keep.mkdir(parents=True, exist_ok=True)
     before = set(keep.iterdir())
+    target = importlib.import_module(module)
+    longest = getattr(target, "LARGEST_BYTES", LARGEST_BYTES)
     with tempfile.TemporaryDirectory() as corpus:
-        for number, data in enumerate(importlib.import_module(module).seeds()):
+        for number, data in enumerate(target.seeds()):
             (Path(corpus) / f"{number:03d}").write_bytes(data)
         done = subprocess.run(
             [
@@ -34,8 +44,8 @@ def fuzz(module: str, seconds: int, keep: Path, seed: int) -> bool:
                 # its target's own; so a shell, which has none to speak of, stands between.
                 *("sh", "-c", '"$@"; exit $?', "sh"),
                 *(sys.executable, "-m", "tests.fuzz.child", module),
-                *(f"-max_total_time={seconds}", f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={MEMORY_MB}"),
-                *(f"-max_len={LARGEST_BYTES}", f"-seed={seed}", f"-artifact_prefix={keep}/"),
+                *(f"-max_total_time={seconds}", f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={target.MEMORY_MB}"),
+                *(f"-max_len={longest}", f"-seed={seed}", f"-artifact_prefix={keep}/"),
                 *("-print_final_stats=1", corpus),
             ],
             capture_output=True,
@@ -46,7 +56,10 @@ def fuzz(module: str, seconds: int, keep: Path, seed: int) -> bool:
     name = module.rpartition(".")[2]
     if done.returncode == 0:
         executions = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
-        print(f"{name}: {executions.group(1) if executions else 0} inputs in {seconds} s, all read or refused")
+        print(
+            f"{name}: {executions.group(1) if executions else 0} inputs in {seconds} s, all read or refused within"
+            f" {target.MEMORY_MB} MB"
+        )
         return True
     print(done.stdout[-4000:] + done.stderr[-4000:])
     print(f"{name}: failed with seed {seed}")

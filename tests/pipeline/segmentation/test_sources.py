@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.segmentation import sources
+from pipeline.segmentation.key_lists import read_text
 from pipeline.segmentation.sources import check_key_list, objects_of
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
@@ -171,6 +174,44 @@ def test_a_bad_list_is_named_with_what_is_wrong(
     with pytest.raises(InputError, match=message) as caught:
         check_key_list(photos, uri)
     assert name in str(caught.value)
+
+
+def _parquet(values: dict[str, list[object]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(values), sink, compression="none", use_dictionary=False)
+    return sink.getvalue()
+
+
+PARQUET = _parquet({"key": ["a.jpg"], "more": [1]})
+
+DAMAGED = {
+    # What the fuzzer found: a row quoted as it is, names and keys that are not UTF-8.
+    "quoted rows": ("keys.csv", b'key,size\n"a"",3,"\x1b[2J"\nb.jpg,\n', "is not readable CSV"),
+    "a name": ("keys.parquet", PARQUET.replace(b"more", b"\x93ore"), "is not a readable Parquet file"),
+    "a key": ("keys.parquet", PARQUET.replace(b"a.jpg", b"\xff.jpg"), "is not a readable Parquet file"),
+    "a line without end": ("keys.txt.gz", gzip.compress(b"a" * 10_000_000), "has a line of more than 65536 characters"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_list_is_one_line_that_prints(photos: Store, tmp_path: Path, damage: str) -> None:
+    name, data, message = DAMAGED[damage]
+    with pytest.raises(InputError, match=message) as caught:
+        check_key_list(photos, written(tmp_path, name, data))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_packed_list_is_never_held_whole(tmp_path: Path) -> None:
+    """30 MB of lines in 30 kB."""
+    packed = gzip.compress(b"a.jpg\n" * 5_000_000)
+    batches = read_text("keys.txt.gz", packed, packed=True)
+    tracemalloc.start()
+    try:
+        assert sum(len(batch) for batch in islice(batches, 20)) == 200_000
+        assert tracemalloc.get_traced_memory()[1] < 15 << 20
+    finally:
+        tracemalloc.stop()
 
 
 INVENTORY = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag"
