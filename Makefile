@@ -7,7 +7,7 @@ PROCESSES ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime demo site test test-all test-long test-faults fuzz bench lint format docs clean
+.PHONY: help setup runtime hashes demo site test test-all test-long test-faults fuzz bench lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -22,6 +22,7 @@ help:
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
 	@echo "make setup   make .venv with everything that the others need"
 	@echo "make runtime VENV=DIR  install into DIR what runs in production; container images are made with it"
+	@echo "make hashes  write requirements-hashed.txt: the files that runtime would install here, and their hashes"
 	@echo "make clean   remove .venv, caches and the output of demo and site"
 
 setup: .venv/.ready
@@ -34,7 +35,15 @@ setup: .venv/.ready
 # What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this.
 runtime:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m $(INSTALL) '.[onnx,query,openvino,kubernetes]'
+	$(if $(HASHES),$(VENV)/bin/python -m $(INSTALL) --require-hashes -r $(HASHES))
+	$(VENV)/bin/python -m $(INSTALL) $(if $(HASHES),--no-deps --no-build-isolation) '.[onnx,query,openvino,kubernetes]'
+
+# What `runtime` would install on a machine like this one, each file with its hash, for HASHES=requirements-hashed.txt.
+hashes: setup
+	$(BIN)/python -m $(INSTALL) --dry-run --ignore-installed --report pip-report.json \
+	  '.[onnx,query,openvino,kubernetes]' 'setuptools>=77'
+	$(BIN)/python deploy/docker/hash_requirements.py < pip-report.json > requirements-hashed.txt
+	rm pip-report.json
 
 demo: setup
 	@$(BIN)/python -m flows.demo

@@ -22,6 +22,10 @@ def compose() -> str:
         "PREFECT_AUTH_STRING": f"fcn:{secrets.token_hex(16)}",
         "S3_ACCESS_KEY": f"site-{secrets.token_hex(6)}",
         "S3_SECRET_KEY": secrets.token_hex(20),
+        "S3_RAY_ACCESS_KEY": f"ray-{secrets.token_hex(6)}",
+        "S3_RAY_SECRET_KEY": secrets.token_hex(20),
+        "S3_PREFECT_ACCESS_KEY": f"prefect-{secrets.token_hex(6)}",
+        "S3_PREFECT_SECRET_KEY": secrets.token_hex(20),
         "GRAFANA_PASSWORD": secrets.token_hex(12),
     }
     return "\n".join(f"{name}={value}" for name, value in values.items())

@@ -1,6 +1,7 @@
 """deploy/compose: the site of one machine, as Docker Compose itself reads it."""
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -95,7 +96,7 @@ def test_pages_are_for_this_machine_alone(site: dict[str, Any]) -> None:
 def test_images_of_others_are_pinned(site: dict[str, Any]) -> None:
     images = {service["image"] for service in site["services"].values()}
     for image in images:
-        assert image.startswith(OURS) or re.search(r":(v?\d+\.\d+|RELEASE\.\d{4})[\w.-]*$", image), image
+        assert image.startswith(OURS) or re.search(r":v?\d+\.\d+\.?\d*[\w.-]*$", image), image
 
 
 def test_our_containers_have_no_privileges_and_one_of_them_is_built(site: dict[str, Any]) -> None:
@@ -137,14 +138,59 @@ def test_prefect_answers_those_with_the_site_s_password_and_no_web_page(site: di
 def test_what_is_mounted_is_there(site: dict[str, Any]) -> None:
     mounts = [mount for service in site["services"].values() for mount in service.get("volumes", ())]
     for mount in mounts:
-        assert mount["type"] == "volume" or Path(mount["source"]).is_file(), mount["source"]
+        assert mount["type"] == "volume" or Path(mount["source"]).exists(), mount["source"]
 
 
-def test_the_buckets_are_made_once_and_left_alone_after(s3_endpoint: str) -> None:
+def test_every_service_has_the_key_of_what_it_does(site: dict[str, Any]) -> None:
+    keys = {
+        name: service["environment"]["AWS_ACCESS_KEY_ID"]
+        for name, service in site["services"].items()
+        if "AWS_ACCESS_KEY_ID" in service.get("environment", {})
+    }
+    assert keys.keys() == {"ray-head", "ray-worker", "prefect-worker", "s3-buckets"}
+    assert [key.rpartition("-")[0] for key in keys.values()].count("ray") == 2
+    assert keys["prefect-worker"].startswith("prefect-")
+    assert keys["s3-buckets"].startswith("site-")
+
+
+def test_the_s3_server_is_told_the_keys(site: dict[str, Any], tmp_path: Path) -> None:
+    service = site["services"]["s3"]
+    shell, flag, script = service["entrypoint"]
+    script = script.replace("$$", "$").replace("/iam/", f"{tmp_path}/").replace("exec versitygw", "echo")
+    done = subprocess.run(
+        [shell, flag, script], env=service["environment"] | {"PATH": "/usr/bin:/bin"}, capture_output=True, check=True
+    )
+    assert done.stdout == b"posix /data\n"
+    accounts = json.loads((tmp_path / "users.json").read_text())["accessAccounts"]
+    environment = service["environment"]
+    for name in ("RAY", "PREFECT"):
+        key, secret = environment[f"{name}_KEY"], environment[f"{name}_SECRET"]
+        assert accounts[key] == {"access": key, "secret": secret, "role": "user"}
+    assert len(accounts) == 2
+    assert stat.S_IMODE((tmp_path / "users.json").stat().st_mode) == 0o600
+
+
+def test_the_buckets_are_made_and_each_service_may_do_what_deploy_iam_says(s3_endpoint: str) -> None:
     import boto3
 
+    keys = {"S3_RAY_ACCESS_KEY": "ray-1", "S3_PREFECT_ACCESS_KEY": "prefect-1"}
+    environment = os.environ | keys | {"FCN_IAM_POLICIES": str(DEPLOY / "iam")}
     for _ in range(2):
-        words = [sys.executable, COMPOSE / "make_buckets.py", "site-cameras", "site-labels"]
-        subprocess.run(words, check=True, timeout=300)
-    there = {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
-    assert {"site-cameras", "site-labels"} <= there
+        subprocess.run([sys.executable, COMPOSE / "make_buckets.py"], env=environment, check=True, timeout=300)
+    client = boto3.client("s3")
+    writers: dict[str, set[str]] = {}
+    for bucket in ("cameras", "labels", "trainings", "models"):
+        policy = json.loads(client.get_bucket_policy(Bucket=bucket)["Policy"])
+        for statement in policy["Statement"]:
+            (key,) = statement["Principal"]["AWS"]
+            actions, resources = statement["Action"], statement["Resource"]
+            actions = [actions] if isinstance(actions, str) else actions
+            resources = [resources] if isinstance(resources, str) else resources
+            assert all(resource.startswith(f"arn:aws:s3:::{bucket}") for resource in resources)
+            assert "PREFIX" not in str(resources)
+            assert not any(action.startswith(("s3:*", "s3:PutBucket", "s3:DeleteBucket")) for action in actions)
+            if "s3:PutObject" in actions:
+                writers.setdefault(bucket, set()).add(key)
+    assert writers == {
+        "labels": {"ray-1", "prefect-1"}, "trainings": {"ray-1", "prefect-1"}, "models": {"prefect-1"},
+    }  # fmt: skip

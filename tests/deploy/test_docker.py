@@ -2,11 +2,13 @@
 
 import fnmatch
 import http.server
+import os
 import re
 import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +124,47 @@ def check_health(*urls: str) -> subprocess.CompletedProcess[str]:
     environment = {"FCN_HEALTH_URLS": " ".join(urls), "http_proxy": "http://127.0.0.1:2"}
     words = [sys.executable, "-S", HEALTHCHECK]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_hashes_of_what_would_be_installed_are_what_pip_asks_for(tmp_path: Path) -> None:
+    """A wheel of our own making, by pip's own report; pip then takes it, and refuses another of the same name."""
+    wheel = tmp_path / "little-1.0-py3-none-any.whl"
+
+    def write(text: str) -> None:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("little.py", text)
+            archive.writestr("little-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: little\nVersion: 1.0\n")
+            archive.writestr("little-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr("little-1.0.dist-info/RECORD", "")
+
+    def pip(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        common = ["install", "--no-index", "--find-links", tmp_path, "--ignore-installed", "--quiet"]
+        return subprocess.run(
+            [sys.executable, "-m", "pip", *common, *words],
+            env=os.environ | {"HOME": str(tmp_path)},  # pip asks rustc for its version, which may make files there
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    write("x = 1")
+    report = tmp_path / "report.json"
+    assert pip("--dry-run", "--report", report, "little").returncode == 0
+    hashed = subprocess.run(
+        [sys.executable, DEPLOY / "docker" / "hash_requirements.py"],
+        input=report.read_text(), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert re.fullmatch(r"little==1\.0 --hash=sha256:[0-9a-f]{64}\n", hashed)
+    (tmp_path / "hashed.txt").write_text(hashed)
+    asked = ("--target", tmp_path / "there", "--require-hashes", "-r", tmp_path / "hashed.txt")
+    assert pip(*asked).returncode == 0
+    write("x = 2")
+    assert "DO NOT MATCH" in pip(*asked).stderr
+
+
+def test_runtime_installs_by_hashes_when_it_is_given_some() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "runtime", "VENV=/opt/fcn", "HASHES=hashed.txt"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second = (line for line in done.stdout.splitlines() if "pip install" in line)
+    assert first.endswith("--require-hashes -r hashed.txt")
+    assert "--no-deps --no-build-isolation" in second

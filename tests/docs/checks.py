@@ -42,8 +42,11 @@ def check_command(command: Command) -> None:
             name = option[2:].split("=")[0]
             assert re.search(rf"{name}|{name.replace('-', '_')}", script.read_text()), f"{words[0]} has no {option}"
     elif program == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words) <= set(targets), f"make {words}"
+        makefile = (ROOT / "Makefile").read_text()
+        targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+        assert {word for word in words if "=" not in word} <= set(targets), f"make {words}"
+        for variable in (word.partition("=")[0] for word in words if "=" in word):
+            assert f"$({variable})" in makefile, f"the Makefile has no {variable}"
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         for asked in re.findall(r"fcn-pipeline\[([\w,]+)\]", " ".join(words)):
