@@ -7,9 +7,8 @@ out twice, to a lost actor and its successor, is harmless, because a shard commi
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,15 +20,14 @@ from pipeline.actors.backlog import Backlog
 from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
 from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
-from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
+from pipeline.actors.suspects import SUSPICIOUS_DEATHS, Suspects
 from pipeline.actors.trust import Trust
 from pipeline.actors.worker import Processor, WorkerSpec
 from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, TakenOver, WorkerBroken
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
-from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +42,6 @@ MAX_STORAGE_RETRIES = 5
 
 MAX_MEMORY_KILLS = 5
 """How often Ray may end a shard's actors for want of memory, 2, 4, 8, ... seconds apart, before the run ends."""
-
-SUSPICIOUS_DEATHS = 2
-"""After so many actors died over a shard, its images are examined one at a time."""
-
-MAX_EXAMINATIONS = 3
-"""How often a shard may be examined before the run gives up on it: it dies only as a whole, of memory for instance."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +70,9 @@ class ShardPool:
         self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args, kind)
         self._recorder = Recorder(kind)
         self._crew = Crew(self._worker)
-        self._quarantine: tuple[Attempt, Quarantine] | None = None
-        self._suspects: deque[Attempt] = deque()
+        self._suspects = Suspects(self._worker)
         self._backlog = Backlog()
         self._stalls = StallWatch()
-        self._known_good: ObjectInfo | None = None
         self._trust = Trust()
         self._setup_failures = 0
         self._next_start = 0.0
@@ -117,7 +107,9 @@ class ShardPool:
                 if exhausted and not self._unfinished():
                     on_progress(self._state())
                     return True
-                self._examine_suspects()
+                examined = self._suspects.look(self._stalls)
+                if examined is not None:
+                    self._backlog.add(examined)
                 self._stalls.look(self._crew.members)
                 self._end_unready()
                 self._replace_still()
@@ -130,8 +122,7 @@ class ShardPool:
                     on_progress(self._state())
                 placement.look(has_place=self._has_place(), again=self._restarts > 0)
         finally:
-            if self._quarantine:
-                self._quarantine[1].stop()
+            self._suspects.stop()
             self._crew.close()
 
     def _assign(self, shards: Iterator[Shard], exhausted: bool) -> bool:
@@ -160,7 +151,7 @@ class ShardPool:
             room = cluster.count_fitting(crew.nodes, self._spec.cpus, self._spec.gpus)
             self._wanted = max(self._wanted, min(room, self._spec.grow_to))
         # The quarantine's actor takes the place of one of ours, else it might never be placed.
-        wanted = self._wanted - 1 if self._quarantine else self._wanted
+        wanted = self._wanted - 1 if self._suspects.is_examining else self._wanted
         for member in [member for member in crew.members if member.leaving and not member.shards]:
             crew.drop(member)
         spare = [member for member in crew.members if member.ready and not member.shards]
@@ -178,8 +169,7 @@ class ShardPool:
 
     def _unfinished(self) -> bool:
         at_work = (attempt for member in self._crew.members for attempt in member.shards.values())
-        waiting = self._backlog or self._suspects or self._quarantine
-        return bool(waiting or any(not attempt.forgotten for attempt in at_work))
+        return bool(self._backlog or self._suspects or any(not attempt.forgotten for attempt in at_work))
 
     def _end_unready(self) -> None:
         """Replace actors that hang while they set themselves up."""
@@ -229,38 +219,6 @@ class ShardPool:
                 self._backlog.add(attempt)
         self._crew.drop(member)
 
-    def _examine_suspects(self) -> None:
-        """Take the next suspicious shard into quarantine, or one that comes out of it back to work."""
-        if self._quarantine is None:
-            if self._suspects:
-                attempt = self._suspects.popleft()
-                deaths = len(attempt.death_nodes)
-                self._warn(attempt, quarantine="begins", deaths=deaths)
-                examination = Quarantine(
-                    attempt.shard,
-                    self._worker,
-                    self._known_good,
-                    image_seconds=self._stalls.image_patience(),
-                    setup_seconds=self._stalls.setup_patience(),
-                )
-                self._quarantine = (attempt, examination)
-            return
-        attempt, quarantine = self._quarantine
-        if quarantine.culprits is None:
-            return
-        self._quarantine = None
-        self._warn(attempt, quarantine="ends", culprits=sorted(quarantine.culprits))
-        attempt.examinations += 1
-        attempt.death_nodes.clear()
-        attempt.alone = True
-        if not quarantine.culprits and attempt.examinations >= MAX_EXAMINATIONS:
-            raise PipelineError(
-                f"shard {attempt.shard.number} kills its actors, though none of its images alone is to blame; look at "
-                "the Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
-            )
-        attempt.shard = replace(attempt.shard, culprits=attempt.shard.culprits | quarantine.culprits)
-        self._backlog.add(attempt)
-
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
         for ref in self._crew.wait():
@@ -293,7 +251,7 @@ class ShardPool:
         seconds = time.monotonic() - attempt.handed_at
         self._recorder.observe(SHARD_SECONDS, seconds)
         self._stalls.finished(seconds)
-        self._known_good = attempt.shard.first_worked_on() or self._known_good
+        self._suspects.known_good = attempt.shard.first_worked_on() or self._suspects.known_good
         twin = attempt.part()
         if twin is not None:
             self._backlog.discard(twin)
@@ -389,11 +347,7 @@ class ShardPool:
             # shard is examined in vain, and no harm is done.
             attempt.death_nodes = [node for node in attempt.death_nodes if not self._crew.will_be_lost(node)]
             self._count_retry("actor_lost")
-            suspicious = len(attempt.death_nodes) >= SUSPICIOUS_DEATHS
-            if suspicious:
-                self._suspects.append(attempt)
-            else:
-                self._backlog.add(attempt)
+            (self._suspects if len(attempt.death_nodes) >= SUSPICIOUS_DEATHS else self._backlog).add(attempt)
         self._crew.drop(member)
 
     def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> None:
@@ -425,7 +379,7 @@ class ShardPool:
         """Whether an actor is placed, as far as is known, or none is looked for."""
         members = self._crew.members
         # Actors that come and fail have their place; and the quarantine's may have the only one.
-        waiting = members and not self._setup_failures and not self._quarantine
+        waiting = members and not self._setup_failures and not self._suspects.is_examining
         return not waiting or any(member.placed_at is not None for member in members)
 
 

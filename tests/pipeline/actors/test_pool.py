@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from pipeline.actors import cluster, pool_spec, quarantine, stalls
+from pipeline.actors import cluster, pool_spec, quarantine, stalls, suspects
 from pipeline.actors import pool as pools
 from pipeline.actors.crew import Attempt
 from pipeline.actors.pool import PoolProgress, ShardPool
@@ -235,7 +235,7 @@ def test_an_image_is_not_blamed_where_other_images_kill_actors_as_well(tmp_path:
 
 
 def test_a_shard_that_dies_only_as_a_whole_ends_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "MAX_EXAMINATIONS", 2)
+    monkeypatch.setattr(suspects, "MAX_EXAMINATIONS", 2)
     with pytest.raises(PipelineError, match=r"shard 1 kills its actors, though none of its images alone is to blame"):
         work(ShardPool(PoolSpec(actors=1, cpus=1), DiesOfCompany), 3)
 
