@@ -19,6 +19,7 @@ from fcn_core.errors import DecodeError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_INDEXED = 3  # the colour type
 _WITH_EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -26,8 +27,7 @@ def read(data: bytes, max_pixels: int) -> Stored:
     """16-bit samples are scaled and rounded; transparent pixels lie over white, whichever way the file marks them."""
     codecs = imagecodecs()
     chunks = list(_chunks(data))
-    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
-        raise damaged("the first chunk is no header")
+    _check_order(chunks)
     width, height = struct.unpack_from(">II", chunks[0][1])
     check_size(width, height, max_pixels)
     picture = SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks if kind in _PICTURE)
@@ -42,6 +42,28 @@ def read(data: bytes, max_pixels: int) -> Stored:
     if samples.shape[:2] != (height, width):
         raise damaged("the picture is not of the size that the header says")
     return Stored(_rgb(samples), _orientation(chunks), (width, height))
+
+
+def _check_order(chunks: list[tuple[bytes, memoryview]]) -> None:
+    """Raises DecodeError for chunks that readers take in different ways, or must not pass over."""
+    kinds = [kind for kind, _ in chunks]
+    if kinds and kinds[0] == b"CgBI":
+        raise unsupported("PNG as Apple's tools rewrite it for phones, CgBI")
+    if not kinds or kinds[0] != b"IHDR" or len(chunks[0][1]) != 13:
+        raise damaged("the first chunk is no header")
+    for kind in kinds:
+        if kind[:1].isupper() and kind not in _PICTURE:
+            raise unsupported(f"PNG with a chunk {kind.decode('latin-1')}, without which it cannot be understood")
+    first = kinds.index(b"IDAT") if b"IDAT" in kinds else len(kinds)
+    count = kinds.count(b"IDAT")
+    if kinds[first : first + count] != [b"IDAT"] * count:
+        raise damaged("other chunks interrupt the picture's data")
+    for kind in (b"IHDR", b"PLTE", b"tRNS"):
+        if kinds.count(kind) > 1 or kind in kinds[first:]:
+            raise damaged(f"chunk {kind.decode()} is there twice, or behind the picture's data")
+    found = dict(chunks)
+    if b"PLTE" in found and chunks[0][1][9] == _INDEXED and len(found.get(b"tRNS", b"")) > len(found[b"PLTE"]) // 3:
+        raise damaged("it has more opacities than colours")
 
 
 def verify(data: bytes) -> None:

@@ -17,6 +17,7 @@ from fcn_core.decoding import decode
 from fcn_core.errors import DecodeError, LabelError
 from fcn_core.labels import decode_mask, encode_mask, preset
 from tests.fcn_core.decoding.damage import damaged, photo, samples, saved, trial
+from tests.fcn_core.decoding.survey import png_chunk, png_file
 
 
 def refusal(data: bytes) -> DecodeError:
@@ -46,6 +47,26 @@ def test_a_png_with_one_bit_flipped_is_never_labelled(exif: bool) -> None:
     rng = random.Random(0)
     for _ in range(200):
         assert refusal(damaged(data, "flip", rng)).reason in ("damaged", "truncated", "not_an_image")
+
+
+def test_png_chunks_that_readers_take_in_different_ways_are_refused() -> None:
+    whole = png_file(photo()[:, :, :1], 8, 3, png_chunk(b"PLTE", bytes(768)))
+    data, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    picture = zlib.decompress(whole[data + 8 : end - 4])
+    head, content = whole[:data], zlib.compress(picture)
+    halves = (png_chunk(b"IDAT", part) for part in (content[:90], content[90:]))
+    text, opacities = png_chunk(b"tEXt", b"a\0b"), png_chunk(b"tRNS", bytes(9))
+    assert decode(whole).pixels.shape == (96, 128, 3)
+    for file, reason in (
+        (head + text.join(halves) + whole[end:], "damaged"),
+        (head + opacities * 2 + whole[data:], "damaged"),
+        (head + png_chunk(b"tRNS", bytes(300)) + whole[data:], "damaged"),
+        (head[:33] + whole[data:end] + head[33:] + whole[end:], "damaged"),
+        (head[:33] * 2 + head[33:] + whole[data:], "damaged"),
+        (head + png_chunk(b"ABCD", b"") + whole[data:], "unsupported_format"),
+        (head[:8] + png_chunk(b"CgBI", bytes(4)) + head[8:] + whole[data:], "unsupported_format"),
+    ):
+        assert refusal(file).reason == reason
 
 
 def taller_png(rows: int) -> bytes:
