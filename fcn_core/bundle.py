@@ -458,8 +458,8 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _stored_model_id(directory: Path) -> str | None:
     try:
-        values = parse_json((directory / MODEL_FILE).read_bytes())
-    except (OSError, ValueError):
+        values = parse_json(_read_file(directory / MODEL_FILE, LARGEST_DESCRIPTION) or b"")
+    except (BundleError, ValueError):
         return None
     return values.get("model_id") if isinstance(values, dict) else None
 

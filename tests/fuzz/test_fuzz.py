@@ -20,6 +20,12 @@ def test_the_readers_hold_for_a_moment(target: str, tmp_path: Path, capsys: pyte
     assert " 0 inputs" not in told
 
 
+def test_more_memory_than_a_target_states_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tests.fuzz.planted_memory", "--seconds", "20", "--keep", str(tmp_path)]) == 1
+    assert "out-of-memory (used:" in capsys.readouterr().out
+    assert list(tmp_path.glob("oom-*"))
+
+
 def test_a_fault_is_found_kept_and_can_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tests.fuzz.planted", "--seconds", "60", "--keep", str(tmp_path)]) == 1
     told = capsys.readouterr().out
