@@ -276,13 +276,20 @@ def get(
 
 app.register_install_completion_command(help="Let the shell complete commands and options: bash, zsh or fish.")
 group_commands(app)
-# Imported when it is run: its options are those of PyTorch's side.
+# Imported when they are run: their options are those of PyTorch's side.
 app.command(
     "pipeline.cli.train:train",
     name="train",
     help="Train a network on labelled images, on one machine or many.",
     group=group_of("train"),
     sort_key=sort_key_of("train"),
+)
+app.command(
+    "pipeline.cli.retrain:retrain",
+    name="retrain",
+    help="Train a challenger, and promote it if it is better than the champion.",
+    group=group_of("retrain"),
+    sort_key=sort_key_of("retrain"),
 )
 
 

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError
 GROUPS = {
     "Label images": ("segment", "preview"),
     "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify", "compact", "gc"),
-    "Make a model": ("data", "train", "evaluate"),
+    "Make a model": ("data", "train", "evaluate", "retrain"),
     "Keep models": ("model", "registry"),
     "This program": ("doctor", "--install-completion", "--help", "--version"),
 }
@@ -56,6 +56,10 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
             "fcn train --name roofs --output training/ --dataset mydata/ --model start/ --new-head --train.epochs 30",
         ),
         ("on the GPUs of a Ray cluster", "fcn train job.yaml --ray-address ray-head:6379 --workers 1-8 --use-gpu"),
+    ),
+    ("retrain",): (
+        ("options from a file; the same command resumes", "fcn retrain retrain.yaml"),
+        ("see whether it would win, by a larger margin", "fcn retrain retrain.yaml --margin 0.02"),
     ),
     ("evaluate",): (
         ("on split val", "fcn evaluate model/ mydata/"),

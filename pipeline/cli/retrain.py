@@ -1,0 +1,63 @@
+"""`fcn retrain`: from new data to a new champion, from a job file and what the command line changes of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli.common import DONE, INTERRUPTED, TOO_MANY_ERRORS, Flag, stop_signals
+from pipeline.cli.train import read_job_file
+from pipeline.jobs.retrain import RelabelJob, RetrainJob
+from pipeline.jobs.train import merged, optional
+
+if TYPE_CHECKING:
+    RetrainOptions = RetrainJob
+else:
+    RetrainOptions = optional(
+        RetrainJob,
+        workers=str,
+        relabel=RelabelJob,
+        staged=Annotated[bool, Parameter(negative="--no-staged")],
+        use_gpu=Annotated[bool, Parameter(negative="--no-use-gpu")],
+    )
+
+
+def retrain(
+    job: Path | None = None,
+    *,
+    options: Annotated[RetrainOptions | None, Parameter(name="*", negative="")] = None,
+    json: Flag = False,
+) -> int:
+    """Train a challenger, score it and the champion on the same images, and promote it if it is better.
+
+    The same command again resumes what was stopped, and never promotes the same model twice. A challenger that loses
+    is published and not promoted; that is no failure. {date} in the run's name is today, in UTC.
+
+    Parameters
+    ----------
+    job
+        A YAML file with any of these options; the command line wins.
+    json
+        Print the outcome as JSON on standard output.
+    """
+    from pipeline.cli import console
+    from pipeline.cli.console_retrain import observe, print_report, report_json
+    from pipeline.retraining.job import RetrainStopped
+    from pipeline.retraining.job import retrain as run_job
+
+    given = options.model_dump(exclude_unset=True) if options is not None else {}
+    described = RetrainJob.model_validate(merged(read_job_file(job), given))
+    screen = console.stderr_console()
+    try:
+        with stop_signals() as stop, observe(screen) as observer:
+            report = run_job(described, observer, stop.is_set)
+    except RetrainStopped as stopped:
+        screen.print(str(stopped), markup=False)
+        return INTERRUPTED
+    print_report(screen, report)
+    if json:
+        console.print_json(report_json(report))
+    labelled = report.relabelled
+    if labelled is not None and labelled.state == "interrupted" and not labelled.aborted:
+        return INTERRUPTED
+    return TOO_MANY_ERRORS if labelled is not None and labelled.failed_gate else DONE
