@@ -121,7 +121,7 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
         from pipeline.actors.cluster import private_ray
 
         Config.initialize("")
-        with private_ray(num_cpus=8, num_gpus=2):
+        with private_ray(num_cpus=8, num_gpus=2, others_join=True):
             yield
 
 

@@ -201,7 +201,7 @@ def _shown(file: Path) -> Path:
 
 
 def _tell_ready(name: str, seconds: float) -> None:
-    _tell(f"  {name:15}{seconds:5.1f} s")
+    _tell(f"  {name:16}{seconds:5.1f} s")
 
 
 def _tell(text: str) -> None:

@@ -67,7 +67,7 @@ def parts(site: Site, images: int, model: Path) -> list[Part]:
 
 
 def ray_options(site: Site) -> list[str]:
-    """Of a head that does all the work, and that only this machine can reach."""
+    """Of a head that does all the work. That only this machine can reach it is the doing of the site's environment."""
     return [
         "--head",
         "--block",

@@ -89,6 +89,8 @@ class Site:
             # The address of the node for drivers, and that of its Jobs API, which else is asked of the node.
             "RAY_ADDRESS": f"127.0.0.1:{self.ray_gcs}",
             "RAY_API_SERVER_ADDRESS": self.ray_url,
+            # With clusters, Ray puts the network's address in place of 127.0.0.1, and listens to every address.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
             # A head reports even that it will report nothing; here that goes nowhere.

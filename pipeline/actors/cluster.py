@@ -99,8 +99,11 @@ def _started() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
+def private_ray(num_cpus: int, num_gpus: int, *, others_join: bool = False) -> Iterator[None]:
     """A new Ray on this machine that says it has so many CPUs and GPUs, ended with the body.
+
+    Its processes listen to 127.0.0.1 alone unless `others_join`: a driver in another process takes the network's
+    address for 127.0.0.1, whatever it is told, and Ray listens either to 127.0.0.1 alone or to every address.
 
     "local" keeps it from joining a cluster that happens to run here.
     """
@@ -108,6 +111,7 @@ def private_ray(num_cpus: int, num_gpus: int) -> Iterator[None]:
     with _ray(
         "local",
         working_folder=working_folder(private),
+        loopback=not others_join,
         _temp_dir=str(session_folder(private)),
         num_cpus=num_cpus,
         num_gpus=num_gpus,

@@ -49,16 +49,16 @@ class OwnPathOnly(JobConfig):
         return serialized
 
 
-def start(address: str, working_folder: Path | None = None, **options: Any) -> None:
+def start(address: str, working_folder: Path | None = None, loopback: bool = False, **options: Any) -> None:
     """`ray.init` with these options. A node that ends while it starts is started again.
 
-    `working_folder` is where the processes of a new node run.
+    `working_folder` is where the processes of a new node run; with `loopback` they listen to 127.0.0.1 alone.
 
     A raylet gives its agents 15 seconds to start, and ends when a busy machine takes longer. Raises NodeNotStarted when
     it has ended ATTEMPTS times or is not there after START_SECONDS, and what ray.init raises.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        with adapted_start(working_folder) as nodes:
+        with adapted_start(working_folder, loopback) as nodes:
             try:
                 ray.init(
                     address, job_config=OwnPathOnly(), logging_level=logging.WARNING, log_to_driver=False, **options
@@ -73,10 +73,10 @@ def start(address: str, working_folder: Path | None = None, **options: Any) -> N
 
 
 @contextlib.contextmanager
-def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
+def adapted_start(working_folder: Path | None = None, loopback: bool = False) -> Iterator[list[Node]]:
     """The nodes that are started in the body, which have two processes fewer than Ray's and more time.
 
-    Their processes run in `working_folder`, if it is given.
+    Their processes run in `working_folder`, if it is given, and listen to 127.0.0.1 alone with `loopback`.
     """
     nodes: list[Node] = []
     start_raylet: Any = Node.start_ray_processes
@@ -110,6 +110,8 @@ def adapted_start(working_folder: Path | None = None) -> Iterator[list[Node]]:
         # Below `uv run`, Ray would send the current folder to its workers as their code.
         patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
         patch.object(services, "start_ray_process", start_there),
+        # Without clusters, as on a laptop, Ray gives the node the address 127.0.0.1 and listens to no other.
+        patch.object(ray_constants, "ENABLE_RAY_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER and not loopback),
         patch.object(Node, "start_api_server", _skip_api_server),
         patch.object(Node, "start_log_monitor", _skip_log_monitor),
         patch.object(Node, "start_ray_processes", remember),

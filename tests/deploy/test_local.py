@@ -1,5 +1,6 @@
 """deploy/local: `make site` as a person runs it, on free ports, with a folder and a home of its own."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -190,6 +192,17 @@ def test_its_s3_server_asks_for_credentials(site: RunningSite) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_nothing_of_it_listens_beyond_this_machine(site: RunningSite) -> None:
+    heard = {}
+    for process in psutil.Process(site.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in process.net_connections("inet"):
+                if each.status == psutil.CONN_LISTEN:
+                    heard[f"{process.name()}:{each.laddr.port}"] = each.laddr.ip.removeprefix("::ffff:")
+    assert any(name.startswith("gcs_server") for name in heard)
+    assert set(heard.values()) == {"127.0.0.1"}, heard
+
+
 def test_another_user_cannot_enter_its_folder(site: RunningSite) -> None:
     for name in ("env", "prefect-auth", "ray", "logs"):
         done = subprocess.run(["ls", str(site.folder / name)], user=65534, group=65534, extra_groups=[], check=False,
