@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core.errors import BundleError
-from fcn_core.int8_graph.kinds import KINDS, PRECISIONS, RANK, Kind, Values
+from fcn_core.int8_graph.kinds import CROPPING, KINDS, PRECISIONS, RANK, Kind, Values
 from fcn_core.int8_graph.xml_text import GraphXmlError, parse
 
 IR_VERSION = "11"
@@ -200,7 +200,7 @@ def _constant(layer: _Layer, values: bytes) -> npt.NDArray[np.generic]:
         raise layer.fault(f"consists of {layer.attributes['element_type'][:20]!r}")
     offset, size = (_number(layer.attributes[name], f"the {name} of {layer}") for name in ("offset", "size"))
     text = layer.attributes["shape"]
-    shape = [_number(part.strip(), f"the shape of {layer}") for part in text.split(",")] if text else []
+    shape = [_number(part.strip(" "), f"the shape of {layer}") for part in text.split(",")] if text else []
     if len(shape) > RANK or max(shape, default=0) > LARGEST_DIMENSION:
         raise layer.fault("has too large a shape")
     if size != math.prod(shape) * kind.itemsize or size == 0:
@@ -223,8 +223,12 @@ def _check_constants(
             raise layers[number].fault("has values that are NaN or infinite")
     for (end, port), (begin, _) in sources.items():
         rule = KINDS[layers[end].kind].constants.get(port)
-        if rule is not None and begin in constants:
+        if rule is None:
+            continue
+        if begin in constants:
             _check_values(layers[end], port, constants[begin], rule)
+        elif layers[end].kind not in CROPPING:
+            raise layers[end].fault(f"computes its input {port}, which must be a constant")
 
 
 def _check_values(layer: _Layer, port: int, constant: npt.NDArray[np.generic], rule: Values) -> None:

@@ -105,6 +105,25 @@ def _permutation(root: Element) -> None:
     order.set("from-layer", wide)
 
 
+def _computed_order(root: Element) -> None:
+    """Transpose's order is the image's shape."""
+    layers, edges = root.find("layers"), root.find("edges")
+    assert layers is not None
+    assert edges is not None
+    layers.append(
+        fromstring(
+            '<layer id="9000" name="shape" type="ShapeOf" version="opset3"><data output_type="i64"/>'
+            '<input><port id="0" precision="U8"/></input>'
+            '<output><port id="1" precision="I64"><dim>4</dim></port></output></layer>'
+        )
+    )
+    transpose = layer(root, "Transpose").get("id")
+    order = next(each for each in edges if (each.get("to-layer"), each.get("to-port")) == (transpose, "1"))
+    order.attrib.update({"from-layer": "9000", "from-port": "1"})
+    begin = layer(root, "Parameter").get("id", "")
+    SubElement(edges, "edge", {"from-layer": begin, "from-port": "0", "to-layer": "9000", "to-port": "0"})
+
+
 RULES = {
     "another type of layer": (_set("ReLU", "type", "TensorIterator", ""), r"layer \d+ is of type 'TensorIterator'"),
     "another opset": (_set("ReLU", "version", "extension", ""), r"is of type 'ReLU', 'extension'"),
@@ -143,6 +162,7 @@ RULES = {
     "another element": (_stray_child, r"must be a net of layers and edges"),
     "another version": (lambda root: root.set("version", "10"), r"has version 10, where OpenVINO writes 11"),
     "a huge dimension": (_dimension, r"5 dimensions, or too large"),
+    "an order of axes that depends on the image": (_computed_order, r"computes its input 1, which must be a constant"),
     "an order of axes that is none": (_permutation, r"\(Transpose\) has \d+ values at its input 1, over 4"),
 }
 
