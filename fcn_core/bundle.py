@@ -8,7 +8,6 @@ two more files, and an id of its own.
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from fcn_core.models.building import build
 from fcn_core.models.network import Network
 from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.printable import printable
+from fcn_core.state_check import check_finite, check_state
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2
@@ -141,7 +141,7 @@ class ModelBundle:
                 f" {self.labels.name!r} names {self.labels.num_classes}; use the label set it was"
                 " trained with"
             )
-        _check_state(self.architecture, self.state)
+        check_state(self.architecture, self.state)
 
     @classmethod
     def new(
@@ -401,59 +401,6 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
         else:
             reason = str(error)
         raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {_REMEDY}") from error
-
-
-def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> None:
-    with torch.device("meta"):
-        model = build(architecture)
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} missing (first: {missing[0]})")
-    if extra:
-        problems.append(f"{len(extra)} unknown (first: {extra[0]})")
-    if wrong:
-        name = wrong[0]
-        found, needed = list(state[name].shape), list(expected[name].shape)
-        problems.append(f"{len(wrong)} of wrong shape (first: {name} is {found}, not {needed})")
-    problems += [
-        f"{name} is {tensor.dtype}, not {'floating point' if expected[name].is_floating_point() else 'integer'}"
-        for name, tensor in state.items()
-        if name in expected and tensor.is_floating_point() != expected[name].is_floating_point()
-    ][:1]
-    if not problems:
-        problems += [
-            f"{name} is not the bilinear interpolation that this network ends with"
-            for name, values in model.fixed_state().items()
-            if not torch.allclose(state[name].float(), values, rtol=1e-2, atol=1e-6)  # bfloat16 rounds them
-        ]
-    if problems:
-        raise BundleError(
-            f"the weights do not fit the architecture {architecture.arch}/{architecture.backbone}: tensors"
-            f" {'; '.join(problems)}; save the network that belongs to these weights"
-        )
-
-
-def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Raise BundleError, naming them, if any of the weights are NaN or infinite: such a network sees one class
-    everywhere. `source` is what the message calls the model."""
-    bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise BundleError(
-            f"{source}: weights that are NaN or infinite: {', '.join(bad[:3])}{more}; use an earlier checkpoint, or"
-            " train again with a lower learning rate"
-        )
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    # In one pass and without a copy: a NaN is both the least and the greatest.
-    return all(math.isfinite(value) for value in torch.aminmax(tensor))
 
 
 def _stored_model_id(directory: Path) -> str | None:
