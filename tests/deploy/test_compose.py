@@ -175,11 +175,14 @@ def test_the_buckets_are_made_and_each_service_may_do_what_deploy_iam_says(s3_en
 
     keys = {"S3_RAY_ACCESS_KEY": "ray-1", "S3_PREFECT_ACCESS_KEY": "prefect-1"}
     environment = os.environ | keys | {"FCN_IAM_POLICIES": str(DEPLOY / "iam")}
+    buckets = ("cameras", "labels", "trainings", "models")
     for _ in range(2):
-        subprocess.run([sys.executable, COMPOSE / "make_buckets.py"], env=environment, check=True, timeout=300)
+        for words in (["make_buckets.py", *buckets], ["bucket_policies.py"]):
+            command = [sys.executable, str(COMPOSE / words[0]), *words[1:]]
+            subprocess.run(command, env=environment, check=True, timeout=300)
     client = boto3.client("s3")
     writers: dict[str, set[str]] = {}
-    for bucket in ("cameras", "labels", "trainings", "models"):
+    for bucket in buckets:
         policy = json.loads(client.get_bucket_policy(Bucket=bucket)["Policy"])
         for statement in policy["Statement"]:
             (key,) = statement["Principal"]["AWS"]
