@@ -36,11 +36,12 @@ from pipeline.cli.help import group_commands, group_of, own_version, print_examp
 from pipeline.cli.insight import compare, query, rank
 from pipeline.cli.lost_output import survive_lost_stderr
 from pipeline.cli.model import model_app
+from pipeline.cli.option_groups import RUN_CONTROL, SOURCE_AND_OUTPUT, GroupedSegmentOptions
 from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
 from pipeline.cli.terminal import Screen, guard
-from pipeline.jobs.segment import SegmentJob, SegmentOptions
+from pipeline.jobs.segment import SegmentJob
 from pipeline.yaml_text import read_yaml
 
 NOBODY_READS = 141
@@ -88,14 +89,14 @@ app.command(doctor)
 
 @app.command
 def segment(
-    source: str,
-    output: str,
+    source: Annotated[str, SOURCE_AND_OUTPUT],
+    output: Annotated[str, SOURCE_AND_OUTPUT],
     *,
-    options: Annotated[SegmentOptions, Parameter(name="*", negative="")],
-    config: Path | None = None,
-    dry_run: Flag = False,
-    prices: Path | None = None,
-    json: Flag = False,
+    options: Annotated[GroupedSegmentOptions, Parameter(name="*", negative="")],
+    config: Annotated[Path | None, RUN_CONTROL] = None,
+    dry_run: Annotated[Flag, RUN_CONTROL] = False,
+    prices: Annotated[Path | None, RUN_CONTROL] = None,
+    json: Annotated[Flag, RUN_CONTROL] = False,
 ) -> int:
     """Segment every image under SOURCE and write masks and tables under OUTPUT.
 

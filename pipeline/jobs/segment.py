@@ -26,52 +26,52 @@ class ActorOptions(BaseModel):
 
     device: Annotated[Literal["auto", "cpu", "cuda"], RUN] = Field(default="auto", description="Where the model runs.")
     precision: Annotated[Literal["auto", "float32", "bfloat16"], MASKS] = Field(
-        default="auto", description="What the model computes in. auto: bfloat16 where the hardware has it."
+        default="auto", description="Numeric precision of the model. auto: bfloat16 where the hardware has it."
     )
     engine: Annotated[Literal["auto", "torch", "openvino"], MASKS] = Field(
         default="auto",
-        description="What computes the model. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
+        description="Inference engine. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
     )
     snap: Annotated[int, MASKS] = Field(
         default=1,
         ge=1,
         le=1024,
-        description="Pad images to multiples of so many pixels, so that fewer shapes occur. Default: no padding.",
+        description="Pad images to multiples of this many pixels, so that fewer shapes occur. Default: no padding.",
     )
     batch_size: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, description="Images of one shape per model call. Default: by device."
+        default=None, ge=1, description="Images of equal size per model call. Default: by device."
     )
     deterministic: Annotated[bool, MASKS] = Field(
-        default=False, description="Make each mask independent of the images that share its batch."
+        default=False, description="Make each mask independent of the other images in its batch."
     )
     max_pixels: Annotated[int, RUN] = Field(
         default=178_956_970,
         ge=1,
-        description="Images with more pixels become error rows, before they are decoded.",
+        description="Images with more pixels become error rows, without being decoded.",
     )
     image_timeout: Annotated[float, RUN] = Field(
-        default=60.0, gt=0, description="Seconds that decoding one image may take."
+        default=60.0, gt=0, description="Time limit for decoding one image, in seconds."
     )
     image_memory: Annotated[int, RUN] = Field(
-        default=2 << 30, ge=1 << 26, description="Bytes of memory that decoding one image may take."
+        default=2 << 30, ge=1 << 26, description="Memory limit for decoding one image, in bytes."
     )
 
     actors: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Ray actors at most. Default: as many as the cluster fits."
+        default=None, ge=1, description="Maximum number of Ray actors. Default: as many as fit the cluster."
     )
     cpus_per_actor: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, description="CPUs, and model threads, an actor. Default: a node's, up to 8."
+        default=None, ge=1, description="CPUs, and model threads, per actor. Default: a node's, up to 8."
     )
     gpus_per_actor: Annotated[float | None, RUN] = Field(
         default=None,
         ge=0,
-        description="GPUs an actor, fractions allowed. Default: 1 where there are GPUs, else 0.",
+        description="GPUs per actor; fractions are allowed. Default: 1 where there are GPUs, else 0.",
     )
     codec_workers: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Image decoding processes an actor. Default: by device."
+        default=None, ge=1, description="Image decoding processes per actor. Default: by device."
     )
     shard_size: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Images a shard. Default: by number of images and device."
+        default=None, ge=1, description="Images per shard. Default: by number of images and device."
     )
     placement_timeout: Annotated[float, RUN] = Field(
         default=600.0, gt=0, description="Seconds to wait for the first actor; a GPU node takes minutes to boot."
@@ -123,7 +123,7 @@ class LabelOptions(BaseModel):
         "image's size. Faster, and coarser. Default: no limit.",
     )
     limit: Annotated[int | None, SELECTION] = Field(
-        default=None, ge=1, description="At most this many images in this run."
+        default=None, ge=1, description="Maximum number of images in this run."
     )
     retry_errors: Annotated[bool, SELECTION] = Field(
         default=False, description="Also redo images that could not be read before."
@@ -147,7 +147,7 @@ class LabelOptions(BaseModel):
     )
     masks: Annotated[Literal["objects", "tar"], RUN] = Field(
         default="objects",
-        description="How masks are written: each as an object of its own, or packed, one tar a shard, at half the "
+        description="How masks are written: each as an object of its own, or packed, one tar per shard, at half the "
         "requests.",
     )
     allow_empty: Annotated[bool, RUN] = Field(

@@ -11,6 +11,8 @@ import pytest
 from pipeline.cli.app import app
 from pipeline.cli.app import run as fcn
 from pipeline.cli.help import EXAMPLES, GROUPS
+from pipeline.cli.option_groups import GROUPS as OPTION_GROUPS
+from pipeline.jobs.segment import SegmentJob
 from tests.commands import refused
 
 FCN = [sys.executable, "-c", "import sys; from pipeline.cli.app import main; main(sys.argv[1:])"]
@@ -23,6 +25,18 @@ def test_help_has_every_command_in_a_group_and_examples(capsys: pytest.CaptureFi
     assert "─ Commands" not in printed, "a command has no group: add it to GROUPS in pipeline/cli/help.py"
     assert all(line in printed for _, line in EXAMPLES[()])
     assert "docs/tutorial.md" in printed
+
+
+def test_every_option_of_segment_stands_in_one_group_in_the_order_of_need(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = [name for names in OPTION_GROUPS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    assert SegmentJob.model_fields.keys() <= set(listed)
+    assert fcn(["segment", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "─ Parameters" not in printed, "an option has no group: add it to GROUPS in pipeline/cli/option_groups.py"
+    titles = [printed.index(f"─ {title} ") for title in OPTION_GROUPS]
+    assert titles == sorted(titles)
+    assert all(f"--{name.replace('_', '-')}" in printed for name in listed)
 
 
 def test_every_group_names_commands_that_exist() -> None:
