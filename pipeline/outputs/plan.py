@@ -133,8 +133,8 @@ def read_manifest(output: Store, run_id: str) -> PlanManifest | None:
 def require_plan(output: Store, run_id: str, manifest: PlanManifest) -> None:
     """Raise PipelineError unless all files of a plan are there.
 
-    Asked once the run's record is written: until then a plan may be taken for one that never became a run, and
-    removed. Without its plan nobody could tell which masks the run will still name.
+    Asked once the run's record is written, when no gc removes the plan any more (`pipeline.outputs.claim`). Without its
+    plan nobody could tell which masks the run will still name.
     """
     there = {info.key for info in output.list(f"runs/{run_id}/plan/")}
     for key in [*(_part_key(run_id, part) for part in range(manifest.parts)), manifest_key(run_id)]:

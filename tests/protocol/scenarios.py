@@ -25,12 +25,12 @@ def job(**changes: Any) -> SegmentJob:
     return JOB.model_copy(update=changes)
 
 
-def after(*works: Work) -> Contents:
-    """Two images in their first version, and what these did undisturbed, an hour or more ago."""
+def after(*works: Work, hours: int = -9) -> Contents:
+    """Two images in their first version, and what these did undisturbed, one an hour, by a clock that far ahead."""
     calm = Calm(Contents())
     calm.do("source", source_becomes({A: FIRST, B: FIRST}))
     for number, work in enumerate(works):
-        calm.do(f"{number}+-{9 - number}h", work)
+        calm.do(f"{number}+{hours + number}h", work)
     return calm.contents
 
 
@@ -82,6 +82,7 @@ ONLY_A, PACKED = job(include=("a*",)), job(masks="tar")
 SCENARIOS = {
     "nothing": Scenario(after, everybody()),
     "clock behind": Scenario(after, {"one": driver(), "two+-2h": driver(), "gc+4h": clean, "index": index}),
+    "clock ahead once": Scenario(lambda: after(driver(), source_becomes({A: SECOND}), hours=99), everybody()),
     "masks without rows": Scenario(lambda: after(driver(ONLY_A), driver(), newest_run_deleted), everybody()),
     "packed": Scenario(
         lambda: after(driver(job(include=("a*",), masks="tar")), driver(PACKED), newest_run_deleted),
