@@ -32,7 +32,7 @@ from pipeline.outputs.plan import Shard
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.2
-"""How often progress is told."""
+"""How often progress is told, and actors are looked at that may stand still."""
 
 MAX_SETUP_FAILURES = 5
 """How many times as many actors as are wanted may fail, in a row, before one is ready."""
@@ -110,9 +110,6 @@ class ShardPool:
                 examined = self._suspects.look(self._stalls)
                 if examined is not None:
                     self._backlog.add(examined)
-                self._stalls.look(self._crew.members)
-                self._end_unready()
-                self._replace_still()
                 self._keep_up_actors(idle_tail=exhausted and not self._backlog)
                 for result in self._collect():
                     on_done(result)
@@ -120,6 +117,9 @@ class ShardPool:
                 if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
                     self._told_at = time.monotonic()
                     on_progress(self._state())
+                    self._stalls.look(self._crew.members)
+                    self._end_unready()
+                    self._replace_still()
                 placement.look(has_place=self._has_place(), again=self._restarts > 0)
         finally:
             self._suspects.stop()
