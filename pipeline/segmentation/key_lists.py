@@ -93,7 +93,7 @@ def read_csv(
     header_given = header is not None
     try:
         if header is None:
-            first = _open(data, packed).read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+            first = _buffered(data, packed).read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
             header = next(csv.reader(io.StringIO(first)), [])
             skip = 1
         else:
@@ -125,7 +125,7 @@ def with_keys(batch: pa.RecordBatch, keys: list[str]) -> pa.RecordBatch:
 def read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatch]:
     """The entries of a text with one key a line."""
     try:
-        lines = io.TextIOWrapper(io.BufferedReader(_open(data, packed)), "utf-8-sig", newline="\n")
+        lines = io.TextIOWrapper(_buffered(data, packed), "utf-8-sig", newline="\n")
         keys = (line for text in _bounded(lines, uri) if (line := text.rstrip("\r\n")))
         while chunk := list(islice(keys, _LINES_AT_ONCE)):
             yield pa.RecordBatch.from_pylist([{"key": key} for key in chunk], schema=ENTRIES_SCHEMA)
@@ -153,6 +153,11 @@ def _original(batch: pa.RecordBatch) -> pa.RecordBatch:
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _buffered(data: bytes, packed: bool) -> io.BufferedReader:
+    """The same for Python to read: Arrow's own `read` never frees its buffer where what is packed is damaged."""
+    return io.BufferedReader(_open(data, packed))
 
 
 def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict[str, str]:
