@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.estimate import count_requests, written_bytes
 from pipeline.segmentation.prepare import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
-from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
+from pipeline.segmentation.prices import Prices, RunCost, cost_of, read_prices
 from pipeline.segmentation.selection import SelectionCounts
 
 IMAGES = (10**6, 10**8, 10**9)
@@ -42,7 +42,7 @@ FLEETS = (
 )
 
 
-def foresee(fleet: Fleet, images: int, masks: str, prices: Prices) -> tuple[float, Cost]:
+def foresee(fleet: Fleet, images: int, masks: str, prices: Prices) -> tuple[float, RunCost]:
     """Seconds and cost of labelling so many images, none of them done."""
     seconds = images / (fleet.rate * fleet.machines)
     job = SegmentJob.model_validate({"source": "a", "output": "b", "model": "c", "masks": masks})

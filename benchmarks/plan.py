@@ -32,7 +32,7 @@ from pipeline.outputs.seal import to_parquet
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import BATCH_ROWS, LISTING_SCHEMA, to_batches, to_infos
 from pipeline.storage.opening import open_store
-from pipeline.storage.s3_answers import read_fast
+from pipeline.storage.s3_responses import read_fast
 from pipeline.storage.store import Store
 
 RECIPE = Recipe("0123456789abcdef", "fedcba9876543210")

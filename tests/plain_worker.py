@@ -11,7 +11,7 @@ from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import ResultRow, commit_shard
-from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
+from pipeline.segmentation.saving import PredictedMask, ShardTar, identity_columns, labelled, save_object
 from pipeline.segmentation.segmenter import (
     SegmenterSpec,
     ShardOutcome,
@@ -46,7 +46,7 @@ class PlainWorker:
         for index, entry in enumerate(shard.entries):
             if index not in rows:
                 found = self._segment(entry)
-                if isinstance(found, Labelled) and spec.masks == "tar" and tar.hold(index, found):
+                if isinstance(found, PredictedMask) and spec.masks == "tar" and tar.hold(index, found):
                     continue
                 rows[index] = found if isinstance(found, ResultRow) else self._save(found)
         packed, loose = tar.write()
@@ -61,7 +61,7 @@ class PlainWorker:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _segment(self, entry: ObjectInfo) -> Labelled | ResultRow:
+    def _segment(self, entry: ObjectInfo) -> PredictedMask | ResultRow:
         recipe, labels = self._spec.recipe, self._labels
         try:
             data = self._source.get(entry.key, size=entry.size, etag=entry.etag)
@@ -73,5 +73,5 @@ class PlainWorker:
         result = Segmentation(np.zeros((1, len(data)), np.uint8), areas, 0.5)
         return labelled(entry, recipe, 1, None, result, encode_mask(result.mask, labels), labels)
 
-    def _save(self, image: Labelled) -> ResultRow:
+    def _save(self, image: PredictedMask) -> ResultRow:
         return save_object(self._output, self._spec.recipe, image, self._labels, self._spec.generation)

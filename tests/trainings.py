@@ -30,7 +30,7 @@ from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.job import TrainObserver
 from pipeline.training.progress import TrainProgress
 from pipeline.training.store import TrainStore
-from pipeline.training.worker import TELL_SECONDS, WorkerSpec, train_stage
+from pipeline.training.worker import TELL_SECONDS, TrainWorkerSpec, train_stage
 from tests.processes import descendants
 
 LABELS = LabelSet(name="three", names=("ground", "red", "green"), palette=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
@@ -135,7 +135,7 @@ class Gate:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "WorkerSpec", self._spec)
+            patch.setattr(training, "TrainWorkerSpec", self._spec)
             patch.setattr(training, "Group", Group)
             yield
 
@@ -159,8 +159,8 @@ class Gate:
         while not any(sign.exists() for sign in signs) or time.monotonic() - arrived < TELL_SECONDS:
             time.sleep(0.02)
 
-    def _spec(self, *, train_set: Dataset, **rest: Any) -> WorkerSpec:
-        return WorkerSpec(train_set=_Gated(train_set, self), **rest)
+    def _spec(self, *, train_set: Dataset, **rest: Any) -> TrainWorkerSpec:
+        return TrainWorkerSpec(train_set=_Gated(train_set, self), **rest)
 
 
 class _Gated:
@@ -188,7 +188,7 @@ class InProcess:
     Put in the place of pipeline.training.job.Group.
     """
 
-    def __init__(self, spec: GroupSpec, work: WorkerSpec) -> None:
+    def __init__(self, spec: GroupSpec, work: TrainWorkerSpec) -> None:
         assert spec.workers[0] == 1
         self._progress: TrainProgress | None = None
         self._stopping = False

@@ -73,7 +73,7 @@ class PictureFile:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class ImageAndMask:
     """A photo and its mask, explained.
 
     text: for people, several lines. problems: what keeps the pair from being trained on, each with its remedy; empty
@@ -146,7 +146,7 @@ def _header(data: bytes) -> tuple[str, str]:
         return "TIFF", "(none of Pillow's)"
 
 
-def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None = None) -> Pair:
+def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None = None) -> ImageAndMask:
     """Explain a photo and its mask. Without `labels`, a preset whose colours the mask has is taken, or none."""
     indices, reading, problems = _read_indices(mask, labels)
     found = labels or _labels_by_color(mask) or _unnamed(mask, indices)
@@ -166,10 +166,10 @@ def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None 
     if found.name == _UNKNOWN:
         fine = "The sizes match. Whether the values are right is to be seen with --labels."
     lines += [f"Problem: {problem}." for problem in problems] or [fine]
-    return Pair(photo, mask, "\n".join(lines), tuple(problems), indices, found)
+    return ImageAndMask(photo, mask, "\n".join(lines), tuple(problems), indices, found)
 
 
-def draw_pair(pair: Pair, panel_width: int = 400) -> Image.Image:
+def draw_pair(pair: ImageAndMask, panel_width: int = 400) -> Image.Image:
     """Photo, mask, and one over the other side by side, with a legend of the classes in the mask; RGB.
 
     Each is fitted into `panel_width` x 3/4 `panel_width`. The third is left out if the mask does not fit the photo.

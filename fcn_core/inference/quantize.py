@@ -30,7 +30,7 @@ FEWEST_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Int8Agreement:
     """images: how many were compared, none of which took part in calibration. equal_pixels: the share of their pixels
     to which the int8 model and the float one in float32 give the same class.
     """
@@ -39,7 +39,7 @@ class Agreement:
     equal_pixels: float
 
 
-def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle, Agreement]:
+def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle, Int8Agreement]:
     """The bundle in int8, and how well it agrees. images: RGB, each uint8 [H, W, 3] of any size, at least 4.
 
     Every fourth image is kept for the comparison, the others calibrate. The agreement is in the new bundle's
@@ -61,7 +61,7 @@ def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle,
     return made, agreement
 
 
-def agree(bundle: ModelBundle, other: ModelBundle, images: Sequence[Image]) -> Agreement:
+def agree(bundle: ModelBundle, other: ModelBundle, images: Sequence[Image]) -> Int8Agreement:
     """How often `other`, in int8, says the same as the float bundle in float32."""
     float32 = Predictor(bundle, resolve_settings(device="cpu", precision="float32", engine="openvino"))
     # First, as of a network whose scores overflow OpenVINO cannot compile the int8 form, and says so in its own words.
@@ -70,7 +70,7 @@ def agree(bundle: ModelBundle, other: ModelBundle, images: Sequence[Image]) -> A
     equal = sum(
         int((mask == int8.predict([image])[0].mask).sum()) for image, mask in zip(images, expected, strict=True)
     )
-    return Agreement(len(images), equal / sum(image.shape[0] * image.shape[1] for image in images))
+    return Int8Agreement(len(images), equal / sum(image.shape[0] * image.shape[1] for image in images))
 
 
 def require_packages() -> None:

@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """parameters: weights in all. flops: for one image, a multiplication and an addition counted as two; only
     convolutions are counted, which are nearly all of it.
     """
@@ -45,7 +45,7 @@ class Cost:
     flops: int
 
 
-def cost(architecture: Architecture, size: tuple[int, int]) -> Cost:
+def cost(architecture: Architecture, size: tuple[int, int]) -> NetworkCost:
     """What a forward pass of an image of size (H, W) costs. Nothing is computed: tensors have shapes, no content."""
     with torch.device("meta"):
         model = build(architecture).eval()
@@ -53,7 +53,7 @@ def cost(architecture: Architecture, size: tuple[int, int]) -> Cost:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(image)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, counter.get_total_flops())
+    return NetworkCost(parameters, counter.get_total_flops())
 
 
 def _entries() -> Iterator[Entry]:

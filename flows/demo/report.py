@@ -29,7 +29,7 @@ _TABLES = ("results/", "class_areas/", "class_totals/", "runs/")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class DemoImage:
     """An image that has a mask. `mean_iu` is its own, against its ground truth."""
 
     key: str
@@ -51,7 +51,7 @@ class Refused:
 class Findings:
     """The state of the bucket: what is labelled, how well, and what could not be."""
 
-    labelled: list[Labelled]
+    labelled: list[DemoImage]
     refused: list[Refused]
     scores: Scores
     true_shares: list[float]
@@ -78,7 +78,7 @@ def examine(
             matrix = ConfusionMatrix(labels.num_classes)
             matrix.update(truth[row["key"]], mask)
             everything.add(matrix)
-            labelled.append(Labelled(row["key"], mask, row["confidence"], matrix.scores().mean_iu or 0.0))
+            labelled.append(DemoImage(row["key"], mask, row["confidence"], matrix.scores().mean_iu or 0.0))
         else:
             refused.append(Refused(row["key"], row["error"], row["message"]))
         progress(done / len(rows))
@@ -131,7 +131,7 @@ def draw_sheet(findings: Findings, source: Store, labels: LabelSet, title: str) 
     return contact_sheet(tiles, labels, columns=SHEET_COLUMNS, title=title)
 
 
-def _selection(labelled: list[Labelled]) -> list[Labelled]:
+def _selection(labelled: list[DemoImage]) -> list[DemoImage]:
     """At most SHEET_TILES of them: the uploads, and scenes spread evenly over the range of confidence."""
     uploads = [item for item in labelled if item.key.startswith("uploads/")]
     scenes = sorted((item for item in labelled if item not in uploads), key=lambda item: -item.confidence)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.actors.crew import Attempt, Member
+from pipeline.actors.pool_actors import Attempt, PoolActor
 
 
 class Backlog:
@@ -26,7 +26,7 @@ class Backlog:
             self._waiting.remove(attempt)
 
     def take(
-        self, member: Member, able: Sequence[Member], now: float, *, may_be_alone: bool, more_start: bool
+        self, member: PoolActor, able: Sequence[PoolActor], now: float, *, may_be_alone: bool, more_start: bool
     ) -> Attempt | None:
         """The next attempt for `member`, removed from here; None where there is none.
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import ModelBundle, PredictionError, Predictor, PredictorSettings, Segmentation
-from pipeline.actors.ranked import RankedThread
-from pipeline.actors.stages import StageClock
+from pipeline.actors.priority_thread import RankedThread
+from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
 

@@ -17,8 +17,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.backlog import Backlog
-from pipeline.actors.crew import Attempt, Crew, Member
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
+from pipeline.actors.pool_actors import Attempt, PoolActor, PoolActors
 from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
@@ -69,7 +69,7 @@ class ShardPool:
         self._wanted = spec.actors
         self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args, kind)
         self._recorder = Recorder(kind)
-        self._crew = Crew(self._worker)
+        self._crew = PoolActors(self._worker)
         self._suspects = Suspects(self._worker)
         self._backlog = Backlog()
         self._stalls = StallWatch()
@@ -209,7 +209,7 @@ class ShardPool:
     def _is_still(self, attempt: Attempt) -> bool:
         return any(found is attempt for _, found, _ in self._stalls.still(self._crew.members))
 
-    def _end(self, member: Member, reason: str) -> None:
+    def _end(self, member: PoolActor, reason: str) -> None:
         """End an actor that is at fault. What it had goes to others, unless they have it already."""
         log.warning("%s", key_values(actor="ended", reason=reason, node=member.node_id))
         self._restarts += 1
@@ -244,7 +244,7 @@ class ShardPool:
                     self._stalls.set_up(self._crew.is_ready(member, value))
                     self._setup_failures = 0
 
-    def _shard_done(self, member: Member, attempt: Attempt) -> bool:
+    def _shard_done(self, member: PoolActor, attempt: Attempt) -> bool:
         """Take note of a shard that is committed. False where its twin was heard before."""
         if attempt.forgotten:
             return False
@@ -267,7 +267,7 @@ class ShardPool:
             self._end(other, "refuses what others can do")
         return True
 
-    def _task_failed(self, member: Member, ref: Any, error: RayTaskError) -> None:
+    def _task_failed(self, member: PoolActor, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if ref == member.progress_ref:
             self._crew.settle(ref)
@@ -286,7 +286,7 @@ class ShardPool:
             else:
                 self._shard_failed(attempt, cause)
 
-    def _shard_refused(self, member: Member, attempt: Attempt, cause: ShardRefused) -> None:
+    def _shard_refused(self, member: PoolActor, attempt: Attempt, cause: ShardRefused) -> None:
         """Let another actor try a shard that one could do nothing with; when that cannot either, it is the shard."""
         if attempt.is_left_to_others():
             return
@@ -321,7 +321,7 @@ class ShardPool:
         self._retry_count += 1
         self._recorder.add(SHARD_RETRIES, 1, reason=reason)
 
-    def _actor_died(self, member: Member, error: Exception) -> None:
+    def _actor_died(self, member: PoolActor, error: Exception) -> None:
         numbers = ",".join(str(number) for number in sorted(attempt.shard.number for attempt in member.shards.values()))
         log.warning("%s", key_values(actor="lost", ready=member.ready, shards=numbers or None, error=_text(error)))
         self._restarts += 1
@@ -383,7 +383,7 @@ class ShardPool:
         return not waiting or any(member.placed_at is not None for member in members)
 
 
-def _short(member: Member) -> str:
+def _short(member: PoolActor) -> str:
     return (member.node_id or "?")[:12]
 
 

@@ -9,7 +9,7 @@ its own machine was paused, counts for nobody.
 import time
 from collections.abc import Iterator, Sequence
 
-from pipeline.actors.crew import Attempt, Member, poll_interval
+from pipeline.actors.pool_actors import Attempt, PoolActor, poll_interval
 
 UNKNOWN_SECONDS = 300.0
 """How long a shard may stand still before any shard of the run is done; and an actor before any got ready."""
@@ -42,7 +42,7 @@ class StallWatch:
         self._longest_setup: float | None = None
         self._looked_at: float | None = None
 
-    def look(self, members: Sequence[Member]) -> None:
+    def look(self, members: Sequence[PoolActor]) -> None:
         """To be called all the time: time between two calls that was far too long is taken off everybody's account."""
         now = time.monotonic()
         gap = 0.0 if self._looked_at is None else now - self._looked_at
@@ -65,7 +65,7 @@ class StallWatch:
         """Note how long an actor took to get ready once it had its place."""
         self._longest_setup = max(seconds, self._longest_setup or 0.0)
 
-    def patience(self, attempt: Attempt, members: Sequence[Member]) -> float:
+    def patience(self, attempt: Attempt, members: Sequence[PoolActor]) -> float:
         """How long `attempt` may stand still, in seconds."""
         return float(max(self.image_patience(), SHARDS_LONG * poll_interval(len(members))) * 2**attempt.stalls)
 
@@ -77,13 +77,13 @@ class StallWatch:
         """How long an actor may set itself up, in seconds, after so many in a row that did not get ready."""
         return float(_usual(self._longest_setup) * 2 ** min(failures, MAX_SETUP_DOUBLINGS))
 
-    def unready(self, members: Sequence[Member], failures: int) -> list[tuple[Member, float]]:
+    def unready(self, members: Sequence[PoolActor], failures: int) -> list[tuple[PoolActor, float]]:
         """The actors that set themselves up for longer than they may, and for how long, in seconds."""
         now = time.monotonic()
         ages = [(each, now - each.placed_at) for each in members if each.placed_at is not None and not each.ready]
         return [(member, age) for member, age in ages if age > self.setup_patience(failures)]
 
-    def still(self, members: Sequence[Member]) -> Iterator[tuple[Member, Attempt, float]]:
+    def still(self, members: Sequence[PoolActor]) -> Iterator[tuple[PoolActor, Attempt, float]]:
         """The attempts that stand still for longer than they may, with their actors, and for how long, in seconds."""
         now = time.monotonic()
         for member in members:
@@ -94,7 +94,7 @@ class StallWatch:
                 if not attempt.forgotten and now - moved > self.patience(attempt, members):
                     yield member, attempt, now - moved
 
-    def is_hopeless(self, member: Member, attempt: Attempt, seconds: float, members: Sequence[Member]) -> bool:
+    def is_hopeless(self, member: PoolActor, attempt: Attempt, seconds: float, members: Sequence[PoolActor]) -> bool:
         """Whether an actor that stands still for so many `seconds` is to be ended though nobody did its work yet."""
         patience = self.patience(attempt, members)
         silent = time.monotonic() - member.heard_at > patience

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from pipeline.actors.crew import Attempt
+from pipeline.actors.pool_actors import Attempt
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.stalls import StallWatch
 from pipeline.actors.worker import WorkerSpec

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.actors.crew import Attempt, Member
+from pipeline.actors.pool_actors import Attempt, PoolActor
 
 REFUSALS_TO_PAUSE = 2
 """An actor that could do nothing with so many shards in a row gets no more until others have tried them."""
@@ -28,7 +28,7 @@ class Trust:
     def __init__(self) -> None:
         self._agreements = 0
 
-    def able(self, members: Sequence[Member], more_start: bool) -> list[Member]:
+    def able(self, members: Sequence[PoolActor], more_start: bool) -> list[PoolActor]:
         """Who may be handed a shard. Who refused several gets no more until others, if any, have tried them."""
         able = [member for member in members if member.gets_work]
         trusted = [member for member in able if member.refusals < REFUSALS_TO_PAUSE]
@@ -36,7 +36,7 @@ class Trust:
             return trusted or able
         return [member for member in able if time.monotonic() >= member.refused_at + OTHERS_SECONDS]
 
-    def refused(self, member: Member, attempt: Attempt) -> None:
+    def refused(self, member: PoolActor, attempt: Attempt) -> None:
         """Note that `member` could do nothing with a shard; decides whether the next is to insist."""
         member.refusals += 1
         member.refused_at = time.monotonic()
@@ -47,7 +47,7 @@ class Trust:
             attempt.shard = replace(attempt.shard, insist=True)
             member.refusals = 0
 
-    def done(self, member: Member, attempt: Attempt, members: Sequence[Member]) -> list[Member]:
+    def done(self, member: PoolActor, attempt: Attempt, members: Sequence[PoolActor]) -> list[PoolActor]:
         """Note that `member` did a shard; returns those of `members` that had refused it and were wrong."""
         if attempt.shard.insist:
             # Nobody could do more: those who had refused it were right.

@@ -42,9 +42,9 @@ def doctor(
     from fcn_core.printable import printable
     from pipeline.cli.console import print_json, shown
     from pipeline.cli.terminal import Screen
-    from pipeline.doctor import Finding, Places, examine
+    from pipeline.doctor import DoctorPlaces, Finding, examine
 
-    places = Places(both=uris, sources=source, registry=registry, ray=not no_ray, ray_address=ray_address)
+    places = DoctorPlaces(both=uris, sources=source, registry=registry, ray=not no_ray, ray_address=ray_address)
     screen = Screen(soft_wrap=True)
     findings: list[Finding] = []
     for finding in examine(places):

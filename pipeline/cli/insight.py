@@ -218,13 +218,13 @@ def _copy(
     store: "Store", ranking: "Ranking", target: "Store", form: Literal["label-studio", "cvat"], url_prefix: str | None
 ) -> None:
     from pipeline.cli import console
-    from pipeline.insight.labelling_export import Labelled, export_labelling
+    from pipeline.insight.labelling_export import ExportedImage, export_labelling
     from pipeline.outputs.labels import read_labels
     from pipeline.outputs.runs import source_of
 
     source = source_of(ranking.record)
     source.check_readable()
-    items = [Labelled(r.key, r.etag, r.mask_key, r.priority, r.reason, r.confidence) for r in ranking.ranked]
+    items = [ExportedImage(r.key, r.etag, r.mask_key, r.priority, r.reason, r.confidence) for r in ranking.ranked]
     labels = read_labels(store, ranking.record)
     done = export_labelling(
         items, source, store, target, labels, form, model_version=ranking.record.model_id, url_prefix=url_prefix

@@ -22,7 +22,7 @@ from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
 from pipeline.data.orientation import fits_better_turned
-from pipeline.data.report import WARNINGS, ClassCount, DataReport, Finding, Kind, SplitReport
+from pipeline.data.report import WARNINGS, ClassCount, DataFinding, DataReport, Kind, SplitReport
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.jobs.dataset import DatasetOptions
 
@@ -248,9 +248,9 @@ class _Findings:
                 if first.setdefault(name, split) != split:
                     self.add("name_in_two_splits", split, f"{name} (also in {first[name]})")
 
-    def sorted(self, *, warnings: bool) -> tuple[Finding, ...]:
+    def sorted(self, *, warnings: bool) -> tuple[DataFinding, ...]:
         return tuple(
-            Finding(kind=kind, split=split, count=count, examples=tuple(self._texts[kind, split]))
+            DataFinding(kind=kind, split=split, count=count, examples=tuple(self._texts[kind, split]))
             for (kind, split), count in self._counts.items()
             if (kind in WARNINGS) == warnings
         )

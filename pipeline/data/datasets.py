@@ -30,7 +30,7 @@ from pipeline.data.layouts import (
     Split,
     VocLayout,
 )
-from pipeline.data.places import Places
+from pipeline.data.places import KeyResolver
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.storage.file_cache import FileCache
@@ -65,7 +65,7 @@ class StoredFiles:
     not there, and StorageError for other trouble.
     """
 
-    def __init__(self, places: Places, known: Mapping[str, ObjectInfo], cache: FileCache | None) -> None:
+    def __init__(self, places: KeyResolver, known: Mapping[str, ObjectInfo], cache: FileCache | None) -> None:
         self.places = places
         self.known = {key: (info.etag, info.size) for key, info in known.items()}
         self.cache = cache
@@ -90,7 +90,7 @@ class Catalog:
     uri: str
     labels: LabelSet
     layout: Layout
-    places: Places
+    places: KeyResolver
 
     def splits(self) -> list[str]:
         """The names of its splits, sorted."""
@@ -193,7 +193,7 @@ def _missing(missing: tuple[Missing, ...]) -> str:
 def _open(options: DatasetOptions) -> Catalog:
     if _is_manifest(options.dataset):
         folder, name = split_uri(options.dataset)
-        places = Places(open_source(folder, follow_links=options.follow_links))
+        places = KeyResolver(open_source(folder, follow_links=options.follow_links))
         # Asks quickly whether anybody is there at all; whoever may read but not list is let through.
         with contextlib.suppress(AccessDenied):
             places.root.check_readable()
@@ -209,7 +209,7 @@ def _open(options: DatasetOptions) -> Catalog:
             f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; correct the path, give a manifest, "
             "or name the data set's layout with --preset"
         )
-    return Catalog(options, store.uri, _labels(options, store, store.uri), layout, Places(store))
+    return Catalog(options, store.uri, _labels(options, store, store.uri), layout, KeyResolver(store))
 
 
 def _is_manifest(dataset: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fcn_core.data.datasets import Pair, parse_names
 from pipeline.data.manifest import Row
-from pipeline.data.places import Places
+from pipeline.data.places import KeyResolver
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.storage.store import ObjectInfo, Store
 
@@ -266,7 +266,7 @@ class ManifestLayout:
     """The rows of a manifest; see `pipeline.data.manifest`."""
 
     rows: list[Row]
-    places: Places
+    places: KeyResolver
     recode: Mapping[int, int] = field(default_factory=dict)
     known: dict[str, ObjectInfo] = field(default_factory=dict)
 
@@ -311,7 +311,7 @@ def _paired(
     return Split(tuple(pairs), tuple(missing), duplicates, two_files=tuple(two_files))
 
 
-def look_up(places: Places, keys: Iterable[str]) -> dict[str, ObjectInfo]:
+def look_up(places: KeyResolver, keys: Iterable[str]) -> dict[str, ObjectInfo]:
     """What storage says of these keys; those that are not there are left out.
 
     A listing tells of a thousand objects at once, so folders with many of the keys are listed, unless much else turns

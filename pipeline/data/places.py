@@ -13,7 +13,7 @@ _SCHEMES = "|".join(scheme for scheme in STORES if scheme != "file")
 _BUCKET = re.compile(rf"(?P<scheme>{_SCHEMES})://(?P<bucket>[^/?]+)/(?P<key>.+)", re.IGNORECASE | re.DOTALL)
 
 
-class Places:
+class KeyResolver:
     """Finds keys. `root` is the folder that relative keys are below. Can be pickled: stores are opened again.
 
     An s3:// URI without options of its own gets those of the root (endpoint_url, profile, region).
@@ -46,5 +46,5 @@ class Places:
         # No lock: another thread might hold it when a loader forks. A store opened twice does no harm.
         return self._stores.get(uri) or self._stores.setdefault(uri, open_store(uri))
 
-    def __reduce__(self) -> tuple[type["Places"], tuple[Store]]:
-        return Places, (self.root,)
+    def __reduce__(self) -> tuple[type["KeyResolver"], tuple[Store]]:
+        return KeyResolver, (self.root,)

@@ -69,7 +69,7 @@ WARNINGS: frozenset[Kind] = frozenset(
 """Kinds that do not keep anybody from training."""
 
 
-class Finding(BaseModel):
+class DataFinding(BaseModel):
     """All that was found of one kind in one split: `count` of them, the first few spelled out in `examples`."""
 
     model_config = ConfigDict(frozen=True)
@@ -112,8 +112,8 @@ class DataReport(BaseModel):
     dataset: str
     labels: str
     splits: tuple[SplitReport, ...]
-    problems: tuple[Finding, ...]
-    warnings: tuple[Finding, ...]
+    problems: tuple[DataFinding, ...]
+    warnings: tuple[DataFinding, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -162,6 +162,6 @@ def _percent(part: int, whole: int) -> str:
     return percent(part / whole, 2)
 
 
-def _sum(findings: tuple[Finding, ...], name: str) -> str:
+def _sum(findings: tuple[DataFinding, ...], name: str) -> str:
     total = sum(finding.count for finding in findings)
     return f"{total:,} {name}{'' if total == 1 else 's'}" if total else f"no {name}s"

@@ -23,7 +23,7 @@ from pipeline.errors import InputError, ObjectExists, StorageError
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, StorageOptions, Store
 
-__all__ = ["Finding", "Places", "examine"]
+__all__ = ["DoctorPlaces", "Finding", "examine"]
 
 DISTRIBUTION = "fcn-pipeline"
 LEAST_DISK = 1 << 30
@@ -39,7 +39,7 @@ _FAST_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"
 
 
 @dataclass(frozen=True)
-class Places:
+class DoctorPlaces:
     """What to look at besides the machine: `both` to write to as well, `sources` to read only.
 
     registry: None is the one that FCN_REGISTRY names, if it does. ray_address: None is RAY_ADDRESS, else a private Ray.
@@ -52,7 +52,7 @@ class Places:
     ray_address: str | None = None
 
 
-def examine(places: Places) -> Iterator[Finding]:
+def examine(places: DoctorPlaces) -> Iterator[Finding]:
     """Every check, one after the other, each finding as soon as it is known."""
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("python", _python),

@@ -28,7 +28,7 @@ from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.model_files import load_tried
 from pipeline.actors.read_ahead import ReadAhead
-from pipeline.actors.stages import StageClock
+from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
 from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import StoredFiles

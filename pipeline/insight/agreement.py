@@ -35,7 +35,7 @@ _CLASSES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ComparedPair:
     """One image that both sides have a mask of. `area_change` 0..1: the least share of pixels that can differ."""
 
     key: str
@@ -58,7 +58,7 @@ class Agreement:
     """How alike two masks are: `pixels` is the share of pixels with one class, `mean_iu` the mean over the classes that
     either mask has; both 0..1."""
 
-    pair: Pair
+    pair: ComparedPair
     pixels: float
     mean_iu: float
 
@@ -117,7 +117,7 @@ class Side:
         padded = [np.pad(share, ((0, 0), (0, width - share.shape[1]))) for share in shares]
         self._shares = np.concatenate(padded) if padded else np.zeros((0, width), np.float32)
 
-    def pairs(self, batch: pa.RecordBatch) -> list[Pair]:
+    def pairs(self, batch: pa.RecordBatch) -> list[ComparedPair]:
         """The rows of the other side's `batch` whose image this side has a mask of, too: same key, same bytes."""
         batch = with_masks(batch)
         marks = _identities(batch)
@@ -137,7 +137,9 @@ class Side:
         equal = self._masks[mine] == _hashes(batch["mask_sha256"].to_pylist())
         columns = (batch[name].to_pylist() for name in ("key", "etag", "mask_key", "confidence", "run_id"))
         return [
-            Pair(key, etag, self._names[at][row].as_py(), mask_key, bool(same), min(1.0, moved), confidence, run_id)
+            ComparedPair(
+                key, etag, self._names[at][row].as_py(), mask_key, bool(same), min(1.0, moved), confidence, run_id
+            )
             for key, etag, mask_key, confidence, run_id, (at, row), same, moved in zip(
                 *columns, self._places[mine].tolist(), equal.tolist(), change.tolist(), strict=True
             )
@@ -151,10 +153,10 @@ class PairSample:
         self._size = size
         self.pairs = 0
         self.equal = 0
-        self._changed: Shortlist[Pair] = Shortlist(size)
-        self._random: list[tuple[int, str, Pair]] = []  # a heap, the largest chance on top
+        self._changed: Shortlist[ComparedPair] = Shortlist(size)
+        self._random: list[tuple[int, str, ComparedPair]] = []  # a heap, the largest chance on top
 
-    def add(self, pair: Pair) -> None:
+    def add(self, pair: ComparedPair) -> None:
         self.pairs += 1
         self.equal += pair.equal
         if not pair.equal:
@@ -165,27 +167,27 @@ class PairSample:
         elif entry[:2] > self._random[0][:2]:
             heapq.heapreplace(self._random, entry)
 
-    def random(self) -> list[Pair]:
+    def random(self) -> list[ComparedPair]:
         """A random sample, equal masks among them: all pairs where they fit, else half of `size`."""
         chosen = sorted(self._random, key=lambda entry: entry[:2], reverse=True)
         keep = self._size if self.pairs <= self._size else self._size // 2
         return [pair for _, _, pair in chosen[:keep]]
 
-    def changed(self) -> list[Pair]:
+    def changed(self) -> list[ComparedPair]:
         """Those whose areas changed most, the most first: all unequal ones where they fit, else half of `size`."""
         keep = self._size if self.pairs <= self._size else self._size - self._size // 2
         return [pair for _, _, pair in self._changed.best()[:keep]]
 
 
 def agreements(
-    store: Store, pairs: Sequence[Pair], translation: npt.NDArray[np.uint8] | None = None
+    store: Store, pairs: Sequence[ComparedPair], translation: npt.NDArray[np.uint8] | None = None
 ) -> Iterator[Agreement]:
     """Fetch and compare the masks of each pair, in order. A pair that lost a mask since is left out.
 
     `translation`, uint8 [256], gives the second side's classes the numbers of the first, see `translate`.
     """
 
-    def compare(pair: Pair) -> Agreement | None:
+    def compare(pair: ComparedPair) -> Agreement | None:
         if pair.equal and translation is None:
             return Agreement(pair, 1.0, 1.0)
         try:

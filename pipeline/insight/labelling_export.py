@@ -42,7 +42,7 @@ _MARKED = re.compile(r"-[0-9a-f]{16}$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ExportedImage:
     """One image with its mask: the image's identity, where the mask is, and what to keep beside them.
 
     `priority` is the ranking's, `confidence` the model's.
@@ -67,7 +67,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Loaded:
-    item: Labelled
+    item: ExportedImage
     name: str  # of the copy, without a folder or suffix
     suffix: str
     image: bytes
@@ -75,7 +75,7 @@ class _Loaded:
 
 
 def export_labelling(
-    items: Sequence[Labelled],
+    items: Sequence[ExportedImage],
     source: Store,
     output: Store,
     target: Store,
@@ -94,7 +94,7 @@ def export_labelling(
     names = copy_names([item.key for item in items])
     left_out: list[tuple[str, str]] = []
 
-    def load(item: Labelled) -> _Loaded | None:
+    def load(item: ExportedImage) -> _Loaded | None:
         try:
             image = source.get(item.key, etag=item.etag)
             mask = decode_mask(read_mask(output, item.mask_key))
@@ -150,7 +150,7 @@ def image_prefix(target: Store) -> str:
 
 
 def _loaded(
-    threads: ThreadPoolExecutor, load: Callable[[Labelled], _Loaded | None], items: Sequence[Labelled]
+    threads: ThreadPoolExecutor, load: Callable[[ExportedImage], _Loaded | None], items: Sequence[ExportedImage]
 ) -> Iterator[_Loaded]:
     """In order, a few at a time: images may be large."""
     rest = iter(items)

@@ -6,13 +6,13 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.jobs.evaluate import EvaluateJob
-from pipeline.jobs.segment import ActorOptions, LabelOptions, Places, SegmentJob
+from pipeline.jobs.segment import ActorOptions, LabelOptions, SegmentJob, SourceAndOutput
 from pipeline.jobs.train import TrainJob
 
 DATE = "{date}"
 
 
-class RelabelJob(ActorOptions, LabelOptions, Places):
+class RelabelJob(ActorOptions, LabelOptions, SourceAndOutput):
     """Which images the new champion labels, and how: a SegmentJob less its model."""
 
     def with_model(self, model: str, registry: str) -> SegmentJob:

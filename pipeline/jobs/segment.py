@@ -8,7 +8,7 @@ from pipeline.jobs.affects import DRIVER, DRIVER_ONCE, MASKS, RUN, RUN_ONCE, SEL
 from pipeline.storage.uri import Uri
 
 
-class Places(BaseModel):
+class SourceAndOutput(BaseModel):
     """Where a job reads and writes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -170,5 +170,5 @@ class SegmentOptions(ActorOptions, LabelOptions, ModelOptions):
     """Everything about a labelling job but its places, which the command line takes by position."""
 
 
-class SegmentJob(SegmentOptions, Places):
+class SegmentJob(SegmentOptions, SourceAndOutput):
     """Segment every image under `source` with `model`, and write masks and tables under `output`."""

@@ -50,9 +50,9 @@ def follow(
     interrupt or the end of this process comes (anything but an Exception), the job is stopped, resumably. Raises
     InputError when the place refuses, PipelineError when it stays away or the job ended without an outcome.
     """
-    launch_id = launcher.find(work)  # not patiently: an address that is wrong is told at once
+    launch_id = launcher.find(work)  # without retries: a wrong address is reported at once
     if launch_id is None:
-        launch_id = _patiently(lambda: launcher.submit(work), poll_seconds)
+        launch_id = _with_retries(lambda: launcher.submit(work), poll_seconds)
         listener.note(f"launched {launch_id}")
     else:
         listener.note(f"following {launch_id}, which runs already")
@@ -61,7 +61,7 @@ def follow(
         return _watch(launcher, work, launch_id, listener, should_stop, look, poll_seconds)
     except BaseException as error:
         if not isinstance(error, Exception):
-            _patiently(lambda: launcher.stop(launch_id), poll_seconds, LEAVE_SECONDS)
+            _with_retries(lambda: launcher.stop(launch_id), poll_seconds, LEAVE_SECONDS)
         raise
 
 
@@ -77,7 +77,7 @@ def _watch(
     said = ""
     stop_by: float | None = None
     while True:
-        status = _patiently(lambda: launcher.status(launch_id), poll_seconds)
+        status = _with_retries(lambda: launcher.status(launch_id), poll_seconds)
         if status.state == "ended":
             break
         if status.state != said:
@@ -86,7 +86,7 @@ def _watch(
         look()
         if stop_by is None and should_stop():
             listener.phase(f"stopping {launch_id}")
-            _patiently(lambda: launcher.stop(launch_id), poll_seconds)
+            _with_retries(lambda: launcher.stop(launch_id), poll_seconds)
             stop_by = time.monotonic() + STOP_SECONDS
         if stop_by is not None and time.monotonic() > stop_by:
             raise PipelineError(
@@ -104,7 +104,7 @@ def _watch(
     )
 
 
-def _patiently(ask: Callable[[], T], poll_seconds: float, seconds: float = AWAY_SECONDS) -> T:
+def _with_retries(ask: Callable[[], T], poll_seconds: float, seconds: float = AWAY_SECONDS) -> T:
     """The answer, asked for again and again while the place is away: a cluster that has just started is, too."""
     give_up = time.monotonic() + seconds
     while True:

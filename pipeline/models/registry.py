@@ -67,7 +67,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedReference:
     """What a reference stood for when it was looked up; `uri` is the version's folder, which never changes."""
 
     name: str
@@ -270,7 +270,7 @@ class Registry:
                     continue
             return record.number
 
-    def resolve(self, reference: str | Reference) -> Resolved:
+    def resolve(self, reference: str | Reference) -> ResolvedReference:
         """Look a reference up, now. Raises InputError when there is no such model, version or champion."""
         if isinstance(reference, str):
             reference = Reference.parse(reference)
@@ -287,7 +287,7 @@ class Registry:
                 )
             version = champion.version
         found = self._require(reference.name, version)
-        return Resolved(found.name, version, found.uri, found.model_id, champion.number if champion else None)
+        return ResolvedReference(found.name, version, found.uri, found.model_id, champion.number if champion else None)
 
     def _require(self, name: str, version: str) -> Version:
         found = self.find(name, version)

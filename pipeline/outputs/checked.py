@@ -23,14 +23,14 @@ from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Finding:
+class OutputFinding:
     """One thing that differs from what it should be: which file, and how."""
 
     file: str
     problem: str
 
 
-Report = Callable[[Finding], None]
+Report = Callable[[OutputFinding], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ def checked_results(
     run_id = record.run_id
     if record.recipe != Recipe(record.model_id, record.params_id).name:
         report(
-            Finding(f"runs/{run_id}/run.json", f"calls its model and settings {record.recipe}, which are not so called")
+            OutputFinding(
+                f"runs/{run_id}/run.json", f"calls its model and settings {record.recipe}, which are not so called"
+            )
         )
     committed = sorted(committed_shards(output, run_id))
     plan = _Plan(output, record, report)
@@ -87,7 +89,7 @@ def checked_results(
                 planned = plan.shard(number)
                 problem = found if isinstance(found, str) else _problem(found, number, planned, record)
                 if problem is not None:
-                    report(Finding(file, problem))
+                    report(OutputFinding(file, problem))
                 else:
                     yield CheckedShard(number, file, found)
     plan.finish()
@@ -163,7 +165,7 @@ class _Plan:
 
     def _fail(self, file: str, problem: str) -> None:
         self.manifest = None
-        self._report(Finding(file, problem))
+        self._report(OutputFinding(file, problem))
 
 
 def _report_shards(record: RunRecord, manifest: PlanManifest | None, committed: list[int], report: Report) -> None:
@@ -172,10 +174,12 @@ def _report_shards(record: RunRecord, manifest: PlanManifest | None, committed: 
     missing = sorted(set(range(manifest.shards)) - set(committed))
     if record.state == "finished" and missing:
         report(
-            Finding(f"runs/{record.run_id}/plan", f"the run is finished, but shards {missing[:10]} are not committed")
+            OutputFinding(
+                f"runs/{record.run_id}/plan", f"the run is finished, but shards {missing[:10]} are not committed"
+            )
         )
     for number in [number for number in committed if number >= manifest.shards][:1]:
-        report(Finding(shard_key("results", record.run_id, number), "is a shard that was never planned"))
+        report(OutputFinding(shard_key("results", record.run_id, number), "is a shard that was never planned"))
 
 
 def _problem(rows: pa.Table, number: int, planned: Shard | None, record: RunRecord) -> str | None:

@@ -28,8 +28,8 @@ from pipeline.outputs.index import (
     INDEX_SCHEMA,
     NO_SHARDS,
     SHARDS_SCHEMA,
+    CommittedResults,
     Coverage,
-    History,
     IndexedRecipe,
     IndexManifest,
     IndexPart,
@@ -78,7 +78,7 @@ class Compacted:
     changed: bool
 
 
-def is_due(history: History) -> bool:
+def is_due(history: CommittedResults) -> bool:
     """Whether so much of a history is in no index that planning gains from a new one."""
     return history.late_files >= MANY_FILES or history.late_bytes >= MANY_BYTES
 
@@ -123,7 +123,9 @@ def compact(output: Store, on_file: Callable[[], None] = lambda: None) -> Compac
     return Compacted(index_id, manifest.rows, manifest.shards, history.late_files, changed=True)
 
 
-def read_late(output: Store, history: History, on_file: Callable[[], None] = lambda: None) -> Iterator[pa.Table]:
+def read_late(
+    output: Store, history: CommittedResults, on_file: Callable[[], None] = lambda: None
+) -> Iterator[pa.Table]:
     """The rows that no index has: a table of INDEX_SCHEMA, model_id and params_id for each late file, runs in order."""
 
     def read(file: tuple[str, int, int]) -> pa.Table:
@@ -194,7 +196,9 @@ def _recipes(rows: pa.Table) -> list[Ids]:
     return [(row["model_id"], row["params_id"]) for row in pairs.to_pylist()]
 
 
-def _write_recipe(output: Store, index_id: str, ids: Ids, history: History, spills: list[Path]) -> IndexedRecipe:
+def _write_recipe(
+    output: Store, index_id: str, ids: Ids, history: CommittedResults, spills: list[Path]
+) -> IndexedRecipe:
     """Merge what the old index has of a recipe with the new rows, and write the parts."""
     sources = [_old_rows(output, ids, history), *map(_spilled_rows, spills)]
     parts: list[IndexPart] = []
@@ -207,7 +211,7 @@ def _write_recipe(output: Store, index_id: str, ids: Ids, history: History, spil
     return IndexedRecipe(model_id=ids[0], params_id=ids[1], parts=tuple(parts))
 
 
-def _old_rows(output: Store, ids: Ids, history: History) -> Iterator[pa.Table]:
+def _old_rows(output: Store, ids: Ids, history: CommittedResults) -> Iterator[pa.Table]:
     if history.index is not None:
         for number in range(len(history.index.parts(*ids))):
             yield history.drop_gone(read_part(output, history.index.id, *ids, number))
@@ -281,7 +285,7 @@ def _in_parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield held
 
 
-def _covered_by_next(history: History) -> Coverage:
+def _covered_by_next(history: CommittedResults) -> Coverage:
     before = history.index.covers if history.index else {}
     covers = {}
     for run_id in sorted({*before, *history.late}):

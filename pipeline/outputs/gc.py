@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.errors import AccessDenied, InputError, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.outputs import runs
-from pipeline.outputs.checked import CHECKED_COLUMNS, Finding, checked_results
+from pipeline.outputs.checked import CHECKED_COLUMNS, OutputFinding, checked_results
 from pipeline.outputs.claim import claim_for_removal, is_claimed_for_run
 from pipeline.outputs.generation import begin_generation
 from pipeline.outputs.identity import mask_names
@@ -243,7 +243,7 @@ def _without(infos: Iterator[ObjectInfo], name: Callable[[ObjectInfo], str], tho
         yield from (info for info, is_there in zip(chunk, found.tolist(), strict=True) if not is_there)
 
 
-def _refuse(output: Store, finding: Finding) -> NoReturn:
+def _refuse(output: Store, finding: OutputFinding) -> NoReturn:
     raise InputError(
         f"{output.uri}: {finding.file}: {finding.problem}. What it stood for may be lost, so nothing is left over "
         "for certain; mend it first (`fcn verify` lists all that is damaged, docs/upkeep.md says what to do)"
@@ -256,13 +256,13 @@ def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterat
     Raises InputError where a run record, a plan or a results file is not sound: it may name other masks than it did.
     """
 
-    def refuse(finding: Finding) -> None:
+    def refuse(finding: OutputFinding) -> None:
         _refuse(output, finding)
 
     recorded = {record.run_id: record for record in records}
     for run_id in result_runs(output):
         if run_id not in recorded:
-            refuse(Finding(f"results/run_id={run_id}", "are results of a run that has no run.json"))
+            refuse(OutputFinding(f"results/run_id={run_id}", "are results of a run that has no run.json"))
     for record in recorded.values():
         for shard in checked_results(output, record, refuse, CHECKED_COLUMNS):
             yield marks({mask_file(key) for key in shard.rows["mask_key"].drop_null().to_pylist()})
@@ -302,7 +302,7 @@ def _awaited(
         except StorageError as error:
             # What is left of a plan that has no record by now cannot become a run: see `require_plan`.
             if run_id in states or runs.has_record(output, run_id):
-                _refuse(output, Finding(f"runs/{run_id}/plan", str(error)))
+                _refuse(output, OutputFinding(f"runs/{run_id}/plan", str(error)))
     return found
 
 

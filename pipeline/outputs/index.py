@@ -139,7 +139,7 @@ class Index:
 
 
 @dataclass
-class History:
+class CommittedResults:
     """All that an output's results say, as the newest index and the files that it does not stand for.
 
     `gone` are covered files that are no longer there: what the index has of them does not count. `late` are those that
@@ -168,7 +168,7 @@ class History:
         return rows
 
 
-def read_history(output: Store) -> History:
+def read_history(output: Store) -> CommittedResults:
     """List the committed results of `output` and hold them against its newest index.
 
     Memory: twelve bytes a results file.
@@ -177,10 +177,10 @@ def read_history(output: Store) -> History:
     index = newest_index(output)
     there = _committed(output)
     if index is None:
-        return History(None, there)
+        return CommittedResults(None, there)
     late = {run_id: shards.but(index.covers.get(run_id, NO_SHARDS)) for run_id, shards in there.items()}
     gone = {run_id: shards.but(there.get(run_id, NO_SHARDS)) for run_id, shards in index.covers.items()}
-    return History(
+    return CommittedResults(
         index,
         {run_id: shards for run_id, shards in late.items() if len(shards)},
         {run_id: shards for run_id, shards in gone.items() if len(shards)},
@@ -240,7 +240,7 @@ class IndexReader:
     Holds one part at a time.
     """
 
-    def __init__(self, output: Store, history: History, recipe: Recipe) -> None:
+    def __init__(self, output: Store, history: CommittedResults, recipe: Recipe) -> None:
         self._output = output
         self._history = history
         self._recipe = recipe

@@ -16,7 +16,7 @@ import numpy as np
 from fcn_core.labels import decode_mask
 from pipeline.errors import ObjectMissing
 from pipeline.outputs import runs
-from pipeline.outputs.checked import CheckedShard, Finding, checked_results, trouble
+from pipeline.outputs.checked import CheckedShard, OutputFinding, checked_results, trouble
 from pipeline.outputs.mask_tars import is_tar_of, read_tar
 from pipeline.outputs.masks import MaskPart, mask_part, read_mask
 from pipeline.outputs.results import (
@@ -44,7 +44,7 @@ class Verified:
     masks: int = 0
 
 
-def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[Finding]:
+def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[OutputFinding]:
     """Every difference under `output`, run by run; `checked` counts on the way. Without `masks` they are not read.
 
     However a file is damaged, it is a finding, and the others are checked all the same. Raises AccessDenied and
@@ -55,31 +55,31 @@ def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[
     for run_id in sorted(recorded | set(result_runs(output)), reverse=True):
         checked.runs += 1
         if run_id not in recorded:
-            yield Finding(f"results/run_id={run_id}", "are results of a run that has no run.json")
+            yield OutputFinding(f"results/run_id={run_id}", "are results of a run that has no run.json")
             continue
         try:
             record = runs.read_record(output, run_id)
         except Exception as error:
-            yield Finding(f"runs/{run_id}/run.json", trouble(error))
+            yield OutputFinding(f"runs/{run_id}/run.json", trouble(error))
             continue
         yield from _told(_verify_run(output, record, checked, masks, repaired), f"results/run_id={run_id}")
-    yield from _told((Finding(file, problem) for file, problem in verify_index(output)), "index")
+    yield from _told((OutputFinding(file, problem) for file, problem in verify_index(output)), "index")
 
 
-def _told(findings: Iterator[Finding], where: str) -> Iterator[Finding]:
+def _told(findings: Iterator[OutputFinding], where: str) -> Iterator[OutputFinding]:
     """`findings`, up to a file that cannot be understood, which is one more: the check goes on elsewhere."""
     try:
         yield from findings
     except Exception as error:
-        yield Finding(where, trouble(error))
+        yield OutputFinding(where, trouble(error))
 
 
 def _verify_run(
     output: Store, record: runs.RunRecord, checked: Verified, masks: bool, repaired: set[bytes]
-) -> Iterator[Finding]:
+) -> Iterator[OutputFinding]:
     """`repaired` are images of newer runs that replaced lost masks: an older row may have lost its own. The run's are
     added, if it is such a run."""
-    found: list[Finding] = []
+    found: list[OutputFinding] = []
     seen = RunTally()
     with ThreadPoolExecutor(MASKS_AT_ONCE, "verify") as threads:
         for shard in checked_results(output, record, found.append):
@@ -101,7 +101,7 @@ def _verify_shard(
     seen: RunTally,
     threads: ThreadPoolExecutor | None,
     repaired: set[bytes],
-) -> Iterator[Finding]:
+) -> Iterator[OutputFinding]:
     rows = shard.rows.to_pylist()
     checked.rows += len(rows)
     seen.add(shard.number, tally(shard.rows))
@@ -115,33 +115,35 @@ def _verify_shard(
             repaired.update(map(_identity, ok))
 
 
-def _verify_areas(output: Store, record: runs.RunRecord, shard: CheckedShard) -> Iterator[Finding]:
+def _verify_areas(output: Store, record: runs.RunRecord, shard: CheckedShard) -> Iterator[OutputFinding]:
     key = shard_key("class_areas", record.run_id, shard.number)
     try:
         there = read_table(output.get(key), key)
     except ObjectMissing:
         if record.state == "finished":  # of another run they come at its end
-            yield Finding(key, "is missing; see docs/upkeep.md")
+            yield OutputFinding(key, "is missing; see docs/upkeep.md")
         return
     except Exception as error:
-        yield Finding(key, trouble(error))
+        yield OutputFinding(key, trouble(error))
         return
     if not there.equals(read_table(encode_class_areas(shard.rows), key)):
-        yield Finding(key, "does not follow from the results")
+        yield OutputFinding(key, "does not follow from the results")
 
 
-def _verify_row(row: dict[str, Any], file: str) -> Iterator[Finding]:
+def _verify_row(row: dict[str, Any], file: str) -> Iterator[OutputFinding]:
     if row["status"] == "ok":
         covered = sum(area["pixels"] for area in row["areas"])
         if covered != row["width"] * row["height"]:
-            yield Finding(file, f"{row['key']!r}: areas add up to {covered}, not {row['width']} x {row['height']}")
+            yield OutputFinding(
+                file, f"{row['key']!r}: areas add up to {covered}, not {row['width']} x {row['height']}"
+            )
     elif not row["error"] or not row["message"]:
-        yield Finding(file, f"{row['key']!r}: an error without a reason")
+        yield OutputFinding(file, f"{row['key']!r}: an error without a reason")
 
 
 def _verify_masks(
     output: Store, rows: list[dict[str, Any]], checked: Verified, threads: ThreadPoolExecutor, repaired: set[bytes]
-) -> Iterator[Finding]:
+) -> Iterator[OutputFinding]:
     """The masks of one shard; where they are in a tar, that is read once, as a whole."""
     parts = [part for row in rows if (part := mask_part(row["mask_key"]))]
     tars: dict[str, bytes] = {}
@@ -156,7 +158,7 @@ def _verify_masks(
             return read_mask(output, mask_key)
         return tars[part.file][part.offset : part.offset + part.length]
 
-    def check(row: dict[str, Any]) -> list[Finding]:
+    def check(row: dict[str, Any]) -> list[OutputFinding]:
         is_repaired = bool(repaired) and _identity(row) in repaired
         return list(_told(_verify_mask(read, row, is_repaired), row["mask_key"]))
 
@@ -172,37 +174,39 @@ def _identity(row: dict[str, Any]) -> bytes:
     return hashlib.blake2b(identity.encode(), digest_size=16).digest()
 
 
-def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any], is_repaired: bool) -> Iterator[Finding]:
+def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any], is_repaired: bool) -> Iterator[OutputFinding]:
     key = row["mask_key"]
     try:
         data = read(key)
     except ObjectMissing:
         if not is_repaired:
-            yield Finding(key, f"the mask of {row['key']!r} is missing; `fcn segment ... --repair` makes it again")
+            yield OutputFinding(
+                key, f"the mask of {row['key']!r} is missing; `fcn segment ... --repair` makes it again"
+            )
         return
     if hashlib.sha256(data).hexdigest() != row["mask_sha256"]:
-        yield Finding(key, "its SHA-256 is not the one in results")
+        yield OutputFinding(key, "its SHA-256 is not the one in results")
         return
     mask = decode_mask(data)
     if mask.shape != (row["height"], row["width"]):
-        yield Finding(key, f"is {mask.shape[1]}x{mask.shape[0]}, not {row['width']}x{row['height']}")
+        yield OutputFinding(key, f"is {mask.shape[1]}x{mask.shape[0]}, not {row['width']}x{row['height']}")
     counts = np.bincount(mask.ravel())
     if {int(i): int(counts[i]) for i in np.flatnonzero(counts)} != {a["class_id"]: a["pixels"] for a in row["areas"]}:
-        yield Finding(key, "its pixels are not the areas in results")
+        yield OutputFinding(key, "its pixels are not the areas in results")
 
 
-def _verify_tar(file: str, data: bytes, parts: list[MaskPart]) -> Iterator[Finding]:
+def _verify_tar(file: str, data: bytes, parts: list[MaskPart]) -> Iterator[OutputFinding]:
     """Whether the tar is the one that was written, and others than us can read it: every mask is where a header says
     that a member is."""
     if not is_tar_of(file, data):
-        yield Finding(file, "is not the tar that was written: its name says another SHA-256")
+        yield OutputFinding(file, "is not the tar that was written: its name says another SHA-256")
     members = set(read_tar(data).values())
     lost = [part for part in parts if (part.offset, part.length) not in members]
     if lost:
-        yield Finding(file, f"{len(lost)} masks, {lost[0]} first, are where the tar has no member")
+        yield OutputFinding(file, f"{len(lost)} masks, {lost[0]} first, are where the tar has no member")
 
 
-def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Iterator[Finding]:
+def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Iterator[OutputFinding]:
     key = f"class_totals/run_id={record.run_id}.parquet"
     totals = read_class_totals(output, record.run_id)
     known = {total.class_id for total in totals}
@@ -215,10 +219,10 @@ def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Itera
         )
         or not {index for index, pixels in seen.pixels.items() if pixels} <= known
     ):
-        yield Finding(key, "does not follow from the results")
+        yield OutputFinding(key, "does not follow from the results")
     counts = runs.Counts(images=seen.ok + seen.errors.total(), ok=seen.ok, errors=dict(sorted(seen.errors.items())))
     if record.counts != counts:
-        yield Finding(
+        yield OutputFinding(
             f"runs/{record.run_id}/run.json",
             f"tells of {record.counts.ok} masks and {record.counts.failed} errors, the results of {counts.ok} and "
             f"{counts.failed}",

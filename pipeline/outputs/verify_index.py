@@ -17,7 +17,7 @@ from pipeline.outputs.compact import read_late
 from pipeline.outputs.index import (
     INDEX_SCHEMA,
     NO_SHARDS,
-    History,
+    CommittedResults,
     Index,
     index_folders,
     manifest_key,
@@ -85,10 +85,12 @@ def verify_index(output: Store) -> Iterator[tuple[str, str]]:
     yield from _compare(output, index, history, indexed)
 
 
-def _compare(output: Store, index: Index, history: History, indexed: dict[_Shard, _Sum]) -> Iterator[tuple[str, str]]:
+def _compare(
+    output: Store, index: Index, history: CommittedResults, indexed: dict[_Shard, _Sum]
+) -> Iterator[tuple[str, str]]:
     covered = {run_id: shards.but(history.gone.get(run_id, NO_SHARDS)) for run_id, shards in index.covers.items()}
     committed: dict[_Shard, _Sum] = {}
-    for table in read_late(output, History(None, covered)):
+    for table in read_late(output, CommittedResults(None, covered)):
         of_rows = list(zip(table["model_id"].to_pylist(), table["params_id"].to_pylist(), strict=True))
         for ids in set(of_rows):
             _add(committed, table.filter(pa.array([ids == each for each in of_rows])), *ids)

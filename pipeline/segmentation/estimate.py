@@ -32,8 +32,8 @@ from pipeline.report.make import pictures_shown
 from pipeline.report.pictures import GALLERY_BYTES, SIDE, layers_of
 from pipeline.report.samples import RandomRows
 from pipeline.segmentation.job import MAX_AHEAD
-from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
-from pipeline.segmentation.prices import Cost, Prices, cost_of, read_prices
+from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
+from pipeline.segmentation.prices import Prices, RunCost, cost_of, read_prices
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.storage.batches import LISTING_SCHEMA, to_batches, to_infos
@@ -107,7 +107,7 @@ class Estimate:
     gpus_per_actor: float
     images_per_second: float | None
     seconds: float | None
-    cost: Cost
+    cost: RunCost
     notes: tuple[str, ...]
 
     @property
@@ -175,7 +175,7 @@ def estimate(
     )  # fmt: skip
 
 
-def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[SelectionCounts, list[ObjectInfo]]:
+def _select(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob) -> tuple[SelectionCounts, list[ObjectInfo]]:
     """What the job would take, counted, and a few of it by chance."""
     counts = SelectionCounts()
     some = RandomRows(PROBED, seed=0)
@@ -194,7 +194,7 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: Resolved) -> tuple[Select
     return replace(counts), [] if rows is None else [info for part in rows.to_batches() for info in to_infos(part)]
 
 
-def _unfinished(inputs: Inputs, resolved: Resolved) -> list[str]:
+def _unfinished(inputs: Inputs, resolved: ResolvedJob) -> list[str]:
     for record in runs.records(inputs.output):
         if record.job_digest == resolved.job_digest:
             if record.state == "finished" or overtaken_by(inputs.output, record.run_id) is not None:
@@ -211,7 +211,7 @@ def _to_segment(batch: pa.RecordBatch) -> pa.Table:
     return table.select(LISTING_SCHEMA.names)
 
 
-def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: list[ObjectInfo]) -> Probe:
+def send_through(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, entries: list[ObjectInfo]) -> Probe:
     """Fetch, decode, predict and encode a few images one by one, and time it; the first goes twice, to warm up.
 
     Raises DeviceError when this machine cannot do what the actors will.
@@ -247,7 +247,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: Resolved, entries: l
     return Probe(len(entries), failed, fetch, decode, predict, encode, size / good, drawn / good)
 
 
-def actor_rate(probe: Probe, resolved: Resolved) -> float:
+def actor_rate(probe: Probe, resolved: ResolvedJob) -> float:
     """Images a second of one actor in which stages overlap, each stage as fast as it was in the probe.
 
     On a CPU the model and the codecs share the cores, so their work adds up; a GPU works beside them.

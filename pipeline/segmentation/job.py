@@ -24,7 +24,7 @@ from pipeline.outputs import runs
 from pipeline.outputs.compact import compact, is_due
 from pipeline.outputs.generation import current_generation
 from pipeline.outputs.identity import Identity, Recipe
-from pipeline.outputs.index import History, read_history
+from pipeline.outputs.index import CommittedResults, read_history
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.order import new_run_id, overtaken_by
@@ -35,7 +35,7 @@ from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
 from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.prepare import Inputs, Resolved, check_inputs, resolve
+from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
@@ -131,7 +131,7 @@ class _Driver:
         with cluster.connect(self._job.ray_address):
             return self._work(resolve(self._job, self._inputs, self._observer.note))
 
-    def _work(self, resolved: Resolved) -> RunReport:
+    def _work(self, resolved: ResolvedJob) -> RunReport:
         for note in resolved.notes:
             self._observer.note(note)
         try:
@@ -162,7 +162,7 @@ class _Driver:
             self._lease.check()
         return not self._lease.lost
 
-    def _unfinished(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+    def _unfinished(self, resolved: ResolvedJob) -> tuple[RunRecord, PlanManifest] | None:
         for record in runs.records(self._output):
             if record.job_digest == resolved.job_digest:
                 if record.state == "finished":
@@ -182,7 +182,7 @@ class _Driver:
                 return None
         return None
 
-    def _plan(self, resolved: Resolved) -> tuple[RunRecord, PlanManifest] | None:
+    def _plan(self, resolved: ResolvedJob) -> tuple[RunRecord, PlanManifest] | None:
         """List, leave out what is done, write the plan of a new run; None when nothing is left to do."""
         job = self._job
         # What a leftover run did counts: towards the limit, and as the retry that was asked for.
@@ -247,14 +247,14 @@ class _Driver:
         )
         return record, manifest
 
-    def _lost(self, resolved: Resolved) -> Collection[Identity]:
+    def _lost(self, resolved: ResolvedJob) -> Collection[Identity]:
         self._observer.phase("looking for lost masks")
         lost = lost_masks(self._output, resolved.recipe, self._check_stop)
         self._observer.note(f"{len(lost):,} images that are done have lost their masks, and are segmented again")
         self._observer.phase("listing")
         return lost
 
-    def _history(self) -> History:
+    def _history(self) -> CommittedResults:
         """What is committed; compacted first where reading all of it would take long."""
         history = read_history(self._output)
         if is_due(history):
@@ -274,7 +274,7 @@ class _Driver:
             self._check_stop()
             yield batch
 
-    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, *, new: bool = False) -> None:
+    def _run(self, record: RunRecord, manifest: PlanManifest, resolved: ResolvedJob, *, new: bool = False) -> None:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
         record, self._seen = begin_attempt(self._output, record)
@@ -336,7 +336,7 @@ class _Driver:
                 return
             self._seen.add(shard.number, tally(table))
 
-    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: Resolved, meter: Meter) -> bool:
+    def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: ResolvedJob, meter: Meter) -> bool:
         committed = set(self._seen.shards)
         shards = read_shards(self._output, record.run_id, manifest, but=committed)
         first = next(shards, None)

@@ -21,7 +21,7 @@ from pipeline.outputs.identity import Recipe, params_id
 
 
 @dataclass(frozen=True)
-class Before:
+class EarlierSettings:
     """What was settled an earlier time and is to stay as it was; None where nothing was."""
 
     precision: str | None = None
@@ -69,7 +69,7 @@ class Placement:
 
 def place(
     options: ActorOptions,
-    before: Before = Before(),
+    before: EarlierSettings = EarlierSettings(),
     on_note: Callable[[str], None] = lambda text: None,
     *,
     int8: bool = False,
@@ -105,7 +105,7 @@ def _for_int8(options: ActorOptions) -> ActorOptions:
 
 
 def _settle(
-    options: ActorOptions, before: Before, cpus: int, pool: PoolSpec, on_note: Callable[[str], None]
+    options: ActorOptions, before: EarlierSettings, cpus: int, pool: PoolSpec, on_note: Callable[[str], None]
 ) -> PredictorSettings:
     wanted: dict[str, Any] = {
         "device": options.device if pool.gpus or options.device != "auto" else "cpu",

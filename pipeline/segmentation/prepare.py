@@ -13,11 +13,11 @@ from fcn_core import ModelBundle, PredictorSettings
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.jobs.affects import marked
-from pipeline.jobs.segment import Places, SegmentJob
+from pipeline.jobs.segment import SegmentJob, SourceAndOutput
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
-from pipeline.segmentation.placement import Before, place
+from pipeline.segmentation.placement import EarlierSettings, place
 from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store, is_inside
@@ -51,7 +51,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedJob:
     """A job with nothing left open. `notes` tell a person what was chosen."""
 
     settings: PredictorSettings
@@ -76,7 +76,7 @@ def check_inputs(job: SegmentJob, *, writes: bool = True) -> Inputs:
 
 
 def check_places(
-    places: Places,
+    places: SourceAndOutput,
     keys: str | None = None,
     *,
     writes: bool = True,
@@ -118,7 +118,7 @@ def _is_folder(source: Store) -> bool:
     return source.location.scheme == "file"
 
 
-def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> Resolved:
+def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> ResolvedJob:
     """Settle what the job leaves open: as before for this model and output, else by the machines at hand.
 
     `on_note` is told what a person should know while this takes long.
@@ -127,7 +127,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
     history = [record for record in runs.records(inputs.output) if record.model_id == model_id]
     placement = place(
         job,
-        Before(
+        EarlierSettings(
             precision=_kept(history, "precision", "precision"),
             batch_size=_kept(history, "batch_size", "batch_size"),
             threads=_kept(history, "cpus_per_actor", "threads"),
@@ -138,7 +138,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
         int8=inputs.bundle.int8 is not None,
     )
     recipe = placement.recipe(model_id, job.max_side)
-    return Resolved(
+    return ResolvedJob(
         settings=placement.settings,
         recipe=recipe,
         pool=placement.pool,
@@ -158,7 +158,7 @@ def job_digest(job: SegmentJob, source: str, output: str, recipe: Recipe) -> str
     selection = {
         name: getattr(job, name)
         for name, mark in marked(SegmentJob)
-        if mark.what == "selection" and not mark.once and name not in Places.model_fields
+        if mark.what == "selection" and not mark.once and name not in SourceAndOutput.model_fields
     }
     said = {
         name: value

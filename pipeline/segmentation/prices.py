@@ -60,7 +60,7 @@ class Prices(_Table):
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What a job costs, in the table's currency. `machines` is None where its time is not known or nothing fits."""
 
     currency: str
@@ -97,7 +97,7 @@ def read_prices(path: Path | None = None) -> Prices:
 def cost_of(
     prices: Prices, requests: Mapping[str, int], written_bytes: int, seconds: float | None, actors: int,
     cpus: float, gpus: float,
-) -> Cost:  # fmt: skip
+) -> RunCost:  # fmt: skip
     """What `requests` by kind (get, put, list), `written_bytes` a month, and `seconds` of so many actors cost.
 
     An actor takes `cpus` and `gpus` of a machine; machines are paid whole. Of the kinds, the cheapest is taken.
@@ -107,10 +107,10 @@ def cost_of(
     month = written_bytes / GB * prices.storage.gb_month
     fitting = [(machine, math.ceil(actors / fit)) for machine in prices.machines if (fit := machine.actors(cpus, gpus))]
     if seconds is None or not fitting:
-        return Cost(prices.currency, prices.dated, asked, month, None, None, None)
+        return RunCost(prices.currency, prices.dated, asked, month, None, None, None)
     machine, count = min(fitting, key=lambda item: item[0].hour * item[1])
     paid = seconds / 3600 * machine.hour * count
-    return Cost(prices.currency, prices.dated, asked, month, paid, machine.kind, count)
+    return RunCost(prices.currency, prices.dated, asked, month, paid, machine.kind, count)
 
 
 def _problems(error: ValidationError) -> str:

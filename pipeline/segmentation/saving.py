@@ -29,7 +29,7 @@ TAR_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
-class Labelled:
+class PredictedMask:
     """An image with its mask as PNG; the row does not say yet where that lies."""
 
     row: ResultRow
@@ -44,7 +44,7 @@ def labelled(
     result: Segmentation,
     png: bytes,
     labels: LabelSet,
-) -> Labelled:
+) -> PredictedMask:
     """The row of an image that was segmented: `png` holds the mask of `result`."""
     height, width = result.mask.shape
     row = ResultRow(
@@ -59,10 +59,12 @@ def labelled(
         taken_at=taken.time if taken else None,
         taken_at_offset=taken.offset if taken else None,
     )
-    return Labelled(row, png)
+    return PredictedMask(row, png)
 
 
-def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet, generation: int = 0) -> ResultRow:
+def save_object(
+    output: Store, recipe: Recipe, image: PredictedMask, labels: LabelSet, generation: int = 0
+) -> ResultRow:
     """Write a mask as an object of its own; returns the row that says so.
 
     An object that is there and no mask of this image at all, damaged by other hands, is replaced. Where the store
@@ -75,7 +77,7 @@ def save_object(output: Store, recipe: Recipe, image: Labelled, labels: LabelSet
         return _save_as(short, output, image, labels)
 
 
-def _save_as(mask_key: str, output: Store, image: Labelled, labels: LabelSet) -> ResultRow:
+def _save_as(mask_key: str, output: Store, image: PredictedMask, labels: LabelSet) -> ResultRow:
     row = replace(image.row, mask_key=mask_key)
     there = create_or_read(output, mask_key, image.png)
     if there == image.png:
@@ -95,10 +97,10 @@ class ShardTar:
         self._generation = generation
         self._recipe = recipe
         self._shard = shard
-        self._held: dict[int, Labelled] = {}
+        self._held: dict[int, PredictedMask] = {}
         self._bytes = 0
 
-    def hold(self, index: int, image: Labelled) -> bool:
+    def hold(self, index: int, image: PredictedMask) -> bool:
         """Take the mask of the shard's image `index`; False when there is no room for it.
 
         Which masks find room depends on the order of the calls, so that must not depend on timing.
@@ -109,7 +111,7 @@ class ShardTar:
         self._held[index] = image
         return True
 
-    def write(self) -> tuple[dict[int, ResultRow], dict[int, Labelled]]:
+    def write(self) -> tuple[dict[int, ResultRow], dict[int, PredictedMask]]:
         """Write the tar, unless nothing is held. Returns the rows by index, and the images that are in no tar.
 
         These are all, where a file that others have damaged stands in the tar's place: no tar is written over.

@@ -24,7 +24,7 @@ from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.model_files import load_tried
 from pipeline.actors.read_ahead import ReadAhead
-from pipeline.actors.stages import StageClock
+from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.processes import CodecPool, DatedImage
 from pipeline.codec.taken_at import TakenAt
 from pipeline.errors import (
@@ -43,7 +43,7 @@ from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
-from pipeline.segmentation.saving import Labelled, ShardTar, identity_columns, labelled, save_object
+from pipeline.segmentation.saving import PredictedMask, ShardTar, identity_columns, labelled, save_object
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import ObjectInfo
 
@@ -172,7 +172,7 @@ class Segmenter:
         """
         started = time.monotonic()
         rows: dict[int, ResultRow] = {}
-        saves: deque[tuple[int, Future[ResultRow | Labelled]]] = deque()
+        saves: deque[tuple[int, Future[ResultRow | PredictedMask]]] = deque()
         packed = self.spec.masks == "tar"
         tar = ShardTar(self.output, self.spec.recipe, shard, self.spec.generation) if packed else None
         self._progress[shard.number] = 0
@@ -181,7 +181,7 @@ class Segmenter:
             rows[index] = row
             self._progress[shard.number] += 1
 
-        def take(index: int, saved: ResultRow | Labelled) -> None:
+        def take(index: int, saved: ResultRow | PredictedMask) -> None:
             if isinstance(saved, ResultRow):
                 finish(index, saved)
             elif tar is not None and tar.hold(index, saved):
@@ -292,7 +292,7 @@ class Segmenter:
 
     def _save(
         self, entry: ObjectInfo, about: tuple[int, TakenAt | None], result: Segmentation, memory: Reservation
-    ) -> ResultRow | Labelled:
+    ) -> ResultRow | PredictedMask:
         """The image's row; with masks packed, what is to go into the tar."""
         try:
             with self._clock("encode"):
@@ -305,7 +305,7 @@ class Segmenter:
         finally:
             memory.release()
 
-    def _save_object(self, image: Labelled) -> ResultRow:
+    def _save_object(self, image: PredictedMask) -> ResultRow:
         with self._clock("put"):
             return save_object(self.output, self.spec.recipe, image, self.labels, self.spec.generation)
 

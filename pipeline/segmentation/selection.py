@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.outputs.compact import read_late
 from pipeline.outputs.identity import Identity, Recipe
-from pipeline.outputs.index import INDEX_SCHEMA, History, IndexReader, read_history, rows_between
+from pipeline.outputs.index import INDEX_SCHEMA, CommittedResults, IndexReader, read_history, rows_between
 from pipeline.outputs.plan import EARLIER
 from pipeline.outputs.results import TRANSIENT_ERRORS
 from pipeline.segmentation.sources import HEADS_AT_ONCE
@@ -116,7 +116,7 @@ class DoneIndex:
         output: Store,
         recipe: Recipe,
         *,
-        history: History | None = None,
+        history: CommittedResults | None = None,
         retry_errors: bool = False,
         settled: Collection[str] = (),
         lost: Collection[Identity] = (),

@@ -16,7 +16,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore
 
 from pipeline.errors import InputError, NameRefused, ObjectChanged, StorageError, StorageUnavailable
-from pipeline.storage.faults import raise_fault
+from pipeline.storage.error_messages import raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 

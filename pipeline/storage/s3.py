@@ -25,7 +25,7 @@ import obstore
 from botocore.exceptions import ClientError
 
 from pipeline.errors import NameRefused, ObjectChanged, StorageError, StorageUnavailable
-from pipeline.storage.faults import fault, raise_fault
+from pipeline.storage.error_messages import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel
 from pipeline.storage.s3_clients import Clients, S3Address
@@ -136,7 +136,7 @@ class S3Store:
             check_size(self._name(key), answer["ContentLength"], most_bytes)
             return answer["Body"].read(), _bare(answer.get("ETag")), answer["ContentLength"]
 
-        return self._patiently(ask, key)
+        return self._with_retries(ask, key)
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         full = self._full(key)
@@ -147,7 +147,7 @@ class S3Store:
             span = f"bytes={offset}-{offset + length - 1}"
             return self._clients.boto().get_object(Bucket=self._address.bucket, Key=full, Range=span)["Body"].read()
 
-        data = self._patiently(ask, key)
+        data = self._with_retries(ask, key)
         if len(data) != length:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
         return data
@@ -158,7 +158,7 @@ class S3Store:
         # With a KMS or customer's key the etag looks like an MD5 and is none. obstore does not pass on the
         # header that tells, so ask; only such objects, and damaged ones, cost this second request.
         bucket, full = self._address.bucket, self._full(key)
-        answer = self._patiently(lambda: self._clients.boto().head_object(Bucket=bucket, Key=full), key)
+        answer = self._with_retries(lambda: self._clients.boto().head_object(Bucket=bucket, Key=full), key)
         return "kms" in answer.get("ServerSideEncryption", "") or bool(answer.get("SSECustomerAlgorithm"))
 
     def head(self, key: str) -> ObjectInfo:
@@ -172,7 +172,7 @@ class S3Store:
             modified = answer["LastModified"].astimezone(UTC)
             return ObjectInfo(key, _bare(answer.get("ETag")), answer["ContentLength"], modified)
 
-        return self._patiently(ask, key)
+        return self._with_retries(ask, key)
 
     def put(self, key: str, data: bytes) -> None:
         full = self._full(key)
@@ -183,7 +183,7 @@ class S3Store:
             else:
                 self._clients.boto().put_object(Bucket=self._address.bucket, Key=full, Body=data)
 
-        self._patiently(ask, key)
+        self._with_retries(ask, key)
 
     def create(self, key: str, data: bytes) -> None:
         full = self._full(key)
@@ -195,16 +195,16 @@ class S3Store:
                 bucket = self._address.bucket
                 self._clients.boto().put_object(Bucket=bucket, Key=full, Body=data, IfNoneMatch="*")
 
-        self._patiently(ask, key)
+        self._with_retries(ask, key)
 
     def delete(self, key: str) -> None:
         bucket, full = self._address.bucket, self._full(key)
-        self._patiently(lambda: self._clients.boto().delete_object(Bucket=bucket, Key=full), key)
+        self._with_retries(lambda: self._clients.boto().delete_object(Bucket=bucket, Key=full), key)
 
     def check_readable(self) -> None:
         bucket, prefix = self._address.bucket, self._address.prefix
         try:
-            self._clients.boto(hasty=True).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            self._clients.boto(for_check=True).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         except Exception as error:
             self._raise(error, self.uri)
 
@@ -214,7 +214,7 @@ class S3Store:
         """
         bucket, full = self._address.bucket, self._full(f".fcn-check-{uuid.uuid4().hex}")
         try:
-            client = self._clients.boto(hasty=True)
+            client = self._clients.boto(for_check=True)
             versions: list[str | None] = []
             exclusive = False
             for _ in range(2):
@@ -248,7 +248,7 @@ class S3Store:
     def _name(self, key: str) -> str:
         return f"s3://{self._address.bucket}/{self._address.prefix}{key}"
 
-    def _patiently(self, ask: Callable[[], Result], key: str) -> Result:
+    def _with_retries(self, ask: Callable[[], Result], key: str) -> Result:
         """What `ask` returns, tried again for as long as the options say.
 
         Both clients retry most troubles themselves, but obstore gives up a create-only PUT whose connection

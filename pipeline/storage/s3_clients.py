@@ -21,7 +21,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store as RustS3
 
 from pipeline.errors import AccessDenied, InputError
-from pipeline.storage.s3_answers import read_fast
+from pipeline.storage.s3_responses import read_fast
 from pipeline.storage.store import StorageOptions
 from pipeline.storage.uri import split_options
 
@@ -95,12 +95,12 @@ class Clients:
         self._boto: dict[bool, S3Client] = {}
         self._rust: RustS3 | None = None
 
-    def boto(self, *, hasty: bool = False) -> "S3Client":
-        """boto3's client; the hasty one, for preflight checks, gives up soon."""
+    def boto(self, *, for_check: bool = False) -> "S3Client":
+        """boto3's client; the one for preflight checks gives up soon."""
         with self._lock:
-            if hasty not in self._boto:
-                self._boto[hasty] = self._make_boto(hasty)
-            return self._boto[hasty]
+            if for_check not in self._boto:
+                self._boto[for_check] = self._make_boto(for_check)
+            return self._boto[for_check]
 
     def rust(self) -> RustS3:
         with self._lock:
@@ -123,14 +123,14 @@ class Clients:
             self._session = boto3.Session(botocore_session=self._core, region_name=self._address.region)
         return self._session
 
-    def _make_boto(self, hasty: bool) -> "S3Client":
-        patience = self._options.check_seconds if hasty else self._options.retry_seconds
+    def _make_boto(self, for_check: bool) -> "S3Client":
+        patience = self._options.check_seconds if for_check else self._options.retry_seconds
         connect = min(self._options.connect_seconds, patience)
         settings = Config(
             connect_timeout=connect,
             read_timeout=min(self._options.read_seconds, patience),
             # Its pauses are random, below 1, 2, 4, ... 20 s: about 3 s for 3 retries, then 10 s each.
-            retries={"mode": "standard", "max_attempts": 2 if hasty else max(1, 4 + int(patience / 10))},
+            retries={"mode": "standard", "max_attempts": 2 if for_check else max(1, 4 + int(patience / 10))},
             max_pool_connections=64,
             # Other services than AWS know the newer checksums only in part.
             request_checksum_calculation="when_required",

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 
 if TYPE_CHECKING:
-    from pipeline.training.worker import WorkerSpec
+    from pipeline.training.worker import TrainWorkerSpec
 
 ANSWER_SECONDS = 30.0
 
@@ -22,7 +22,7 @@ ANSWER_SECONDS = 30.0
 class Group:
     """Workers that train one stage. `end` it when done with it, however that came."""
 
-    def __init__(self, spec: GroupSpec, work: "WorkerSpec") -> None:
+    def __init__(self, spec: GroupSpec, work: "TrainWorkerSpec") -> None:
         from pipeline.training.leader import ENVIRONMENT, GroupLeader  # Ray Train takes seconds to import
 
         # On this node: where the driver is, it is needed just as long. Not soft=True: Ray 2.60 then places an actor

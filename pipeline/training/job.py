@@ -28,7 +28,7 @@ from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_ru
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
 from pipeline.training.store import TrainStore
-from pipeline.training.worker import WorkerSpec
+from pipeline.training.worker import TrainWorkerSpec
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 120.0
@@ -220,7 +220,7 @@ class _Driver:
         if steps:
             self._observer.note(f"{arch}: resuming from the checkpoint of step {steps[-1]}")
         weights = {} if run.class_weights is None else {"class_weights": run.class_weights}
-        work = WorkerSpec(
+        work = TrainWorkerSpec(
             name=self._job.name,
             run_uri=store.store.uri,
             stage=arch,

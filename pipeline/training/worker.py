@@ -33,7 +33,7 @@ _GPU_STEPS_A_CHECK = 8
 """Agreeing to stop makes a GPU wait for its own work, so it is not done at every step there."""
 
 
-class Headquarters(Protocol):
+class LeaderHandle(Protocol):
     """Whom the first worker reports to."""
 
     def tell(self, progress: TrainProgress) -> bool:
@@ -41,7 +41,7 @@ class Headquarters(Protocol):
 
 
 @dataclass(frozen=True)
-class WorkerSpec:
+class TrainWorkerSpec:
     """All that a worker needs to know. Holds URIs, never credentials: each node finds its own."""
 
     name: str
@@ -61,7 +61,7 @@ class _StopRequested(Exception):
     """All workers have agreed to stop after this step."""
 
 
-def train_stage(spec: WorkerSpec, headquarters: Headquarters) -> WorkerOutcome:
+def train_stage(spec: TrainWorkerSpec, leader: LeaderHandle) -> WorkerOutcome:
     """Train one stage from where it stands to its end, or until told to stop; the function that Ray Train runs.
 
     Every worker of the group calls it, with torch.distributed initialised. Raises FcnError for what cannot be trained.
@@ -70,7 +70,7 @@ def train_stage(spec: WorkerSpec, headquarters: Headquarters) -> WorkerOutcome:
     store = TrainStore(open_store(spec.run_uri))
     start = store.load_start()
     trainer = Trainer(start.build(), spec.train_set, spec.config, start.normalization)
-    keeper = _RunKeeper(spec, store, trainer, headquarters)
+    keeper = _RunKeeper(spec, store, trainer, leader)
     loop = TrainingLoop(trainer, spec.val_set, spec.plan, keeper)
     keeper.loop = loop
     checkpoint = _agreed_checkpoint(store, trainer)
@@ -107,11 +107,11 @@ class _RunKeeper:
 
     loop: TrainingLoop
 
-    def __init__(self, spec: WorkerSpec, store: TrainStore, trainer: Trainer, headquarters: Headquarters) -> None:
+    def __init__(self, spec: TrainWorkerSpec, store: TrainStore, trainer: Trainer, leader: LeaderHandle) -> None:
         self._spec = spec
         self._store = store
         self._trainer = trainer
-        self._headquarters = headquarters
+        self._leader = leader
         self._times: dict[str, float] = {}
         self._saved_step = 0
         self._saved_best: int | None = None
@@ -194,7 +194,7 @@ class _RunKeeper:
 
     def _tell(self, progress: TrainProgress) -> None:
         self._told = time.monotonic()
-        self._going_on = self._headquarters.tell(progress)
+        self._going_on = self._leader.tell(progress)
         if self._writer is not None:
             self._writer.update(progress)
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline import doctor, open_registry
 from pipeline.cli.app import run as fcn
 from pipeline.codec.sandbox.confinement import Confinement
-from pipeline.doctor import Finding, Places, examine
+from pipeline.doctor import DoctorPlaces, Finding, examine
 from pipeline.doctor.codecs import describe
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo
@@ -22,7 +22,7 @@ from tests.samples import model
 
 def findings(check: str, **places: Any) -> list[Finding]:
     """What the checks of that name found, Ray left out."""
-    return [found for found in examine(Places(ray=False, **places)) if found.check == check]
+    return [found for found in examine(DoctorPlaces(ray=False, **places)) if found.check == check]
 
 
 def test_this_machine_is_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +52,7 @@ def test_what_confines_decoding_is_told_and_what_is_missing_is_not_claimed(
 
 
 def test_ray_is_tried(ray_cluster: None) -> None:
-    (found,) = [found for found in examine(Places()) if found.check == "ray"]
+    (found,) = [found for found in examine(DoctorPlaces()) if found.check == "ray"]
     assert found.state == "ok", found
     assert "a worker answered" in found.found
 
@@ -154,7 +154,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pyte
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(doctor, "_cpu", broken)
-    found = list(examine(Places(ray=False)))
+    found = list(examine(DoctorPlaces(ray=False)))
     (cpu,) = [item for item in found if item.check == "cpu"]
     assert (cpu.state, "of all things" in cpu.found) == ("wrong", True)
     assert found[-1].check == "registry"

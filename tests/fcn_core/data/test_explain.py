@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_core.data.explain import Pair, draw_pair, explain_pair, read_mask_file, read_photo
+from fcn_core.data.explain import ImageAndMask, draw_pair, explain_pair, read_mask_file, read_photo
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
 from fcn_core.render import colorize
@@ -58,7 +58,7 @@ def tiff_of_floats(pixels: npt.NDArray[np.uint8]) -> bytes:
     return sink.getvalue()
 
 
-def _explain(mask: bytes, labels: LabelSet | None = VOC, photo: bytes | None = None) -> Pair:
+def _explain(mask: bytes, labels: LabelSet | None = VOC, photo: bytes | None = None) -> ImageAndMask:
     return explain_pair(read_photo(photo or _photo(), "a.jpg"), read_mask_file(mask, "a.png"), labels)
 
 

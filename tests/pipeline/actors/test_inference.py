@@ -8,7 +8,7 @@ import pytest
 
 from fcn_core import ModelBundle, PredictionError, PredictorSettings, Segmentation, resolve_settings
 from pipeline.actors.inference import BATCHES_AHEAD, Image, ModelThread
-from pipeline.actors.stages import StageClock
+from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
 from pipeline.errors import ImageError, WorkerBroken
 from tests.fcn_core.nets import small_bundle

@@ -15,8 +15,8 @@ from ray.exceptions import RayActorError
 
 from pipeline.actors import cluster, pool_spec, quarantine, stalls, suspects
 from pipeline.actors import pool as pools
-from pipeline.actors.crew import Attempt
 from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool_actors import Attempt
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import WorkerSpec

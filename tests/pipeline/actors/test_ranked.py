@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from pipeline.actors.ranked import RankedThread
+from pipeline.actors.priority_thread import RankedThread
 
 
 def test_lower_ranks_come_first_and_equal_ones_in_their_order() -> None:

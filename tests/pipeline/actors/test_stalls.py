@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.actors import stalls
 from pipeline.actors.backlog import Backlog
-from pipeline.actors.crew import Attempt, Member
+from pipeline.actors.pool_actors import Attempt, PoolActor
 from pipeline.actors.stalls import StallWatch
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
@@ -28,16 +28,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def at_work(clock: Clock, *numbers: int) -> Member:
+def at_work(clock: Clock, *numbers: int) -> PoolActor:
     """A ready actor that was handed these shards now."""
-    member = Member(None, None, "node", ready=True, heard_at=clock.now)
+    member = PoolActor(None, None, "node", ready=True, heard_at=clock.now)
     for number in numbers:
         attempt = Attempt(Shard(number, (ENTRY,)), handed_at=clock.now, moved_at=clock.now)
         member.shards[number] = attempt
     return member
 
 
-def still(watch: StallWatch, *members: Member) -> list[int]:
+def still(watch: StallWatch, *members: PoolActor) -> list[int]:
     return [attempt.shard.number for _, attempt, _ in watch.still(members)]
 
 
@@ -96,7 +96,7 @@ def test_many_actors_are_asked_seldom_and_not_taken_for_still_in_between(clock: 
 
 def test_an_actor_may_set_itself_up_for_several_times_as_long_as_others_once_it_has_its_place(clock: Clock) -> None:
     watch = StallWatch()
-    waits_for_a_place, starts = Member(None, None), Member(None, None, placed_at=clock.now)
+    waits_for_a_place, starts = PoolActor(None, None), PoolActor(None, None, placed_at=clock.now)
     members = [waits_for_a_place, starts]
     assert watch.unready(members, 0) == []
     clock.now += stalls.UNKNOWN_SECONDS + 1
@@ -114,7 +114,7 @@ def test_time_in_which_the_driver_itself_stood_still_is_held_against_nobody(cloc
     """A paused driver that was let go on ended every actor, for it had heard of none."""
     watch = StallWatch()
     watch.finished(1.0)
-    worker, starts = at_work(clock, 0), Member(None, None, placed_at=clock.now)
+    worker, starts = at_work(clock, 0), PoolActor(None, None, placed_at=clock.now)
     members = [worker, starts]
     watch.look(members)
     clock.now += 1

@@ -13,7 +13,7 @@ from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import runs
 from pipeline.outputs.identity import params_id
 from pipeline.segmentation.placement import Placement, place
-from pipeline.segmentation.prepare import Resolved, check_inputs, resolve
+from pipeline.segmentation.prepare import ResolvedJob, check_inputs, resolve
 from tests.fcn_core.nets import photo, small_bundle
 from tests.requires import requires
 
@@ -71,7 +71,7 @@ def test_int8_models_refuse_what_cannot_compute_them(job: SegmentJob, wrong: dic
         place(job.model_copy(update=wrong), int8=True)
 
 
-def record_run(job: SegmentJob, run_id: str) -> Resolved:
+def record_run(job: SegmentJob, run_id: str) -> ResolvedJob:
     """Settle the job, and leave the record of a run of it."""
     inputs = check_inputs(job)
     resolved = resolve(job, inputs)

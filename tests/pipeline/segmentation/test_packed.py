@@ -12,7 +12,7 @@ import pytest
 from fcn_core import resolve_settings
 from pipeline.cli.app import run as fcn
 from pipeline.errors import ObjectMissing
-from pipeline.insight.agreement import Pair, agreements
+from pipeline.insight.agreement import ComparedPair, agreements
 from pipeline.insight.rank import rank
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
@@ -191,7 +191,7 @@ def test_packed_and_unpacked_masks_stand_side_by_side(mixed: Store) -> None:
     assert read_labels(mixed, newest).palette == read_labels(mixed, oldest).palette
     assert rank(mixed, top=6).images == 6
     places = [row["mask_key"] for row in current]
-    pair = Pair("k", "e", places[0], places[5], False, 0.0, None, "run")
+    pair = ComparedPair("k", "e", places[0], places[5], False, 0.0, None, "run")
     (mine,) = agreements(mixed, [replace(pair, mask_b=places[0])])
     (other,) = agreements(mixed, [pair])
     assert mine.pixels == 1 > other.pixels

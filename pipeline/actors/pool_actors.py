@@ -44,7 +44,7 @@ class Attempt:
     memory_kills: int = 0  # how many actors Ray ended over it because their node ran out of memory
     refusals: int = 0  # how many actors could do nothing with it
     stalls: int = 0  # how many actors stood still over it
-    avoid: "list[Member]" = field(default_factory=list)  # who had it and failed it
+    avoid: "list[PoolActor]" = field(default_factory=list)  # who had it and failed it
     avoid_until: float = 0.0  # how long to wait for others that are about to start
     twin: "Attempt | None" = None  # the same shard, handed out once more because one of the two stands still
     forgotten: bool = False  # its twin is done, so nobody waits for it
@@ -66,7 +66,7 @@ class Attempt:
 
 
 @dataclass(eq=False)
-class Member:
+class PoolActor:
     """An actor. `leaving`: its node is being drained, so it finishes what it has and gets nothing more."""
 
     handle: Any
@@ -110,26 +110,26 @@ def poll_interval(members: int) -> float:
     return max(POLL_SECONDS, members / ASKED_PER_SECOND)
 
 
-class Crew:
+class PoolActors:
     """The members of a pool. Not thread-safe."""
 
     def __init__(self, worker: WorkerSpec) -> None:
-        self.members: list[Member] = []
+        self.members: list[PoolActor] = []
         self.nodes: list[cluster.NodeResources] = []
         """The nodes that actors may be placed on, as of the last `watch_nodes`."""
         self._worker = worker
-        self._owners: dict[Any, Member] = {}
+        self._owners: dict[Any, PoolActor] = {}
         self._draining: set[str] = set()
         self._looked_at = float("-inf")
 
     def start(self) -> None:
         """One more actor, as soon as Ray finds a place for it."""
-        member = Member(*start_worker(self._worker))
+        member = PoolActor(*start_worker(self._worker))
         self.members.append(member)
         self._owners[member.setup_ref] = member
         self._ask(member)  # it answers as soon as it has a place
 
-    def hand(self, member: Member, attempt: Attempt) -> None:
+    def hand(self, member: PoolActor, attempt: Attempt) -> None:
         """Let a member work on a shard."""
         attempt.tries += 1
         attempt.handed_at = attempt.moved_at = time.monotonic()
@@ -137,7 +137,7 @@ class Crew:
         member.shards[ref] = attempt
         self._owners[ref] = member
 
-    def drop(self, member: Member) -> None:
+    def drop(self, member: PoolActor) -> None:
         """End an actor; whatever it still owes is forgotten."""
         self.members.remove(member)
         for ref in (member.setup_ref, member.progress_ref, *member.shards):
@@ -157,7 +157,7 @@ class Crew:
             due, _ = ray.wait(work or everything, num_returns=1, timeout=WAIT_SECONDS)
         return list(due)
 
-    def owner(self, ref: Any) -> Member | None:
+    def owner(self, ref: Any) -> PoolActor | None:
         """Whose reference this is; None when its owner was dropped."""
         return self._owners.get(ref)
 
@@ -174,7 +174,7 @@ class Crew:
                     attempt.moved_at = member.heard_at
         return settled
 
-    def is_ready(self, member: Member, node_id: str) -> float:
+    def is_ready(self, member: PoolActor, node_id: str) -> float:
         """Note that an actor is ready, on that node; returns for how long it has set itself up, in seconds."""
         member.ready = True
         member.node_id = node_id
@@ -182,7 +182,7 @@ class Crew:
         member.placed_at = member.placed_at or now
         return now - member.placed_at
 
-    def heard(self, member: Member, images: dict[int, int]) -> None:
+    def heard(self, member: PoolActor, images: dict[int, int]) -> None:
         """Note how far an actor says it is with its shards: images finished, by shard number."""
         member.placed_at = member.placed_at or time.monotonic()
         for attempt in member.shards.values():
@@ -200,7 +200,7 @@ class Crew:
                 member.asked_at = now
                 self._ask(member)
 
-    def _ask(self, member: Member) -> None:
+    def _ask(self, member: PoolActor) -> None:
         member.progress_ref = member.handle.progress.remote()
         self._owners[member.progress_ref] = member
 
