@@ -23,15 +23,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fcn_core.errors import BundleError, FcnError
-from fcn_core.int8_graph.check import check_graph
-from fcn_core.json_text import LARGEST_BYTES, parse_json
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.building import build
+from fcn_core.models.int8_graph.check import check_graph
 from fcn_core.models.network import Network
+from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
-from fcn_core.printable import printable
-from fcn_core.state_check import check_finite, check_state
+from fcn_core.text.json_text import LARGEST_BYTES, parse_json
+from fcn_core.text.printable import printable
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2

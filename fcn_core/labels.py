@@ -14,12 +14,11 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fcn_core import mask_png
-from fcn_core.decoding import png
+from fcn_core.decoding import mask_png, png
+from fcn_core.decoding.mask_png import MaskStyle
 from fcn_core.errors import DecodeError, LabelError
-from fcn_core.json_text import LARGEST_BYTES, parse_json
-from fcn_core.mask_png import MaskStyle
-from fcn_core.printable import printable
+from fcn_core.text.json_text import LARGEST_BYTES, parse_json
+from fcn_core.text.printable import printable
 
 Mask = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]

@@ -6,7 +6,7 @@ A class that is called `[free GPUs](https://...)`, or an example `<img src=...>`
 import re
 from collections.abc import Iterable
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 
 _MARKUP = re.compile(
     r"[\\`*\[\]<>&|~#!$@]|(?<![a-z0-9])_|_(?![a-z0-9])|(?<=http):|(?<=https):|(?<=ftp):|(?<=www)\.", re.IGNORECASE

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fcn_core.errors import CheckpointError
-from fcn_core.json_text import parse_json
+from fcn_core.text.json_text import parse_json
 
 TENSORS_FILE = "state.safetensors"
 STATE_FILE = "state.json"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fcn_core.errors import WeightsError
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from fcn_core.weights.caffemodel import caffe_tensors, read_caffemodel
 from fcn_core.weights.torchfile import load_torch_file
 

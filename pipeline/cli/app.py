@@ -191,7 +191,7 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
     """
     from dataclasses import asdict
 
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.runs import require_output
     from pipeline.outputs.verify import Verified
@@ -226,7 +226,7 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
     recipe
         Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
     """
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.outputs.export import export_masks
 
     copied, chosen = export_masks(output, destination, recipe)
@@ -255,7 +255,7 @@ def get(
     recipe
         Which model's mask, where there are several (see OUTPUT/masks). Default: that of the newest run.
     """
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.errors import InputError
     from pipeline.outputs.masks import find_mask
     from pipeline.storage.opening import open_store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fcn_core.printable import printable_lines
+from fcn_core.text.printable import printable_lines
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

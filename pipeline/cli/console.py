@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.cli import console as segmentation
 from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.cli.console import shown
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluateReport

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr

@@ -38,7 +38,7 @@ def check(
     json
         Print the report as JSON.
     """
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.data.check import check_dataset
     from pipeline.data.report import describe
@@ -92,7 +92,7 @@ def show(
     """
     from fcn_core.data.explain import draw_pair, explain_pair, read_mask_file, read_photo
     from fcn_core.labels import preset
-    from fcn_core.printable import printable_lines
+    from fcn_core.text.printable import printable_lines
     from pipeline.codec.processes import CodecPool
     from pipeline.errors import InputError, StorageError
     from pipeline.storage.opening import read_object

@@ -39,7 +39,7 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli.console import print_json, shown
     from pipeline.cli.terminal import Screen
     from pipeline.doctor import DoctorPlaces, Finding, examine

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def estimate(job: "SegmentJob", prices: Path | None, *, json: bool) -> int:
     """Foresee `job` and print it: lines for a person, or JSON."""
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.segmentation import estimate as estimates
     from pipeline.segmentation.prices import read_prices

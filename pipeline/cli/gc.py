@@ -32,7 +32,7 @@ def gc(
     """
     from dataclasses import asdict
 
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.gc import collect
     from pipeline.outputs.runs import require_output

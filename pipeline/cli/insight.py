@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag
 from pipeline.cli.tables import check_table_name, print_rows, write_table
 from pipeline.errors import InputError

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 
 
 class LiveBar:

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from fcn_core.models.architecture import Doubling
 from fcn_core.models.backbones import BackboneName
 from fcn_core.models.networks import ArchName
-from fcn_core.printable import printable, printable_lines
+from fcn_core.text.printable import printable, printable_lines
 from pipeline.cli.common import DONE, Flag
 from pipeline.cli.model_quantize import quantize
 from pipeline.errors import InputError

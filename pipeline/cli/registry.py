@@ -204,7 +204,7 @@ def champion(name: str, *, history: Flag = False, registry: str | None = None, j
 
 
 def _print(description: dict[str, Any]) -> None:
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
 
     for key, value in description.items():
         if isinstance(value, dict):

@@ -33,7 +33,7 @@ def runs(output: str, *, json: Flag = False) -> int:
     json
         Print the run records as JSON.
     """
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.cli.terminal import Screen
     from pipeline.errors import StorageError
@@ -80,7 +80,7 @@ def watch(output: str, run: str | None = None) -> int:
     run
         Its id, or the beginning of it. Default: the newest.
     """
-    from fcn_core.printable import printable
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.current import choose_run
     from pipeline.outputs.runs import read_record, records

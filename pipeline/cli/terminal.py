@@ -13,7 +13,7 @@ from typing import IO, Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from fcn_core.printable import printable_lines
+from fcn_core.text.printable import printable_lines
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """As Ray writes them around what it tells; left out, for they are no more than decoration."""

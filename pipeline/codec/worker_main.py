@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from fcn_core import mask_png
+from fcn_core.decoding import mask_png
 from fcn_core.decoding.libraries import load_all
 from pipeline.codec.images import decode
 from pipeline.codec.sandbox.confinement import confine

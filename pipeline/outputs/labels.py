@@ -7,7 +7,7 @@ from PIL import Image
 
 from fcn_core import LabelSet
 from fcn_core.labels import UNREADABLE
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.results import read_class_totals, read_results

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from fcn_core.json_text import parse_json
+from fcn_core.text.json_text import parse_json
 from pipeline.errors import InputError, ObjectMissing, StorageError, TakenOver
 from pipeline.storage.store import Store, create_own
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fcn_core.json_text import parse_json
+from fcn_core.text.json_text import parse_json
 
 _SUM, _MARK, _SCHEMA = "fcn_sha256", "fcn_sealed", "fcn_schema"
 _BLANK = "0" * 64

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fcn_core.labels import RGB
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.numbers import percent, score
 from pipeline.report.charts import swatch
 from pipeline.report.markup import Html, el

@@ -6,7 +6,7 @@ turn the direction of the text) are written out: a key shows as what it is.
 
 from html import escape
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 
 Value = str | int | float | bool | None
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from pipeline.csv_text import MARKED
 from pipeline.errors import InputError
 from pipeline.storage.opening import STORES, read_object

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from fcn_core.printable import printable
+from fcn_core.text.printable import printable
 from flows.artifacts import link_to
 from flows.markdown import block, code, plain
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fcn_core.errors import BundleError
-from fcn_core.int8_graph.check import check_graph
+from fcn_core.models.int8_graph.check import check_graph
 
 LARGEST_BYTES = 8192
 MEMORY_MB = 512

@@ -22,9 +22,9 @@ from fcn_core.inference.graph_trial import Expected, try_graph
 from fcn_core.inference.openvino_runtime import compile_for_cpu, core
 from fcn_core.inference.reporting_packages import import_openvino
 from fcn_core.inference.settings import PredictorSettings
-from fcn_core.int8_graph.check import check_graph
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.building import build
+from fcn_core.models.int8_graph.check import check_graph
 from fcn_core.models.network import GRID, Network
 from fcn_core.normalization import Normalization
 

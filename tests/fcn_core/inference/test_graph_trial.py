@@ -16,8 +16,8 @@ from fcn_core.inference.engines.openvino_engine import try_int8
 from fcn_core.inference.graph_trial import Expected, try_graph
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
-from fcn_core.int8_graph.check import check_graph
-from tests.fcn_core.int8_graph.graphs import changed, exported, layer, many_changes
+from fcn_core.models.int8_graph.check import check_graph
+from tests.fcn_core.models.int8_graph.graphs import changed, exported, layer, many_changes
 from tests.fcn_core.nets import photo, small_bundle
 from tests.requires import requires
 

@@ -11,7 +11,7 @@ from fcn_core.inference.settings import resolve_settings
 from pipeline.actors import model_files
 from pipeline.actors.model_files import load_tried, put_model
 from pipeline.errors import InputError
-from tests.fcn_core.int8_graph.graphs import changed, exported, layer
+from tests.fcn_core.models.int8_graph.graphs import changed, exported, layer
 from tests.fcn_core.nets import small_bundle
 from tests.requires import requires
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fcn_core import LabelError, LabelSet
 from fcn_core.labels import parse_labels
-from fcn_core.printable import printable, printable_lines
+from fcn_core.text.printable import printable, printable_lines
 
 ANY = st.text(st.characters(exclude_categories=()) | st.sampled_from("\x1b\r\n\t\x07\x9b\u202e\u2028\ud800\\"))
 

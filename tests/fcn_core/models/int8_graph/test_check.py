@@ -13,9 +13,9 @@ from fcn_core.errors import BundleError
 from fcn_core.inference.openvino_runtime import core
 from fcn_core.inference.quantize import quantize
 from fcn_core.inference.reporting_packages import import_openvino
-from fcn_core.int8_graph.check import check_graph
-from fcn_core.int8_graph.xml_text import DEEPEST, LARGEST_BYTES, LARGEST_ELEMENTS
-from tests.fcn_core.int8_graph.graphs import changed, exported, layer, many_changes
+from fcn_core.models.int8_graph.check import check_graph
+from fcn_core.models.int8_graph.xml_text import DEEPEST, LARGEST_BYTES, LARGEST_ELEMENTS
+from tests.fcn_core.models.int8_graph.graphs import changed, exported, layer, many_changes
 from tests.fcn_core.nets import photo, small_bundle
 from tests.requires import requires
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core.errors import BundleError
-from fcn_core.int8_graph.kinds import CROPPING, KINDS, PRECISIONS, RANK, Kind, Values
-from fcn_core.int8_graph.xml_text import GraphXmlError, parse
+from fcn_core.models.int8_graph.kinds import CROPPING, KINDS, PRECISIONS, RANK, Kind, Values
+from fcn_core.models.int8_graph.xml_text import GraphXmlError, parse
 
 IR_VERSION = "11"
 LARGEST_DIMENSION = 1 << 17
