@@ -69,7 +69,8 @@ def newest_run_deleted() -> None:
 
 
 def second_commit(request: Request) -> bool:
-    return request.verb == "create" and request.key.endswith("/shard-00000001.parquet") and "/results/" in request.key
+    writes = request.verb in ("create", "put")
+    return writes and request.key.endswith("/shard-00000001.parquet") and "/results/" in request.key
 
 
 def everybody(first: SegmentJob = JOB, second: SegmentJob = JOB, **others: Work) -> dict[str, Work]:
@@ -92,6 +93,9 @@ SCENARIOS = {
     "interrupted": Scenario(lambda: after(killed(driver(), second_commit)), everybody()),
     "interrupted, another job": Scenario(
         lambda: after(killed(driver(), second_commit)), everybody(JOB, job(include=("*.jpg",)))
+    ),
+    "interrupted, changing": Scenario(
+        lambda: after(killed(driver(), second_commit)), everybody(source=source_becomes({B: SECOND}))
     ),
     "changing": Scenario(lambda: after(driver()), everybody(source=source_becomes({A: SECOND}, {A: FIRST}))),
     "restored": Scenario(

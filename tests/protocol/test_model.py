@@ -37,8 +37,8 @@ def test_a_driver_and_gc_may_freeze_and_die_at_every_request() -> None:
     check("masks without rows", "one", "gc", switches=1)
 
 
-def test_two_drivers_may_freeze_and_die_at_every_request() -> None:
-    check("interrupted", "one", "two", switches=1)
+def test_two_drivers_may_freeze_and_die_at_every_request_while_an_image_changes() -> None:
+    check("interrupted, changing", "one", "two", "source", switches=1)
 
 
 def test_one_request_may_fail_or_be_answered_wrongly() -> None:
