@@ -29,7 +29,7 @@ def check(scenario: str, *names: str, switches: int, faults: int = 0) -> Explore
     print(f"{scenario}, {', '.join(works)}, {switches} switches, {faults} faults: {found}")
     told = ["\n".join([*steps, "", *wrong]) for steps, wrong in found.failures]
     assert not told, "\n\n".join(["the output is not whole after", *told])
-    assert found.states > found.judged > 1
+    assert found.states > found.judged > 0
     return found
 
 
