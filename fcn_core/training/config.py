@@ -31,7 +31,7 @@ PAPER_SOLVERS: dict[ArchName, dict[str, Any]] = {
         "learning_rate": 1e-4,
         "steps": 100_000,
         "batch_size": 20,
-        "accumulate": 20,
+        "gradient_accumulation_steps": 20,
         "momentum": 0.9,
         "loss": "image_mean",
         "biases_as_weights": True,
@@ -43,7 +43,7 @@ net.py). The rates of the VGG networks are for a loss summed over the pixels of 
 
 
 class TrainConfig(BaseModel):
-    """How to train. With the mean loss, learning rates are for the mean a labelled pixel."""
+    """How to train. With the mean loss, learning rates are for the mean per labelled pixel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,18 +54,20 @@ class TrainConfig(BaseModel):
         gt=0,
         description="Time budget of the training steps; the schedule then follows whichever runs out first.",
     )
-    batch_size: int = Field(4, ge=1, description="Examples a step, of all workers together.")
-    accumulate: int = Field(
+    batch_size: int = Field(4, ge=1, description="Examples per step, of all workers together.")
+    gradient_accumulation_steps: int = Field(
         1,
         ge=1,
-        description="Parts that a worker's share of a step is cut into, at most one per example, to save memory.",
+        description="Number of gradient accumulation steps, to save memory: at most one per example of a worker.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper.")
     learning_rate: float = Field(1.5e-4, gt=0, description="Largest learning rate, reached after the warm-up.")
-    backbone_rate_factor: float = Field(
-        1.0, ge=0, description="Times this for the backbone; below 1 spares a pretrained one, 0 freezes it."
+    backbone_lr_multiplier: float = Field(
+        1.0,
+        ge=0,
+        description="Factor on the backbone's learning rate; below 1 changes a pretrained one less, 0 freezes it.",
     )
-    bias_rate_factor: float = Field(1.0, gt=0, description="Times this for biases; the paper doubles theirs.")
+    bias_lr_multiplier: float = Field(1.0, gt=0, description="Factor on the learning rate of biases; 2 in the paper.")
     biases_as_weights: bool = Field(
         False,
         description="Train all biases but the score layers' like weights: same rate, with weight decay. The authors' "
@@ -80,7 +82,11 @@ class TrainConfig(BaseModel):
     poly_power: float = Field(
         0.9, ge=0, description="The rate falls as (1 - progress) to this power; 0 keeps it constant."
     )
-    clip_norm: float | None = Field(5.0, gt=0, description="Largest norm of the whole gradient. Empty: not clipped.")
+    max_grad_norm: float | None = Field(
+        5.0,
+        gt=0,
+        description="Largest norm of the gradient of all parameters; larger ones are scaled down. Empty: no limit.",
+    )
     loss: Literal["mean", "image_mean", "sum"] = Field(
         "mean",
         description="Mean over the labelled pixels of a step; image_mean: of each image, then over images (the "
@@ -94,11 +100,11 @@ class TrainConfig(BaseModel):
     workers: int = Field(
         0,
         ge=0,
-        description="Processes that read and vary examples. 0: the training process does. They are started anew, not "
+        description="Processes that read and augment examples. 0: the training process does. They are started anew, not "
         'forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
     )
     seed: int = Field(0, ge=0, description="Seed of order, augmentation and dropout.")
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are varied.")
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are augmented.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -136,12 +142,12 @@ def recipe(name: RecipeName, arch: ArchName = "fcn8s") -> TrainConfig:
     usual: dict[str, Any] = {"batch_size": 1, "momentum": 0.99, "loss": "sum"}
     return TrainConfig(
         optimizer="sgd",
-        bias_rate_factor=2.0,
+        bias_lr_multiplier=2.0,
         freeze_upsampling=True,
         weight_decay=5e-4,
         warmup_steps=0,
         poly_power=0.0,
-        clip_norm=None,
+        max_grad_norm=None,
         augmentation=Augmentation.none(),
         **(usual | PAPER_SOLVERS[arch]),
     )

@@ -31,7 +31,7 @@ def make_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer
                 and (id(parameter) in backbone) == in_backbone
                 and _trains_as_bias(name, parameter, config) == as_bias
             ]
-            factor = config.backbone_rate_factor if in_backbone else 1.0
+            factor = config.backbone_lr_multiplier if in_backbone else 1.0
             if factor == 0:
                 for parameter in members:
                     parameter.requires_grad_(False)
@@ -40,7 +40,7 @@ def make_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer
                     {
                         "params": members,
                         "weight_decay": 0.0 if as_bias else config.weight_decay,
-                        "rate_factor": factor * (config.bias_rate_factor if as_bias else 1.0),
+                        "rate_factor": factor * (config.bias_lr_multiplier if as_bias else 1.0),
                     }
                 )
     if config.optimizer == "adamw":

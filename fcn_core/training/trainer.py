@@ -117,7 +117,7 @@ class Trainer:
             return
         network = self._network()
         mine = len(range(self.rank, self.config.batch_size, self.world))
-        per_step = min(self.config.accumulate, mine)
+        per_step = min(self.config.gradient_accumulation_steps, mine)
         shares = Shares(self.step, self.steps, self.config.batch_size, self.rank, self.world, per_step)
         pinned = self.device.type == "cuda"
         batches = load_batches(self._stream, shares, self.config.workers, pin_memory=pinned)
@@ -209,9 +209,9 @@ class Trainer:
         value = self._sum_of_all(losses)
         if not math.isfinite(value):
             raise DivergedError(self._divergence(value, parts, losses))
-        if self.config.clip_norm is not None:
+        if self.config.max_grad_norm is not None:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

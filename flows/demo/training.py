@@ -35,7 +35,7 @@ DEMO_TRAINING: Mapping[str, Any] = {
         "batch_size": 4,
         "learning_rate": 3e-3,
         "warmup_steps": 20,
-        "clip_norm": 1.0,
+        "max_grad_norm": 1.0,
         "augmentation": {"crop_height": 192, "crop_width": 192, "scale_min": 0.8, "scale_max": 1.4},
     },
 }

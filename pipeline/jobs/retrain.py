@@ -31,13 +31,13 @@ class ContestOptions(BaseModel):
     eval_split: str | None = Field(
         None, description="The split both models are scored on. Default: val_split; a split of its own is fairer."
     )
-    margin: float = Field(0.005, ge=0, le=1, description="Least gain of mean IU to be promoted; 0: any gain at all.")
-    class_limit: float = Field(0.05, ge=0, le=1, description="Largest fall of a class's IU that is put up with.")
+    margin: float = Field(0.005, ge=0, le=1, description="Minimum gain in mean IoU for a promotion; 0: any gain.")
+    class_limit: float = Field(0.05, ge=0, le=1, description="Maximum allowed drop in any class's IoU.")
     relabel: RelabelJob | None = Field(
         None, description="Images that the new champion labels at once: source, output and options of a labelling job."
     )
     evaluation: ActorOptions = Field(
-        default_factory=ActorOptions, description="On what both models run when they are scored: device, actors, ..."
+        default_factory=ActorOptions, description="Where both models run when they are scored: device, actors, ..."
     )
 
 

@@ -97,7 +97,7 @@ class TrainJob(DatasetOptions, LoopPlan):
         description="What a weight file's network takes: caffe (BGR 0..255 less a mean) or imagenet (RGB 0..1, "
         "normalised). Default: by whose names the file uses.",
     )
-    new_head: bool = Field(False, description="Make new score layers where the start model's classes are others.")
+    new_head: bool = Field(False, description="Make new score layers if the start model has other classes.")
     arch: ArchName | None = Field(None, description="The network. Default: the start model's, else fcn8s.")
     backbone: BackboneName | None = Field(None, description="Backbone network. Default: the model's, else vgg16.")
     width: float | None = Field(None, gt=0, description="Factor on the backbone's channels. Default: 1.")
@@ -109,7 +109,9 @@ class TrainJob(DatasetOptions, LoopPlan):
     staged: bool | None = Field(
         None, description="Train 32s, 16s and 8s one after the other, as the paper does. Default: if recipe is paper."
     )
-    class_balance: ClassBalance = Field("none", description="Weigh rare classes more, by the masks of the split.")
+    class_balance: ClassBalance = Field(
+        "none", description="Weight rare classes more, by their share of the split's masks."
+    )
     train: TrainOverrides = Field(
         default_factory=TrainOverrides, description="What differs from the recipe: epochs, batch_size, ..."
     )
@@ -118,10 +120,10 @@ class TrainJob(DatasetOptions, LoopPlan):
     workers: Workers = Field(
         (1, 1), description="Worker processes: a number, or [least, most] to use what the cluster has at the time."
     )
-    cpus_per_worker: int | None = Field(None, ge=1, description="CPUs, and threads, a worker. Default: a fair share.")
+    cpus_per_worker: int | None = Field(None, ge=1, description="CPUs, and threads, per worker. Default: a fair share.")
     use_gpu: bool | None = Field(None, description="A GPU for each worker. Default: where the cluster has GPUs.")
     resources_per_worker: dict[str, float] = Field(
-        default_factory=dict, description="Further resources a worker holds, by Ray's names: memory, your own."
+        default_factory=dict, description="Further resources per worker, by Ray's names: memory, your own."
     )
     placement: PlacementStrategy = Field("PACK", description="Workers on few nodes, or spread over many.")
     backend: Literal["auto", "gloo", "nccl"] = Field(

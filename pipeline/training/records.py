@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fcn_core import Architecture, LabelSet
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
 from fcn_core.training.config import TrainConfig
+
+_NAMES_OF_0_1 = {
+    "accumulate": "gradient_accumulation_steps",
+    "backbone_rate_factor": "backbone_lr_multiplier",
+    "bias_rate_factor": "bias_lr_multiplier",
+    "clip_norm": "max_grad_norm",
+}
 
 
 class StagePlan(BaseModel):
@@ -19,6 +26,14 @@ class StagePlan(BaseModel):
 
     arch: ArchName
     config: TrainConfig
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_called_today(cls, config: Any) -> Any:
+        """Plans that 0.1 wrote are continued, whatever their settings were called."""
+        if not isinstance(config, dict):
+            return config
+        return {_NAMES_OF_0_1.get(name, name): value for name, value in config.items()}
 
 
 class SplitPlan(BaseModel):

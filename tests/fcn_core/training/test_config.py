@@ -63,9 +63,9 @@ def test_the_papers_recipe_is_the_authors_solver_file(arch, solver):
     assert [learning_rate(config, step, progress) for step, progress in ((0, 0.0), (999, 0.9))] == [solver.base_lr] * 2
     assert config.total_steps(1000) == solver.max_iter
     # Caffe's gradient accumulation is over images of one batch each: a mean of their own losses.
-    assert (config.batch_size, config.accumulate) == (solver.iter_size, solver.iter_size)
+    assert (config.batch_size, config.gradient_accumulation_steps) == (solver.iter_size, solver.iter_size)
     assert config.loss == ("image_mean" if solver.normalize else "sum")
-    assert config.clip_norm is None
+    assert config.max_grad_norm is None
     assert config.augmentation.crop_height is None
     assert config.augmentation.flip == 0
 

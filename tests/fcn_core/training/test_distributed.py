@@ -41,7 +41,7 @@ class Silent:
 def train(folder: Path, task: str) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     if task == "losses":
-        trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
+        trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, gradient_accumulation_steps=2))
         losses = []
         for report in trainer.run():
             losses.append(report.loss)
@@ -119,7 +119,7 @@ def test_two_workers_take_the_steps_of_one(together, tmp_path):
 
 def test_what_two_workers_began_one_goes_on_with(together):
     saved = {name: (together / name).read_bytes() for name in (checkpoint.STATE_FILE, checkpoint.TENSORS_FILE)}
-    trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, accumulate=2))
+    trainer = Trainer(double_model(), halves(7), config(steps=30, batch_size=4, gradient_accumulation_steps=2))
     trainer.load_state_dict(checkpoint.from_files(saved))
     assert trainer.step == HALF
     whole = json.loads((together / "losses-0.json").read_text())

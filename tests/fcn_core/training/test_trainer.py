@@ -147,7 +147,7 @@ def test_a_spent_time_budget_ends_the_run_and_its_schedule():
 def test_a_factor_of_zero_freezes_the_backbone():
     model = fresh_model()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    Trainer(model, halves(), config(steps=3, backbone_rate_factor=0.0)).fit()
+    Trainer(model, halves(), config(steps=3, backbone_lr_multiplier=0.0)).fit()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed
     assert not any(name.startswith("backbone.") for name in changed)
@@ -183,7 +183,9 @@ def test_a_misspelt_option_is_refused():
 def test_parts_of_a_step_make_the_step_of_the_whole():
     still = TINY.model_copy(update={"dropout": 0.0})
     whole, parts = (
-        losses_of(Trainer(fresh_model(still), halves(), config(steps=6, batch_size=5, accumulate=count)))
+        losses_of(
+            Trainer(fresh_model(still), halves(), config(steps=6, batch_size=5, gradient_accumulation_steps=count))
+        )
         for count in (1, 3)
     )
     assert parts == pytest.approx(whole, rel=1e-5)
@@ -191,7 +193,7 @@ def test_parts_of_a_step_make_the_step_of_the_whole():
 
 def test_a_step_has_at_most_as_many_parts_as_examples():
     many, one_each = (
-        losses_of(Trainer(fresh_model(), halves(), config(steps=3, batch_size=2, accumulate=count)))
+        losses_of(Trainer(fresh_model(), halves(), config(steps=3, batch_size=2, gradient_accumulation_steps=count)))
         for count in (20, 2)
     )
     assert many == one_each
@@ -216,7 +218,7 @@ def test_with_image_mean_every_image_counts_the_same_however_much_of_it_is_label
     alone = [trained([example], batch_size=1) for example in (first, sparse)]
     assert alone[0] != pytest.approx(alone[1], rel=0.05), "else this shows nothing"
     for parts in (1, 2):
-        together = trained([first, sparse], loss="image_mean", accumulate=parts)
+        together = trained([first, sparse], loss="image_mean", gradient_accumulation_steps=parts)
         assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
@@ -224,7 +226,12 @@ def test_an_image_without_a_labelled_pixel_adds_nothing_to_the_mean_of_images():
     example = halves(1)[0]
     void = Example("void", example.image, np.full_like(example.mask, 255))
     setting = config(
-        loss="image_mean", augmentation=Augmentation.none(), steps=1, batch_size=2, accumulate=2, warmup_steps=0
+        loss="image_mean",
+        augmentation=Augmentation.none(),
+        steps=1,
+        batch_size=2,
+        gradient_accumulation_steps=2,
+        warmup_steps=0,
     )
     assert losses_of(Trainer(fresh_model(), InMemory([example, void], LABELS), setting)) == pytest.approx(
         [np.log(2) / 2], rel=1e-3
@@ -243,7 +250,7 @@ def test_frozen_upsampling_stays_what_it_was():
 
 def test_channels_last_weights_take_the_textbook_step():
     """The fused optimisers walk memory: weights, gradients and moments must lie alike, also after a resume."""
-    setting = config(steps=3, clip_norm=None, weight_decay=0.1, warmup_steps=0)
+    setting = config(steps=3, max_grad_norm=None, weight_decay=0.1, warmup_steps=0)
     trainer = Trainer(fresh_model(), halves(), setting)
     reference = fresh_model()
     textbook = torch.optim.AdamW(

@@ -11,6 +11,7 @@ from fcn_core import Architecture, ModelBundle, WeightsError, preset
 from fcn_core.normalization import CAFFE, IMAGENET
 from pipeline.errors import InputError
 from pipeline.training.plan import check_inputs, check_same, new_run, next_start
+from pipeline.training.records import TrainRun
 from tests.commands import refused
 from tests.trainings import LABELS, job, write_scenes
 
@@ -251,3 +252,22 @@ def test_a_file_without_a_backbone_is_refused(place: Path, tmp_path: Path) -> No
     safetensors.torch.save_file({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "part.safetensors")
     with pytest.raises(WeightsError):
         begin(place, model=str(tmp_path / "part.safetensors"), width=0.125, head_width=16)
+
+
+def test_a_plan_of_0_1_is_continued_whatever_its_settings_were_called(place: Path) -> None:
+    asked = job(place, train={"gradient_accumulation_steps": 2, "backbone_lr_multiplier": 0.5, "max_grad_norm": 1.0})
+    inputs = check_inputs(asked)
+    run, _ = new_run(asked, inputs)
+    called = {
+        "gradient_accumulation_steps": "accumulate",
+        "backbone_lr_multiplier": "backbone_rate_factor",
+        "bias_lr_multiplier": "bias_rate_factor",
+        "max_grad_norm": "clip_norm",
+    }
+    record = run.model_dump(mode="json")
+    for stage in record["plan"]["stages"]:
+        stage["config"] = {called.get(name, name): value for name, value in stage["config"].items()}
+    assert set(called.values()) <= record["plan"]["stages"][0]["config"].keys()
+    read = TrainRun.model_validate(record)
+    assert read == run
+    check_same(asked, inputs, read)
