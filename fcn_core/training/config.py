@@ -85,7 +85,7 @@ class TrainConfig(BaseModel):
     max_grad_norm: float | None = Field(
         5.0,
         gt=0,
-        description="Largest norm of the gradient of all parameters; larger ones are scaled down. Empty: no limit.",
+        description="Maximum norm of the whole gradient; a larger one is scaled down. Empty: no limit.",
     )
     loss: Literal["mean", "image_mean", "sum"] = Field(
         "mean",
@@ -100,8 +100,8 @@ class TrainConfig(BaseModel):
     workers: int = Field(
         0,
         ge=0,
-        description="Processes that read and augment examples. 0: the training process does. They are started anew, not "
-        'forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
+        description="Processes that read and augment examples. 0: the training process does. They are started anew, "
+        'not forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
     )
     seed: int = Field(0, ge=0, description="Seed of order, augmentation and dropout.")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are augmented.")
