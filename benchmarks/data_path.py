@@ -236,7 +236,7 @@ def main() -> None:
 
         size = sum(map(len, pictures)) / len(pictures)
         table = Table(title=f"{options.images} images of {WIDTH}x{HEIGHT}, {size / 1000:.0f} kB, and a null model")
-        for name in ("storage", "images/s", "CPU ms/image", "actor", "codecs", "(server)", "images a core-second"):
+        for name in ("storage", "images/s", "CPU ms/image", "actor", "codecs", "(server)", "images per core-second"):
             table.add_column(name, justify="right")
         alone: dict[str, dict[str, float]] = {}
         whole: dict[str, float] = {}
@@ -269,7 +269,7 @@ def main() -> None:
         Console().print(table)
 
     if alone:
-        table = Table(title="CPU ms an image, each stage alone")
+        table = Table(title="CPU ms per image, each stage alone")
         table.add_column("stage")
         for name in alone:
             table.add_column(name, justify="right")

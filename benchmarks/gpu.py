@@ -93,7 +93,7 @@ def speeds(
     ceiling: float,
     options: argparse.Namespace,
 ) -> None:
-    """Print images a second and the share of the ceiling, a row for each batch size."""
+    """Print images per second and the share of the ceiling, a row for each batch size."""
     flops = cost(bundle.architecture, size).flops
     network = bundle.build().to(clock.device, torch.bfloat16, memory_format=torch.channels_last)
     compiled = None if options.no_compile else torch.compile(network.scores, dynamic=False)
@@ -123,7 +123,7 @@ def heads(bundle: ModelBundle, clock: Clock, size: tuple[int, int]) -> None:
         return masks, torch.stack([mask.flatten().bincount(minlength=scores.shape[1]) for mask in masks])
 
     rows = {"in strips": lambda: label_pixels(scores, upsampling), "plain": plain}
-    table = Table("last upsampling", "ms an image", "peak memory, MB an image")
+    table = Table("last upsampling", "ms per image", "peak memory, MB per image")
     for name, work in rows.items():
         seconds = clock(work) / len(scores)
         memory = "-"

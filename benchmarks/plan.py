@@ -177,7 +177,7 @@ def results_of(objects: pa.Table) -> pa.Table:
 
 
 def listing_client() -> dict[str, float]:
-    """CPU seconds a key, before planning sees it."""
+    """CPU seconds per key, before planning sees it."""
     objects = to_infos(some_objects(0, BATCH_ROWS))
     page = "".join(
         f"<Contents><Key>{each.key}</Key><LastModified>{each.last_modified:%Y-%m-%dT%H:%M:%S}.000Z</LastModified>"

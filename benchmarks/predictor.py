@@ -78,7 +78,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--int8", help="folder of its int8 bundle; default: one is made, with images of these")
     parser.add_argument("--images", type=Path, help="folder of .jpg files; default: made-up pictures of 500x375")
     parser.add_argument("--labels", type=Path, help="folder of masks with the images' names, for mean IU")
-    parser.add_argument("--names", type=Path, help="file with the names, one a line, of the images to compare masks on")
+    parser.add_argument(
+        "--names", type=Path, help="file with the names, one per line, of the images to compare masks on"
+    )
     parser.add_argument("--count", type=int, default=8, help="images a round")
     parser.add_argument("--compared", type=int, default=24, help="images to compare masks on")
     parser.add_argument("--rounds", type=int, default=7)
@@ -193,7 +195,7 @@ def read(path: Path) -> Pixels:
 def print_table(contestants: list[Contestant], agreement: dict[str, tuple[float, float | None]]) -> None:
     medians = {one.name: statistics.median(one.seconds) for one in contestants}
     eager, bare = medians["PyTorch, float32"], medians["OpenVINO, bfloat16, scores only"]
-    print(f"\n| {'':32} | s an image | x PyTorch | x OpenVINO | equal pixels | mean IU |")
+    print(f"\n| {'':32} | s per image | x PyTorch | x OpenVINO | equal pixels | mean IU |")
     print(f"|{'-' * 34}|{'-' * 12}|{'-' * 11}|{'-' * 12}|{'-' * 14}|{'-' * 9}|")
     for name, seconds in medians.items():
         equal, mean_iu = agreement.get(name, (float("nan"), None))

@@ -1,6 +1,6 @@
 """How long does a run's report take, how much memory, how large is the page?
 
-Writes the results of a made-up run into a local folder (thousands of images a shard, as on a GPU; a pool of photos and
+Writes the results of a made-up run into a local folder (thousands of images per shard, as on a GPU; some images and
 masks stands for all of them, so that the gallery has something to draw), with an earlier run of another recipe to
 compare with, and makes the report in a fresh process.
 

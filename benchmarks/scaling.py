@@ -110,7 +110,7 @@ class Bench:
         self._cpu.append((time.monotonic(), time.process_time()))
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """A phase's name, and its shards a second, share of time that actors were busy, and the driver's CPU."""
+        """A phase's name, and its shards per second, share of time that actors were busy, and the driver's CPU."""
         for index, phase in enumerate(self._phases):
             by_actor: dict[str, list[Done]] = defaultdict(list)
             for done in self._done:

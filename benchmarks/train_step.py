@@ -162,7 +162,7 @@ def synchronize(device: torch.device) -> None:
 
 def table(title: str, seconds: dict[str, list[float]], batch: int) -> Table:
     result = Table(title=title)
-    for name in ("", "ms a step", "images/s", "range", "of bare"):
+    for name in ("", "ms per step", "images/s", "range", "of bare"):
         result.add_column(name, justify="right" if name else "left", no_wrap=True)
     rows = {"bare forward + backward": "bare", "whole training loop": "loop", "loader alone": "loader"}
     for row, name in rows.items():

@@ -1,4 +1,4 @@
-"""Write docs/api/, a page a package, from the docstrings of what it exports, and docs/cli.md from the commands.
+"""Write docs/api/, a page per package, from the docstrings of what it exports, and docs/cli.md from the commands.
 
 `make docs` runs it; a test fails when a page is not what the code says. Only what a package names in `__all__` is
 described: that is what callers may rely on.

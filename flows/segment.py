@@ -1,7 +1,7 @@
 """The labelling flow: prepare -> run -> publish. Thin: the job is complete in itself, the flow makes it visible.
 
 What makes a re-run safe is how the output is laid out, not Prefect's cache: a retried or restarted flow resumes where
-the storage says. There is one task for the whole run, never one an image or shard.
+the storage says. There is one task for the whole run, never one per image or shard.
 """
 
 import shlex

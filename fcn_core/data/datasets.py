@@ -124,15 +124,15 @@ def voc_pairs(names: Iterable[str]) -> list[Pair]:
 
 
 def split_names(read: Read, split: str) -> list[str]:
-    """The names in ImageSets/Segmentation/<split>.txt, one a line; DataError if there are none or one comes
+    """The names in ImageSets/Segmentation/<split>.txt, one per line; DataError if there are none or one comes
     twice."""
     key = f"ImageSets/Segmentation/{split}.txt"
     try:
         names = parse_names(read(key))
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{key} cannot be read ({error}): give the split one image name a line") from error
+        raise DataError(f"{key} cannot be read ({error}): give the split one image name per line") from error
     if not names:
-        raise DataError(f"{key} names no image: give the split one image name a line")
+        raise DataError(f"{key} names no image: give the split one image name per line")
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"{key} names {twice!r} more than once: list every image once")
@@ -140,7 +140,7 @@ def split_names(read: Read, split: str) -> list[str]:
 
 
 def parse_names(data: bytes) -> list[str]:
-    """One name a line, as in VOC's lists; blank lines mean nothing. Raises UnicodeDecodeError."""
+    """One name per line, as in VOC's lists; blank lines mean nothing. Raises UnicodeDecodeError."""
     return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
 
 

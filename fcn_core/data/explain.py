@@ -42,7 +42,7 @@ _CHANNELS = {
 }
 
 _WHY_ONE_CHANNEL = (
-    "Why is the photo [H, W, 3] and the mask [H, W]? The photo records light, which takes three numbers a pixel. The",
+    "Why is the photo [H, W, 3] and the mask [H, W]? The photo records light, which takes three numbers per pixel. The",
     "mask answers one question a pixel, which class is this, so one number is enough. Cross entropy wants just that",
     "number. The colours that a viewer shows are looked up in the palette; changing the palette changes no label.",
 )

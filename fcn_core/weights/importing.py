@@ -72,7 +72,7 @@ class _Source:
 
     @property
     def score_layers(self) -> list[str]:
-        """The tensors that have one entry a class."""
+        """The tensors that have one entry per class."""
         prefixes = ("score_", "upscore") + (("classifier.4.",) if self.classes else ())
         return [name for name in self.state if name.startswith(prefixes)]
 
@@ -236,7 +236,9 @@ def _check_last_upsampling(source: _Source, model: Network, left_out: dict[str, 
             if weight is None or key in left_out:
                 continue
             if not _is_bilinear(weight):
-                sentence = f"{source.path}: {key} {list(weight.shape)} is not the bilinear interpolation, one a class,"
+                sentence = (
+                    f"{source.path}: {key} {list(weight.shape)} is not the bilinear interpolation, one per class,"
+                )
                 if name in model.fixed_state():
                     raise WeightsError(
                         f"{sentence} that {model.architecture.arch} ends with, so its masks would be others; import"
@@ -271,7 +273,7 @@ def _rescale(source: _Source, architecture: Architecture, state: dict[str, Tenso
             continue
         factor = source.scales.get(layer, torch.ones(())).float().flatten() / own.get(layer, 1.0)
         if factor.numel() not in (1, weight.shape[1] if weight.ndim == 4 else 0):
-            raise WeightsError(f"{source.path}: the scale of {layer} has {factor.numel()} values, not one a channel")
+            raise WeightsError(f"{source.path}: the scale of {layer} has {factor.numel()} values, not one per channel")
         if torch.allclose(factor, torch.ones(()), rtol=1e-5, atol=0):
             continue
         state[f"{layer}.weight"] = weight * factor.reshape(1, -1, 1, 1)

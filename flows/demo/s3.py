@@ -104,7 +104,7 @@ def _serve(port: int) -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
     application = only_signed(
         DomainDispatcherApplication(create_backend_app), os.environ[SERVER_KEY], os.environ[SERVER_SECRET]
     )

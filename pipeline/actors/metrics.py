@@ -101,7 +101,7 @@ RUN_IMAGES_DONE = Metric(
 RUN_IMAGES_PER_SECOND = Metric(
     "fcn_run_images_per_second",
     "gauge",
-    "images a second",
+    "images per second",
     "current speed of the present run: over the last minute, from the first actor on",
 )
 RUN_SECONDS_LEFT = Metric(
@@ -119,7 +119,7 @@ TRAIN_MEAN_IU = Metric(
     "fcn_train_val_mean_iu", "gauge", "share", "mean IU on the validation split, latest, 0 to 1", ("arch",)
 )
 TRAIN_IMAGES_PER_SECOND = Metric(
-    "fcn_train_images_per_second", "gauge", "images a second", "speed of all workers together", ("arch",)
+    "fcn_train_images_per_second", "gauge", "images per second", "speed of all workers together", ("arch",)
 )
 TRAIN_SECONDS_LEFT = Metric(
     "fcn_train_seconds_left", "gauge", "seconds", "time that the present stage still takes", ("arch",)

@@ -133,4 +133,4 @@ def _skip_api_server(self: Node, *, include_dashboard: bool | None, raise_on_fai
 
 
 def _skip_log_monitor(self: Node) -> None:
-    """This process reads every log file ten times a second, for drivers that want their actors' output. Ours do not."""
+    """This process reads all logs ten times per second, for drivers that print their actors' output. Ours don't."""

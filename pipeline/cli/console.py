@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a job: a live progress bar there, one line a shard anywhere else.
+"""What a person at a terminal sees of a job: a live progress bar there, one line per shard anywhere else.
 
 Everything goes to standard error; standard output is for results.
 """
@@ -102,7 +102,7 @@ class _SegmentObserver(Observer):
 
 
 class _LineObserver(_SegmentObserver):
-    """key=value lines for logs: one a shard, and one for each thing worth knowing."""
+    """key=value lines for logs: one per shard, and one for each thing worth knowing."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

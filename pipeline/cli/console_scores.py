@@ -36,7 +36,7 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
 
 
 def class_scores_table(record: EvaluationRecord) -> Table:
-    """One row a class: IU, accuracy, share of the labelled pixels, and what most of its wrong pixels were taken for."""
+    """One row per class: IU, accuracy, share of the labelled pixels, and the class most of its wrong pixels got."""
     table = Table()
     table.add_column("class")
     for name in ("IU", "accuracy", "pixels"):

@@ -52,5 +52,5 @@ def evaluate(
     else:
         print_scores(Screen(soft_wrap=True), report)
     if job.output is not None:
-        screen.print(f"scores, a row an image and the worst images are under {job.output}", markup=False)
+        screen.print(f"scores, a row per image and the worst images are under {job.output}", markup=False)
     return DONE

@@ -171,7 +171,7 @@ def query(
     csv
         Print the rows as CSV.
     json
-        Print the rows as JSON, one object a line.
+        Print the rows as JSON, one object per line.
     parquet
         Write the rows to this file.
     views

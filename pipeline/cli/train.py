@@ -63,5 +63,5 @@ def read_job_file(job: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"the job file {job} cannot be read ({' '.join(str(error).split())}); check it") from error
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise InputError(f"the job file {job} holds no options; write them as name: value, one a line")
+        raise InputError(f"the job file {job} holds no options; write them as name: value, one per line")
     return options

@@ -45,7 +45,7 @@ class DatedImage(Decoded):
 class CodecPool:
     """`workers` processes, each decoding or encoding one image at a time.
 
-    memory_limit_bytes: what a worker may map beyond its own code and libraries; about 12 bytes a pixel are
+    memory_limit_bytes: what a worker may map beyond its own code and libraries; about 12 bytes per pixel are
     needed for ordinary images. timeout_seconds: wall-clock for one image. max_pixels: larger images are
     refused from their header.
 

@@ -158,7 +158,7 @@ def open_dataset(options: DatasetOptions, split: str) -> Pairs:
     if found.duplicates:
         raise InputError(f"data set {catalog.uri}: split {split!r} lists {found.duplicates[0]!r} twice; {_CHECK}")
     if not found.pairs:
-        raise InputError(f"data set {catalog.uri}: split {split!r} is empty; give it one image name a line")
+        raise InputError(f"data set {catalog.uri}: split {split!r} is empty; give it one image name per line")
     return catalog.pairs(found)
 
 
@@ -248,11 +248,11 @@ def _labels(options: DatasetOptions, store: Store, where: str) -> LabelSet:
 
 
 def _listed_labels(data: bytes, store: Store) -> LabelSet:
-    """One class name a line, in the order of the indices; coloured as PASCAL VOC would."""
+    """One class name per line, in the order of the indices; coloured as PASCAL VOC would."""
     try:
         names = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise InputError(f"{store.uri}/{CLASSES_FILE} is not text in UTF-8; give it one class name a line") from error
+        raise InputError(f"{store.uri}/{CLASSES_FILE} is not text in UTF-8; give it one class name per line") from error
     folders = store.location.folders
     name = folders[-1] if folders else "classes"
     return parse_labels(json.dumps({"name": name, "names": names}).encode(), f"{store.uri}/{CLASSES_FILE}")

@@ -105,7 +105,9 @@ class _Files:
         except ObjectMissing:
             return []
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.store.uri}: {key} is not text in UTF-8; give it one image name a line") from error
+            raise InputError(
+                f"{self.store.uri}: {key} is not text in UTF-8; give it one image name per line"
+            ) from error
 
 
 @dataclass

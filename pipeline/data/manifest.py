@@ -36,7 +36,7 @@ def parse_manifest(data: bytes, name: str) -> list[Row]:
     for number, values in enumerate(rows, 1):
         found.append(_row(values, number, name))
     if not found:
-        raise InputError(f"manifest {name} has no rows; give it one row an image")
+        raise InputError(f"manifest {name} has no rows; give it one row per image")
     return found
 
 

@@ -17,7 +17,7 @@ _LONGEST = 1 << _RUN_BITS[-1]
 def encode_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
     """The bytes that stand for `mask`, bool [H, W], in Label Studio's `value.rle`. H x W is below 2**30."""
     ends = np.append(np.flatnonzero(np.diff(mask.ravel())), mask.size - 1)
-    lengths = 4 * np.diff(ends, prepend=-1)  # four equal values a pixel
+    lengths = 4 * np.diff(ends, prepend=-1)  # four equal values per pixel
     values = np.where(mask.ravel()[ends], 255, 0)
     # Runs too long for 16 bits become several.
     pieces = -(-lengths // _LONGEST)

@@ -42,7 +42,7 @@ RANKING_SCHEMA = pa.schema(
     ],
     metadata={"fcn_schema": "ranking/2"},
 )
-"""One row an image, the one most worth labelling first. See docs/insight.md."""
+"""One row per image, the one most worth labelling first. See docs/insight.md."""
 
 SPECK = 0.001
 """A class counts as visible in an image from this share of its pixels: less is often a stray pixel or two."""
@@ -95,7 +95,7 @@ def rank(
     Only current rows with a mask count. `recipe` says whose masks; default: those of the newest run. `against` is the
     other recipe for disagreement; default: the newest other one. At most `masks` pairs of masks are compared for it.
 
-    Streams: memory is that of the shortlist, for disagreement also some bytes an image. Raises InputError when there is
+    Streams: memory is that of the shortlist, for disagreement also some bytes per image. Raises InputError if there is
     nothing to rank.
     """
     record = choose_recipe(store, recipe)

@@ -23,7 +23,7 @@ class ScoringOptions(BaseModel):
     split: str = Field(default="val", min_length=1, description="The split to score the model on.")
     output: Uri | None = Field(
         default=None,
-        description="Where scores, a row an image and the worst images go: a folder, s3://, gs:// or az://. An "
+        description="Where scores, a row per image and the worst images go: a folder, s3://, gs:// or az://. An "
         "evaluation that is there is replaced. Default: nothing is written.",
     )
     worst: int = Field(default=12, ge=0, le=200, description="How many of the worst images are drawn.")

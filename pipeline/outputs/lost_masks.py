@@ -24,7 +24,7 @@ def lost_masks(output: Store, recipe: Recipe, on_file: Callable[[], None] = lamb
     """The images whose newest mask by `recipe` is not there, neither as an object nor in a tar.
 
     Lists all masks of the recipe, and reads all results; `on_file` is called for each file read, and may raise to stop.
-    Memory: eight bytes a mask, and the images that are found.
+    Memory: eight bytes per mask, and the images that are found.
     """
     there = mark_set(marks(names) for names in _names(output, recipe))
     lost: set[Identity] = set()

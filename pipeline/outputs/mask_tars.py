@@ -1,4 +1,4 @@
-"""The masks of a shard in one tar, so that a shard costs one PUT for its masks instead of one an image.
+"""The masks of a shard in one tar, so that a shard costs one PUT for its masks instead of one per image.
 
 The tar is as WebDataset reads it: a member's name is the image's key without its extension, and `.png`. Equal masks
 give equal bytes: members are in plan order, with no times, owners or modes of their own. The tar's name says its

@@ -173,7 +173,7 @@ def _earlier(rows: pa.Table) -> Iterator[Earlier]:
 
 
 def choose_shard_size(images: int, actors: int, largest: int) -> int:
-    """Images a shard when the job does not say: eight shards an actor, within 16..`largest`. A multiple of eight, so
+    """Images per shard when the job does not say: eight shards per actor, within 16..`largest`. A multiple of eight, so
     that batches of images of one shape come out even.
 
     Depends on counts alone, never on timing, so that equal jobs are cut alike.

@@ -1,4 +1,4 @@
-"""What a run leaves behind as tables: one results file a shard, and the tables derived from them.
+"""What a run leaves behind as tables: one results file per shard, and the tables derived from them.
 
 The results file is the shard's commit record: it is written with one create-only PUT after the shard's masks, and there
 is no other truth about what is done. Everything else here can be made again from it.
@@ -63,7 +63,7 @@ RESULTS_SCHEMA = pa.schema(
     ],
     metadata={"fcn_schema": "results/1"},
 )
-"""One row an image. See docs/results.md for what each column means."""
+"""One row per image. See docs/results.md for what each column means."""
 
 SINCE_0_2 = ("taken_at", "taken_at_offset")
 """Columns of results that files of 0.1 lack; they are read as null."""
@@ -79,7 +79,7 @@ CLASS_AREAS_SCHEMA = pa.schema(
     ],
     metadata={"fcn_schema": "class_areas/1"},
 )
-"""One row an image and class present in it."""
+"""One row per image and class present in it."""
 
 CLASS_TOTALS_SCHEMA = pa.schema(
     [

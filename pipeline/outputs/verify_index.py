@@ -47,7 +47,7 @@ class _Sum:
 def verify_index(output: Store) -> Iterator[tuple[str, str]]:
     """Every difference between the newest index of `output` and the results files that it covers: file and problem.
 
-    Memory: one part of the index, and some hundred bytes a shard.
+    Memory: one part of the index, and some hundred bytes per shard.
     """
     history = read_history(output)
     index = history.index

@@ -172,7 +172,7 @@ def _speed(speed: Throughput | str, started: datetime) -> Html:
         "throughput",
         "Images a second over the time of the run",
         f"Columns of {duration(speed.step)} each, from {started:%Y-%m-%d %H:%M} UTC; between "
-        f"{rate(min(speed.rates))} and {rate(max(speed.rates))} images a second.",
+        f"{rate(min(speed.rates))} and {rate(max(speed.rates))} images per second.",
         [Column(value, f"{span}: {rate(value)} images/s") for value, span in zip(speed.rates, spans, strict=True)],
         ticks,
         pauses,
@@ -182,7 +182,7 @@ def _speed(speed: Throughput | str, started: datetime) -> Html:
         for span, value in zip(spans, speed.rates, strict=True)
     ]
     table = _table(
-        "Throughput over the time of the run", ["time since the start", "images a second"], rows, numbers_from=1
+        "Throughput over the time of the run", ["time since the start", "images per second"], rows, numbers_from=1
     )
     return el("figure", caption, chart, el("details", el("summary", "As a table"), table), class_="panel")
 

@@ -19,7 +19,7 @@ class RetrainObserver:
         """Something a person should know: what "auto" chose, what is resumed, what a worker died of."""
 
     def progress(self, share: float | None, text: str) -> None:
-        """How far the present step is, 0..1 or unknown, and what it is doing. Called several times a second."""
+        """How far the present step is, 0..1 or unknown, and what it is doing. Called several times per second."""
 
     def checked(self, report: DataReport) -> None:
         """The data was looked through, with or without problems."""

@@ -75,7 +75,7 @@ ONCE = Requests(get=3, put=12, list=12)
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probed images took here, in seconds an image, and gave, in bytes of mask; each a mean.
+    """What the probed images took here, in seconds per image, and gave, in bytes of mask; each a mean.
 
     `failed` of the `images` have no mask, and no part in the means.
     """

@@ -36,7 +36,7 @@ class Observer:
         """Something a person should know: what "auto" chose, what is resumed."""
 
     def progress(self, progress: Progress) -> None:
-        """Called several times a second while shards run."""
+        """Called several times per second while shards run."""
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
         """A shard was committed; `done` of the run's `images` are in committed shards now."""

@@ -90,8 +90,8 @@ class DoneIndex:
     """The (key, etag) pairs that a recipe has finished with: committed ok, or failed for a reason in the image itself.
 
     Of several rows about one pair, one that is ok is right before all that are not, and a later one (by run, shard,
-    row) before an earlier one. Holds the results that no compacted index covers, about 100 bytes a row, and one part of
-    the index.
+    row) before an earlier one. Holds the results that no compacted index covers, about 100 bytes per row, and one part
+    of the index.
     """
 
     def __init__(

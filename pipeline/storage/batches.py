@@ -16,7 +16,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("last_modified", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-"""One row an object, the fields of `ObjectInfo`."""
+"""One row per object, the fields of `ObjectInfo`."""
 
 BATCH_ROWS = 1000
 """Objects a batch: those of one page of an S3 listing, so that whoever watches the stream may stop it soon."""

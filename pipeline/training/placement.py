@@ -76,7 +76,7 @@ def missing_resources(group: GroupSpec) -> str:
 
 
 def _fair_share(nodes: list[NodeResources], workers: int, use_gpu: bool) -> int:
-    """CPUs a worker: an equal part of all that can be used, no more than any such node has."""
+    """CPUs per worker: an equal part of all that can be used, no more than any such node has."""
     usable = [node for node in nodes if node.cpus and (node.gpus or not use_gpu)]
     if not usable:
         return 1

@@ -1,6 +1,6 @@
 """A cluster of three Ray nodes in a process of its own, and what is done to it. Run as a script by test_nodes.
 
-It reads one JSON request a line and answers each with one line: {"ok": ...}, or {"error": traceback}. Everything runs
+It reads one JSON request per line and answers each with one line: {"ok": ...}, or {"error": traceback}. Everything runs
 on one cluster: a head that holds the driver and no actors, and two nodes with room for one actor each.
 """
 

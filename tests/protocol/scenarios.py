@@ -26,7 +26,7 @@ def job(**changes: Any) -> SegmentJob:
 
 
 def after(*works: Work, hours: int = -9) -> Contents:
-    """Two images in their first version, and what these did undisturbed, one an hour, by a clock that far ahead."""
+    """Two images in their first version, and what these did undisturbed, one per hour, by a clock that far ahead."""
     calm = Calm(Contents())
     calm.do("source", source_becomes({A: FIRST, B: FIRST}))
     for number, work in enumerate(works):

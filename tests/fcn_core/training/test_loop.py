@@ -54,7 +54,7 @@ def test_the_best_model_carries_the_scores_that_it_really_has():
 
 def test_validation_comes_every_epoch_and_at_the_end_and_checkpoints_as_planned():
     shelf = Shelf()
-    history = loop(shelf).run()  # three steps an epoch
+    history = loop(shelf).run()  # three steps per epoch
     assert [point.step for point in history.validations] == [3, 6, 9]
     assert list(shelf.checkpoints) == [2, 4, 6, 8, 9]
     assert [point.step for point in history.losses] == [2, 4, 6, 8, 9]

@@ -1,4 +1,4 @@
-"""Of many runs, an output knows one row a key and recipe: the newest. However many runs, folders or buckets."""
+"""Of many runs, an output knows one row per key and recipe: the newest. However many runs, folders or buckets."""
 
 from pathlib import Path
 

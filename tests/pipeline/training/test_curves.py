@@ -13,7 +13,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def history(losses: list[float], scores: list[float | None]) -> History:
-    """A loss a step, two steps an epoch; a score an epoch."""
+    """A loss per step, two steps per epoch; a score per epoch."""
     return History(
         losses=[
             LossPoint(step=step, epoch=step / 2, loss=loss, learning_rate=0.1) for step, loss in enumerate(losses, 1)
