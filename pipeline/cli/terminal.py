@@ -5,6 +5,7 @@
 a `Screen` alone, which looks at each piece of text itself.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -24,10 +25,20 @@ def guard() -> None:
 
     Bytes, written to their `buffer`, are left alone. Once is enough; more is no error.
     """
+    # Closed by who started us (`fcn ... >&-`, some daemons), they are None in Python. What is opened next would get
+    # their number and be written into.
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
     if not isinstance(sys.stdout, _Guarded):
         sys.stdout = _Guarded(sys.stdout)  # has all of a TextIO by delegation
     if not isinstance(sys.stderr, _Guarded):
         sys.stderr = _Guarded(sys.stderr)
+
+
+def _nowhere() -> IO[str]:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def unguarded(stream: Any) -> Any:

@@ -1,6 +1,7 @@
-"""A run whose standard error is lost goes on to its end, and its record says so."""
+"""A run whose standard error is lost goes on to its end, and its record says so. Where there never was one, too."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,7 @@ from pipeline.cli.lost_output import survive_lost_stderr
 from pipeline.outputs.runs import records
 from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
+from tests.plugins.isolation import child_path
 
 
 def full_disk() -> TextIO:
@@ -52,3 +54,16 @@ def test_the_record_of_a_run_says_that_its_standard_error_was_lost(
         assert record.lost_output is not None
         assert record.lost_output.startswith("since 20")
         assert record.lost_output.endswith(f": {lost}")
+
+
+@pytest.mark.parametrize(("closed", "said"), [(">&-", ""), ("2>&-", "fcn"), ("<&- >&- 2>&-", "")])
+def test_streams_that_are_closed_from_the_start_are_done_without(closed: str, said: str) -> None:
+    """As some daemons start what they start. Nothing that is opened later is written into by their numbers, either."""
+    asks = "from pipeline.cli.app import main; main(['--help'])"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -P -c "$1" {closed}', sys.executable, asks],
+        env=os.environ | {"PYTHONPATH": child_path()}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+    assert bool(said) == bool(done.stdout)
