@@ -1,6 +1,5 @@
 """Limits of the kernel's oldest kind. They are hard ones: no process without CAP_SYS_RESOURCE raises them again."""
 
-import os
 import resource
 
 
@@ -12,14 +11,13 @@ def mapped() -> int:
 
 def limit(address_space: int, file_bytes: int) -> None:
     """Let this process map no more than this, make no file larger than `file_bytes`, leave no core, start no thread or
-    process, and open nothing: all descriptors are taken.
+    process, and open nothing. What is open stays open. A limit at the number of what is open would not do: who closes
+    one of these could open something in its place.
 
     RLIMIT_NPROC counts all of a user's processes, but only against who wants another, so 0 is for this process alone.
     Root is exempt from it.
     """
-    lowest_free = os.dup(0)
-    os.close(lowest_free)
-    _lower(resource.RLIMIT_NOFILE, lowest_free)
+    _lower(resource.RLIMIT_NOFILE, 0)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, file_bytes)
     _lower(resource.RLIMIT_NPROC, 0)
