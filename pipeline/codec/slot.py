@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from fcn_core.text.json_text import parse_json
 from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.codec.taken_at import TakenAt
 from pipeline.codec.worker_main import ARENA_KEEP_BYTES, DECODE, OK, READY, REPLY, REQUEST, VERSION, WORN_OUT
@@ -29,6 +31,7 @@ _START_TRIES = 5
 _START_SECONDS = 120.0
 # More than a worker has to say. One that is taken over may announce gigabytes.
 _MOST_TEXT = 1 << 16
+_REASON = re.compile("[a-z0-9_]{1,64}")
 # All that a worker gets of our environment. Above all no credentials: it handles bytes that anybody may have
 # made.
 _ENVIRONMENT = (
@@ -80,6 +83,10 @@ class FaultError(Exception):
     def __init__(self, blame: ImageError) -> None:
         super().__init__(blame)
         self.blame = blame
+
+
+def _no_sense() -> FaultError:
+    return FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
 
 
 class _DiedError(Exception):
@@ -134,27 +141,38 @@ class Slot:
             status, text_length, length, height, width, orientation, *full_size = header
             if text_length > _MOST_TEXT:
                 raise ValueError("the answer is too long")
-            told = json.loads(self._receive(process, text_length, deadline)) if text_length else {}
+            told = parse_json(self._receive(process, text_length, deadline)) if text_length else {}
             if not isinstance(told, dict):
                 raise ValueError("the answer is no object")
+        except ValueError:
+            raise _no_sense() from None
         except TimeoutError:
             blame = ImageError("timed_out", f"{doing} took longer than {self._limits.seconds:g} seconds.")
             raise FaultError(blame) from None
-        except (_DiedError, BrokenPipeError, ValueError):
+        except (_DiedError, BrokenPipeError):
             blame = ImageError("decoder_crashed", f"{doing} made its process die ({self._cause_of_death(process)}).")
             raise FaultError(blame) from None
         if status == OK:
             most = self._limits.max_pixels
             full_height, full_width = full_size
-            if operation == DECODE and (
-                length != height * width * 3 or height * width > most or full_height * full_width > most
+            if length > os.fstat(self._arena).st_size or (
+                operation == DECODE
+                and not (
+                    length == height * width * 3
+                    and 0 < height * width <= most
+                    and full_height * full_width <= most
+                    and 1 <= orientation <= 8
+                )
             ):
-                raise FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
+                raise _no_sense()
             full = (full_height, full_width) if full_height and full_width else None
             return Reply(length, height, width, orientation, full, _taken_at(told))
         if "reason" not in told:
             raise PipelineError(f"{doing} failed: {told.get('error')}.")
-        error = ImageError(str(told["reason"]), str(told["message"]))
+        reason, message = told["reason"], told.get("message")
+        if not (isinstance(reason, str) and _REASON.fullmatch(reason) and isinstance(message, str)):
+            raise _no_sense()
+        error = ImageError(reason, message)
         raise FaultError(error) if status == WORN_OUT else error
 
     def take(self, reply: Reply, buffer: memoryview) -> None:
@@ -163,7 +181,7 @@ class Slot:
         while done < reply.length:
             count = os.preadv(self._arena, [buffer[done:]], done)
             if count == 0:
-                raise FaultError(ImageError("decoder_crashed", "The decoder's answer makes no sense."))
+                raise _no_sense()
             done += count
         self._trim()
 

@@ -5,7 +5,6 @@ this is the pool, too: it has each harm done and prints what came of it as JSON.
 processes then are; PORT is one on which somebody listens.
 """
 
-import contextlib
 import ctypes
 import json
 import mmap
@@ -101,18 +100,39 @@ HARMS: dict[str, Callable[[int], object]] = {
 }
 
 
-def _claim_a_long_answer() -> NoReturn:
-    """In place of the reply: one that is said to go on for gigabytes. Which descriptor it goes through is not known."""
-    for descriptor in range(3, 64):
-        with contextlib.suppress(OSError):
-            os.write(descriptor, worker_main.REPLY.pack(worker_main.FAILED, 1 << 31, 0, 0, 0, 0, 0, 0) + bytes(1 << 20))
-    raise ImageError(DONE, "it was believed")
+def _reply(text: bytes = b"", *, status: int = worker_main.FAILED, length: int = 0, sides: tuple[int, int] = (0, 0),
+           orientation: int = 1, said: int | None = None) -> bytes:  # fmt: skip
+    size = len(text) if said is None else said
+    return worker_main.REPLY.pack(status, size, length, *sides, orientation, 0, 0) + text
+
+
+ANSWERS: dict[str, bytes] = {
+    "is nested too deep to be read": _reply(b"[" * 60_000),
+    "is a list": _reply(b"[]"),
+    "is a reason without a message": _reply(b'{"reason": "odd"}'),
+    "is a reason that cannot be written": _reply(b'{"reason": "\\ud800", "message": ""}'),
+    "is a message that cannot be written": _reply(b'{"reason": "odd", "message": "\\ud800"}'),
+    "is a reason that is none": _reply(b'{"reason": {}, "message": ""}'),
+    "is an image without pixels": _reply(status=worker_main.OK),
+    "is an image of more pixels than there are": _reply(
+        status=worker_main.OK, length=3 << 20, sides=(1 << 10, 1 << 10)
+    ),
+    "is turned as none can be": _reply(status=worker_main.OK, length=3, sides=(1, 1), orientation=200),
+    "goes on for gigabytes": _reply(bytes(1 << 20), said=1 << 31),
+}
+"""What a worker may say in place of its reply, none of which makes sense. The last one is never read to its end."""
+
+
+_decoded = worker_main._decode
+
+
+def _answer(arena: int, length: int, max_pixels: int, max_side: int | None) -> bytes:
+    name = os.pread(arena, length, 0).decode()
+    return ANSWERS[name] if name in ANSWERS else _decoded(arena, length, max_pixels, max_side)
 
 
 def _decode(data: bytes, max_pixels: int, max_side: int | None) -> NoReturn:
     port, _, name = data.decode().partition(" ")
-    if name == "claim a long answer":
-        _claim_a_long_answer()
     try:
         HARMS[name](int(port))
     except (OSError, ValueError) as error:  # ValueError: of setrlimit, which calls it so
@@ -130,6 +150,7 @@ def become_nobody() -> None:
 
 def work() -> None:
     worker_main.decode = _decode  # type: ignore[assignment]
+    worker_main._decode = _answer
     worker_main.main()
 
 

@@ -3,6 +3,7 @@
 What this kernel does not have is not tried, and the reason says what that is.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from fcn_core.errors import DecodeError
 from pipeline.codec import slot
 from pipeline.codec.processes import CodecPool
 from pipeline.codec.sandbox import calls, landlock, seccomp
+from pipeline.codec.worker_main import DECODE
 from pipeline.errors import ImageError
 from tests.fcn_core.decoding.survey import FAMILIES, Variant
-from tests.pipeline.codec.harmful_worker import HARMS, REFUSED
+from tests.pipeline.codec.harmful_worker import ANSWERS, HARMS, REFUSED
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -125,11 +128,16 @@ def test_a_worker_has_no_thread_beside_the_one_that_is_confined() -> None:
         assert len(os.listdir(f"/proc/{pid}/task")) == 1
 
 
-def test_an_answer_without_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_makes_no_sense_is_that_image_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "WORKER", "tests.pipeline.codec.harmful_worker")
-    with CodecPool(1, timeout_seconds=100) as pool, pytest.raises(ImageError) as caught:
-        pool.decode_now(b"0 claim a long answer")
-    assert caught.value.reason == "decoder_crashed"
+    # The pool would start another worker after each of them.
+    worker = slot.Slot(slot.Limits(1 << 30, 100, 1 << 24), threading.Event())
+    with contextlib.closing(worker):
+        worker.start()
+        for answer in ANSWERS:
+            with pytest.raises(slot.FaultError) as caught:
+                worker.ask(DECODE, answer.encode())
+            assert str(caught.value.blame) == "decoder_crashed: The decoder's answer makes no sense.", answer
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
