@@ -59,15 +59,16 @@ def _limit(cpu_seconds: int, memory_bytes: int) -> None:
     """Limits that this process cannot lift again: what it may map beyond what it has, its time, and what it writes."""
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    for what, most in (
-        (resource.RLIMIT_AS, mapped + memory_bytes),
-        (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_FSIZE, 1 << 20),
-        (resource.RLIMIT_CORE, 0),
+    for what, most, slack in (
+        (resource.RLIMIT_AS, mapped + memory_bytes, 0),
+        # Time that is up is told by SIGXCPU; at the hard limit by SIGKILL, as want of memory is.
+        (resource.RLIMIT_CPU, cpu_seconds, 5),
+        (resource.RLIMIT_FSIZE, 1 << 20, 0),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
         hard = resource.getrlimit(what)[1]
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (allowed, allowed))
+        soft, most = (each if hard == resource.RLIM_INFINITY else min(each, hard) for each in (most, most + slack))
+        resource.setrlimit(what, (soft, most))
 
 
 def _try(xml: Any, values: Any, task: dict[str, Any]) -> None:

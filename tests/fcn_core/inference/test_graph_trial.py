@@ -85,6 +85,13 @@ def test_a_graph_that_takes_for_ever_is_one_sentence(monkeypatch: pytest.MonkeyP
         try_int8(graph, architecture, _settings())
 
 
+def test_a_graph_that_computes_for_ever_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "from fcn_core.inference.graph_trial_main import _limit; _limit(1, 1 << 34)\nwhile True: pass"
+    _start_instead(monkeypatch, program)
+    with pytest.raises(BundleError, match="took more than 300 s to compile it"):
+        try_graph(b"<net/>", b"", EXPECTED, "float32", 1)
+
+
 def test_a_graph_that_wants_more_memory_than_it_may_have_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "MEMORY_BYTES", 1 << 20)
     graph, architecture = exported()
