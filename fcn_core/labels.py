@@ -5,6 +5,7 @@ looks. This module does not import torch, so that processes which only read or w
 """
 
 import io
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,8 @@ def _color_map(count: int) -> tuple[RGB, ...]:
 
 _JOINERS = "\u200c\u200d"
 """Characters without width of their own that spelling needs, in Persian and in the languages of India."""
+_SPACES = "Zs"
+"""The Unicode category of spaces. Python calls all but one unprintable; French and Japanese names have others."""
 
 
 class LabelSet(BaseModel):
@@ -87,7 +90,7 @@ class LabelSet(BaseModel):
         if any(not name.strip() for name in self.names):
             raise ValueError(f"class {next(i for i, n in enumerate(self.names) if not n.strip())} has an empty name")
         for name in (self.name, *self.names):
-            if not all(char.isprintable() or char in _JOINERS for char in name):
+            if not all(c.isprintable() or c in _JOINERS or unicodedata.category(c) == _SPACES for c in name):
                 raise ValueError(
                     f"the name {printable(name)} has a character that does not print (a line break, a tab, an escape "
                     "sequence, a turn of direction); names are printed, so leave it out"
