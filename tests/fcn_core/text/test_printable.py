@@ -40,5 +40,12 @@ def test_a_class_or_label_set_is_not_called_by_what_does_not_print(name: str) ->
 
 
 def test_a_name_may_have_what_its_spelling_needs() -> None:
-    names = ("\u0645\u06cc\u200c\u062e\u0648", "\u0915\u094d\u200d\u0937", "Straße", "道路 (old)", "横断\u3000歩道", "passage\u00a0!")
+    names = (
+        "\u0645\u06cc\u200c\u062e\u0648",
+        "\u0915\u094d\u200d\u0937",
+        "Straße",
+        "道路 (old)",
+        "横断\u3000歩道",
+        "passage\u00a0!",
+    )
     assert LabelSet(name="own", names=names, palette=((0, 0, 0),) * 6).names == names
