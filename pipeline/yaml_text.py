@@ -20,6 +20,11 @@ def read_yaml(text: str | bytes) -> Any:
         value = loader.get_single_data()
     except RecursionError:
         raise _too_deep() from None
+    except (ValueError, LookupError, AttributeError) as error:
+        # A date that there is not, a number of thousands of digits, `!!bool maybe`: PyYAML lets its own readers fail.
+        raise yaml.YAMLError(
+            f"a value is not what it looks like ({str(error)[:200] or type(error).__name__})"
+        ) from None
     finally:
         loader.dispose()
     _check(value)
@@ -50,6 +55,21 @@ def _too_deep() -> yaml.YAMLError:
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which makes nothing but plain values."""
+
+    _merged = 0
+    """How many keys all merges of the text have brought in."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # PyYAML writes out what a merge brings, and what that merged: 30 mappings, each the last one twice, are
+        # a thousand million keys.
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for mapping in _mappings(value):
+                    self.flatten_mapping(mapping)
+                    self._merged += len(mapping.value)
+                    if self._merged > MOST_VALUES:
+                        raise yaml.YAMLError(f"more than {MOST_VALUES} values, counting those that merges repeat")
+        super().flatten_mapping(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own: dict[Hashable, yaml.Node] = {}

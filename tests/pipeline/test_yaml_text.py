@@ -53,6 +53,9 @@ def test_every_command_that_reads_yaml_says_so(tmp_path: Path, capsys: pytest.Ca
 ALIASES = "".join(f"k{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
 
 
+MERGES = "m0: &m0 {a: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}}\n" for i in range(1, 60))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -60,9 +63,21 @@ ALIASES = "".join(f"k{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in ra
         ("- " * 500 + "1", "nested more than 100 deep"),
         ("&a [*a]", "nested more than 100 deep"),
         (f"k0: &a0 [1,1,1,1,1,1,1,1,1,1]\n{ALIASES}", "more than 100000 values"),
+        (MERGES, "more than 100000 values"),
+        ("a: &m\n  <<: *m", "nested more than 100 deep"),
     ],
-    ids=["lists", "items", "itself", "aliases of aliases"],
+    ids=["lists", "items", "itself", "aliases of aliases", "merges of merges", "a merge of itself"],
 )
 def test_more_than_a_person_writes_is_refused(text: str, message: str) -> None:
     with pytest.raises(yaml.YAMLError, match=message):
         read_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-02-30", "1" * 5000, "!!bool maybe", "!!int ''", "!!timestamp today", "!!float x", "!!python/name:os.system"],
+)
+def test_a_value_that_is_none_is_refused_as_all_else_is(text: str) -> None:
+    with pytest.raises(yaml.YAMLError) as refused:
+        read_yaml(f"since: {text}")
+    assert len(str(refused.value)) < 500
