@@ -31,7 +31,7 @@ def parse_json(
         raise ValueError(f"{len(data)} bytes, over {most_bytes}")
     try:
         value = json.loads(
-            str(data, "utf-8"),
+            str(data, "utf-8-sig"),  # Windows' editors begin with a mark
             object_pairs_hook=object_pairs_hook,
             parse_int=_whole,
             parse_float=_number,

@@ -38,6 +38,7 @@ def test_what_nobody_means_is_one_sentence(case: str) -> None:
 
 def test_what_is_meant_comes_through() -> None:
     assert parse_json(b'{"a": [1, -2.5, true, null, "\\u00e9\\ud83d\\ude00"]}') == {"a": [1, -2.5, True, None, "é😀"]}
+    assert parse_json(b"\xef\xbb\xbf{}") == {}, "as Windows' editors begin a text"
     deep = b"[" * DEEPEST + b"]" * DEEPEST
     assert parse_json(deep)
     assert parse_json(b"9" * LONGEST_NUMBER) == int("9" * LONGEST_NUMBER)
