@@ -36,7 +36,7 @@ class KeyResolver:
             return self._store(folder), name
         name = bucket["key"]
         _, options = split_options(key)
-        if options:
+        if options and name != options:  # no object is called ""
             name = name.removesuffix(options)
         elif bucket["scheme"].lower().startswith("s3"):
             _, options = split_options(self.root.uri)
