@@ -120,7 +120,7 @@ class ShardPool:
                     self._stalls.look(self._crew.members)
                     self._end_unready()
                     self._replace_still()
-                placement.look(has_place=self._has_place(), again=self._restarts > 0)
+                placement.look(has_place=self._has_place(), failures=self._setup_failures, again=self._restarts > 0)
         finally:
             self._suspects.stop()
             self._crew.close()
@@ -377,10 +377,11 @@ class ShardPool:
 
     def _has_place(self) -> bool:
         """Whether an actor is placed, as far as is known, or none is looked for."""
-        members = self._crew.members
-        # Actors that come and fail have their place; and the quarantine's may have the only one.
-        waiting = members and not self._setup_failures and not self._suspects.is_examining
-        return not waiting or any(member.placed_at is not None for member in members)
+        if any(member.placed_at is not None for member in self._crew.members):
+            return True
+        if self._suspects.is_examining:  # whose actor may have the only place
+            return not self._suspects.wait_for_place
+        return not self._crew.members
 
 
 def _short(member: PoolActor) -> str:

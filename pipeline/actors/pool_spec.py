@@ -55,11 +55,16 @@ class PlacementWatch:
         self._on_note = on_note
         self._since = time.monotonic()
         self._notified = False
+        self._failures = 0
 
-    def look(self, *, has_place: bool, again: bool) -> None:
-        """Note whether any actor has its place; `again`: whether one had it before. Raises PipelineError."""
+    def look(self, *, has_place: bool, failures: int, again: bool) -> None:
+        """Note whether any actor has its place, or had it and failed, so many in a row, before it was ready.
+
+        `again`: whether one had it before. Raises PipelineError.
+        """
         now = time.monotonic()
-        if has_place:
+        came, self._failures = failures > self._failures, failures
+        if has_place or came:
             self._since = now
             self._notified = False
             return

@@ -54,6 +54,7 @@ class Quarantine:
         """
         self.shard = shard
         self.culprits: frozenset[str] | None = None
+        self.waits_for_place = False
         self._worker = worker
         self._known_good = known_good
         self._image_seconds = image_seconds
@@ -146,7 +147,9 @@ class Quarantine:
         self._handle, ready = start_worker(self._worker, node)
         self._node = None
         if node is None:  # however long it waits for a place, it has its time to get ready after that
+            self.waits_for_place = True
             ray.get(self._handle.progress.remote())
+            self.waits_for_place = False
         self._node = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else self._setup_seconds)
 
     def _discard(self) -> None:

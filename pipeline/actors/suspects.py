@@ -41,6 +41,11 @@ class Suspects:
         """Whether an examination is at work, which has an actor of its own."""
         return self._at_work is not None
 
+    @property
+    def wait_for_place(self) -> bool:
+        """Whether the examination at work cannot go on because nothing has room for its actor."""
+        return self._at_work is not None and self._at_work[1].waits_for_place
+
     def add(self, attempt: Attempt) -> None:
         self._waiting.append(attempt)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import RayActorError
 
 from pipeline.actors import cluster, pool_spec, quarantine, stalls, suspects
@@ -313,6 +314,62 @@ def test_what_no_node_can_ever_hold_is_refused_long_before_the_time_is_up(monkey
     spec = PoolSpec(actors=1, cpus=1, gpus=3, placement_timeout=600)
     with pytest.raises(PipelineError, match=r"GPU: 2 of 2 free; no node is large enough, .* no autoscaler"):
         work(ShardPool(spec, Steady), 1)
+
+
+class AwayAtTheStart(Steady):
+    """Its storage does not answer while it gets ready."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise StorageUnavailable("s3://bucket: no answer")
+
+
+class DiesAlways(Steady):
+    """Whatever shard it gets takes its process down."""
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(shard)
+
+
+@ray.remote(num_cpus=0, num_gpus=1)
+class Tenant:
+    """Has a GPU, so that no actor which needs both of them has room."""
+
+    def came(self) -> None: ...
+
+
+@pytest.mark.parametrize(("factory", "losses"), [(AwayAtTheStart, 1), (DiesAlways, suspects.SUSPICIOUS_DEATHS)])
+def test_when_all_room_is_lost_after_a_failure_the_run_says_so(
+    factory: type[Steady], losses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed start, and in an examination, too: it waited there for ever, without a word."""
+    monkeypatch.setattr(pools, "PROGRESS_SECONDS", 0.0)
+    tenants: list[Any] = []
+    notes: list[str] = []
+
+    def on_progress(state: PoolProgress) -> None:
+        if state.restarts == losses and not tenants:
+            tenants.append(Tenant.remote())
+            ray.get(tenants[0].came.remote())
+            monkeypatch.setattr(pool_spec, "NOTICE_SECONDS", 0.5)
+
+    deadline = time.monotonic() + PATIENCE
+    pool = ShardPool(PoolSpec(actors=1, cpus=1, gpus=2, placement_timeout=2 * PATIENCE), factory)
+    try:
+        pool.run(
+            shards(1),
+            on_done=lambda value: None,
+            on_progress=on_progress,
+            should_stop=lambda: bool(notes) or time.monotonic() > deadline,
+            on_note=notes.append,
+        )
+    finally:
+        for tenant in tenants:
+            ray.kill(tenant)
+    assert len(notes) == 1
+    assert notes[0].startswith("still waiting for an actor again: each needs 1 CPU and 2 GPU on one node"), notes
+    assert "GPU: 1 of 2 free" in notes[0]
 
 
 def test_more_actors_than_fit_still_make_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
