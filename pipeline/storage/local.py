@@ -134,11 +134,12 @@ class LocalStore:
             if not (key.startswith(prefix) or prefix.startswith(key + "/")):
                 continue
             path = os.path.join(directory, name)
-            status = _stat(path)
-            if status is None:
-                continue
+            # Before anything is asked about what is there: that it may not be looked at is no fault of the folder's.
             if is_link and not self._is_within(os.path.realpath(path)):
                 self._say_link(path)
+                continue
+            status = _stat(path)
+            if status is None:
                 continue
             if stat.S_ISDIR(status.st_mode):
                 key += "/"
@@ -380,7 +381,7 @@ def _stat(path: bytes) -> os.stat_result | None:
     try:
         return os.stat(path)
     except OSError as error:
-        dangling = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+        dangling = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
         if not dangling:
             raise _fault(error, os.fsdecode(path)) from error
         if os.path.islink(path):

@@ -60,6 +60,13 @@ def test_nothing_behind_a_link_out_of_the_folder_is_listed_or_read(
     assert [record.getMessage().count("--follow-links") for record in caplog.records] == [1] * 3, "each once"
 
 
+@pytest.mark.parametrize("target", ["/root/.ssh/id", "/" + "n" * 300, "n" * 300])
+def test_a_link_that_cannot_be_followed_hides_no_image(given: Path, target: str) -> None:
+    """Whether by its target's name or, for all but root, by the rights of a folder on the way."""
+    (given / "0.jpg").symlink_to(target)
+    assert keys(open_source(str(given))) == ["a.jpg", "sub/b.jpg"]
+
+
 def test_links_are_followed_when_asked_and_the_folder_itself_may_be_one(given: Path) -> None:
     assert keys(open_source(str(given), follow_links=True)) == ALL
     (given.parent / "link").symlink_to(given)
