@@ -11,6 +11,7 @@ from fcn_core.text.printable import printable
 from pipeline.cli import console as segmentation
 from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
+from pipeline.cli.lost_output import lost_stderr
 from pipeline.numbers import score
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.job import RetrainReport
@@ -26,12 +27,20 @@ def observe(console: Console) -> AbstractContextManager[RetrainObserver]:
     return live_or_lines(console, _BarObserver, _LineObserver)
 
 
-class _LineObserver(RetrainObserver):
+class _RetrainingObserver(RetrainObserver):
+    """What both kinds have in common."""
+
+    def lost_output(self) -> str | None:
+        return lost_stderr()
+
+
+class _LineObserver(_RetrainingObserver):
     """key=value lines for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._written = float("-inf")
+        self._told = ""
 
     def note(self, text: str) -> None:
         print_line(self._console, note=text)
@@ -39,15 +48,15 @@ class _LineObserver(RetrainObserver):
     def progress(self, share: float | None, text: str) -> None:
         if share is None:
             print_line(self._console, phase=text)
-        elif time.monotonic() - self._written >= LINE_SECONDS or share == 1:
-            self._written = time.monotonic()
+        elif text != self._told and (time.monotonic() - self._written >= LINE_SECONDS or share == 1):
+            self._written, self._told = time.monotonic(), text
             print_line(self._console, progress=text)
 
     def judged(self, contest: Contest) -> None:
         print_line(self._console, verdict=contest.verdict.reason)
 
 
-class _BarObserver(LiveBar, RetrainObserver):
+class _BarObserver(LiveBar, _RetrainingObserver):
     """A spinner for the phases and a bar for what has a measure."""
 
     def __init__(self, console: Console) -> None:

@@ -30,6 +30,10 @@ class RetrainObserver:
     def judged(self, contest: Contest) -> None:
         """Both models were scored and compared. Comes again if the champion changes before a promotion."""
 
+    def lost_output(self) -> str | None:
+        """Since when, and why, what is told here reaches nobody, for the records of the parts; None where it does."""
+        return None
+
 
 class TrainingPart(TrainObserver):
     """Listens to the training."""
@@ -42,6 +46,9 @@ class TrainingPart(TrainObserver):
 
     def note(self, text: str) -> None:
         self._whole.note(text)
+
+    def lost_output(self) -> str | None:
+        return self._whole.lost_output()
 
     def progress(self, progress: TrainProgress) -> None:
         stage = f"{progress.stage} ({progress.stage_number} of {progress.stages}), " if progress.stages > 1 else ""
@@ -66,6 +73,9 @@ class ActorsPart(Observer):
 
     def note(self, text: str) -> None:
         self._whole.note(text)
+
+    def lost_output(self) -> str | None:
+        return self._whole.lost_output()
 
     def progress(self, progress: Progress) -> None:
         share = progress.done / progress.images

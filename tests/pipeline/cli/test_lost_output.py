@@ -9,8 +9,11 @@ from typing import TextIO
 import pytest
 
 from pipeline.cli.app import run as fcn
+from pipeline.cli.console import stderr_console
+from pipeline.cli.console_retrain import observe
 from pipeline.cli.lost_output import survive_lost_stderr
 from pipeline.outputs.runs import records
+from pipeline.retraining.observer import ActorsPart, TrainingPart
 from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
 from tests.plugins.isolation import child_path
@@ -67,3 +70,15 @@ def test_streams_that_are_closed_from_the_start_are_done_without(closed: str, sa
     assert (done.returncode, done.stderr) == (0, "")
     assert said in done.stdout
     assert bool(said) == bool(done.stdout)
+
+
+def test_the_records_of_a_retrainings_parts_hear_of_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_disk() as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        survive_lost_stderr()
+        with observe(stderr_console()) as whole:
+            parts = TrainingPart(whole), ActorsPart(whole, "labelling")
+            assert [part.lost_output() for part in parts] == [None, None]
+            whole.note("the champion has changed")
+            for part in parts:
+                assert str(part.lost_output()).endswith(": No space left on device")

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from pipeline.cli.app import run as fcn
+from pipeline.cli.console import stderr_console
+from pipeline.cli.console_retrain import observe
 from pipeline.models.registry import open_registry
 from pipeline.training import job as training
 from tests.in_process import evaluate_in_process, segment_in_process
@@ -68,3 +70,11 @@ def test_what_is_missing_is_named_before_anything_starts(tmp_path: Path, capsys:
     file.write_text(yaml.safe_dump(options(tmp_path)))
     assert fcn(["retrain", str(file)]) == 2
     assert "registry_name" in capsys.readouterr().err.replace("-", "_")
+
+
+def test_where_a_part_waits_at_its_end_a_log_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with observe(stderr_console()) as observer:
+        for _ in range(3):  # as every half second, while the last model is validated
+            observer.progress(1.0, "step 9 of 9")
+        observer.progress(1.0, "scoring the champion: 4 of 4 images")
+    assert capsys.readouterr().err.count("progress=") == 2
