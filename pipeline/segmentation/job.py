@@ -299,6 +299,7 @@ class _Driver:
             self._observer.phase("writing tables")
             labels = self._inputs.bundle.labels
             finish_tables(self._output, record.run_id, labels.names, record.model_id, record.params_id, self._seen)
+            self._lease.check()  # a successor has found all done, and closed the record with an attempt of its own
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
             if self._is_ours():

@@ -380,6 +380,29 @@ def test_what_actors_of_a_superseded_driver_finish_is_not_committed_beside_its_s
     assert segment(job).counts.images == 0
 
 
+class OvertakenAtTheEnd(Observer):
+    """Lets the same job take over when all is committed."""
+
+    def __init__(self, job: SegmentJob) -> None:
+        self._job = job
+
+    def phase(self, name: str) -> None:
+        if name == "writing tables":
+            segment(self._job.model_copy(update={"takeover": True}))
+
+
+def test_a_driver_that_was_superseded_when_all_was_committed_leaves_the_record_to_its_successor(
+    job: SegmentJob,
+) -> None:
+    """It wrote its own over that, without the successor's attempt."""
+    put(job, "a.jpg", A)
+    with pytest.raises(PipelineError, match="another run took over"):
+        segment(job, OvertakenAtTheEnd(job))
+    (record,) = records(open_store(job.output))
+    assert (record.state, len(record.attempts)) == ("finished", 2)
+    assert sum(identities(job).values()) == 1
+
+
 def test_a_driver_that_was_superseded_while_it_planned_begins_no_run(
     job: SegmentJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
