@@ -100,6 +100,12 @@ class Lease:
             self._lost.set()
             raise TakenOver(self._store.uri)
 
+    def is_held(self) -> bool:
+        """Look now whether this driver has the output still, as far as the storage answers."""
+        with contextlib.suppress(TakenOver, StorageError):
+            self.check()
+        return not self.lost
+
     def release(self) -> None:
         """Give the output back, so that the next driver need not wait for silence."""
         self._released.set()

@@ -156,12 +156,6 @@ class _Driver:
         if self._asked_to_stop():
             raise _Stopped
 
-    def _is_ours(self) -> bool:
-        """Whether no other driver took over, as far as can be seen now."""
-        with contextlib.suppress(TakenOver, StorageError):
-            self._lease.check()
-        return not self._lease.lost
-
     def _unfinished(self, resolved: ResolvedJob) -> tuple[RunRecord, PlanManifest] | None:
         for record in runs.records(self._output):
             if record.job_digest == resolved.job_digest:
@@ -302,7 +296,7 @@ class _Driver:
             self._lease.check()  # a successor has found all done, and closed the record with an attempt of its own
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
-            if self._is_ours():
+            if self._lease.is_held():
                 stopped = not isinstance(error, Exception) or isinstance(error, _Stopped)
                 with contextlib.suppress(StorageError):
                     # Also what actors committed without being heard.

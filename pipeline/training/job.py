@@ -18,7 +18,7 @@ from fcn_core.models.networks import ArchName
 from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.metrics import Recorder
-from pipeline.errors import InputError, PipelineError, StorageError, TakenOver
+from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group
@@ -118,13 +118,13 @@ class _Driver:
                 last = self._train_stages(run, private)
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
-            if not self._lease.lost:
+            if self._lease.is_held():
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 with contextlib.suppress(StorageError):
                     self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
             raise
-        if self._lease.lost:
-            raise TakenOver(self._inputs.output.uri)
+        # Looked at now: the heartbeat's last look may be ten seconds old, and a successor's record is not ours to replace.
+        self._lease.check()
         if not last.finished:
             record = self._save_record(
                 state="interrupted", started=started, reason="stopped on request", step=last.step, seconds=last.seconds

@@ -5,14 +5,16 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.train import TrainJob
-from pipeline.outputs.lease import Lease
+from pipeline.outputs.lease import Lease, TakenOver
 from pipeline.training import job as training
+from pipeline.training.group_spec import GroupResult
 from pipeline.training.job import TrainObserver
 from pipeline.training.plan import check_inputs, new_run
-from pipeline.training.records import TrainRun
-from tests.trainings import job, kept, write_scenes
+from pipeline.training.progress import now
+from pipeline.training.records import TrainRecord, TrainRun
+from tests.trainings import InProcess, job, kept, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,26 @@ def test_a_start_model_that_is_another_by_now_is_refused(place: Path) -> None:
     store.put("job.json", run.model_copy(update={"start_model_id": "0" * 16}).model_dump_json().encode())
     with pytest.raises(InputError, match=r"was begun with the start model 0{16}, which it never got"):
         begin(same)
+
+
+@pytest.mark.parametrize("ending", ["finished", "failed"])
+def test_a_driver_that_was_superseded_leaves_the_record_to_its_successor(
+    place: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Another driver takes over in the last moment, before a heartbeat could have shown it."""
+    this = job(place, name=f"superseded-{ending}", train={"steps": 2}, val_split=None)
+    successors = TrainRecord(state="running", started=now(), updated=now(), version="successor")
+
+    class TakenAtTheEnd(InProcess):
+        def wait(self, seconds: float) -> GroupResult | None:
+            result = super().wait(seconds)
+            if result is None:
+                return None
+            Lease.acquire(kept(this).store, takeover=True)
+            kept(this).save_record(successors)
+            return result if ending == "finished" else GroupResult(None, failed="its node is gone")
+
+    monkeypatch.setattr(training, "Group", TakenAtTheEnd)
+    with pytest.raises(TakenOver if ending == "finished" else PipelineError):
+        training.train(this)
+    assert kept(this).load_record() == successors
