@@ -123,7 +123,7 @@ class _Driver:
                 with contextlib.suppress(StorageError):
                     self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
             raise
-        # Looked at now: the heartbeat's last look may be ten seconds old, and a successor's record is not ours to replace.
+        # Looked at now: the last heartbeat may be ten seconds old, and a successor's record is not ours to replace.
         self._lease.check()
         if not last.finished:
             record = self._save_record(
