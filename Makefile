@@ -7,13 +7,14 @@ PROCESSES ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime hashes demo site test test-all test-long test-faults fuzz bench lint format docs clean
+.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults fuzz bench lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
 	@echo "make site    Prefect, Ray and S3 on this machine, with sample images and a schedule, until Ctrl-C"
-	@echo "make test    every promise, on real parts (twenty minutes on two cores)"
-	@echo "make test-all  these, and what is long by nature: random kills, many hosts, every page's commands"
+	@echo "make test    every promise, on real parts (a quarter of an hour on two cores)"
+	@echo "make test-slow  what takes long and is proved by another test, too: whole sites, kills of whole trainings"
+	@echo "make test-all  both, and what is long by nature: random kills, many hosts, every page's commands"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
 	@echo "make fuzz    damaged images, models and lists for their readers, for a minute"
 	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
@@ -58,12 +59,15 @@ PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope
   $(if $(filter random,$(ORDER)),,-p no:randomly)
 
 test: setup
-	$(PYTEST) -m 'not long' $(OPTIONS)
+	$(PYTEST) -m 'not long and not slow' $(OPTIONS)
+
+test-slow: setup
+	$(PYTEST) -m 'slow and not long' $(OPTIONS)
 
 test-long: setup
 	$(PYTEST) -m long $(OPTIONS)
 
-test-all: test test-long
+test-all: test test-slow test-long
 
 test-faults: setup
 	FCN_FAULT_SEEDS=$${FCN_FAULT_SEEDS:-100} $(BIN)/python -m pytest tests/faults

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("S3 server", "Prefect server", "Ray head", "Prefect worker", "deployments", "sample images", "sample model")
 IMAGES = 2
 
-pytestmark = pytest.mark.timeout(1200)  # half a minute to start and one run; servers take longer on a busy machine
+# Half a minute to start and one run; servers take longer on a busy machine.
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 
 @dataclass

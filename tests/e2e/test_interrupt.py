@@ -62,6 +62,7 @@ def run_processes(output: Path) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
     ray_cluster: None, s3_endpoint: str, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]

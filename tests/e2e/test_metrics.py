@@ -30,7 +30,7 @@ from tests.processes import ours
 
 IMAGES = 12
 WIDTH, HEIGHT = 48, 32
-pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]  # a minute where nothing else runs
 
 PATIENCE = 240.0
 

@@ -114,6 +114,7 @@ def disturb(driver: subprocess.Popen[str], gate: Gate, how: signal.Signals) -> s
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_the_same_command_goes_on_where_its_driver_was_killed_and_where_it_was_stopped(
     how: signal.Signals, place: Path, undisturbed: TrainReport, capsys: pytest.CaptureFixture[str]

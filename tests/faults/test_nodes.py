@@ -52,6 +52,7 @@ def ask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     process.wait(timeout=120)
 
 
+@pytest.mark.slow
 def test_a_killed_node_changes_nothing(seed: int, site: Site, ask: Ask, tmp_path: Path) -> None:
     job = small_job(site.source, tmp_path / "labels", site.model)
     assert ask(do="kill", job=job.model_dump_json(), seed=seed) == {"ok": IMAGES, "errors": {}}

@@ -45,7 +45,7 @@ from tests.samples import jpeg, model
 from tests.standing_ray import standing_ray
 from tests.trainings import options, write_scenes
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATIENCE_SECONDS = 400
 NAMES = ("segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain")

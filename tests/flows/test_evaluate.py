@@ -34,6 +34,7 @@ def job(tmp_path: Path, model_dir: Path) -> EvaluateJob:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_flow_scores_a_model_and_shows_it(job: EvaluateJob) -> None:
     summary = evaluate(job)
     assert (summary.examples, summary.errors, summary.output) == (6, 0, job.output)

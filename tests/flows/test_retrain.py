@@ -46,7 +46,7 @@ from tests.in_process import InProcess
 from tests.samples import fill
 from tests.trainings import kept, kill_a_worker, options, write_scenes
 
-pytestmark = [pytest.mark.usefixtures("prefect_server", "ray_cluster"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("prefect_server", "ray_cluster"), pytest.mark.timeout(900), pytest.mark.slow]
 
 ACTORS = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
 STEPS = [

@@ -90,6 +90,7 @@ def test_a_launched_job_imports_nothing_from_where_it_runs(planted: tuple[Path, 
     assert list((folder.parent / "out" / "launches").iterdir()), "it did not run"
 
 
+@pytest.mark.slow
 def test_a_flow_takes_neither_code_nor_settings_of_prefect_from_the_current_folder(planted: tuple[Path, Path]) -> None:
     folder, log = planted
     (folder / ".env").write_text("PREFECT_API_URL=http://127.0.0.1:1/api\n")

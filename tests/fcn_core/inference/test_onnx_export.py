@@ -49,6 +49,7 @@ def _images(*shape: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_the_mask_is_the_predictors_at_sizes_that_were_never_traced(exported: tuple[ModelBundle, Path]) -> None:
     bundle, path = exported
     session = onnxruntime.InferenceSession(path)

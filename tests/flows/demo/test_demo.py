@@ -19,7 +19,7 @@ from pipeline.outputs.current import read_current
 from pipeline.storage.opening import open_store
 from pipeline.training.store import TrainStore
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 SCENES, ADDED, READABLE_UPLOADS = 5, 2, 3
 BUCKET = f"demo-{uuid.uuid4().hex[:12]}"

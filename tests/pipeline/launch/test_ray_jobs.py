@@ -27,7 +27,7 @@ from pipeline.storage.opening import open_store
 from tests.pipeline.launch.conftest import Cluster
 from tests.samples import jpeg, model
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATIENCE_SECONDS = 300
 PHOTOS = 6

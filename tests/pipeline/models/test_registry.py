@@ -209,6 +209,7 @@ class Cut:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_publication_cut_off_anywhere_leaves_nothing_or_a_whole_model(uri: str, after: bool) -> None:
     outcomes = []

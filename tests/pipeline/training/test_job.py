@@ -136,6 +136,7 @@ def test_one_worker_and_two_take_the_same_steps(in_process: None, place: Path, u
     np.testing.assert_allclose(losses[0][:6], losses[1][:6], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_in_a_bucket_with_a_worker_that_dies_and_a_stop_a_run_ends_as_undisturbed_in_a_folder(
     place: Path, undisturbed: TrainReport, bucket: str, tmp_path: Path
 ) -> None:
