@@ -5,6 +5,7 @@ RecursionError, which no caller expects; NaN, half a surrogate pair or a number 
 where the value is used.
 """
 
+import codecs
 import json
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,9 @@ def parse_json(
         raise ValueError(f"{len(data)} bytes, over {most_bytes}")
     try:
         value = json.loads(
-            str(data, "utf-8-sig"),  # Windows' editors begin with a mark
+            # Windows' editors begin with a mark. Not by the codec for that: importing it takes a look at files, which a
+            # process that has given them up cannot do.
+            str(bytes(data).removeprefix(codecs.BOM_UTF8), "utf-8"),
             object_pairs_hook=object_pairs_hook,
             parse_int=_whole,
             parse_float=_number,
