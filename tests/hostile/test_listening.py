@@ -46,12 +46,12 @@ def status(port, path):
 
 with cluster.connect():
     ray.get(ray.remote(lambda: os.getpid()).remote())
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 30
     while min(ray.nodes()[0][f"{name}Port"] for name in PORTS) <= 0 and time.monotonic() < deadline:
         time.sleep(0.2)  # agents say later than the node where they listen
     (node,) = ray.nodes()
     if min(node[f"{name}Port"] for name in PORTS) <= 0:
-        raise SystemExit(75)  # on a busy machine the raylet gives its agents up, and with them their ports
+        raise SystemExit(75)  # their ports are told late on a busy machine, and not at all where another Ray has them
     heard = []
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -76,7 +76,7 @@ def found() -> dict[str, Any]:
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     if done.returncode == 75:
-        pytest.skip("Ray's agents did not say in time where they listen: this machine is too busy")
+        pytest.skip("Ray's agents did not say where they listen: the machine is busy, or another Ray has their ports")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
