@@ -6,20 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pipeline.cli.common import DONE, INTERRUPTED, TOO_MANY_ERRORS, Flag, stop_signals
-from pipeline.cli.train import read_job_file
+from pipeline.cli.train import KINDS, read_job_file
 from pipeline.jobs.retrain import RelabelJob, RetrainJob
 from pipeline.jobs.train import merged, optional
 
 if TYPE_CHECKING:
     RetrainOptions = RetrainJob
 else:
-    RetrainOptions = optional(
-        RetrainJob,
-        workers=str,
-        relabel=RelabelJob,
-        staged=Annotated[bool, Parameter(negative="--no-staged")],
-        use_gpu=Annotated[bool, Parameter(negative="--no-use-gpu")],
-    )
+    RetrainOptions = optional(RetrainJob, relabel=RelabelJob, **KINDS)
 
 
 def retrain(

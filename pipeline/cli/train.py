@@ -11,15 +11,17 @@ from pipeline.errors import InputError
 from pipeline.jobs.train import TrainJob, merged, optional
 from pipeline.yaml_text import read_yaml
 
+KINDS: dict[str, Any] = {
+    "workers": str,
+    "staged": Annotated[bool, Parameter(negative="--no-staged")],
+    "use_gpu": Annotated[bool, Parameter(negative="--no-use-gpu")],
+}
+"""The options of a training that the command line takes in another form than a job file does."""
+
 if TYPE_CHECKING:
     TrainJobOptions = TrainJob
 else:
-    TrainJobOptions = optional(
-        TrainJob,
-        workers=str,
-        staged=Annotated[bool, Parameter(negative="--no-staged")],
-        use_gpu=Annotated[bool, Parameter(negative="--no-use-gpu")],
-    )
+    TrainJobOptions = optional(TrainJob, **KINDS)
 
 
 def train(
