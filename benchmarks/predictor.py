@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", help="folder of a bundle; default: FCN-8s VGG16 with made-up weights")
     parser.add_argument("--int8", help="folder of its int8 bundle; default: one is made, with images of these")
     parser.add_argument("--images", type=Path, help="folder of .jpg files; default: made-up pictures of 500x375")
-    parser.add_argument("--labels", type=Path, help="folder of masks with the images' names, for mean IU")
+    parser.add_argument("--labels", type=Path, help="folder of masks with the images' names, for mean IoU")
     parser.add_argument(
         "--names", type=Path, help="file with the names, one per line, of the images to compare masks on"
     )
@@ -157,7 +157,7 @@ def bare_openvino(bundle: ModelBundle, size: tuple[int, ...], threads: int) -> C
 def agree(
     one: Contestant, plain: Contestant, bundle: ModelBundle, options: argparse.Namespace, paths: list[Path]
 ) -> tuple[float, float | None]:
-    """(share of pixels that are as in plain float32, mean IU or None)."""
+    """(share of pixels that are as in plain float32, mean IoU or None)."""
     if options.names:
         wanted = set(options.names.read_text().split())
         paths = [path for path in paths if path.stem in wanted]
@@ -173,7 +173,7 @@ def agree(
         if options.labels:
             truth = np.asarray(Image.open(options.labels / f"{path.stem}.png"))
             matrix.update(truth, masks[0])
-    return equal / pixels, matrix.scores().mean_iu if options.labels else None
+    return equal / pixels, matrix.scores().mean_iou if options.labels else None
 
 
 _references: dict[Path, Pixels] = {}
@@ -195,12 +195,12 @@ def read(path: Path) -> Pixels:
 def print_table(contestants: list[Contestant], agreement: dict[str, tuple[float, float | None]]) -> None:
     medians = {one.name: statistics.median(one.seconds) for one in contestants}
     eager, bare = medians["PyTorch, float32"], medians["OpenVINO, bfloat16, scores only"]
-    print(f"\n| {'':32} | s per image | x PyTorch | x OpenVINO | equal pixels | mean IU |")
+    print(f"\n| {'':32} | s per image | x PyTorch | x OpenVINO | equal pixels | mean IoU |")
     print(f"|{'-' * 34}|{'-' * 12}|{'-' * 11}|{'-' * 12}|{'-' * 14}|{'-' * 9}|")
     for name, seconds in medians.items():
-        equal, mean_iu = agreement.get(name, (float("nan"), None))
+        equal, mean_iou = agreement.get(name, (float("nan"), None))
         share = "" if np.isnan(equal) else f"{equal:.3%}"
-        score = "" if mean_iu is None else f"{mean_iu:.4f}"
+        score = "" if mean_iou is None else f"{mean_iou:.4f}"
         ratios = f"{eager / seconds:9.2f} | {bare / seconds:10.2f}"
         print(f"| {name:32} | {seconds:10.4f} | {ratios} | {share:>12} | {score:>7} |")
 

@@ -1,7 +1,7 @@
 """Is it worth labelling the least certain images first? Their true scores against those of the rest.
 
 Predicts a split of a labelled data set, ranks its images by several measures of certainty, and prints for each the mean
-IU and pixel accuracy of the least certain fifth and of the rest (pooled over the images of a group, as the paper
+IoU and pixel accuracy of the least certain fifth and of the rest (pooled over the images of a group, as the paper
 counts), and the rank correlation with each image's own scores. `confidence` is the column that results hold; the others
 would have to be stored.
 
@@ -56,7 +56,7 @@ def main() -> None:
         for name, measure in MEASURES.items():
             certainty[name][index] = measure(result.probabilities)
 
-    print(f"{options.model} on {options.split} of {options.dataset}: {count} images, mean IU {pooled(counts)[0]:.3f}")
+    print(f"{options.model} on {options.split} of {options.dataset}: {count} images, mean IoU {pooled(counts)[0]:.3f}")
     table(counts, certainty, options.share)
 
 
@@ -67,7 +67,8 @@ def table(counts: npt.NDArray[np.int64], certainty: Mapping[str, Array], share: 
     head = f"least certain {worst}"
     print(f"{'':24}{head:>20}{'the rest':>20}{'rank correlation':>22}")
     print(
-        f"{'ranked by':24}{'mean IU':>10}{'accuracy':>10}{'mean IU':>10}{'accuracy':>10}{'mean IU':>11}{'accuracy':>11}"
+        f"{'ranked by':24}{'mean IoU':>10}{'accuracy':>10}{'mean IoU':>10}{'accuracy':>10}"
+        f"{'mean IoU':>11}{'accuracy':>11}"
     )
     draws = np.random.default_rng(0).permuted(np.tile(np.arange(len(counts)), (DRAWS, 1)), axis=1)
     chance = np.array([[*pooled(counts[draw[:worst]]), *pooled(counts[draw[worst:]])] for draw in draws])
@@ -76,7 +77,7 @@ def table(counts: npt.NDArray[np.int64], certainty: Mapping[str, Array], share: 
         f"{'(by chance, lowest 1 %)':24}"
         + "".join(f"{value:10.3f}" for value in np.quantile(chance[:, :2], 0.01, axis=0))
     )
-    truth = {"(true accuracy)": each[:, 1], "(true mean IU)": each[:, 0]}
+    truth = {"(true accuracy)": each[:, 1], "(true mean IoU)": each[:, 0]}
     for name, values in {**certainty, **truth}.items():
         order = np.argsort(values, kind="stable")
         low, rest = pooled(counts[order[:worst]]), pooled(counts[order[worst:]])
@@ -87,11 +88,11 @@ def table(counts: npt.NDArray[np.int64], certainty: Mapping[str, Array], share: 
 
 
 def pooled(counts: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Mean IU and pixel accuracy of several images together, from their confusion matrices [N, C, C]."""
+    """Mean IoU and pixel accuracy of several images together, from their confusion matrices [N, C, C]."""
     matrix = ConfusionMatrix(counts.shape[1])
     matrix.counts = counts.sum(axis=0)
     scores = matrix.scores()
-    return scores.mean_iu or 0.0, scores.pixel_accuracy or 0.0
+    return scores.mean_iou or 0.0, scores.pixel_accuracy or 0.0
 
 
 def correlation(first: Array, second: Array) -> float:
@@ -128,8 +129,8 @@ def _class_mean(probabilities: Probabilities) -> float:
     return float(_by_class(probabilities).mean())
 
 
-def _soft_iu(probabilities: Probabilities) -> float:
-    """The mean IU that the probabilities themselves expect of the mask."""
+def _soft_iou(probabilities: Probabilities) -> float:
+    """The mean IoU that the probabilities themselves expect of the mask."""
     hard = np.eye(len(probabilities), dtype=bool)[probabilities.argmax(axis=0)].transpose(2, 0, 1)
     right = (probabilities * hard).sum(axis=(1, 2))
     either = hard.sum(axis=(1, 2)) + (probabilities * ~hard).sum(axis=(1, 2))
@@ -143,7 +144,7 @@ MEASURES: Mapping[str, Callable[[Probabilities], float]] = {
     "cells of 0.7 and more": _sure_cells,
     "lowest tenth of cells": _lowest_tenth,
     "mean over classes": _class_mean,
-    "expected mean IU": _soft_iu,
+    "expected mean IoU": _soft_iou,
 }
 
 

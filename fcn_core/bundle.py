@@ -18,12 +18,13 @@ from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
 from fcn_core.errors import BundleError, FcnError
 from fcn_core.labels import LabelSet
+from fcn_core.metrics import with_current_names
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.building import build
 from fcn_core.models.int8_graph.check import check_graph
@@ -93,7 +94,7 @@ class ModelDescription(BaseModel):
     labels: LabelSet
     normalization: Normalization
     provenance: dict[str, Any]
-    scores: dict[str, Any]
+    scores: Annotated[dict[str, Any], BeforeValidator(with_current_names)]
     int8: Int8Description | None = None
 
     @model_validator(mode="after")

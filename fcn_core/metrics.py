@@ -1,8 +1,8 @@
-"""Segmentation scores from a confusion matrix: the four of the FCN paper (section 5), and IU per class.
+"""Segmentation scores from a confusion matrix: the four of the FCN paper (section 5), and IoU per class.
 
 Counts are int64 and exact, so matrices of parts of a data set add up to the matrix of the whole, in any
 order. A class that occurs neither in the truth nor in the prediction has no score (None) and is left out of
-the means; one that is only ever predicted has IU 0, which counts, and no accuracy. That is how the authors' score.py
+the means; one that is only ever predicted has IoU 0, which counts, and no accuracy. That is how the authors' score.py
 counts, where NumPy's nanmean leaves out what is 0/0.
 """
 
@@ -10,11 +10,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fcn_core.errors import LabelError
 
 _PIXELS_AT_ONCE = 1 << 22  # counting takes ten times the memory of what it counts
+
+
+# Version 0.1 wrote these names into bundles, registries, checkpoints and scores.json.
+_NAMES_OF_0_1 = {
+    "mean_iu": "mean_iou",
+    "frequency_weighted_iu": "frequency_weighted_iou",
+    "per_class_iu": "per_class_iou",
+}
+
+
+def with_current_names(scores: Any) -> Any:
+    """`scores` with names of version 0.1 replaced by today's; anything but a dict is returned as it is."""
+    if not isinstance(scores, dict):
+        return scores
+    return {_NAMES_OF_0_1.get(name, name): value for name, value in scores.items()}
 
 
 class Scores(BaseModel):
@@ -22,11 +37,13 @@ class Scores(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _renamed = model_validator(mode="before")(with_current_names)
+
     pixel_accuracy: float | None = Field(description="share of the labelled pixels that are right")
     mean_accuracy: float | None = Field(description="share of a class's pixels that are right, mean over classes")
-    mean_iu: float | None = Field(description="intersection over union, mean over classes")
-    frequency_weighted_iu: float | None = Field(description="IU weighted by how many pixels a class has")
-    per_class_iu: tuple[float | None, ...] = Field(description="IU of each class, in the label set's order")
+    mean_iou: float | None = Field(description="intersection over union, mean over classes")
+    frequency_weighted_iou: float | None = Field(description="IoU weighted by how many pixels a class has")
+    per_class_iou: tuple[float | None, ...] = Field(description="IoU of each class, in the label set's order")
     per_class_accuracy: tuple[float | None, ...] = Field(
         default=(), description="share of each class's pixels that are right, in the same order"
     )
@@ -91,14 +108,14 @@ class ConfusionMatrix:
         right, truths, unions = self.intersections, self.truths, self.unions
         total = int(truths.sum())
         found, labelled = unions > 0, truths > 0
-        iu = np.divide(right, unions, out=np.zeros(self.num_classes), where=found)
+        iou = np.divide(right, unions, out=np.zeros(self.num_classes), where=found)
         accuracy = np.divide(right, truths, out=np.zeros(self.num_classes), where=labelled)
         return Scores(
             pixel_accuracy=float(right.sum() / total) if total else None,
             mean_accuracy=float(accuracy[labelled].mean()) if total else None,
-            mean_iu=float(iu[found].mean()) if total else None,
-            frequency_weighted_iu=float((truths * iu).sum() / total) if total else None,
-            per_class_iu=_where(found, iu),
+            mean_iou=float(iou[found].mean()) if total else None,
+            frequency_weighted_iou=float((truths * iou).sum() / total) if total else None,
+            per_class_iou=_where(found, iou),
             per_class_accuracy=_where(labelled, accuracy),
             pixels=total,
         )

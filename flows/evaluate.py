@@ -63,8 +63,8 @@ def _publish(job: EvaluateJob, record: EvaluationRecord) -> EvaluateSummary:
     scores = record.scores
     create_table_artifact(
         [
-            {"class": plain(name), "IU": fraction(iu), "accuracy": fraction(accuracy)}
-            for name, iu, accuracy in zip(record.classes, scores.per_class_iu, scores.per_class_accuracy, strict=True)
+            {"class": plain(name), "IoU": fraction(iou), "accuracy": fraction(accuracy)}
+            for name, iou, accuracy in zip(record.classes, scores.per_class_iou, scores.per_class_accuracy, strict=True)
         ],
         key="scores",
         description=f"Scores of each class on split {plain(record.split)}",
@@ -98,10 +98,10 @@ def _list_broken(errors: tuple[BrokenExample, ...]) -> None:
 def _summary_text(job: EvaluateJob, record: EvaluationRecord) -> str:
     scores = record.scores
     lines = [
-        f"# Mean IU {fraction(scores.mean_iu)}",
+        f"# Mean IoU {fraction(scores.mean_iou)}",
         "",
         f"- pixel accuracy {fraction(scores.pixel_accuracy)}, mean accuracy {fraction(scores.mean_accuracy)}, "
-        f"frequency-weighted IU {fraction(scores.frequency_weighted_iu)}",
+        f"frequency-weighted IoU {fraction(scores.frequency_weighted_iou)}",
         f"- model: {plain(record.model)}",
         f"- {record.examples} examples, {scores.pixels:,} pixels: split {code(record.split)} of {code(record.dataset)}",
     ]

@@ -43,8 +43,8 @@ class RetrainSummary(BaseModel):
     promoted: bool
     promotion: int | None
     reason: str
-    mean_iu: float | None
-    champion_mean_iu: float | None
+    mean_iou: float | None
+    champion_mean_iou: float | None
     relabelled: SegmentSummary | None = None
 
 
@@ -75,8 +75,8 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
         promoted=report.promoted,
         promotion=report.promotion,
         reason=contest.verdict.reason,
-        mean_iu=contest.verdict.challenger,
-        champion_mean_iu=contest.verdict.champion,
+        mean_iou=contest.verdict.challenger,
+        champion_mean_iou=contest.verdict.champion,
         # A flow run of its own, with the artifacts of any labelling.
         relabelled=segment(report.relabelling, launch=launch) if report.relabelling is not None else None,
     )
@@ -127,7 +127,7 @@ class _FlowObserver(RetrainObserver):
                 for row in contest.verdict.rows
             ],
             key="scores",
-            description=f"IU of each class on split {plain(contest.split)}, champion against challenger",
+            description=f"IoU of each class on split {plain(contest.split)}, champion against challenger",
         )
 
     def finish(self) -> None:
@@ -162,10 +162,10 @@ def _verdict_text(report: RetrainReport) -> str:
     ]
     old = contest.champion_scores.scores if contest.champion_scores else None
     for title, field in (
-        ("mean IU", "mean_iu"),
+        ("mean IoU", "mean_iou"),
         ("pixel accuracy", "pixel_accuracy"),
         ("mean accuracy", "mean_accuracy"),
-        ("frequency-weighted IU", "frequency_weighted_iu"),
+        ("frequency-weighted IoU", "frequency_weighted_iou"),
     ):
         lines.append(f"| {title} | {fraction(getattr(old, field, None))} | {fraction(getattr(record.scores, field))} |")
     return "\n".join(lines)
@@ -174,13 +174,13 @@ def _verdict_text(report: RetrainReport) -> str:
 def _curves_text(report: TrainReport, histories: Mapping[str, History]) -> str:
     """The curves as a picture inside the text, which Prefect's pages show, and the last validations as a table."""
     picture = base64.b64encode(draw_curves(histories).encode()).decode()
-    lines = [f"![loss and validation mean IU over epochs](data:image/svg+xml;base64,{picture})", ""]
+    lines = [f"![loss and validation mean IoU over epochs](data:image/svg+xml;base64,{picture})", ""]
     lines += [f"{report.steps} steps, {report.seconds:.0f} s of training; {code(report.uri)} has the model.", ""]
     rows = [(stage, point) for stage, history in histories.items() for point in history.validations]
     if rows:
-        lines += ["| network | step | epoch | mean IU | pixel accuracy |", "|---|---|---|---|---|"]
+        lines += ["| network | step | epoch | mean IoU | pixel accuracy |", "|---|---|---|---|---|"]
     lines += [
-        f"| {stage} | {point.step} | {point.epoch:.4g} | {fraction(point.scores.mean_iu)} | "
+        f"| {stage} | {point.step} | {point.epoch:.4g} | {fraction(point.scores.mean_iou)} | "
         f"{fraction(point.scores.pixel_accuracy)} |"
         for stage, point in rows[-VALIDATIONS_LISTED:]
     ]

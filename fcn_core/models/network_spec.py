@@ -18,10 +18,10 @@ class Published:
 
     data: str
     source: str
-    mean_iu: float
+    mean_iou: float
     pixel_accuracy: float | None = None
     mean_accuracy: float | None = None
-    frequency_weighted_iu: float | None = None
+    frequency_weighted_iou: float | None = None
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ class History(BaseModel):
 
     @property
     def best(self) -> ValidationPoint | None:
-        """The validation with the highest mean IU, the earliest of equals."""
-        scored = [point for point in self.validations if point.scores.mean_iu is not None]
-        return max(scored, key=lambda point: (point.scores.mean_iu, -point.step), default=None)
+        """The validation with the highest mean IoU, the earliest of equals."""
+        scored = [point for point in self.validations if point.scores.mean_iou is not None]
+        return max(scored, key=lambda point: (point.scores.mean_iou, -point.step), default=None)
 
 
 class LoopPlan(BaseModel):

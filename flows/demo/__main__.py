@@ -68,7 +68,7 @@ def print_outcome(console: Console, folder: Path, report: "DemoReport", seconds:
     console.print(class_table(report.findings))
     console.print(refused_table(report.findings))
     console.print(
-        f"[bold]mean IU {scores.mean_iu or 0:.3f}[/], pixel accuracy {scores.pixel_accuracy or 0:.3f}, over "
+        f"[bold]mean IoU {scores.mean_iou or 0:.3f}[/], pixel accuracy {scores.pixel_accuracy or 0:.3f}, over "
         f"{len(report.findings.labelled)} images ({duration(seconds)} in all)"
     )
     for what, where in (

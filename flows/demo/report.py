@@ -30,12 +30,12 @@ _TABLES = ("results/", "class_areas/", "class_totals/", "runs/")
 
 @dataclass(frozen=True)
 class DemoImage:
-    """An image that has a mask. `mean_iu` is its own, against its ground truth."""
+    """An image that has a mask. `mean_iou` is its own, against its ground truth."""
 
     key: str
     mask: Mask
     confidence: float
-    mean_iu: float
+    mean_iou: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def examine(
             matrix = ConfusionMatrix(labels.num_classes)
             matrix.update(truth[row["key"]], mask)
             everything.add(matrix)
-            labelled.append(DemoImage(row["key"], mask, row["confidence"], matrix.scores().mean_iu or 0.0))
+            labelled.append(DemoImage(row["key"], mask, row["confidence"], matrix.scores().mean_iou or 0.0))
         else:
             refused.append(Refused(row["key"], row["error"], row["message"]))
         progress(done / len(rows))
@@ -93,19 +93,19 @@ def examine(
 
 
 def class_table(findings: Findings) -> Table:
-    """What each class covers, in truth and as found, and its IU; largest first."""
+    """What each class covers, in truth and as found, and its IoU; largest first."""
     table = Table()
-    for name in ("class", "pixels", "pixel share", "true pixel share", "images", "IU"):
+    for name in ("class", "pixels", "pixel share", "true pixel share", "images", "IoU"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for total in sorted(findings.totals, key=lambda total: -total.pixels):
-        iu = findings.scores.per_class_iu[total.class_id]
+        iou = findings.scores.per_class_iou[total.class_id]
         table.add_row(
             total.class_name,
             f"{total.pixels:,}",
             percent(total.fraction, 1),
             percent(findings.true_shares[total.class_id], 1),
             f"{total.images}",
-            "-" if iu is None else f"{iu:.3f}",
+            "-" if iou is None else f"{iou:.3f}",
         )
     return table
 
@@ -126,7 +126,7 @@ def draw_sheet(findings: Findings, source: Store, labels: LabelSet, title: str) 
     with CodecPool(1, max_pixels=_MAX_PIXELS) as codecs:  # uploads are anybody's
         for item in _selection(findings.labelled):
             image = codecs.decode_now(source.get(item.key)).pixels
-            note = f"confidence {item.confidence:.2f}, mean IU {item.mean_iu:.2f}"
+            note = f"confidence {item.confidence:.2f}, mean IoU {item.mean_iou:.2f}"
             tiles.append(Tile(item.key, image, item.mask, note))
     return contact_sheet(tiles, labels, columns=SHEET_COLUMNS, title=title)
 

@@ -109,12 +109,13 @@ def run_demo(plan: DemoPlan, console: Console, endpoint: str | None = None) -> D
             findings = examine(output, run_ids, truth, SCENE_LABELS, lambda done: step.update(done, "reading masks"))
             step.update(None, "drawing and copying")
             sheet = plan.output / "contact-sheet.png"
-            title = f"{len(findings.labelled)} scenes labelled by an FCN-8s, mean IU {findings.scores.mean_iu or 0:.2f}"
+            mean_iou = findings.scores.mean_iou or 0
+            title = f"{len(findings.labelled)} scenes labelled by an FCN-8s, mean IoU {mean_iou:.2f}"
             draw_sheet(findings, source, SCENE_LABELS, title).save(sheet, optimize=True)
             export_masks(output.uri, str(plan.output / "masks"))
             copy_tables(output, plan.output / "tables")
             copy_images(source, _examples(findings), plan.output / "images")
-            step.done(f"mean IU {findings.scores.mean_iu or 0:.3f} over {len(findings.labelled)} images")
+            step.done(f"mean IoU {findings.scores.mean_iou or 0:.3f} over {len(findings.labelled)} images")
     return DemoReport(first, second, held_out, findings, sheet)
 
 
@@ -161,7 +162,7 @@ def _train(plan: DemoPlan, labelled: Store, output: Store, step: Step) -> tuple[
     assert report.scores
     open_model(report.model_uri).bundle.save(plan.output / "model")
     step.done(
-        f"{report.steps} steps in {duration(report.seconds)}; mean IU {report.scores.mean_iu or 0:.3f} on "
+        f"{report.steps} steps in {duration(report.seconds)}; mean IoU {report.scores.mean_iou or 0:.3f} on "
         f"{len(plan.held_out)} held-out scenes; model {report.model_id}"
     )
     return report.model_uri, report.scores

@@ -86,6 +86,6 @@ class _StepObserver(TrainObserver):
         seconds = progress.step * DEMO_TRAINING["train"]["batch_size"] / progress.images_per_second
         share = seconds / (seconds + (progress.eta_seconds or 0.0))
         text = f"step {progress.step}, loss {progress.loss:.2f}, {progress.images_per_second:.0f} images/s"
-        if progress.best_mean_iu is not None:
-            text += f", mean IU {progress.best_mean_iu:.2f}"
+        if progress.best_mean_iou is not None:
+            text += f", mean IoU {progress.best_mean_iou:.2f}"
         self._step.update(share, text)

@@ -116,7 +116,7 @@ TRAIN_STEPS = Metric("fcn_train_steps", "gauge", "steps", "steps that the presen
 TRAIN_WORKERS = Metric("fcn_train_workers", "gauge", "workers", "training workers at work", ("arch",))
 TRAIN_LOSS = Metric("fcn_train_loss", "gauge", "nats", "training loss, latest", ("arch",))
 TRAIN_MEAN_IU = Metric(
-    "fcn_train_val_mean_iu", "gauge", "share", "mean IU on the validation split, latest, 0 to 1", ("arch",)
+    "fcn_train_val_mean_iou", "gauge", "share", "mean IoU on the validation split, latest, 0 to 1", ("arch",)
 )
 TRAIN_IMAGES_PER_SECOND = Metric(
     "fcn_train_images_per_second", "gauge", "images per second", "speed of all workers together", ("arch",)

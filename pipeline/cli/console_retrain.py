@@ -106,7 +106,7 @@ def report_json(report: RetrainReport) -> dict[str, Any]:
         "promoted": report.promoted,
         "promotion": report.promotion,
         "reason": verdict.reason,
-        "mean_iu": verdict.challenger,
-        "champion_mean_iu": verdict.champion,
+        "mean_iou": verdict.challenger,
+        "champion_mean_iou": verdict.champion,
         "relabelled": relabelled,
     }

@@ -22,8 +22,8 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
     scores = record.scores
     console.print(class_scores_table(record))
     console.print(
-        f"mean IU [bold]{score(scores.mean_iu)}[/], pixel accuracy {score(scores.pixel_accuracy)}, "
-        f"mean accuracy {score(scores.mean_accuracy)}, frequency-weighted IU {score(scores.frequency_weighted_iu)}"
+        f"mean IoU [bold]{score(scores.mean_iou)}[/], pixel accuracy {score(scores.pixel_accuracy)}, "
+        f"mean accuracy {score(scores.mean_accuracy)}, frequency-weighted IoU {score(scores.frequency_weighted_iou)}"
     )
     broken = f", {len(record.errors)} left out" if record.errors else ""
     console.print(
@@ -36,10 +36,10 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
 
 
 def class_scores_table(record: EvaluationRecord) -> Table:
-    """One row per class: IU, accuracy, share of the labelled pixels, and the class most of its wrong pixels got."""
+    """One row per class: IoU, accuracy, share of the labelled pixels, and the class most of its wrong pixels got."""
     table = Table()
     table.add_column("class")
-    for name in ("IU", "accuracy", "pixels"):
+    for name in ("IoU", "accuracy", "pixels"):
         table.add_column(name, justify="right")
     table.add_column("taken for")
     scores = record.scores
@@ -48,7 +48,7 @@ def class_scores_table(record: EvaluationRecord) -> Table:
         truth = int(confusion[index].sum())
         table.add_row(
             shown(name),
-            score(scores.per_class_iu[index]),
+            score(scores.per_class_iou[index]),
             score(scores.per_class_accuracy[index]),
             percent(truth / scores.pixels, 1) if scores.pixels else "-",
             shown(_mistaken_for(confusion, index, record.classes)),

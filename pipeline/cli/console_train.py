@@ -44,7 +44,7 @@ class _LineObserver(_TrainingObserver):
         print_line(self._console, note=text)
 
     def progress(self, progress: TrainProgress) -> None:
-        validated = (progress.stage, progress.val_mean_iu)
+        validated = (progress.stage, progress.val_mean_iou)
         if progress.loss is None or (
             time.monotonic() - self._written < LINE_SECONDS
             and validated == self._validated
@@ -63,8 +63,9 @@ class _LineObserver(_TrainingObserver):
             "images_per_s": f"{progress.images_per_second:.2f}",
             "eta_s": f"{progress.eta_seconds:.0f}",
         }
-        if progress.val_mean_iu is not None:
-            values |= {"val_mean_iu": score(progress.val_mean_iu, 4), "best_mean_iu": score(progress.best_mean_iu, 4)}
+        if progress.val_mean_iou is not None:
+            values["val_mean_iou"] = score(progress.val_mean_iou, 4)
+            values["best_mean_iou"] = score(progress.best_mean_iou, 4)
         print_line(self._console, **values)
 
 
@@ -81,8 +82,8 @@ class _BarObserver(LiveBar, _TrainingObserver):
                 f", loss {progress.loss:.3f}, rate {progress.learning_rate:.2g}, "
                 f"{progress.images_per_second:.1f} images/s, {duration(progress.eta_seconds or 0)} left"
             )
-        if progress.val_mean_iu is not None:
-            numbers += f", val mean IU {score(progress.val_mean_iu)} (best {score(progress.best_mean_iu)})"
+        if progress.val_mean_iou is not None:
+            numbers += f", val mean IoU {score(progress.val_mean_iou)} (best {score(progress.best_mean_iou)})"
         self.show(progress.step, progress.steps, numbers)
 
 
@@ -99,9 +100,9 @@ def print_report(console: Console, report: TrainReport) -> None:
             + (f", {report.failures} failures survived" if report.failures else "")
         )
         console.print(f"model {report.model_id} is {printable(str(report.model_uri))}", markup=False)
-    if report.scores is not None and report.scores.mean_iu is not None:
+    if report.scores is not None and report.scores.mean_iou is not None:
         scores = report.scores
-        console.print(f"mean IU {score(report.scores.mean_iu, 4)}, pixel accuracy {score(scores.pixel_accuracy, 4)}")
+        console.print(f"mean IoU {score(report.scores.mean_iou, 4)}, pixel accuracy {score(scores.pixel_accuracy, 4)}")
 
 
 def report_json(report: TrainReport) -> dict[str, Any]:

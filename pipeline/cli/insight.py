@@ -273,9 +273,9 @@ def comparison_json(found: "Comparison") -> dict[str, Any]:
             "equal_masks": same.equal,
             "compared": same.compared,
             "pixel_agreement": same.pixels,
-            "mean_iu": same.mean_iu,
+            "mean_iou": same.mean_iou,
             "changed": [
-                {"key": each.pair.key, "pixel_agreement": each.pixels, "mean_iu": each.mean_iu}
+                {"key": each.pair.key, "pixel_agreement": each.pixels, "mean_iou": each.mean_iou}
                 | {"mask_a": each.pair.mask_a, "mask_b": each.pair.mask_b}
                 for each in same.changed
             ],
@@ -310,12 +310,12 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
         return
     text = f"{same.images} images are in both, {same.equal} with the very same mask"
     if same.pixels is not None:
-        text += f"; pixel agreement {percent(same.pixels, 2)}, mean IU {score(same.mean_iu)} (over {same.compared})"
+        text += f"; pixel agreement {percent(same.pixels, 2)}, mean IoU {score(same.mean_iou)} (over {same.compared})"
     screen.print(text, markup=False)
     for each in same.changed:
         key = printable(each.pair.key)
         screen.print(
-            f"  {percent(1 - each.pixels):>8} of the pixels changed, mean IU {score(each.mean_iu, 2)}: {key}",
+            f"  {percent(1 - each.pixels):>8} of the pixels changed, mean IoU {score(each.mean_iou, 2)}: {key}",
             markup=False,
         )
 

@@ -112,14 +112,14 @@ def list_networks(*, size: str = "500x375", classes: int = 21, json: Flag = Fals
             ]
         )
         return DONE
-    print(f"{'arch':20}{'backbone':20}{'parameters':>11}{'GFLOPs':>9}{'mean IU':>9}  what it is")
+    print(f"{'arch':20}{'backbone':20}{'parameters':>11}{'GFLOPs':>9}{'mean IoU':>9}  what it is")
     for entry, price in zip(CATALOGUE, costs, strict=True):
-        mean_iu = f"{entry.published[0].mean_iu:.1f}" if entry.published else "-"
+        mean_iou = f"{entry.published[0].mean_iou:.1f}" if entry.published else "-"
         print(
-            f"{entry.arch:20}{entry.backbone:20}{price.parameters / 1e6:>9.1f} M{price.flops / 1e9:>9.1f}{mean_iu:>9}"
+            f"{entry.arch:20}{entry.backbone:20}{price.parameters / 1e6:>9.1f} M{price.flops / 1e9:>9.1f}{mean_iou:>9}"
             f"  {entry.summary}"
         )
-    print(f"\nGFLOPs: one {width}x{height} image, {classes} classes. Mean IU: as published, on the data --json names.")
+    print(f"\nGFLOPs: one {width}x{height} image, {classes} classes. Mean IoU: as published, on the data --json names.")
     return DONE
 
 

@@ -270,20 +270,20 @@ def _versions_table(versions: "list[Version]", champion: "Champion | None") -> "
             str(champion.number) if champion and champion.version == version.version else "",
             _time(version.published) if version.published else "",
             f"{version.description.architecture.arch}/{version.description.architecture.backbone}",
-            _mean_iu(version.description.scores),
+            _mean_iou(version.description.scores),
             ", ".join(str(value) for value in version.notes.values()),
         )
         for version in versions
     )
-    return _table(("version", "champion", "published (UTC)", "network", "mean IU", "notes"), rows)
+    return _table(("version", "champion", "published (UTC)", "network", "mean IoU", "notes"), rows)
 
 
 def _promotions_table(promotions: "list[Champion]") -> "Table":
     rows = (
-        (str(each.number), each.version, _time(each.time), _mean_iu(each.scores or {}), each.reason)
+        (str(each.number), each.version, _time(each.time), _mean_iou(each.scores or {}), each.reason)
         for each in promotions
     )
-    return _table(("number", "version", "time (UTC)", "mean IU", "reason"), rows)
+    return _table(("number", "version", "time (UTC)", "mean IoU", "reason"), rows)
 
 
 def _table(columns: tuple[str, ...], rows: "Iterable[tuple[str, ...]]") -> "Table":
@@ -305,8 +305,8 @@ def _time(time: "datetime") -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def _mean_iu(scores: "Mapping[str, Any]") -> str:
+def _mean_iou(scores: "Mapping[str, Any]") -> str:
     from pipeline.numbers import fixed
 
-    value = scores.get("mean_iu")
+    value = scores.get("mean_iou")
     return fixed(value) if isinstance(value, float) else ""

@@ -268,10 +268,10 @@ class Evaluator:
         tally.pixels += found.mask.size
         scores = matrix.scores()
         pair = self.dataset.pairs[example.index]
-        if scores.mean_iu is not None:
-            note = f"mean IU {score(scores.mean_iu)}, pixel accuracy {score(scores.pixel_accuracy)}"
+        if scores.mean_iou is not None:
+            note = f"mean IoU {score(scores.mean_iou)}, pixel accuracy {score(scores.pixel_accuracy)}"
             tile = Tile(pair.name, example.image, found.mask, note, example.truth)
-            tally.gallery.offer(scores.mean_iu, example.index, tile)
+            tally.gallery.offer(scores.mean_iou, example.index, tile)
         return ExampleRow(
             name=pair.name,
             image=pair.image,
@@ -281,7 +281,7 @@ class Evaluator:
             height=found.mask.shape[0],
             labelled_pixels=scores.pixels,
             pixel_accuracy=scores.pixel_accuracy,
-            mean_iu=scores.mean_iu,
+            mean_iou=scores.mean_iou,
             classes=_classes(matrix, self._names),
             confidence=found.confidence,
             image_sha256=example.image_sha256,

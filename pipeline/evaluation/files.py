@@ -1,8 +1,8 @@
 """What an evaluation leaves behind: a row an example, the scores, the confusion matrix.
 
-    OUTPUT/images.parquet    one row an example
+    OUTPUT/images.parquet    one row per example
     OUTPUT/confusion.csv     true classes by predicted classes, in pixels
-    OUTPUT/worst.png         the examples with the lowest mean IU: image, truth, prediction
+    OUTPUT/worst.png         the examples with the lowest mean IoU: image, truth, prediction
     OUTPUT/scores.json       all of it in numbers, and what was scored on what; written last, removed first
 
 No times or host names inside: equal evaluations give equal bytes.
@@ -50,15 +50,15 @@ IMAGES_SCHEMA = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("labelled_pixels", pa.int64()),
         pa.field("pixel_accuracy", pa.float64()),
-        pa.field("mean_iu", pa.float64()),
+        pa.field("mean_iou", pa.float64()),
         pa.field("classes", pa.list_(CLASS_SCORE)),
         pa.field("confidence", pa.float32()),
         pa.field("image_sha256", pa.string()),
         pa.field("truth_sha256", pa.string()),
     ],
-    metadata={"fcn_schema": "evaluation/1"},
+    metadata={"fcn_schema": "evaluation/2"},
 )
-"""One row an example, in the data set's order. See docs/evaluation.md for what each column means."""
+"""One row per example, in the data set's order. See docs/evaluation.md for what each column means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ExampleRow:
     height: int | None = None
     labelled_pixels: int | None = None
     pixel_accuracy: float | None = None
-    mean_iu: float | None = None
+    mean_iou: float | None = None
     classes: tuple[ClassScore, ...] | None = None
     confidence: float | None = None
     image_sha256: str | None = None

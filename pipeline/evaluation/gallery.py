@@ -19,7 +19,7 @@ TILE_WIDTH = 320
 class Exhibit:
     """One example as small files, fit to be sent: `image` is a JPEG, `truth` and `mask` are palette PNGs.
 
-    `rank` orders exhibits, the worst first: mean IU and then the example's index.
+    `rank` orders exhibits, the worst first: mean IoU and then the example's index.
     """
 
     rank: tuple[float, int]
@@ -38,9 +38,9 @@ class Gallery:
         self._labels = labels
         self._kept: list[tuple[float, int, Tile]] = []  # a heap, the best of the worst at its top
 
-    def offer(self, mean_iu: float, index: int, tile: Tile) -> None:
+    def offer(self, mean_iou: float, index: int, tile: Tile) -> None:
         """Keep the example if it is among the worst so far. `tile` has a truth."""
-        place = (-mean_iu, -index)
+        place = (-mean_iou, -index)
         if len(self._kept) < self._size:
             heapq.heappush(self._kept, (*place, shrink(tile, 2 * TILE_WIDTH)))
         elif self._kept and place > self._kept[0][:2]:
@@ -49,7 +49,7 @@ class Gallery:
     def exhibits(self) -> tuple[Exhibit, ...]:
         """What was kept, the worst first."""
         ordered = sorted(self._kept, key=lambda kept: kept[:2], reverse=True)
-        return tuple(self._pack((-iu, -index), tile) for iu, index, tile in ordered)
+        return tuple(self._pack((-iou, -index), tile) for iou, index, tile in ordered)
 
     def _pack(self, rank: tuple[float, int], tile: Tile) -> Exhibit:
         assert tile.truth is not None, "offered with a truth"

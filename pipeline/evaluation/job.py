@@ -304,7 +304,7 @@ def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected
     report = EvaluateReport(record, matrix.counts, table)
     if inputs.output is None:
         return report
-    title = f"The worst of {scored} images by mean IU: image, truth, prediction"
+    title = f"The worst of {scored} images by mean IoU: image, truth, prediction"
     sheet = gallery.draw(collected.worst, inputs.labels, title) if collected.worst else None
     write_evaluation(inputs.output, record, table, sheet)
     return replace(report, per_image=IMAGES_FILE, contact_sheet=WORST_FILE if sheet else None)

@@ -1,6 +1,6 @@
 """Whether a new model is better than the champion, by a rule that is written down before anybody looks at the scores.
 
-Promote when mean IU is better by a margin and no class falls by more than a limit, both measured on the same split.
+Promote when mean IoU is better by a margin and no class falls by more than a limit, both measured on the same split.
 The one thing to know: scores of different splits or data sets are refused, never compared.
 """
 
@@ -22,7 +22,7 @@ _REMEDY = "evaluate both on the same split"
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """IU of one class, 0..1; None where the class is neither in the truth nor in the prediction.
+    """IoU of one class, 0..1; None where the class is neither in the truth nor in the prediction.
 
     `difference` is challenger less champion, None where one of them has no score; `falls` says that it falls by more
     than the limit.
@@ -37,7 +37,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether to promote, why in one sentence, and the numbers behind it. `difference` is that of mean IU."""
+    """Whether to promote, why in one sentence, and the numbers behind it. `difference` is that of mean IoU."""
 
     promote: bool
     reason: str
@@ -70,27 +70,27 @@ def compare(
 ) -> Verdict:
     """Judge a challenger against the champion; without a champion, any challenger that has a score wins.
 
-    `margin` is the least gain of mean IU (0: any gain at all), `class_limit` the largest fall of a class's IU, both
+    `margin` is the least gain of mean IoU (0: any gain at all), `class_limit` the largest fall of a class's IoU, both
     in 0..1; a difference equal to either is allowed. Raises InputError for scores that cannot have been measured on
     the same split with the same classes, as far as the numbers tell; `compare_evaluations` proves it.
     """
     for option, value in (("margin", margin), ("class limit", class_limit)):
         if not 0 <= value <= 1:
-            raise InputError(f"the {option} is {value}, but differences of IU are within 0..1; choose it there")
+            raise InputError(f"the {option} is {value}, but differences of IoU are within 0..1; choose it there")
     for whose, scores in (("champion", champion), ("challenger", challenger)):
-        if scores is not None and len(scores.per_class_iu) != labels.num_classes:
+        if scores is not None and len(scores.per_class_iou) != labels.num_classes:
             raise InputError(
-                f"the {whose} has scores of {len(scores.per_class_iu)} classes, but label set {labels.name} has "
+                f"the {whose} has scores of {len(scores.per_class_iou)} classes, but label set {labels.name} has "
                 f"{labels.num_classes}; evaluate it with its own label set"
             )
     if champion is not None:
         _refuse_different_splits(champion, challenger, labels)
 
     rows = tuple(
-        _row(name, champion.per_class_iu[index] if champion else None, challenger.per_class_iu[index], class_limit)
+        _row(name, champion.per_class_iou[index] if champion else None, challenger.per_class_iou[index], class_limit)
         for index, name in enumerate(labels.names)
     )
-    old, new = champion.mean_iu if champion else None, challenger.mean_iu
+    old, new = champion.mean_iou if champion else None, challenger.mean_iou
     difference = _difference(old, new)
     promote, reason = _judge(champion, new, old, difference, rows, margin, class_limit)
     return Verdict(promote, reason, old, new, difference, rows)
@@ -106,13 +106,13 @@ def _judge(
     class_limit: float,
 ) -> tuple[bool, str]:
     if new is None or not 0 <= new <= 1:
-        return False, f"the challenger has no mean IU ({new}), as when a split holds no labelled pixel"
+        return False, f"the challenger has no mean IoU ({new}), as when a split holds no labelled pixel"
     if champion is None:
-        return True, f"there is no champion yet, and the challenger has mean IU {fixed(new)}"
+        return True, f"there is no champion yet, and the challenger has mean IoU {fixed(new)}"
     if old is None or difference is None:
         return False, "the champion has no score on this split, so nothing can be said of the challenger"
     shown_new, shown_old = differing(new, old, fixed)
-    against = f"mean IU {shown_new} against the champion's {shown_old} is {fixed(difference, sign='+')}"
+    against = f"mean IoU {shown_new} against the champion's {shown_old} is {fixed(difference, sign='+')}"
     # Written so that a NaN is never better and never harmless.
     better = difference > 0 and difference >= round(margin, _DIGITS)
     falling = sorted((row for row in rows if row.falls), key=lambda row: row.difference or 0.0)
@@ -149,7 +149,7 @@ def _refuse_different_splits(champion: Scores, challenger: Scores, labels: Label
             f"the champion was scored on {champion.pixels:,} labelled pixels, the challenger on "
             f"{challenger.pixels:,}, so these are different splits; {_REMEDY}"
         )
-    for name, old, new in zip(labels.names, champion.per_class_iu, challenger.per_class_iu, strict=True):
+    for name, old, new in zip(labels.names, champion.per_class_iou, challenger.per_class_iou, strict=True):
         # A class of the truth always has a score; one that only the prediction has scores 0.
         if (old is None and new) or (new is None and old):
             raise InputError(

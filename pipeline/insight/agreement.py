@@ -55,12 +55,12 @@ class ComparedPair:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How alike two masks are: `pixels` is the share of pixels with one class, `mean_iu` the mean over the classes that
-    either mask has; both 0..1."""
+    """How alike two masks are, both 0..1: `pixels` is the share of pixels with one class, `mean_iou` the mean over the
+    classes that either mask has."""
 
     pair: ComparedPair
     pixels: float
-    mean_iu: float
+    mean_iou: float
 
 
 class ClassIndex:
@@ -217,14 +217,14 @@ def translate(first: LabelSet, second: LabelSet) -> npt.NDArray[np.uint8] | None
 
 
 def mask_agreement(first: Mask, second: Mask) -> tuple[float, float]:
-    """Share of equal pixels and mean IU of two masks, uint8 [H, W] of one size. Which is first does not matter.
+    """Share of equal pixels and mean IoU of two masks, uint8 [H, W] of one size. Which is first does not matter.
 
     Raises LabelError when their sizes differ.
     """
     matrix = ConfusionMatrix(_CLASSES, ignore_index=_CLASSES - 1)
     matrix.update(first, second)
     scores = matrix.scores()
-    return scores.pixel_accuracy or 0.0, scores.mean_iu or 0.0
+    return scores.pixel_accuracy or 0.0, scores.mean_iou or 0.0
 
 
 def with_masks(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -52,14 +52,14 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class SameImages:
-    """Images, by key and etag, that both runs made a mask of. `pixels` and `mean_iu` are means over a random sample of
+    """Images, by key and etag, that both runs made a mask of. `pixels` and `mean_iou` are means over a random sample of
     `compared` of them; None when their masks are gone. `equal` of all `images` have the very same mask."""
 
     images: int
     equal: int
     compared: int
     pixels: float | None
-    mean_iu: float | None
+    mean_iou: float | None
     changed: tuple[Agreement, ...]
     """The images that changed most, the most first."""
 
@@ -131,7 +131,7 @@ def _same_images(store: Store, first: RunRecord, second: RunRecord, sample: Pair
         sample.equal,
         len(seen),
         float(np.mean([each.pixels for each in seen])) if seen else None,
-        float(np.mean([each.mean_iu for each in seen])) if seen else None,
+        float(np.mean([each.mean_iou for each in seen])) if seen else None,
         tuple(changed),
     )
 

@@ -208,7 +208,7 @@ def _by_disagreement(
         candidate = _Candidate(
             pair.etag,
             f"{percent(1 - found.pixels)} of the pixels differ from recipe {other.recipe}, "
-            f"mean IU {score(found.mean_iu, 2)}",
+            f"mean IoU {score(found.mean_iou, 2)}",
             pair.confidence_b,
             pair.mask_b,
             record.recipe,

@@ -16,13 +16,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fcn_core import BundleError, ModelBundle
 from fcn_core.bundle import MODEL_FILE, ModelDescription, ModelId, parse_description
-from fcn_core.metrics import Scores
+from fcn_core.metrics import Scores, with_current_names
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
@@ -105,7 +105,7 @@ class Champion(BaseModel):
     model_id: ModelId
     reason: str
     time: datetime
-    scores: dict[str, Any] | None = None
+    scores: Annotated[dict[str, Any] | None, BeforeValidator(with_current_names)] = None
     previous: ModelId | None = None
     """The version that was champion until then."""
     token: str

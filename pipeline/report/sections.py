@@ -125,18 +125,18 @@ def _first_three(totals: Sequence[ClassTotal], shown: Any) -> str:
 
 
 def _class_table(by_area: Sequence[ClassTotal], summary: Summary, colors: Mapping[str, RGB], card: ModelCard) -> Html:
-    scores = card.description.scores.get("per_class_iu") if card.description else None
+    scores = card.description.scores.get("per_class_iou") if card.description else None
     rated = isinstance(scores, list) and len(scores) == len(summary.classes)
-    head = ["class", "pixels", "of all pixels", "images", "of all images", *(["model's IU"] if rated else [])]
+    head = ["class", "pixels", "of all pixels", "images", "of all images", *(["model's IoU"] if rated else [])]
     rows = []
     for total in by_area:
-        iu = scores[total.class_id] if rated and scores else None
+        iou = scores[total.class_id] if rated and scores else None
         cells = [
             count(total.pixels),
             percent(total.fraction),
             count(total.images),
             percent(total.images / summary.ok),
-            *([score(iu, 2) if isinstance(iu, int | float) else "-"] if rated else []),
+            *([score(iou, 2) if isinstance(iou, int | float) else "-"] if rated else []),
         ]
         name = el("th", swatch(colors.get(total.class_name)), el("span", total.class_name), scope="row")
         rows.append(el("tr", name, *(el("td", cell, class_="number") for cell in cells)))

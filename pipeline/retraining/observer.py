@@ -55,8 +55,8 @@ class TrainingPart(TrainObserver):
         text = f"{stage}step {progress.step} of {progress.steps}"
         if progress.loss is not None:
             text += f", loss {progress.loss:.3f}, {progress.images_per_second or 0:.1f} images/s"
-        if progress.val_mean_iu is not None:
-            text += f", val mean IU {score(progress.val_mean_iu)} (best {score(progress.best_mean_iu or 0)})"
+        if progress.val_mean_iou is not None:
+            text += f", val mean IoU {score(progress.val_mean_iou)} (best {score(progress.best_mean_iou or 0)})"
         done = progress.stage_number - 1 + progress.step / progress.steps
         self._whole.progress(done / progress.stages, text)
 

@@ -1,4 +1,4 @@
-"""The curves of a training run as one SVG picture: loss and validation mean IU over epochs, stage after stage.
+"""The curves of a training run as one SVG picture: loss and validation mean IoU over epochs, stage after stage.
 
 SVG, because a curve is a few kilobytes of text that stays sharp, and every browser, editor and run page shows it.
 """
@@ -43,15 +43,15 @@ def draw_curves(histories: Mapping[str, History]) -> str:
         borders.append((start, stage))
         losses += [(start + point.epoch, point.loss) for point in history.losses]
         scores += [
-            (start + point.epoch, point.scores.mean_iu)
+            (start + point.epoch, point.scores.mean_iou)
             for point in history.validations
-            if point.scores.mean_iu is not None
+            if point.scores.mean_iou is not None
         ]
         # Of the last stage: that is the one whose best model counts.
-        best = (start + history.best.epoch, history.best.scores.mean_iu or 0.0) if history.best else None
+        best = (start + history.best.epoch, history.best.scores.mean_iou or 0.0) if history.best else None
         ends = [curve[-1].epoch for curve in (history.losses, history.validations) if curve]
         start += max(ends, default=0.0)
-    title = "validation mean IU" + (f", best {best[1]:.4f} at epoch {best[0]:.4g}" if best else "")
+    title = "validation mean IoU" + (f", best {best[1]:.4f} at epoch {best[0]:.4g}" if best else "")
     panels = (
         _Curve("training loss", _LOSS, _thinned(losses)),
         _Curve(title, _SCORE, _thinned(scores), marks=[best] if best else ()),

@@ -301,7 +301,7 @@ class _Driver:
         recorder.set(metrics.TRAIN_STEP, progress.step, arch=progress.stage)
         recorder.set(metrics.TRAIN_STEPS, progress.steps, arch=progress.stage)
         recorder.set(metrics.TRAIN_LOSS, progress.loss, arch=progress.stage)
-        recorder.set(metrics.TRAIN_MEAN_IU, progress.val_mean_iu, arch=progress.stage)
+        recorder.set(metrics.TRAIN_MEAN_IU, progress.val_mean_iou, arch=progress.stage)
         recorder.set(metrics.TRAIN_IMAGES_PER_SECOND, progress.images_per_second, arch=progress.stage)
         recorder.set(metrics.TRAIN_SECONDS_LEFT, progress.eta_seconds, arch=progress.stage)
 

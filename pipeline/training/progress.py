@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TrainProgress(BaseModel):
-    """progress.json: how far a run is, as of `updated`. `val_mean_iu` is the latest, `best_mean_iu` the best so far."""
+    """progress.json: how far a run is, as of `updated`. `val_mean_iou` is the latest, `best_mean_iou` the best."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,8 +22,8 @@ class TrainProgress(BaseModel):
     learning_rate: float | None = None
     images_per_second: float | None = None
     eta_seconds: float | None = None
-    val_mean_iu: float | None = None
-    best_mean_iu: float | None = None
+    val_mean_iou: float | None = None
+    best_mean_iou: float | None = None
     updated: datetime
 
 

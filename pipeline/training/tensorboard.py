@@ -28,7 +28,7 @@ def _scalars(history: History) -> Iterator[tuple[int, str, float]]:
         yield point.step, "train/loss", point.loss
         yield point.step, "train/learning_rate", point.learning_rate
     for validation in history.validations:
-        for name in ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"):
+        for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             value = getattr(validation.scores, name)
             if value is not None:
                 yield validation.step, f"val/{name}", value

@@ -200,7 +200,7 @@ class _RunKeeper:
 
     def _progress(self, report: StepReport | None) -> TrainProgress:
         trainer, history = self._trainer, self.loop.history
-        latest = history.validations[-1].scores.mean_iu if history.validations else None
+        latest = history.validations[-1].scores.mean_iou if history.validations else None
         return TrainProgress(
             name=self._spec.name,
             stage=self._spec.stage,
@@ -214,8 +214,8 @@ class _RunKeeper:
             learning_rate=report.learning_rate if report else None,
             images_per_second=report.images_per_second if report else None,
             eta_seconds=report.eta_seconds if report else None,
-            val_mean_iu=latest,
-            best_mean_iu=history.best.scores.mean_iu if history.best else None,
+            val_mean_iou=latest,
+            best_mean_iou=history.best.scores.mean_iou if history.best else None,
             updated=now(),
         )
 

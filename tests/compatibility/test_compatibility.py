@@ -88,7 +88,7 @@ def test_a_registered_model_is_still_that_model() -> None:
     (version,) = registry.versions("yard")
     champion = registry.champion("yard")
     assert champion is not None
-    assert (champion.version, champion.scores) == (version.version, {"mean_iu": 0.5})
+    assert (champion.version, champion.scores) == (version.version, {"mean_iou": 0.5})
     # The id is a digest of all that prediction depends on: were it another, every bucket would be labelled anew.
     assert open_model("registry:yard@champion", "registry").bundle.model_id == version.version
 

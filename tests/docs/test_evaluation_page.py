@@ -39,7 +39,7 @@ def test_the_sql_answers_what_the_page_says(
     monkeypatch.chdir(folder)
     database = duckdb.connect()
     worst_for_class, by_group, sure_and_wrong = (database.execute(query).fetchall() for query in SQL)
-    scores = [iu for _, iu, _ in worst_for_class]
+    scores = [iou for _, iou, _ in worst_for_class]
     assert scores
     assert scores == sorted(scores)
     assert {group for group, _, _ in by_group} == {f"{index:03d}" for index in range(8)}

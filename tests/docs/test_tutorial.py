@@ -66,7 +66,7 @@ def test_every_step_works(walked: tuple[Path, list[dict[str, Any]]]) -> None:
 def test_the_model_has_learned_the_ten_classes(walked: tuple[Path, list[dict[str, Any]]]) -> None:
     place, _ = walked
     scores = json.loads((place / "scores" / "scores.json").read_text())["scores"]
-    assert scores["mean_iu"] > 0.5, scores
+    assert scores["mean_iou"] > 0.5, scores
 
 
 @pytest.mark.long

@@ -70,11 +70,11 @@ def hostile(folder: Path, model: Path) -> Path:
     for index, key in enumerate(HOSTILE):
         source.put(key, jpeg(60, 40, seed=index))
     bundle = ModelBundle.load(model)
+    names = [key for key in HOSTILE if key.isprintable()]  # a bundle refuses the others
+    names += [f"class {index}" for index in range(len(names), bundle.labels.num_classes)]
     evil = ModelBundle(
         bundle.architecture,
-        preset("camvid").model_copy(
-            update={"names": tuple(f"{index}{key}" for index, key in enumerate((*HOSTILE, "x", "y")))}
-        ),
+        preset("camvid").model_copy(update={"names": tuple(f"{index}{name}" for index, name in enumerate(names))}),
         bundle.normalization,
         bundle.state,
         provenance={HOSTILE[0]: HOSTILE[1], "nested": {HOSTILE[7]: [HOSTILE[0], {"a": HOSTILE[1]}]}},

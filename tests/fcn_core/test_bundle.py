@@ -22,12 +22,12 @@ from tests.fcn_core.nets import LABELS, small_bundle, small_net
 
 def test_saved_bundle_predicts_the_same(tmp_path: Path) -> None:
     model = small_net()
-    bundle = ModelBundle.from_model(model, LABELS, CAFFE, provenance={"by": "a test"}, scores={"mean_iu": 0.5})
+    bundle = ModelBundle.from_model(model, LABELS, CAFFE, provenance={"by": "a test"}, scores={"mean_iou": 0.5})
     bundle.save(tmp_path / "model")
     loaded = ModelBundle.load(tmp_path / "model")
     assert loaded.model_id == bundle.model_id
     assert (loaded.architecture, loaded.labels, loaded.normalization) == (model.architecture, LABELS, CAFFE)
-    assert (loaded.provenance, loaded.scores) == ({"by": "a test"}, {"mean_iu": 0.5})
+    assert (loaded.provenance, loaded.scores) == ({"by": "a test"}, {"mean_iou": 0.5})
     x = torch.randn(1, 3, 40, 50)
     rebuilt = loaded.build()
     assert not rebuilt.training
@@ -59,7 +59,7 @@ def test_model_id_follows_what_prediction_depends_on() -> None:
     ids = {candidate.model_id for candidate in [bundle, *different]}
     assert len(ids) == 5
     assert all(len(model_id) == 16 and int(model_id, 16) >= 0 for model_id in ids)
-    assert replace(bundle, provenance={"note": 1}, scores={"mean_iu": 1.0}).model_id == bundle.model_id
+    assert replace(bundle, provenance={"note": 1}, scores={"mean_iou": 1.0}).model_id == bundle.model_id
 
 
 def test_new_models_follow_their_seed_and_leave_the_callers_random_state() -> None:
@@ -192,8 +192,8 @@ def test_another_model_is_not_overwritten_unasked(tmp_path: Path) -> None:
 def test_same_model_may_be_saved_again_with_new_notes(tmp_path: Path) -> None:
     bundle = small_bundle()
     bundle.save(tmp_path / "deep" / "model")
-    replace(bundle, scores={"mean_iu": 0.7}).save(tmp_path / "deep" / "model")
-    assert ModelBundle.load(tmp_path / "deep" / "model").scores == {"mean_iu": 0.7}
+    replace(bundle, scores={"mean_iou": 0.7}).save(tmp_path / "deep" / "model")
+    assert ModelBundle.load(tmp_path / "deep" / "model").scores == {"mean_iou": 0.7}
 
 
 def test_interrupted_overwrite_is_noticed(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
 
 def test_notes_that_are_not_json_are_refused() -> None:
     with pytest.raises(BundleError, match="plain JSON values"):
-        replace(small_bundle(), scores={"mean_iu": float("nan")}).to_files()
+        replace(small_bundle(), scores={"mean_iou": float("nan")}).to_files()
 
 
 def test_labels_must_match_the_network() -> None:

@@ -31,7 +31,7 @@ def test_scores_are_those_of_their_definitions(target, mask):
         true, found = (target == k) & valid, (mask == k) & valid
         union = (true | found).sum()
         expected = (true & found).sum() / union if union else None
-        assert scores.per_class_iu[k] == (None if expected is None else pytest.approx(expected))
+        assert scores.per_class_iou[k] == (None if expected is None else pytest.approx(expected))
         if expected is not None:
             ious.append(expected)
             weighted += expected * true.sum()
@@ -39,24 +39,24 @@ def test_scores_are_those_of_their_definitions(target, mask):
             accuracies.append((true & found).sum() / true.sum())
     assert scores.pixels == valid.sum()
     if valid.any():
-        assert scores.mean_iu == pytest.approx(np.mean(ious))
+        assert scores.mean_iou == pytest.approx(np.mean(ious))
         assert scores.mean_accuracy == pytest.approx(np.mean(accuracies))
-        assert scores.frequency_weighted_iu == pytest.approx(weighted / valid.sum())
+        assert scores.frequency_weighted_iou == pytest.approx(weighted / valid.sum())
         assert scores.pixel_accuracy == pytest.approx((target == mask)[valid].mean())
 
 
 def authors_scores(hist: np.ndarray) -> tuple[float, float, float, float]:
-    """Pixel accuracy, mean accuracy, mean IU, frequency-weighted IU as the authors' score.py has them, with nanmean."""
+    """Pixel accuracy, mean accuracy, mean IoU, frequency-weighted IoU as in the authors' score.py, with nanmean."""
     with np.errstate(invalid="ignore", divide="ignore"):
         right, truth = np.diag(hist), hist.sum(1)
-        iu = right / (truth + hist.sum(0) - right)
+        iou = right / (truth + hist.sum(0) - right)
         frequency = truth / hist.sum()
         some = frequency > 0
         return (
             right.sum() / hist.sum(),
             np.nanmean(right / truth),
-            np.nanmean(iu),
-            (frequency[some] * iu[some]).sum(),
+            np.nanmean(iou),
+            (frequency[some] * iou[some]).sum(),
         )
 
 
@@ -80,9 +80,9 @@ def scores_of(counts: np.ndarray) -> Scores:
 def test_scores_are_those_of_the_authors_formula(counts):
     scores = scores_of(counts)
     if not counts.any():
-        assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu) == (None, None, None)
+        assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iou) == (None, None, None)
         return
-    found = (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu, scores.frequency_weighted_iu)
+    found = (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iou, scores.frequency_weighted_iou)
     assert found == pytest.approx(authors_scores(counts), rel=1e-12)
 
 
@@ -101,10 +101,10 @@ def test_scores_are_those_of_torchmetrics(target, mask):
         return
     close = {"rel": 1e-6, "abs": 1e-7}  # torchmetrics computes in float32
     assert scores.pixel_accuracy == pytest.approx(float(theirs(MulticlassAccuracy, "micro")), **close)
-    assert scores.mean_iu == pytest.approx(float(theirs(MulticlassJaccardIndex, "macro")), **close)
-    assert scores.frequency_weighted_iu == pytest.approx(float(theirs(MulticlassJaccardIndex, "weighted")), **close)
+    assert scores.mean_iou == pytest.approx(float(theirs(MulticlassJaccardIndex, "macro")), **close)
+    assert scores.frequency_weighted_iou == pytest.approx(float(theirs(MulticlassJaccardIndex, "weighted")), **close)
     for ours, per_class in (
-        (scores.per_class_iu, theirs(MulticlassJaccardIndex, "none")),
+        (scores.per_class_iou, theirs(MulticlassJaccardIndex, "none")),
         (scores.per_class_accuracy, theirs(MulticlassAccuracy, "none")),
     ):
         assert [0.0 if value is None else value for value in ours] == pytest.approx(per_class.tolist(), **close)
@@ -126,11 +126,11 @@ def test_counts_do_not_depend_on_dtype_layout_or_how_many_pixels_are_taken_at_on
     assert (matrix_of(target.T, mask.T).counts == whole.counts).all()
 
 
-def test_a_class_that_is_only_predicted_has_iu_zero_and_no_accuracy():
+def test_a_class_that_is_only_predicted_has_iou_zero_and_no_accuracy():
     scores = matrix_of(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 2]], np.uint8)).scores()
-    assert scores.per_class_iu == (0.75, None, 0.0, None)
+    assert scores.per_class_iou == (0.75, None, 0.0, None)
     assert scores.per_class_accuracy == (0.75, None, None, None)
-    assert (scores.mean_iu, scores.mean_accuracy) == (0.375, 0.75)
+    assert (scores.mean_iou, scores.mean_accuracy) == (0.375, 0.75)
 
 
 def test_what_is_predicted_where_nothing_is_labelled_does_not_matter():
@@ -160,7 +160,7 @@ def test_matrices_of_parts_add_up_to_the_whole(target_a, mask_a, target_b, mask_
 def test_the_right_mask_scores_one():
     mask = np.arange(4, dtype=np.uint8).repeat(3).reshape(4, 3)
     scores = matrix_of(mask, mask).scores()
-    assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iu, scores.frequency_weighted_iu) == (
+    assert (scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iou, scores.frequency_weighted_iou) == (
         1,
         1,
         1,
@@ -171,13 +171,13 @@ def test_the_right_mask_scores_one():
 def test_an_absent_class_has_no_score_and_does_not_pull_the_mean_down():
     mask = np.zeros((2, 2), dtype=np.uint8)
     scores = matrix_of(mask, mask).scores()
-    assert scores.per_class_iu == (1.0, None, None, None)
-    assert scores.mean_iu == 1
+    assert scores.per_class_iou == (1.0, None, None, None)
+    assert scores.mean_iou == 1
 
 
 def test_nothing_labelled_scores_nothing():
     scores = matrix_of(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)).scores()
-    assert (scores.pixels, scores.mean_iu, scores.pixel_accuracy) == (0, None, None)
+    assert (scores.pixels, scores.mean_iou, scores.pixel_accuracy) == (0, None, None)
 
 
 def test_counts_stay_exact_beyond_what_float32_can_count():
@@ -213,3 +213,11 @@ def test_unequal_sizes_are_refused():
 def test_matrices_of_other_classes_are_not_added():
     with pytest.raises(LabelError, match="5 classes"):
         ConfusionMatrix(CLASSES).add(ConfusionMatrix(5))
+
+
+def test_scores_that_version_0_1_wrote_are_read():
+    scores = matrix_of(np.array([0, 1, 1]), np.array([0, 1, 0])).scores()
+    old = scores.model_dump(mode="json")
+    for name in ("mean", "frequency_weighted", "per_class"):
+        old[f"{name}_iu"] = old.pop(f"{name}_iou")
+    assert Scores.model_validate(old) == scores

@@ -43,7 +43,7 @@ def test_the_flow_scores_a_model_and_shows_it(job: EvaluateJob) -> None:
     assert tasks_of(run) == ["score", "publish"]
     assert {"progress", "scores", "summary"} <= artifacts.keys()
     assert artifacts["progress"].data == 100.0
-    assert f"Mean IU {summary.scores.mean_iu:.4f}" in str(artifacts["summary"].data).splitlines()[0]
+    assert f"Mean IoU {summary.scores.mean_iou:.4f}" in str(artifacts["summary"].data).splitlines()[0]
     assert "sky" in str(artifacts["scores"].data)
 
 

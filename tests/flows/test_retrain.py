@@ -216,14 +216,14 @@ def test_a_better_model_is_promoted_and_everything_is_shown(place: Place, lost: 
     summary, artifacts = won.summary, won.artifacts
     assert (summary.promoted, summary.promotion) == (True, 2)
     assert summary.version == lost.summary.version, "nothing was trained again"
-    assert summary.mean_iu is not None
-    assert summary.champion_mean_iu is not None
-    assert summary.mean_iu > summary.champion_mean_iu
+    assert summary.mean_iou is not None
+    assert summary.champion_mean_iou is not None
+    assert summary.mean_iou > summary.champion_mean_iou
     champion = place.registry.champion("squares")
     assert champion is not None
     assert (champion.version, champion.previous, champion.reason) == (summary.version, place.champion, summary.reason)
     assert champion.scores is not None
-    assert (champion.scores["mean_iu"], champion.scores["split"]) == (summary.mean_iu, "test")
+    assert (champion.scores["mean_iou"], champion.scores["split"]) == (summary.mean_iou, "test")
 
     trained = kept(place.job()).load_run()
     assert trained is not None

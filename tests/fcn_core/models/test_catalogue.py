@@ -49,12 +49,12 @@ def test_cost_follows_the_architecture() -> None:
 def test_published_scores_are_there_for_weights_that_run_unchanged() -> None:
     scored = {entry.arch for entry in CATALOGUE if entry.published}
     assert scored == {arch for arch in ARCHS if arch.endswith("_padded") or arch == "tv_fcn"}
-    assert _entry("fcn8s_padded", "vgg16").published[0].mean_iu == 65.51
+    assert _entry("fcn8s_padded", "vgg16").published[0].mean_iou == 65.51
     for entry in CATALOGUE:
         for scores in entry.published:
             assert scores.data
             assert scores.source
-            for value in (scores.mean_iu, scores.pixel_accuracy, scores.mean_accuracy, scores.frequency_weighted_iu):
+            for value in (scores.mean_iou, scores.pixel_accuracy, scores.mean_accuracy, scores.frequency_weighted_iou):
                 assert value is None or 30 < value < 95
 
 
@@ -67,7 +67,7 @@ def test_the_page_on_models_has_these_figures() -> None:
         assert (f"{price.parameters / 1e6:.1f}", f"{price.flops / 1e9:.1f}") == (parameters, gflops)
     for entry in CATALOGUE:
         for scores in entry.published:
-            assert str(scores.mean_iu) in page
+            assert str(scores.mean_iou) in page
 
 
 def test_model_list_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_model_list_as_json_has_all_scores(capsys: pytest.CaptureFixture[str]) -
     assert len(listed) == len(CATALOGUE)
     (network,) = (item for item in listed if item["arch"] == "fcn16s_padded")
     assert (network["width"], network["height"], network["classes"]) == (64, 48, 11)
-    assert [scores["mean_iu"] for scores in network["published"]] == [65.01, 62.4]
+    assert [scores["mean_iou"] for scores in network["published"]] == [65.01, 62.4]
 
 
 @pytest.mark.parametrize("size", ["500", "0x10", "500x375x3", "-1x5"])

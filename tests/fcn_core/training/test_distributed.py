@@ -134,7 +134,7 @@ def test_two_workers_share_validation(together, tmp_path):
     shared = histories[0]["validations"]
     assert [point["step"] for point in shared] == [point["step"] for point in alone["validations"]]
     assert all(point["scores"]["pixels"] == 5 * 48 * 56 for point in shared)
-    assert shared[-1]["scores"]["mean_iu"] == pytest.approx(alone["validations"][-1]["scores"]["mean_iu"], abs=1e-3)
+    assert shared[-1]["scores"]["mean_iou"] == pytest.approx(alone["validations"][-1]["scores"]["mean_iou"], abs=1e-3)
 
 
 def test_two_workers_resume_bit_for_bit(together):

@@ -47,7 +47,7 @@ def test_the_best_model_carries_the_scores_that_it_really_has():
     history = loop(shelf).run()
     best = history.best
     assert best is not None
-    assert best.scores.mean_iu == max(point.scores.mean_iu for point in history.validations)
+    assert best.scores.mean_iou == max(point.scores.mean_iou for point in history.validations)
     assert evaluate(shelf.models[-1], halves(3), SETTINGS) == best.scores
     assert shelf.models[-1].scores == best.scores.model_dump(mode="json")
 
@@ -105,9 +105,9 @@ def test_without_validation_the_last_model_is_kept():
 
 
 def test_the_earliest_of_equally_good_models_is_the_best():
-    def point(step, mean_iu):
+    def point(step, mean_iou):
         scores = Scores(
-            pixel_accuracy=1, mean_accuracy=1, mean_iu=mean_iu, frequency_weighted_iu=1, per_class_iu=(1,), pixels=1
+            pixel_accuracy=1, mean_accuracy=1, mean_iou=mean_iou, frequency_weighted_iou=1, per_class_iou=(1,), pixels=1
         )
         return ValidationPoint(step=step, epoch=step, scores=scores)
 

@@ -29,8 +29,8 @@ def test_training_learns_what_can_be_learnt():
     assert losses[0] == pytest.approx(np.log(2), abs=1e-3)  # zero score layers: all classes equal at first
     assert np.mean(losses[-5:]) < 0.2
     scores = evaluate(trainer.bundle(), halves(), SETTINGS)
-    assert scores.mean_iu is not None
-    assert scores.mean_iu > 0.8
+    assert scores.mean_iou is not None
+    assert scores.mean_iou > 0.8
     assert scores.pixels == 6 * 48 * 56
 
 
@@ -161,7 +161,7 @@ def test_a_bundle_says_how_it_was_made_and_survives_the_disk(tmp_path):
     noted.save(tmp_path / "model")
     loaded = ModelBundle.load(tmp_path / "model")
     assert loaded.model_id == bundle.model_id
-    assert loaded.scores["mean_iu"] == scores.mean_iu
+    assert loaded.scores["mean_iou"] == scores.mean_iou
     assert loaded.provenance["train_config"]["seed"] == 0
 
 

@@ -150,12 +150,12 @@ def test_reads_safetensors_and_torch_files(tmp_path: Path) -> None:
 
 
 def test_a_numpy_score_beside_the_tensors_does_not_keep_them_away(tmp_path: Path) -> None:
-    """pytorch-fcn's trainer writes its best mean IU, a number of numpy's, into every checkpoint."""
+    """pytorch-fcn's trainer writes its best mean IoU, a number of numpy's, into every checkpoint."""
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    content = {"best_mean_iu": np.float64(0.5), "optim_state_dict": optimizer.state_dict(), "arch": "FCN8s"}
+    content = {"best_mean_iou": np.float64(0.5), "optim_state_dict": optimizer.state_dict(), "arch": "FCN8s"}
     for is_zip in (True, False):
         path = tmp_path / f"{is_zip}.pth.tar"
         torch.save({**content, "model_state_dict": model.state_dict()}, path, _use_new_zipfile_serialization=is_zip)

@@ -69,8 +69,8 @@ def test_every_readable_image_is_measured_against_its_truth(finished: tuple[Demo
     assert len(findings.labelled) == SCENES + ADDED + READABLE_UPLOADS
     assert findings.scores.pixels == sum(total.pixels for total in findings.totals)
     assert findings.scores.pixels == sum(item.mask.size for item in findings.labelled)
-    assert 0 < (findings.scores.mean_iu or 0) < 1
-    assert f"mean IU {findings.scores.mean_iu:.3f}" in printed
+    assert 0 < (findings.scores.mean_iou or 0) < 1
+    assert f"mean IoU {findings.scores.mean_iou:.3f}" in printed
 
 
 def test_the_best_model_of_a_training_in_the_bucket_is_what_labels(finished: tuple[DemoReport, Path, str]) -> None:

@@ -22,8 +22,8 @@ PROGRESS = TrainProgress(
     learning_rate=1.5e-4,
     images_per_second=12.25,
     eta_seconds=600,
-    val_mean_iu=0.5,
-    best_mean_iu=0.625,
+    val_mean_iou=0.5,
+    best_mean_iou=0.625,
     updated=now(),
 )
 
@@ -44,14 +44,14 @@ def test_a_log_has_a_line_with_all_that_matters() -> None:
     assert note == 'note="worker 1 died; going on from the newest checkpoint (failure 1)"'
     assert line == (
         "run=street stage=fcn16s workers=4 step=30/120 epoch=2.50 loss=0.7500 learning_rate=0.00015 images_per_s=12.25 "
-        "eta_s=600 val_mean_iu=0.5000 best_mean_iu=0.6250"
+        "eta_s=600 val_mean_iou=0.5000 best_mean_iou=0.6250"
     )
 
 
 def test_a_log_has_few_lines_but_every_validation_and_the_end() -> None:
     soon = PROGRESS.model_copy(update={"step": 31})
-    validated = PROGRESS.model_copy(update={"step": 40, "val_mean_iu": 0.55})
-    end = PROGRESS.model_copy(update={"step": 120, "val_mean_iu": 0.55})
+    validated = PROGRESS.model_copy(update={"step": 40, "val_mean_iou": 0.55})
+    end = PROGRESS.model_copy(update={"step": 120, "val_mean_iou": 0.55})
     written = lines(PROGRESS, soon, validated, end)[2:]
     assert [line.split()[3] for line in written] == ["step=30/120", "step=40/120", "step=120/120"]
 
@@ -69,7 +69,7 @@ def test_a_terminal_has_a_bar() -> None:
     shown = sink.getvalue()
     assert "training [fcn8s]" in shown
     assert "step 30/120, epoch 2.5, loss 0.750, rate 0.00015, 12.2 images/s, 10 min left" in shown
-    assert "val mean IU 0.500 (best 0.625)" in shown
+    assert "val mean IoU 0.500 (best 0.625)" in shown
 
 
 def test_the_end_says_where_the_model_is_and_how_good() -> None:
@@ -82,6 +82,6 @@ def test_the_end_says_where_the_model_is_and_how_good() -> None:
     assert sink.getvalue().splitlines() == [
         "run street finished: 120 steps in 1 min 1 s, 2 failures survived",
         "model abc is /runs/street/model",
-        f"mean IU {scores.mean_iu:.4f}, pixel accuracy 0.8750",
+        f"mean IoU {scores.mean_iou:.4f}, pixel accuracy 0.8750",
     ]
     assert report_json(report)["scores"]["pixels"] == 8

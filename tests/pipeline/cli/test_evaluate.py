@@ -37,7 +37,7 @@ def test_the_table_has_the_four_scores_and_every_class(
     shown = capsys.readouterr()
     for name in LABELS.names:
         assert name in shown.out
-    for score in ("mean IU 0.", "pixel accuracy 0.", "mean accuracy 0.", "frequency-weighted IU 0."):
+    for score in ("mean IoU 0.", "pixel accuracy 0.", "mean accuracy 0.", "frequency-weighted IoU 0."):
         assert score in shown.out
     assert f"on split val of {data}: 6 images" in shown.out
     assert "phase=" in shown.err
@@ -52,7 +52,7 @@ def test_json_is_all_of_standard_output(
     found = json.loads(shown.out)
     written = json.loads((output / "scores.json").read_text())
     assert found == written | {"output": str(output), "per_image": "images.parquet", "contact_sheet": "worst.png"}
-    assert len(found["scores"]["per_class_iu"]) == len(found["classes"]) == LABELS.num_classes
+    assert len(found["scores"]["per_class_iou"]) == len(found["classes"]) == LABELS.num_classes
     assert str(output) in shown.err
 
 

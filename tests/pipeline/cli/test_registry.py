@@ -17,7 +17,7 @@ from tests.commands import refused
 from tests.samples import jpeg, model
 
 BUNDLES = (
-    replace(model(seed=0), scores={"mean_iu": 0.5, "pixel_accuracy": 0.8}),
+    replace(model(seed=0), scores={"mean_iou": 0.5, "pixel_accuracy": 0.8}),
     model(seed=1),
 )
 A, B = (bundle.model_id for bundle in BUNDLES)
@@ -63,7 +63,7 @@ def test_publish_promote_and_go_back(bundles: tuple[Path, Path], capsys: pytest.
     assert answer(capsys, "publish", "road", bundles[1])["version"] == B
     assert answer(capsys, "list") == [{"name": "road", "champion": None}]
     first = answer(capsys, "promote", "road", A, "--reason", "the first")
-    assert (first["number"], first["previous"], first["scores"]["mean_iu"]) == (1, None, 0.5)
+    assert (first["number"], first["previous"], first["scores"]["mean_iou"]) == (1, None, 0.5)
     second = answer(capsys, "promote", "road", B, "--reason", "better", "--after", 1)
     assert (second["number"], second["previous"]) == (2, A)
     answer(capsys, "promote", "road", A, "--reason", "B mistakes snow for sky")
@@ -73,7 +73,7 @@ def test_publish_promote_and_go_back(bundles: tuple[Path, Path], capsys: pytest.
     assert [(each["version"], each["champion"]) for each in versions] == [(B, None), (A, 3)]
     assert versions[1]["notes"] == {"note": "from May"}
     shown = answer(capsys, "show", "road")
-    assert (shown["version"], shown["labels"], shown["scores"]["mean_iu"]) == (A, "camvid", 0.5)
+    assert (shown["version"], shown["labels"], shown["scores"]["mean_iou"]) == (A, "camvid", 0.5)
     assert shown == answer(capsys, "show", "registry:road@champion") == answer(capsys, "show", f"road@{A}")
 
 
@@ -171,7 +171,7 @@ def test_a_promotion_keeps_the_scores_of_the_evaluation_it_rests_on(
         classes=("a", "b"),
         examples=3,
         examples_digest="5d41402abc4b2a76",
-        scores=ConfusionMatrix(2).scores().model_copy(update={"mean_iu": 0.625}),
+        scores=ConfusionMatrix(2).scores().model_copy(update={"mean_iou": 0.625}),
         confusion=((0, 0), (0, 0)),
     )
     write_evaluation(open_store(str(tmp_path / "scored")), record, images_table([]), None)
@@ -179,5 +179,5 @@ def test_a_promotion_keeps_the_scores_of_the_evaluation_it_rests_on(
     assert "holds no scores.json" in refused(capsys, *promote, tmp_path, B)
     assert f"scores of model {B}, not of {A}" in refused(capsys, *promote, tmp_path / "scored", A)
     made = answer(capsys, *promote[1:], tmp_path / "scored", B)
-    assert made["scores"]["mean_iu"] == 0.625
+    assert made["scores"]["mean_iou"] == 0.625
     assert (made["scores"]["split"], made["scores"]["examples_digest"]) == ("val", "5d41402abc4b2a76")

@@ -149,6 +149,6 @@ def test_a_machine_without_the_data_set_refuses_at_once(data: Path) -> None:
 def test_a_shard_shows_its_worst_with_what_the_model_said(worker: Evaluator) -> None:
     part = worker.process(shard(0, worker))
     rows = part.table.to_pylist()
-    worst = sorted(rows, key=lambda row: (row["mean_iu"], row["name"]))[:2]
+    worst = sorted(rows, key=lambda row: (row["mean_iou"], row["name"]))[:2]
     assert [shown.caption for shown in part.worst] == [row["name"] for row in worst]
-    assert [shown.rank[0] for shown in part.worst] == [row["mean_iu"] for row in worst]
+    assert [shown.rank[0] for shown in part.worst] == [row["mean_iou"] for row in worst]

@@ -90,7 +90,7 @@ def test_the_scores_are_exactly_those_of_one_process(
     assert report.scores == scores_here(model_dir, data, report)
     assert report.images == COUNT
     assert report.record.settings.batch_size == batch_size
-    assert report.scores.mean_iu is not None
+    assert report.scores.mean_iou is not None
     assert report.confusion.dtype == np.int64
     assert report.confusion.sum() == report.scores.pixels
 
@@ -180,7 +180,7 @@ def test_the_rows_of_the_images_add_up_to_the_scores(scored: tuple[EvaluateRepor
         assert {c["class_id"]: c["truth_pixels"] for c in row["classes"] if c["truth_pixels"]} == {
             int(k): int(labelled[k]) for k in np.flatnonzero(labelled)
         }
-        assert row["mean_iu"] == pytest.approx(
+        assert row["mean_iou"] == pytest.approx(
             np.mean([c["intersection_pixels"] / c["union_pixels"] for c in row["classes"]])
         )
         right = sum(c["intersection_pixels"] for c in row["classes"])
@@ -315,7 +315,7 @@ def test_broken_examples_can_be_left_out(in_process: None, model_dir: Path, brok
         "009": "missing"
     }
     assert "009.jpg" in rows["009"]["message"]
-    assert all(rows[name]["mean_iu"] is None for name in REASONS)
+    assert all(rows[name]["mean_iou"] is None for name in REASONS)
     assert {error.name for error in report.errors} == {*REASONS, "009"}
     (broken / "ImageSets" / "Segmentation" / "val.txt").write_text("000\n010\n011\n")
     whole = evaluate(job_for(model_dir, broken, batch_size=1))
@@ -416,7 +416,7 @@ def test_a_split_that_labels_nothing_has_no_scores(in_process: None, model_dir: 
         width, height = Image.open(path).size
         path.write_bytes(encode_mask(np.full((height, width), 255, np.uint8), LABELS))
     report: EvaluateReport = evaluate(job_for(model_dir, tmp_path / "data", output=str(tmp_path / "scores")))
-    assert (report.scores.pixels, report.scores.mean_iu, report.contact_sheet) == (0, None, None)
+    assert (report.scores.pixels, report.scores.mean_iou, report.contact_sheet) == (0, None, None)
     assert read_evaluation(open_store(str(tmp_path / "scores"))) == report.record
 
 

@@ -26,7 +26,7 @@ def scores(*per_class: float | None, pixels: int = 1000) -> Scores:
     present = [value for value in per_class if value is not None]
     mean = sum(present) / len(present) if present else None
     return Scores(
-        pixel_accuracy=mean, mean_accuracy=mean, mean_iu=mean, frequency_weighted_iu=mean, per_class_iu=per_class,
+        pixel_accuracy=mean, mean_accuracy=mean, mean_iou=mean, frequency_weighted_iou=mean, per_class_iou=per_class,
         pixels=pixels,
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_better_by_the_margin_with_no_class_lost_is_promoted() -> None:
     verdict = judge(scores(0.9, 0.8, 0.1), scores(0.9, 0.78, 0.2))
     assert verdict.promote
     assert verdict.reason == (
-        "mean IU 0.6267 against the champion's 0.6000 is +0.0267, and no class falls by more than 0.05"
+        "mean IoU 0.6267 against the champion's 0.6000 is +0.0267, and no class falls by more than 0.05"
     )
     assert [(row.name, row.difference, row.falls) for row in verdict.rows] == [
         ("sky", 0.0, False),
@@ -100,7 +100,7 @@ def test_a_nan_is_never_better_and_never_harmless() -> None:
     nan = float("nan")
     assert not judge(None, scores(nan, 0.5, 0.5)).promote
     assert not judge(scores(nan, 0.5, 0.5), scores(0.9, 0.9, 0.9)).promote
-    harmed = scores(0.9, 0.9, 0.9).model_copy(update={"per_class_iu": (0.9, 0.9, nan)})
+    harmed = scores(0.9, 0.9, 0.9).model_copy(update={"per_class_iou": (0.9, 0.9, nan)})
     assert not judge(scores(0.5, 0.5, 0.5), harmed).promote
 
 
@@ -181,11 +181,11 @@ def test_the_verdict_follows_from_the_rows(
     back = compare(challenger, champion, LABELS, margin, limit)
     assert not (verdict.promote and back.promote), "each better than the other"
     if verdict.promote:
-        assert challenger.mean_iu > champion.mean_iu
-        assert challenger.mean_iu - champion.mean_iu >= margin - 1e-8
-        for old, new in zip(champion.per_class_iu, challenger.per_class_iu, strict=True):
+        assert challenger.mean_iou > champion.mean_iou
+        assert challenger.mean_iou - champion.mean_iou >= margin - 1e-8
+        for old, new in zip(champion.per_class_iou, challenger.per_class_iou, strict=True):
             assert old is None or new is None or old - new <= limit + 1e-8
-    elif champion.mean_iu is not None and challenger.mean_iu > champion.mean_iu + margin + 1e-8:
+    elif champion.mean_iou is not None and challenger.mean_iou > champion.mean_iou + margin + 1e-8:
         assert any(row.falls for row in verdict.rows)
 
 
@@ -208,4 +208,4 @@ def test_the_page_of_the_registry_promotes_as_it_says(s3_endpoint: str, capsys: 
     assert champion is not None
     assert (champion.number, champion.version, champion.previous) == (2, new, old)
     assert champion.scores is not None
-    assert champion.scores["mean_iu"] == pytest.approx(0.6)
+    assert champion.scores["mean_iou"] == pytest.approx(0.6)

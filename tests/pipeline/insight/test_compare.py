@@ -86,7 +86,7 @@ def test_the_same_masks_have_not_shifted_at_all(store: Store) -> None:
     write_run(store, B, dict(masks), model=OTHER_MODEL)
     found = compare(store, A, B)
     assert (found.shift.value, found.shift.low, found.shift.high, found.shift.chance) == (0, 0, 0, 0)
-    assert (found.same.images, found.same.equal, found.same.pixels, found.same.mean_iu) == (9, 9, 1.0, 1.0)
+    assert (found.same.images, found.same.equal, found.same.pixels, found.same.mean_iou) == (9, 9, 1.0, 1.0)
     assert found.same.changed == ()
 
 
@@ -104,7 +104,7 @@ def test_images_in_both_are_compared_pixel_by_pixel(store: Store) -> None:
     assert (found.same.images, found.same.equal, found.same.compared) == (5, 3, 5)
     assert [(each.pair.key, each.pixels) for each in found.same.changed] == [("1.jpg", 0.0), ("4.jpg", 0.5)]
     assert found.same.pixels == pytest.approx((3 + 0 + 0.5) / 5)
-    assert found.same.changed[1].mean_iu == pytest.approx((0.5 / 0.8 + 0 + 0) / 3)
+    assert found.same.changed[1].mean_iou == pytest.approx((0.5 / 0.8 + 0 + 0) / 3)
     shares = {change.class_name: (change.mean_share_before, change.mean_share_after) for change in found.classes}
     assert shares["car"] == (0, pytest.approx((0.2 + 1) / 6))
     assert sum(after for _, after in shares.values()) == pytest.approx(1)
@@ -168,8 +168,8 @@ def test_masks_that_are_gone_are_left_out(store: Store) -> None:
 def test_agreement_does_not_depend_on_which_mask_is_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = (rng.integers(0, 4, (5, 6), dtype=np.uint8) for _ in range(2))
-    pixels, mean_iu = mask_agreement(first, second)
-    assert (pixels, mean_iu) == pytest.approx(mask_agreement(second, first))
+    pixels, mean_iou = mask_agreement(first, second)
+    assert (pixels, mean_iou) == pytest.approx(mask_agreement(second, first))
     assert pixels == pytest.approx((first == second).mean())
 
 

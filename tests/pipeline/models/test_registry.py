@@ -144,7 +144,7 @@ def test_a_registry_that_nobody_named_is_asked_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_published_model_is_the_model(registry: Registry, uri: str) -> None:
-    bundle = replace(BUNDLES[0], scores={"mean_iu": 0.6}, provenance={"run": "r1"})
+    bundle = replace(BUNDLES[0], scores={"mean_iou": 0.6}, provenance={"run": "r1"})
     version = registry.publish("road", bundle, {"ticket": "ML-7"})
     assert keys(uri) == [f"models/road/{version}/model.json", f"models/road/{version}/model.safetensors"]
     loaded = load_bundle(f"registry:road@{version}", uri)
@@ -335,13 +335,13 @@ def test_a_promotion_says_what_why_when_and_after_what(registry: Registry, uri: 
     for bundle in BUNDLES[:2]:
         registry.publish("road", bundle)
     scores = Scores(
-        pixel_accuracy=0.9, mean_accuracy=0.7, mean_iu=0.6, frequency_weighted_iu=0.8, per_class_iu=(0.6,), pixels=10
+        pixel_accuracy=0.9, mean_accuracy=0.7, mean_iou=0.6, frequency_weighted_iou=0.8, per_class_iou=(0.6,), pixels=10
     )
     assert registry.promote("road", A, "  the first\n one ") == 1
     assert registry.promote("road", B, "better", scores) == 2
     record = json.loads(open_store(uri).get("models/road/champions/00000002.json"))
     assert (record["number"], record["version"], record["model_id"], record["previous"]) == (2, B, B, A)
-    assert (record["reason"], record["scores"]["mean_iu"]) == ("better", 0.6)
+    assert (record["reason"], record["scores"]["mean_iou"]) == ("better", 0.6)
     assert record["time"]
     check_history(registry, "road", {1: (A, "the first one"), 2: (B, "better")})
     resolved = registry.resolve("registry:road@champion")

@@ -295,7 +295,7 @@ def test_the_same_model_is_promoted_only_once(place: Path) -> None:
     scored.challenge()
     again = scored.challenge()
     assert (again.promoted, again.promotion) == (False, 2)
-    assert "is the champion already, by promotion 2 (mean IU" in again.contest.verdict.reason
+    assert "is the champion already, by promotion 2 (mean IoU" in again.contest.verdict.reason
     assert len(scored.registry.promotions("squares")) == 2
 
 

@@ -24,9 +24,14 @@ def history(losses: list[float], scores: list[float | None]) -> History:
     )
 
 
-def only(mean_iu: float | None) -> Scores:
+def only(mean_iou: float | None) -> Scores:
     return Scores(
-        pixel_accuracy=None, mean_accuracy=None, mean_iu=mean_iu, frequency_weighted_iu=None, per_class_iu=(), pixels=0
+        pixel_accuracy=None,
+        mean_accuracy=None,
+        mean_iou=mean_iou,
+        frequency_weighted_iou=None,
+        per_class_iou=(),
+        pixels=0,
     )
 
 

@@ -98,17 +98,17 @@ def test_a_finished_run_has_its_model_curves_and_records_and_nothing_more_to_do(
     assert report.scores == history.best.scores
     assert bundle.provenance["run"] == "undisturbed"
     assert bundle.provenance["started_from"]["model_id"] == store.load_start().model_id
-    assert evaluate(bundle, open_dataset(run, "val")).mean_iu == pytest.approx(history.best.scores.mean_iu)
+    assert evaluate(bundle, open_dataset(run, "val")).mean_iou == pytest.approx(history.best.scores.mean_iou)
     record = store.load_record()
     assert record is not None
     assert record.state == "finished"
     progress = store.load_progress()
     assert progress is not None
     assert progress.step == STEPS
-    assert progress.best_mean_iu == history.best.scores.mean_iu
+    assert progress.best_mean_iou == history.best.scores.mean_iou
     (events,) = store.store.list("tensorboard/")
     assert "tfevents" in events.key
-    assert b"val/mean_iu" in store.store.get(events.key)
+    assert b"val/mean_iou" in store.store.get(events.key)
 
     again = train(job(place, name="undisturbed", **PLAN | {"workers": 1, "max_failures": 3}))
     assert again.nothing_to_do, "where and how fast it runs is not what it is"

@@ -39,7 +39,7 @@ def test_every_point_is_there_with_its_step_and_its_time() -> None:
     assert found["train/learning_rate", 8] == (0.5, 1008.0)
     assert found["val/pixel_accuracy", 4] == (0.875, 1004.0)
     assert len([key for key in found if key[0] == "train/loss"]) == 8
-    assert len([key for key in found if key[0] == "val/mean_iu"]) == 2
+    assert len([key for key in found if key[0] == "val/mean_iou"]) == 2
 
 
 def test_a_longer_history_only_adds_to_the_file() -> None:
