@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -21,7 +21,8 @@ from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
 from pipeline.key_values import key_values
-from pipeline.numbers import duration, fixed, percent
+from pipeline.numbers import count, duration, fixed, percent
+from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
@@ -215,16 +216,20 @@ def class_table(totals: list[ClassTotal], title: str = "") -> Table:
     return table
 
 
-def runs_table(records: list[RunRecord]) -> Table:
-    """Runs, newest first. An id is also when its run began, in UTC; 80 columns show it whole."""
+def runs_table(records: list[RunRecord], pulses: Mapping[str, Pulse | None]) -> Table:
+    """Runs, newest first. An id is also when its run began, in UTC; 80 columns show it whole.
+
+    `pulses`, by run id, say of those that have not ended whether they are still at work.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("run", "state", "planned", "ok", "errors", "overall/s", "model"):
         numeric = name in ("planned", "ok", "errors", "overall/s")
         table.add_column(name, no_wrap=True, justify="right" if numeric else "left")
     for record in records:
+        pulse = pulses.get(record.run_id)
         table.add_row(
             shown(record.run_id),
-            record.state,
+            pulse.state if pulse is not None else record.state,
             str(record.images),
             str(record.counts.ok),
             str(record.counts.failed),
@@ -232,6 +237,33 @@ def runs_table(records: list[RunRecord]) -> Table:
             shown(record.model_id),
         )
     return table
+
+
+def run_json(record: RunRecord, progress: Progress | None, pulse: Pulse | None) -> dict[str, Any]:
+    """A run's record for machines, with what its driver says of itself while it has not ended."""
+    driver = None if pulse is None else {"state": pulse.state, "last_heard_seconds_ago": round(pulse.quiet, 1)}
+    return {
+        **record.model_dump(mode="json"),
+        "overall_images_per_second": record.images_per_second,
+        "driver": driver,
+        "progress": None if progress is None else progress.model_dump(mode="json"),
+    }
+
+
+def how_far(progress: Progress | None) -> str:
+    """ "120 of 1,000 images done, now 3.2 images/s on 2 actor(s), 5 min left"."""
+    if progress is None:
+        return "no progress yet"
+    left = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
+    speed = f"now {fixed(progress.images_per_second, 1)} images/s on {progress.actors} actor(s)"
+    return f"{count(progress.done)} of {count(progress.images)} images done, {speed}{left}"
+
+
+def committed(record: RunRecord) -> str:
+    """ "120 of 1,000 images are committed, no errors"."""
+    return f"{count(record.counts.images)} of {count(record.images)} images are committed, " + describe_errors(
+        record.counts
+    )
 
 
 def _time_of(record: RunRecord) -> str:

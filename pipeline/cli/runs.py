@@ -4,7 +4,6 @@ Both show what is committed (`pipeline.outputs.standing`), which is what the run
 """
 
 import time
-from datetime import UTC, datetime
 
 from cyclopts import App
 
@@ -15,16 +14,14 @@ runs_app = App(name="runs", help="List the runs of an output, or watch one of th
 WATCH_SECONDS = 2.0
 """How often the storage is asked; a run writes its progress every few seconds."""
 
-SILENT_SECONDS = 90.0
-"""A run that has written nothing for so long, though it says that it runs, may have lost its driver."""
-
 
 @runs_app.default
 def runs(output: str, *, json: Flag = False) -> int:
     """List the runs of an output, newest first.
 
     Images and errors are those that are committed, of all attempts; the overall speed is images per second of all
-    attempts, the start of Ray and of the model included.
+    attempts, the start of Ray and of the model included. Of each run that has not ended a line says whether its driver
+    is alive, and how far it is.
 
     Parameters
     ----------
@@ -37,8 +34,10 @@ def runs(output: str, *, json: Flag = False) -> int:
     from pipeline.cli import console
     from pipeline.cli.terminal import Screen
     from pipeline.errors import StorageError
+    from pipeline.outputs.lease import Lease
+    from pipeline.outputs.pulse import Listener, before_a_run
     from pipeline.outputs.runs import RunRecord, records
-    from pipeline.outputs.standing import standing
+    from pipeline.outputs.standing import live_progress, standing
     from pipeline.storage.opening import open_store
 
     store = open_store(output)
@@ -53,19 +52,30 @@ def runs(output: str, *, json: Flag = False) -> int:
             return record
 
     found = [stands(record) for record in records(store)]
+    holder = Lease.holder(store)
+    by_id = {record.run_id: record for record in found}
+    running = {each.run_id: live_progress(store, each) for each in found if each.state == "running"}
+    pulses = {run_id: Listener().hear(by_id[run_id], progress, holder) for run_id, progress in running.items()}
+    alive = any(pulse is not None and pulse.state == "running" for pulse in pulses.values())
+    waiting = None if alive else before_a_run(holder)
     if json:
         console.print_json(
-            [
-                {**record.model_dump(mode="json"), "overall_images_per_second": record.images_per_second}
-                for record in found
-            ]
+            [console.run_json(each, running.get(each.run_id), pulses.get(each.run_id)) for each in found]
         )
     elif found:
         screen = Screen()
         # Wider than a terminal when it is read by another program.
-        (screen if screen.is_terminal else Screen(width=200)).print(console.runs_table(found))
+        screen = screen if screen.is_terminal else Screen(width=200)
+        screen.print(console.runs_table(found, pulses))
+        for run_id, pulse in pulses.items():
+            # A run that is not at work has no speed.
+            at_work = pulse is not None and pulse.state == "running"
+            far = console.how_far(running[run_id]) if at_work else console.committed(by_id[run_id])
+            screen.print(printable(f"run {run_id} is {pulse}; {far}"), markup=False, soft_wrap=True)
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
+    if waiting is not None:
+        console.stderr_console().print(printable(waiting), markup=False)
     return DONE
 
 
@@ -83,6 +93,8 @@ def watch(output: str, run: str | None = None) -> int:
     from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.current import choose_run
+    from pipeline.outputs.lease import Lease
+    from pipeline.outputs.pulse import Listener, before_a_run
     from pipeline.outputs.runs import read_record, records
     from pipeline.outputs.standing import live_progress, standing
     from pipeline.storage.opening import open_store
@@ -91,26 +103,27 @@ def watch(output: str, run: str | None = None) -> int:
     store = open_store(output)
     store.check_readable()
     record = choose_run(store, run) if run else next(records(store), None)
+    waiting = before_a_run(Lease.holder(store)) if record is None or record.state != "running" else None
+    if waiting is not None:
+        screen.print(printable(waiting), markup=False)
     if record is None:
         screen.print(f"no runs under {output}", markup=False)
         return FAILED
+    listener = Listener()
+    told: str | None = None
     try:
         with console.watch(screen, record.run_id) as show:
-            told_silent = False
             while record.state == "running":
                 progress = live_progress(store, record)
+                pulse = listener.hear(record, progress, Lease.holder(store))
                 if progress is not None:
                     show(progress)
-                    silent = (datetime.now(UTC) - progress.updated).total_seconds()
-                    if silent > SILENT_SECONDS and not told_silent:
-                        told_silent = True
-                        committed = standing(store, record).counts
-                        screen.print(
-                            f"nothing was heard of it for {silent:.0f} s, and {committed.images} of {record.images} "
-                            f"images are committed, {console.describe_errors(committed)}; if its driver is gone, the "
-                            "command that began it resumes it",
-                            markup=False,
-                        )
+                state = None if pulse is None else pulse.state
+                shown = "running" if told is None and progress is not None else told  # the bar or the line says it
+                if state != shown:
+                    far = console.committed(standing(store, record)) + ("" if progress else ", no progress yet")
+                    screen.print(printable(f"{pulse}; {far}"), markup=False)
+                told = state
                 time.sleep(WATCH_SECONDS)
                 record = read_record(store, record.run_id)
     except KeyboardInterrupt:

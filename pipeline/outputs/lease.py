@@ -45,6 +45,20 @@ class _Owner:
     nonce: str = ""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Whoever took the newest lease of an output, and when it was last heard of, by the storage's clock."""
+
+    number: int
+    host: str
+    pid: int
+    since: datetime
+    heard: datetime
+    released: bool
+    gone: bool
+    """Its process ran on this machine, and is there no more."""
+
+
 class Lease:
     """Held from `acquire` to `release`; `lost` turns true when another driver took over."""
 
@@ -133,6 +147,30 @@ class Lease:
                 continue  # silence is what a failed heartbeat means; the next one may work
 
     @classmethod
+    def holder(cls, store: Store) -> Holder | None:
+        """The newest lease's holder, be it alive or not. None where there is no lease, or its record is damaged."""
+        number, owner = _newest(store)
+        if not number or owner is None:
+            return None
+        try:
+            since = datetime.fromisoformat(owner.since)
+        except ValueError:
+            return None
+        since = since if since.tzinfo else since.replace(tzinfo=UTC)
+        try:
+            beat, heard = store.get(_beat_key(number)), store.head(_beat_key(number)).last_modified
+        except ObjectMissing:  # it is, or died, between its lease and its first heartbeat
+            beat, heard = b"", since
+        return Holder(number, owner.host, owner.pid, since, heard, beat == _RELEASED, cls._has_ended(owner))
+
+    @classmethod
+    def _has_ended(cls, owner: _Owner) -> bool:
+        """Whether `owner` ran on this machine and does not any more, or lives on without its lease."""
+        if owner.machine != _machine():
+            return False
+        return owner.nonce not in cls._held if owner.pid == os.getpid() else not _is_running(owner)
+
+    @classmethod
     def _is_alive(cls, store: Store, owner: _Owner, on_note: Callable[[str], None]) -> bool:
         """Whether `owner` has neither released, nor died on this machine, nor fallen silent.
 
@@ -142,10 +180,8 @@ class Lease:
         beat = _read_beat(store, owner)
         if beat == _RELEASED:
             return False
-        if owner.machine == _machine():
-            ours = owner.pid == os.getpid()
-            if (ours and owner.nonce not in cls._held) or (not ours and not _is_running(owner)):
-                return False
+        if cls._has_ended(owner):
+            return False
         try:
             silence = datetime.now(UTC) - datetime.fromisoformat(beat.decode())
         except ValueError:

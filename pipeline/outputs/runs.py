@@ -69,6 +69,8 @@ class Attempt(BaseModel):
     started: datetime
     finished: datetime | None = None
     images: int = 0
+    lease: int | None = None
+    """The number of its driver's lease. None in records that are older than this field."""
 
     @property
     def seconds(self) -> float:

@@ -43,8 +43,8 @@ def standing(store: Store, record: RunRecord) -> RunRecord:
     return record.model_copy(update={"counts": counts, "shards_done": shards, "attempts": attempts, "seconds": seconds})
 
 
-def begin_attempt(store: Store, record: RunRecord) -> tuple[RunRecord, RunTally]:
-    """The record of a run that a driver begins or resumes now, and what is committed of it.
+def begin_attempt(store: Store, record: RunRecord, lease: int | None = None) -> tuple[RunRecord, RunTally]:
+    """The record of a run that the driver with that lease begins or resumes now, and what is committed of it.
 
     An attempt that was killed gets its end, and its images.
     """
@@ -58,7 +58,7 @@ def begin_attempt(store: Store, record: RunRecord) -> tuple[RunRecord, RunTally]
         ended = min(now, attempts[-1].finished or now)
         last = attempts[-1].model_copy(update={"finished": ended, "images": max(0, counts.images - before)})
         attempts = (*attempts[:-1], last)
-    return _with(record, seen, (*attempts, Attempt(started=now)), state="running", reason=None), seen
+    return _with(record, seen, (*attempts, Attempt(started=now, lease=lease)), state="running", reason=None), seen
 
 
 def end_attempt(

@@ -271,7 +271,7 @@ class _Driver:
     def _run(self, record: RunRecord, manifest: PlanManifest, resolved: ResolvedJob, *, new: bool = False) -> None:
         """Work through a plan and close its record. Raises _Stopped when it was stopped on the way."""
         started = time.monotonic()
-        record, self._seen = begin_attempt(self._output, record)
+        record, self._seen = begin_attempt(self._output, record, self._lease.number)
         self._lease.check()  # by now, planning may have taken hours
         (runs.create_record if new else runs.write_record)(self._output, record)
         require_plan(self._output, record.run_id, manifest)
