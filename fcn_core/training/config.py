@@ -65,13 +65,19 @@ class TrainConfig(BaseModel):
     backbone_lr_multiplier: float = Field(
         1.0,
         ge=0,
-        description="Factor on the backbone's learning rate; below 1 changes a pretrained one less, 0 freezes it.",
+        description="Factor on the backbone's learning rate; below 1 changes a pretrained one less, 0 freezes it, "
+        "its batch normalization included.",
     )
     bias_lr_multiplier: float = Field(1.0, gt=0, description="Factor on the learning rate of biases; 2 in the paper.")
     biases_as_weights: bool = Field(
         False,
         description="Train all biases but the score layers' like weights: same rate, with weight decay. The authors' "
         "AlexNet does.",
+    )
+    sync_batch_norm: bool = Field(
+        True,
+        description="Batch normalization over the examples of all workers, so that their number does not matter; "
+        "no: each worker normalizes its own, and the first one's running statistics are kept.",
     )
     freeze_upsampling: bool = Field(
         False, description="Keep transposed convolutions as they are (bilinear in a new network), as the authors do."
@@ -114,6 +120,8 @@ class TrainConfig(BaseModel):
             raise ValueError("float16 needs a CUDA device: use bfloat16 or float32 on the CPU")
         if self.class_weights is not None and not all(0 <= weight < float("inf") for weight in self.class_weights):
             raise ValueError("class_weights must be finite and not negative")
+        if self.class_weights is not None and not any(self.class_weights):
+            raise ValueError("class_weights are all 0, so that nothing would be learnt: give one that is larger")
         return self
 
     def total_steps(self, examples: int) -> int:

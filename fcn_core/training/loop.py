@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.data.datasets import Dataset
+from fcn_core.errors import DivergedError, PredictionError
 from fcn_core.inference.evaluation import check_classes, confusion
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
@@ -101,10 +102,10 @@ class TrainingLoop:
         for report in self.trainer.run():
             last = report.progress >= 1
             self._log_loss(report, last)
-            if self.validation is None:
-                improved = last
-            else:
-                improved = (last or report.step % self._validate_steps == 0) and self._validate(report)
+            validates = last or (self.validation is not None and report.step % self._validate_steps == 0)
+            if validates or report.step % self.plan.save_every == 0:
+                self.trainer.check_weights()
+            improved = validates and self._judge(report)
             self.keeper.report(report, self.history)
             if self.trainer.rank == 0:
                 if improved:
@@ -136,9 +137,21 @@ class TrainingLoop:
             self.history.losses.append(point)
             self._unlogged.clear()
 
-    def _validate(self, report: StepReport) -> bool:
-        """Score the model on the validation split, shared among all workers; whether it is the best so far."""
-        assert self.validation is not None
+    def _judge(self, report: StepReport) -> bool:
+        """Whether the model is the best so far. Raises DivergedError where it has no finite scores."""
+        self.trainer.share_buffers()
+        try:
+            if self.validation is not None:
+                return self._validate(self.validation, report)
+            if self.trainer.rank == 0:
+                self._predictor().predict([self.trainer.dataset[0].image])  # a model without scores is of no use
+            return True
+        except PredictionError as error:
+            raise DivergedError(
+                f"the model is ruined after step {report.step} ({error}); lower the learning rate"
+            ) from error
+
+    def _predictor(self) -> Predictor:
         trainer = self.trainer
         settings = resolve_settings(
             device=trainer.config.device,
@@ -146,8 +159,13 @@ class TrainingLoop:
             threads=torch.get_num_threads(),
             engine="torch",  # each score is of new weights, which another engine would have to compile first
         )
-        mine = range(trainer.rank, len(self.validation), trainer.world)
-        matrix = confusion(Predictor(trainer.bundle(), settings), self.validation, mine)
+        return Predictor(trainer.bundle(), settings)
+
+    def _validate(self, validation: Dataset, report: StepReport) -> bool:
+        """Score the model on the validation split, shared among all workers; whether it is the best so far."""
+        trainer = self.trainer
+        mine = range(trainer.rank, len(validation), trainer.world)
+        matrix = confusion(self._predictor(), validation, mine)
         if trainer.world > 1:
             counts = torch.from_numpy(matrix.counts).to(trainer.device)
             dist.all_reduce(counts)

@@ -25,10 +25,12 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.data.augmentation import TrainTransform
 from fcn_core.data.datasets import Dataset
 from fcn_core.data.stream import Batch, ExampleStream, Shares, load_batches, mixed_seed
-from fcn_core.errors import DataError, DivergedError
+from fcn_core.errors import BundleError, DataError, DivergedError
 from fcn_core.metrics import Scores
 from fcn_core.models.network import Network
+from fcn_core.models.state_check import check_finite
 from fcn_core.normalization import IMAGENET, Normalization
+from fcn_core.training.batch_norm import adopt_first_workers_buffers, frozen_norms, synchronize
 from fcn_core.training.config import TrainConfig
 from fcn_core.training.losses import pixel_cross_entropy
 from fcn_core.training.optimizer import (
@@ -38,6 +40,8 @@ from fcn_core.training.optimizer import (
     optimizer_state,
     set_learning_rate,
 )
+
+_NAMED_AT_MOST = 10
 
 _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +53,7 @@ class StepReport:
     `step` of at most `steps`, 1 is the first; `epoch`: passes over the training set so far; `loss` as the config wants
     it, mean or sum, of all workers; `images_per_second` of all workers, since this Trainer began; `seconds` of training
     so far, over all of the run's parts; `progress` 0..1, which reaches 1 before the last step if time runs out first;
-    `names`: the examples of this worker.
+    `names`: the examples of this worker; `grad_norm`: of the whole gradient, before it is clipped.
     """
 
     step: int
@@ -62,13 +66,14 @@ class StepReport:
     progress: float
     eta_seconds: float
     names: tuple[str, ...]
+    grad_norm: float = math.nan
 
 
 class Trainer:
     """Owns model, optimiser and schedule; `run` takes the steps that are left.
 
     The model is trained in place, on `config.device`. Raises DataError for examples that cannot be used,
-    DivergedError when the loss is not finite.
+    DivergedError when the loss or the gradient is not finite.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Trainer:
         self.device = torch.device(config.device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(model, config)
+        self._shares_norms = self.world > 1 and config.sync_batch_norm and synchronize(model, self.device)
+        self._resting = frozen_norms(model)
         self.steps = config.total_steps(len(dataset))
         self.step = 0
         self.seconds = 0.0
@@ -117,6 +124,8 @@ class Trainer:
             return
         network = self._network()
         mine = len(range(self.rank, self.config.batch_size, self.world))
+        if self._shares_norms:  # all workers meet in every part
+            mine = self.config.batch_size // self.world
         per_step = min(self.config.gradient_accumulation_steps, mine)
         shares = Shares(self.step, self.steps, self.config.batch_size, self.rank, self.world, per_step)
         pinned = self.device.type == "cuda"
@@ -125,10 +134,12 @@ class Trainer:
         while self.progress < 1:
             started = time.perf_counter()
             self.model.train()
+            for layer in self._resting:
+                layer.eval()
             parts = list(islice(batches, per_step))
             rate = learning_rate(self.config, self.step, self.progress)
             set_learning_rate(self.optimizer, rate)
-            loss = self._train_step(network, parts)
+            loss, grad_norm = self._train_step(network, parts)
             self.step += 1
             self.seconds = self._agreed(self.seconds + time.perf_counter() - started)
             speed = (self.seconds - seconds_before) / (self.step - steps_before)
@@ -143,6 +154,7 @@ class Trainer:
                 progress=self.progress,
                 eta_seconds=self._remaining(speed),
                 names=tuple(name for part in parts for name in part.names),
+                grad_norm=grad_norm,
             )
 
     def fit(self, on_step: Callable[[StepReport], None] | None = None) -> ModelBundle:
@@ -194,8 +206,20 @@ class Trainer:
             return model
         return DistributedDataParallel(self.model, device_ids=None if self.device.type == "cpu" else [self.device])
 
-    def _train_step(self, network: nn.Module, parts: list[Batch]) -> float:
-        """One optimiser step over all parts of all workers; its loss, 0 without a labelled pixel."""
+    def check_weights(self) -> None:
+        """Raise DivergedError if the model's weights are no longer finite: an update can ruin what no loss has seen."""
+        try:
+            check_finite(self.model.state_dict(), f"after step {self.step}")
+        except BundleError as error:
+            raise DivergedError(str(error)) from error
+
+    def share_buffers(self) -> None:
+        """Give all workers the first one's running statistics, which are those that are saved. Collective."""
+        adopt_first_workers_buffers(self.model)
+
+    def _train_step(self, network: nn.Module, parts: list[Batch]) -> tuple[float, float]:
+        """One optimiser step over all parts of all workers; its loss, 0 without a labelled pixel, and the norm of its
+        gradient."""
         # DistributedDataParallel divides the sum of all workers' gradients by their number.
         scale = self.world / self._divisor(parts)
         losses = []
@@ -208,14 +232,22 @@ class Trainer:
                 losses.append(float(loss.detach()) / self.world)
         value = self._sum_of_all(losses)
         if not math.isfinite(value):
-            raise DivergedError(self._divergence(value, parts, losses))
-        if self.config.max_grad_norm is not None:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            raise DivergedError(self._divergence("loss", value, parts, losses))
+        norm = self._clip()
+        if not math.isfinite(norm) and not self._scaler.is_enabled():  # which takes no such step, and a smaller scale
+            raise DivergedError(self._divergence("norm of the gradient", norm, parts, losses))
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return value
+        return value, norm
+
+    def _clip(self) -> float:
+        """Scale the gradient down where it is too long; its norm before."""
+        self._scaler.unscale_(self.optimizer)
+        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
+        if self.config.max_grad_norm is not None:
+            return float(nn.utils.clip_grad_norm_(weights, self.config.max_grad_norm))
+        return float(nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None]))
 
     def _part_loss(self, network: nn.Module, part: Batch) -> Tensor:
         inputs = self.normalization.apply(part.images.to(self.device, non_blocking=True))
@@ -280,16 +312,26 @@ class Trainer:
             return network.no_sync()
         return nullcontext()
 
-    def _divergence(self, value: float, parts: list[Batch], losses: list[float]) -> str:
+    def _divergence(self, what: str, value: float, parts: list[Batch], losses: list[float]) -> str:
+        """The sentence of a DivergedError: the same for all workers, which all raise it. Collective."""
         guilty = [
             name for part, loss in zip(parts, losses, strict=True) if not math.isfinite(loss) for name in part.names
         ]
-        examples = f"examples {', '.join(guilty)}" if guilty else "examples of another worker"
+        names = self._of_all(guilty) or self._of_all([name for part in parts for name in part.names])
+        more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
         rate = learning_rate(self.config, self.step, self.progress)
         return (
-            f"the loss of step {self.step + 1} is {value}, learning rate {rate:.3g}, {examples}: "
-            "lower the learning rate, or look at these examples"
+            f"the {what} of step {self.step + 1} is {value}, learning rate {rate:.3g}, "
+            f"examples {', '.join(names[:_NAMED_AT_MOST])}{more}: lower the learning rate, or look at these examples"
         )
+
+    def _of_all(self, names: list[str]) -> list[str]:
+        """These names and those of all other workers, by rank. Collective."""
+        if self.world == 1:
+            return names
+        gathered: list[list[str]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(gathered, names)
+        return [name for each in gathered for name in each]
 
 
 def _check(model: Network, dataset: Dataset, config: TrainConfig, world: int) -> None:

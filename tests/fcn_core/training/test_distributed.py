@@ -13,21 +13,25 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fcn_core.bundle import ModelBundle
 from fcn_core.data.datasets import Example, InMemory
 from fcn_core.errors import DataError, DivergedError
+from fcn_core.inference.evaluation import evaluate
+from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import FCN
 from fcn_core.training import checkpoint
 from fcn_core.training.loop import LoopPlan, TrainingLoop
 from fcn_core.training.trainer import Trainer
-from tests.fcn_core.tiny_training import LABELS, TINY, config, fresh_model, halves
+from tests.fcn_core.tiny_training import LABELS, SETTINGS, TINY, config, fresh_model, halves
 
 HALF = 12
 STILL = TINY.model_copy(update={"dropout": 0.0})
+NORMED = STILL.model_copy(update={"backbone": "vgg16_bn"})
 
 
-def double_model() -> FCN:
+def double_model(architecture: Architecture = STILL) -> FCN:
     """A network without dropout that computes in float64, whatever it is given."""
-    model = fresh_model(STILL).double()
+    model = fresh_model(architecture).double()
     model.register_forward_pre_hook(lambda module, inputs: tuple(tensor.double() for tensor in inputs))
     return model
 
@@ -36,6 +40,23 @@ class Silent:
     def report(self, report, history): ...
     def best(self, bundle): ...
     def checkpoint(self, step, state): ...
+
+
+class Keeping(Silent):
+    def best(self, bundle):
+        self.model = bundle
+
+
+def resume(file: Path, architecture: Architecture) -> None:
+    """Whether a training taken up at its third step ends as the undisturbed one, in every bit."""
+    whole = Trainer(fresh_model(architecture), halves(7), config(steps=6, batch_size=4))
+    states = [checkpoint.to_files(whole.state_dict()) for report in whole.run() if report.step in (3, 6)]
+    resumed = Trainer(fresh_model(architecture), halves(7), config(steps=6, batch_size=4))
+    resumed.load_state_dict(checkpoint.from_files(states[0]))
+    resumed.fit()
+    seconds = {"seconds": 0.0}
+    same = checkpoint.to_files(resumed.state_dict() | seconds) == checkpoint.to_files(whole.state_dict() | seconds)
+    file.write_text(str(same))
 
 
 def train(folder: Path, task: str) -> None:
@@ -53,15 +74,24 @@ def train(folder: Path, task: str) -> None:
         trainer = Trainer(double_model(), halves(7), config(steps=6, batch_size=4))
         loop = TrainingLoop(trainer, halves(5), LoopPlan(validate_every=1), Silent())
         (folder / f"history-{rank}.json").write_text(loop.run().model_dump_json())
+    elif task == "norms":
+        # An odd batch: what is normalized together must not be cut otherwise by workers with unequal shares.
+        trainer = Trainer(double_model(NORMED), halves(7), config(steps=6, batch_size=5))
+        outcome = [[report.loss, report.grad_norm] for report in trainer.run()]
+        state = {name: value.double().sum().item() for name, value in trainer.model.state_dict().items()}
+        (folder / f"norms-{rank}.json").write_text(json.dumps([outcome, state]))
+    elif task == "own norms":
+        setting = config(steps=6, batch_size=4, sync_batch_norm=False)
+        trainer = Trainer(fresh_model(NORMED), halves(7), setting)
+        keeper = Keeping()
+        history = TrainingLoop(trainer, halves(5), LoopPlan(validate_every=1), keeper).run()
+        (folder / f"own-norms-{rank}.json").write_text(history.model_dump_json())
+        if rank == 0:
+            keeper.model.save(folder / "own-norms")
+    elif task == "resume norms":
+        resume(folder / f"same-norms-{rank}", NORMED)
     elif task == "resume":
-        whole = Trainer(fresh_model(), halves(7), config(steps=6, batch_size=4))
-        states = [checkpoint.to_files(whole.state_dict()) for report in whole.run() if report.step in (3, 6)]
-        resumed = Trainer(fresh_model(), halves(7), config(steps=6, batch_size=4))
-        resumed.load_state_dict(checkpoint.from_files(states[0]))
-        resumed.fit()
-        seconds = {"seconds": 0.0}
-        same = checkpoint.to_files(resumed.state_dict() | seconds) == checkpoint.to_files(whole.state_dict() | seconds)
-        (folder / f"same-{rank}").write_text(str(same))
+        resume(folder / f"same-{rank}", TINY)
     elif task == "budget":
         trainer = Trainer(fresh_model(), halves(7), config(steps=10_000, max_seconds=0.3))
         (folder / f"steps-{rank}").write_text(str(sum(1 for _ in trainer.run())))
@@ -102,7 +132,10 @@ def _process(rank: int, folder: Path, tasks: tuple[str, ...]) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote, all tasks in one pair of them: starting a pair is what takes long."""
     folder = tmp_path_factory.mktemp("together")
-    tasks = ("losses", "validation", "resume", "budget", "uneven", "divergence", "too many")
+    tasks = (
+        *("losses", "validation", "resume", "budget", "uneven", "divergence", "too many"),
+        *("norms", "own norms", "resume norms"),
+    )
     mp.start_processes(_process, (folder, tasks), nprocs=2, start_method="spawn")
     return folder
 
@@ -160,8 +193,31 @@ def test_a_worker_without_any_label_adds_nothing_to_the_step(together, tmp_path)
 def test_divergence_of_one_worker_stops_both_and_names_its_examples(together):
     errors = [(together / f"error-{rank}").read_text() for rank in (0, 1)]
     assert all("the loss of step 1 is nan" in error for error in errors)
-    assert any("example-" in error for error in errors)
+    assert errors[0] == errors[1]
+    assert "example-" in errors[0]
 
 
 def test_more_workers_than_examples_a_step_are_refused(together):
     assert all((together / f"refused-{rank}").exists() for rank in (0, 1))
+
+
+def test_with_batch_normalization_two_workers_take_the_steps_of_one(together, tmp_path):
+    train(tmp_path, "norms")
+    steps, state = json.loads((tmp_path / "norms-0.json").read_text())
+    for rank in (0, 1):
+        shared_steps, shared_state = json.loads((together / f"norms-{rank}.json").read_text())
+        np.testing.assert_allclose(shared_steps, steps, rtol=1e-9)
+        assert shared_state.keys() == state.keys()
+        for name, value in state.items():
+            assert shared_state[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+
+
+def test_with_batch_normalization_two_workers_resume_bit_for_bit(together):
+    assert [(together / f"same-norms-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
+
+
+def test_scores_of_workers_with_statistics_of_their_own_are_those_of_the_model_that_is_saved(together):
+    points = json.loads((together / "own-norms-0.json").read_text())["validations"]
+    best = max(points, key=lambda point: (point["scores"]["mean_iou"], -point["step"]))
+    found = evaluate(ModelBundle.load(together / "own-norms"), halves(5), SETTINGS)
+    assert found.model_dump(mode="json") == best["scores"]

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from fcn_core.data.datasets import InMemory
-from fcn_core.errors import DataError
+from fcn_core.errors import DataError, DivergedError
 from fcn_core.inference.evaluation import evaluate
 from fcn_core.metrics import Scores
 from fcn_core.training import checkpoint
@@ -121,3 +122,42 @@ def test_validation_data_of_other_classes_are_refused_before_any_step():
     five = InMemory([], FIVE)
     with pytest.raises(DataError, match="the model knows 2 classes"):
         TrainingLoop(trainer, five, LoopPlan(), Shelf())
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_last_update_that_ruins_the_weights_ends_the_run_without_a_model(validation):
+    shelf = Shelf()
+    run = loop(shelf, validation, validate_every=100, save_every=100)
+    step = run.trainer.optimizer.step
+
+    def ruin() -> None:
+        step()
+        if run.trainer.step == 8:  # the ninth and last
+            with torch.no_grad():
+                run.trainer.model.fc7.weight.mul_(float("inf"))
+
+    run.trainer.optimizer.step = ruin
+    with pytest.raises(DivergedError, match=r"after step 9: weights that are NaN or infinite: fc7.weight"):
+        run.run()
+    assert shelf.models == []
+    assert shelf.checkpoints == {}
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_model_whose_scores_overflow_is_neither_saved_nor_called_the_best(validation):
+    shelf = Shelf()
+    run = loop(shelf, validation, validate_every=100, save_every=100)
+    step = run.trainer.optimizer.step
+
+    def ruin() -> None:
+        step()
+        if run.trainer.step == 8:
+            with torch.no_grad():
+                for layer in (run.trainer.model.fc6, run.trainer.model.fc7, run.trainer.model.score_fr):
+                    layer.weight.fill_(1e30)
+
+    run.trainer.optimizer.step = ruin
+    with pytest.raises(DivergedError, match="the model is ruined after step 9"):
+        run.run()
+    assert shelf.models == []
+    assert shelf.checkpoints == {}

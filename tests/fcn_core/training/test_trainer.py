@@ -318,3 +318,46 @@ def test_reports_tell_epochs_and_names():
     assert [report.epoch for report in reports] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3][: len(reports)])
     assert len(reports) == reports[0].steps == round(1.5 * 6 / 2)
     assert sorted(name for report in reports[:3] for name in report.names) == [f"example-{k}" for k in range(6)]
+
+
+NORMED = TINY.model_copy(update={"backbone": "vgg16_bn"})
+
+
+def test_a_frozen_backbone_keeps_its_batch_normalization_too():
+    model = fresh_model(NORMED)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert any("running_mean" in name for name in before), "else this shows nothing"
+    Trainer(model, halves(), config(steps=3, backbone_lr_multiplier=0.0)).fit()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed
+    assert not any(name.startswith("backbone.") for name in changed)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_ruins_the_weights():
+    model = fresh_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.score_fr.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(DivergedError, match=r"norm of the gradient of step 1 is (nan|inf).*example-"):
+        Trainer(model, halves(), config(max_grad_norm=None)).fit()
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_step_reports_the_norm_of_its_gradient():
+    reports: list[StepReport] = []
+    trainer = Trainer(fresh_model(), halves(), config(steps=1, max_grad_norm=1e-3))
+    norms = []
+    step = trainer.optimizer.step
+
+    def measured() -> None:
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in trainer.model.parameters()]))
+        step()
+
+    trainer.optimizer.step = measured  # type: ignore[method-assign]
+    trainer.fit(reports.append)
+    assert reports[0].grad_norm > 1e-2
+    assert float(norms[0]) == pytest.approx(1e-3, rel=1e-2), "what the optimizer gets is clipped"
+
+
+def test_class_weights_that_teach_nothing_are_refused():
+    with pytest.raises(ValidationError, match="class_weights are all 0"):
+        TrainConfig(class_weights=(0.0, 0.0))
