@@ -36,10 +36,10 @@ from fcn_core.labels import LabelSet, encode_mask
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.codec.images import decode
 from pipeline.codec.processes import CodecPool
+from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow, commit_shard
-from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store

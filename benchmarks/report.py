@@ -26,11 +26,11 @@ from PIL import Image
 
 from fcn_core import PredictorSettings, preset
 from fcn_core.labels import encode_mask
+from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.results import RESULTS_SCHEMA, shard_key
 from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.outputs.seal import to_parquet
 from pipeline.report.make import write_report
-from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fcn_core import LabelSet, PredictorSettings, preset
 from fcn_core.labels import encode_mask
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, finish_tables
 from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.storage.store import Store
@@ -50,8 +51,8 @@ def rows_of(
             rows.append(ResultRow(*common, "error", *_ids(recipe), error=mask, message=f"the file is {mask}"))
             continue
         png = encode_mask(mask, labels)
-        mask_key = recipe.mask_key(key, etag)
-        store.put(mask_key, png)
+        place = mask_key(recipe, key, etag)
+        store.put(place, png)
         counts = np.bincount(mask.ravel(), minlength=labels.num_classes)
         areas = tuple(
             ClassArea(index, labels.names[index], int(counts[index]), float(counts[index] / mask.size))
@@ -60,7 +61,7 @@ def rows_of(
         rows.append(
             ResultRow(
                 *common, "ok", *_ids(recipe), width=mask.shape[1], height=mask.shape[0], orientation=1,
-                mask_key=mask_key, mask_sha256=hashlib.sha256(png).hexdigest(), areas=areas,
+                mask_key=place, mask_sha256=hashlib.sha256(png).hexdigest(), areas=areas,
                 confidence=(confidence or {}).get(key, 0.5),
             )
         )  # fmt: skip

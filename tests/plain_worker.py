@@ -8,10 +8,12 @@ from fcn_core import LabelSet, Segmentation
 from fcn_core.labels import encode_mask
 from pipeline.errors import StorageError, TakenOver
 from pipeline.outputs.lease import is_superseded
+from pipeline.outputs.mask_formats import mask_format
+from pipeline.outputs.mask_formats.base import MaskTarget, PredictedMask
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import ResultRow, commit_shard
-from pipeline.segmentation.saving import PredictedMask, ShardTar, identity_columns, labelled, save_object
+from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.segmentation.segmenter import (
     SegmenterSpec,
     ShardOutcome,
@@ -42,15 +44,23 @@ class PlainWorker:
     def process(self, shard: Shard) -> ShardOutcome:
         spec, output = self._spec, self._output
         rows = earlier_rows(output, spec.recipe, shard)
-        tar = ShardTar(output, spec.recipe, shard, spec.generation)
+        target = MaskTarget(output, spec.recipe, self._labels, shard, spec.generation)
+        writer, singly = mask_format(spec.masks).writer(target), mask_format("objects").writer(target)
+        left: dict[int, PredictedMask] = {}
         for index, entry in enumerate(shard.entries):
             if index not in rows:
                 found = self._segment(entry)
-                if isinstance(found, PredictedMask) and spec.masks == "tar" and tar.hold(index, found):
-                    continue
-                rows[index] = found if isinstance(found, ResultRow) else self._save(found)
-        packed, loose = tar.write()
-        rows |= packed | {index: self._save(image) for index, image in loose.items()}
+                row = found if isinstance(found, ResultRow) else writer.write(found)
+                if row is not None:
+                    rows[index] = row
+                elif isinstance(found, PredictedMask) and not writer.add(index, found):
+                    left[index] = found
+        packed, rest = writer.finish()
+        rows |= packed
+        for index, image in (left | rest).items():
+            row = singly.write(image)
+            assert row is not None
+            rows[index] = row
         ordered = [rows[index] for index in range(len(shard.entries))]
         if not shard.insist:
             refuse_if_of_the_moment(ordered)
@@ -71,7 +81,4 @@ class PlainWorker:
         self._on_image(entry)
         areas = np.eye(1, labels.num_classes, dtype=np.int64)[0] * len(data)
         result = Segmentation(np.zeros((1, len(data)), np.uint8), areas, 0.5)
-        return labelled(entry, recipe, 1, None, result, encode_mask(result.mask, labels), labels)
-
-    def _save(self, image: PredictedMask) -> ResultRow:
-        return save_object(self._output, self._spec.recipe, image, self._labels, self._spec.generation)
+        return segmented(entry, recipe, 1, None, result, encode_mask(result.mask, labels), labels)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from fcn_core import LabelSet, PredictorSettings
 from fcn_core.labels import encode_mask
 from pipeline.models.load import ModelOrigin
+from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.results import ResultRow, commit_shard, finish_tables
 from pipeline.outputs.runs import Counts, RunRecord, write_record
-from pipeline.segmentation.saving import class_areas, count_areas
 from pipeline.storage.store import Store
 
 SETTINGS = PredictorSettings(
@@ -59,8 +60,8 @@ def labelled_run(
             rows.append(ResultRow(**identity, status="error", error=outcome[0], message=outcome[1]))
             continue
         png = encode_mask(outcome, labels)
-        mask_key = recipe.mask_key(key, identity["etag"])
-        output.put(mask_key, png)
+        place = mask_key(recipe, key, identity["etag"])
+        output.put(place, png)
         rows.append(
             ResultRow(
                 **identity,
@@ -68,7 +69,7 @@ def labelled_run(
                 width=outcome.shape[1],
                 height=outcome.shape[0],
                 orientation=1,
-                mask_key=mask_key,
+                mask_key=place,
                 mask_sha256=hashlib.sha256(png).hexdigest(),
                 areas=class_areas(count_areas(outcome, labels), labels),
                 confidence=confidence or 0.5 + 0.5 * ((index * 7919) % 101) / 101,

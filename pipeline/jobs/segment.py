@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.jobs.affects import DRIVER, DRIVER_ONCE, MASKS, RUN, RUN_ONCE, SELECTION, SELECTION_ONCE
+from pipeline.outputs.mask_formats import MaskFormatName
 from pipeline.storage.uri import Uri
 
 
@@ -145,7 +146,7 @@ class LabelOptions(BaseModel):
         description="Stop early, with exit code 3, when more than this share of at least 100 images failed. The same "
         "command resumes. Default: never.",
     )
-    masks: Annotated[Literal["objects", "tar"], RUN] = Field(
+    masks: Annotated[MaskFormatName, RUN] = Field(
         default="objects",
         description="How masks are written: each as an object of its own, or packed, one tar per shard, at half the "
         "requests.",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from fcn_core.errors import FcnError
 from pipeline.errors import AccessDenied, PipelineError, StorageUnavailable
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.masks import mask_part
+from pipeline.outputs.mask_formats import format_of
 from pipeline.outputs.plan import PlanManifest, Shard, read_manifest, read_shards
 from pipeline.outputs.results import READS_AT_ONCE, committed_shards, read_table, shard_key
 from pipeline.outputs.runs import RunRecord
@@ -203,21 +203,19 @@ def _misplaced_mask(
 ) -> str | None:
     """A row's mask that is not where the masks of its image are kept.
 
-    Those of `reconfirmed` rows, told by their places, are where an earlier run put them: in a tar of another shard, or
-    under the name of an earlier generation.
+    Those of `reconfirmed` rows, given by index, are where an earlier run put them: with another shard, or under the
+    name of an earlier generation.
     """
-    tars = f"mask_tars/{recipe.name}/shard-"
-    tar = f"{tars}{number:08d}."
+    every = range(generation + 1)
     columns = (rows[name].to_pylist() for name in ("key", "etag", "status", "mask_key"))
     for index, (key, etag, status, mask_key) in enumerate(zip(*columns, strict=True)):
         if status not in ("ok", "error"):
             return f"{key!r}: has the status {status!r}"
         if (status == "ok") != (mask_key is not None):
             return f"{key!r}: has status {status} and {'no' if mask_key is None else 'a'} mask"
-        generations = range(generation + 1) if index in reconfirmed else (generation,)
-        if mask_key is None or any(mask_key in recipe.mask_keys(key, etag, each) for each in generations):
+        if mask_key is None:
             continue
-        part = mask_part(mask_key)
-        if part is None or not part.file.startswith(tars if index in reconfirmed else tar):
+        shard, generations = (None, every) if index in reconfirmed else (number, (generation,))
+        if not format_of(mask_key).is_place(mask_key, recipe, (key, etag), shard, generations):
             return f"{key!r}: its mask {mask_key!r} is not where the masks of this image are kept"
     return None

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from pipeline.outputs.current import choose_recipe, read_current
-from pipeline.outputs.identity import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.outputs.masks import read_mask
+from pipeline.outputs.names import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.storage.opening import open_store
 
 COPIES_AT_ONCE = 32

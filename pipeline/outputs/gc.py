@@ -23,10 +23,11 @@ from pipeline.outputs import runs
 from pipeline.outputs.checked import CHECKED_COLUMNS, OutputFinding, checked_results
 from pipeline.outputs.claim import claim_for_removal, is_claimed_for_run
 from pipeline.outputs.generation import begin_generation
-from pipeline.outputs.identity import mask_names
 from pipeline.outputs.index import index_folders, newest_index
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.marks import Marks, mark_set, marks
+from pipeline.outputs.mask_formats import mask_formats
+from pipeline.outputs.mask_formats.base import MaskFile, MaskFormat
 from pipeline.outputs.masks import mask_file
 from pipeline.outputs.plan import planned_runs, read_manifest, read_shards
 from pipeline.outputs.results import committed_shards, result_runs
@@ -39,10 +40,7 @@ EXAMPLES = 3
 YOUNG_INDEX = timedelta(hours=1)
 """Index files younger than this are never leftovers: compaction holds no lease, and may be at work on them."""
 
-_OF_GENERATIONS = ("masks", "mask tars")
 _LOOKED_UP_AT_ONCE = 10_000
-_MASK = re.compile(r"masks/([0-9a-f]{8})/(.*\.[0-9a-f]{8})(?:-([1-9]\d*))?(\.png)", re.DOTALL)
-_TAR = re.compile(r"mask_tars/([0-9a-f]{8})/shard-(\d{8})\.[0-9a-f]{16}(?:-([1-9]\d*))?\.tar")
 _RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|plan/plan\.json|plan/part-\d{5}\.parquet)")
 _AREAS = re.compile(r"class_areas/run_id=([^/]+)/shard-(\d{8})\.parquet")
 _TOTALS = re.compile(r"class_totals/run_id=([^/]+)\.parquet")
@@ -125,7 +123,7 @@ def _removable(output: Store, older_than: timedelta) -> Iterator[Leftover]:
     """
     found = leftovers(output, older_than)
     first = next(found, None)
-    if first is not None and first.kind in _OF_GENERATIONS:
+    if first is not None and first.kind in map(_kind, mask_formats()):
         found = leftovers(output, older_than, before=begin_generation(output))
     elif first is not None:
         found = itertools.chain([first], found)
@@ -155,10 +153,10 @@ def leftovers(output: Store, older_than: timedelta, before: int | None = None) -
     _check_complete(output, records, committed)
     known = committed.keys() | {record.run_id for record in records}
     awaited = _awaited(output, plans, records, committed)
-    counting = _Counting(mark_set(_committed_masks(output, records)), mark_set(awaited.masks), awaited.shards, before)
+    counting = _Counting(mark_set(_committed_masks(output, records)), mark_set(awaited), before)
 
-    yield from old("masks", _masks(output, records, counting))
-    yield from old("mask tars", _tars(output, records, counting))
+    for each in mask_formats():
+        yield from old(_kind(each), _masks(output, each, records, counting))
     yield from old("class_areas", _class_areas(output))
     yield from old("class_totals", (info for _, info in _of_unknown_runs(output, "class_totals/", _TOTALS, known)))
     yield from _plans(output, known, limit)
@@ -188,52 +186,43 @@ def _check_complete(output: Store, records: Iterable[runs.RunRecord], committed:
 
 @dataclass(frozen=True)
 class _Counting:
-    """What keeps masks and tars from being leftovers.
+    """What keeps files of masks from being leftovers.
 
-    `committed` are marks of whole names. `awaited` are marks of names without recipe and generation, and `shards` are
-    numbers of shards: of images, and shards, that unfinished runs have not committed. Whatever recipe and generation
-    theirs are, they keep all masks of these images, so that this need not be known of a plan that is no run yet.
+    `committed` are marks of whole names. `awaited` are marks of names without recipe and generation: of images, and
+    shards, that unfinished runs have not committed. Whatever format, recipe and generation theirs are, they keep all
+    masks of these images, so that this need not be known of a plan that is no run yet.
     """
 
     committed: Marks
     awaited: Marks
-    shards: set[int]
     before: int | None
 
-    def may_go(self, generation: str | None) -> bool:
-        return self.before is None or int(generation or 0) < self.before
-
-    def uncommitted(self, infos: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
-        """Those that no committed row names."""
-        return _without(infos, lambda info: info.key, self.committed)
+    def may_go(self, file: MaskFile) -> bool:
+        return self.before is None or file.generation < self.before
 
 
-def _masks(output: Store, records: list[runs.RunRecord], counting: _Counting) -> Iterator[ObjectInfo]:
-    """Masks of known recipes that no committed row names, and no unfinished run may."""
+def _kind(masks: MaskFormat) -> str:
+    """What leftovers of that format are called: `mask tars`."""
+    return masks.folder.replace("_", " ")
+
+
+def _masks(
+    output: Store, masks: MaskFormat, records: list[runs.RunRecord], counting: _Counting
+) -> Iterator[ObjectInfo]:
+    """Files of masks, of known recipes, that no committed row names, and no unfinished run may."""
     recipes = {record.recipe for record in records}
     if not recipes:
         return
 
-    def plain_name(info: ObjectInfo) -> str:
-        match = _MASK.fullmatch(info.key)
-        assert match is not None, "only names of masks come here"
-        return match[2] + match[4]
+    def holds(info: ObjectInfo) -> str:
+        file = masks.parse(info.key)
+        assert file is not None, "only names of masks come here"
+        return file.holds
 
-    named = ((info, match) for info in output.list("masks/") if (match := _MASK.fullmatch(info.key)))
-    ours = (info for info, match in named if match[1] in recipes and counting.may_go(match[3]))
-    yield from _without(counting.uncommitted(ours), plain_name, counting.awaited)
-
-
-def _tars(output: Store, records: list[runs.RunRecord], counting: _Counting) -> Iterator[ObjectInfo]:
-    """Tars of known recipes that no committed row names, but for those of shards that an unfinished run has to do."""
-    recipes = {record.recipe for record in records}
-    named = ((info, match) for info in output.list("mask_tars/") if (match := _TAR.fullmatch(info.key)))
-    ours = (
-        info
-        for info, match in named
-        if match[1] in recipes and counting.may_go(match[3]) and int(match[2]) not in counting.shards
-    )
-    yield from counting.uncommitted(ours)
+    named = ((info, file) for info in output.list(f"{masks.folder}/") if (file := masks.parse(info.key)))
+    ours = (info for info, file in named if file.recipe in recipes and counting.may_go(file))
+    uncommitted = _without(ours, lambda info: info.key, counting.committed)
+    yield from _without(uncommitted, holds, counting.awaited)
 
 
 def _without(infos: Iterator[ObjectInfo], name: Callable[[ObjectInfo], str], those: Marks) -> Iterator[ObjectInfo]:
@@ -268,23 +257,15 @@ def _committed_masks(output: Store, records: Iterable[runs.RunRecord]) -> Iterat
             yield marks({mask_file(key) for key in shard.rows["mask_key"].drop_null().to_pylist()})
 
 
-@dataclass
-class _Awaited:
-    """Names of the masks, without recipe and generation, and numbers of the shards that runs may still commit."""
-
-    masks: list[Marks] = field(default_factory=list)
-    shards: set[int] = field(default_factory=set)
-
-
 def _awaited(
     output: Store, plans: Iterable[str], records: Iterable[runs.RunRecord], committed: Mapping[str, set[int]]
-) -> _Awaited:
-    """What all plans still have to do, but for those of finished runs.
+) -> list[Marks]:
+    """Names, without recipe and generation, of what all plans still have to do, but for those of finished runs.
 
     Also those of runs that nobody will go on with, for an actor of theirs may be slow, and commit: what they keep is at
     most what was in work when they ended. And those of plans that have no record yet.
     """
-    found = _Awaited()
+    found: list[Marks] = []
     states = {record.run_id: record.state for record in records}
     for run_id in sorted({*plans, *states}):
         if states.get(run_id) == "finished":
@@ -293,10 +274,8 @@ def _awaited(
             manifest = read_manifest(output, run_id)
             if manifest is None:
                 raise ObjectMissing("the run has no complete plan")
-            for shard in read_shards(output, run_id, manifest, but=committed.get(run_id, set())):
-                names = (name for entry in shard.entries for name in mask_names(entry.key, entry.etag))
-                found.masks.append(marks(names))
-                found.shards.add(shard.number)
+            shards = read_shards(output, run_id, manifest, but=committed.get(run_id, set()))
+            found.extend(marks(name for each in mask_formats() for name in each.names(shard)) for shard in shards)
         except (AccessDenied, StorageUnavailable):
             raise
         except StorageError as error:

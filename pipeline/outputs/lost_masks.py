@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.marks import mark_set, marks
+from pipeline.outputs.mask_formats import mask_formats
 from pipeline.outputs.masks import mask_file
 from pipeline.outputs.results import read_results, result_runs
 from pipeline.storage.store import Store
@@ -21,7 +22,7 @@ _COLUMNS = ("key", "etag", "status", "mask_key", "model_id", "params_id")
 
 
 def lost_masks(output: Store, recipe: Recipe, on_file: Callable[[], None] = lambda: None) -> set[Identity]:
-    """The images whose newest mask by `recipe` is not there, neither as an object nor in a tar.
+    """The images whose newest mask by `recipe` is not there, in whatever format it was written.
 
     Lists all masks of the recipe, and reads all results; `on_file` is called for each file read, and may raise to stop.
     Memory: eight bytes per mask, and the images that are found.
@@ -47,7 +48,7 @@ def lost_masks(output: Store, recipe: Recipe, on_file: Callable[[], None] = lamb
 
 
 def _names(output: Store, recipe: Recipe) -> Iterator[list[str]]:
-    for folder in ("masks", "mask_tars"):
-        keys = (info.key for info in output.list(f"{folder}/{recipe.name}/"))
+    for each in mask_formats():
+        keys = (info.key for info in output.list(f"{each.folder}/{recipe.name}/"))
         while chunk := list(itertools.islice(keys, _LISTED_AT_ONCE)):
             yield chunk

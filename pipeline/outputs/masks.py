@@ -1,70 +1,41 @@
-"""Where a mask lies, and how to read it: the only place that knows both ways.
-
-A row's `mask_key` says it: the name of an object that is the mask, or, in a packed run, a part of the shard's tar:
+"""A mask by its row's `mask_key`, whatever the format that it was written in (`mask_formats`).
 
     masks/1a2b3c4d/cam1/a.jpg.5e6f7a8b.png
     mask_tars/1a2b3c4d/shard-00000042.90abcdef12345678.tar#1536+812
 
-The second is the 812 bytes from byte 1,536 of that file. All that carries a mask's place from the results to a reader
-carries this one string, so that packed and unpacked masks can stand side by side in an output.
+The first is an object that is the mask; the second is the 812 bytes from byte 1,536 of that file. Whatever carries a
+mask's place from the results to a reader carries this one string.
 """
 
 import hashlib
 import itertools
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputError, ObjectChanged, ObjectMissing, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.outputs.compact import read_late
 from pipeline.outputs.current import choose_recipe
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import IndexReader, read_history
+from pipeline.outputs.mask_formats import format_of
 from pipeline.outputs.results import read_table, shard_key
 from pipeline.storage.store import Store
-
-_PART = re.compile(r"(mask_tars/[0-9a-f]{8}/shard-\d{8}\.[0-9a-f]{16}(?:-[1-9]\d*)?\.tar)#(\d+)\+(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class MaskPart:
-    """`length` bytes from byte `offset` of the tar `file`."""
-
-    file: str
-    offset: int
-    length: int
-
-    def __str__(self) -> str:
-        return f"{self.file}#{self.offset}+{self.length}"
-
-
-def mask_part(mask_key: str) -> MaskPart | None:
-    """The part of a tar that a row's `mask_key` means; None when the mask is an object of its own."""
-    match = _PART.fullmatch(mask_key)
-    return MaskPart(match[1], int(match[2]), int(match[3])) if match else None
 
 
 def mask_file(mask_key: str) -> str:
     """The name under OUTPUT of the file that holds the mask."""
-    part = mask_part(mask_key)
-    return part.file if part else mask_key
+    return format_of(mask_key).file(mask_key)
 
 
 def read_mask(store: Store, mask_key: str) -> bytes:
-    """The PNG that a row's `mask_key` stands for, with one request, wherever it lies.
+    """The PNG that a row's `mask_key` stands for, with one request, in whatever format it was written.
 
     Raises ObjectMissing when it is not there: its file is gone, or no longer as long as it was.
     """
-    part = mask_part(mask_key)
-    if part is None:
-        return store.get(mask_key)
-    try:
-        return store.get_range(part.file, part.offset, part.length)
-    except ObjectChanged as error:
-        raise ObjectMissing(str(error)) from error
+    return format_of(mask_key).read(store, mask_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Reads everything and changes nothing. What the committed results say is the trut
 
 import contextlib
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from fcn_core.labels import decode_mask
 from pipeline.errors import ObjectMissing
 from pipeline.outputs import runs
 from pipeline.outputs.checked import CheckedShard, OutputFinding, checked_results, trouble
-from pipeline.outputs.mask_tars import is_tar_of, read_tar
-from pipeline.outputs.masks import MaskPart, mask_part, read_mask
+from pipeline.outputs.mask_formats import format_of
+from pipeline.outputs.masks import mask_file, read_mask
 from pipeline.outputs.results import (
     RunTally,
     class_totals,
@@ -144,19 +145,21 @@ def _verify_row(row: dict[str, Any], file: str) -> Iterator[OutputFinding]:
 def _verify_masks(
     output: Store, rows: list[dict[str, Any]], checked: Verified, threads: ThreadPoolExecutor, repaired: set[bytes]
 ) -> Iterator[OutputFinding]:
-    """The masks of one shard; where they are in a tar, that is read once, as a whole."""
-    parts = [part for row in rows if (part := mask_part(row["mask_key"]))]
-    tars: dict[str, bytes] = {}
-    for file in sorted({part.file for part in parts}):
+    """The masks of one shard; a file that holds many of them is read once, as a whole."""
+    shared: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if format_of(row["mask_key"]).is_shared:
+            shared[mask_file(row["mask_key"])].append(row["mask_key"])
+    files: dict[str, bytes] = {}
+    for file, mask_keys in sorted(shared.items()):
         with contextlib.suppress(ObjectMissing):  # then each of its masks is a finding
-            tars[file] = output.get(file)
-            yield from _told(_verify_tar(file, tars[file], [part for part in parts if part.file == file]), file)
+            files[file] = output.get(file)
+            problems = format_of(file).problems(file, files[file], mask_keys)
+            yield from _told((OutputFinding(file, problem) for problem in problems), file)
 
     def read(mask_key: str) -> bytes:
-        part = mask_part(mask_key)
-        if part is None or part.file not in tars:
-            return read_mask(output, mask_key)
-        return tars[part.file][part.offset : part.offset + part.length]
+        file = mask_file(mask_key)
+        return format_of(mask_key).extract(files[file], mask_key) if file in files else read_mask(output, mask_key)
 
     def check(row: dict[str, Any]) -> list[OutputFinding]:
         is_repaired = bool(repaired) and _identity(row) in repaired
@@ -193,17 +196,6 @@ def _verify_mask(read: Callable[[str], bytes], row: dict[str, Any], is_repaired:
     counts = np.bincount(mask.ravel())
     if {int(i): int(counts[i]) for i in np.flatnonzero(counts)} != {a["class_id"]: a["pixels"] for a in row["areas"]}:
         yield OutputFinding(key, "its pixels are not the areas in results")
-
-
-def _verify_tar(file: str, data: bytes, parts: list[MaskPart]) -> Iterator[OutputFinding]:
-    """Whether the tar is the one that was written, and others than us can read it: every mask is where a header says
-    that a member is."""
-    if not is_tar_of(file, data):
-        yield OutputFinding(file, "is not the tar that was written: its name says another SHA-256")
-    members = set(read_tar(data).values())
-    lost = [part for part in parts if (part.offset, part.length) not in members]
-    if lost:
-        yield OutputFinding(file, f"{len(lost)} masks, {lost[0]} first, are where the tar has no member")
 
 
 def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Iterator[OutputFinding]:

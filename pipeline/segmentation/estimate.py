@@ -24,6 +24,7 @@ from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import runs
 from pipeline.outputs.lease import HEARTBEAT_SECONDS
 from pipeline.outputs.lost_masks import lost_masks
+from pipeline.outputs.mask_formats import MaskFormatName, mask_format
 from pipeline.outputs.order import overtaken_by
 from pipeline.outputs.plan import EARLIER, IMAGES_PER_PART, choose_shard_size
 from pipeline.outputs.runs import RunRecord
@@ -46,9 +47,6 @@ LISTED_AT_ONCE = 1000
 IO_THREADS = 32
 ROW_BYTES = 420
 """A row of results and its part of class_areas, as Parquet holds them: about so much."""
-
-TAR_OVERHEAD = 1024
-"""Bytes of a mask's header in a tar, and of what fills its last block, about."""
 
 
 @dataclass(frozen=True)
@@ -260,9 +258,9 @@ def actor_rate(probe: Probe, resolved: ResolvedJob) -> float:
     return 1 / max(busy, 2 * probe.fetch / IO_THREADS, 1e-6)
 
 
-def written_bytes(images: int, mask_bytes: float, masks: str) -> int:
+def written_bytes(images: int, mask_bytes: float, masks: MaskFormatName) -> int:
     """What a job leaves in storage, about: masks of so many bytes each, as `masks` has them, and rows."""
-    return round(images * (mask_bytes + (TAR_OVERHEAD if masks == "tar" else 0) + ROW_BYTES))
+    return round(images * (mask_bytes + mask_format(masks).overhead_bytes + ROW_BYTES))
 
 
 def count_requests(
@@ -291,10 +289,7 @@ def count_requests(
         + report
         + Requests(
             get=images,
-            put=(images if job.masks == "objects" else shards)
-            + 2 * shards
-            + math.ceil(images / IMAGES_PER_PART)
-            + live,
+            put=mask_format(job.masks).puts(images, shards) + 2 * shards + math.ceil(images / IMAGES_PER_PART) + live,
             # A shard looks before its commit whether another driver took over.
             list=math.ceil(counts.listed / LISTED_AT_ONCE) + shards + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
         )

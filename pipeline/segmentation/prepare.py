@@ -17,14 +17,14 @@ from pipeline.jobs.segment import SegmentJob, SourceAndOutput
 from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
+from pipeline.outputs.mask_formats import mask_formats
 from pipeline.segmentation.placement import EarlierSettings, place
 from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store, is_inside
 
 OUTPUT_FOLDERS = (
-    "masks",
-    "mask_tars",
+    *(each.folder for each in mask_formats()),
     "results",
     "class_areas",
     "class_totals",

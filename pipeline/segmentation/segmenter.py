@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import pyarrow as pa
 
@@ -40,10 +39,12 @@ from pipeline.errors import (
 from pipeline.key_values import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import is_superseded
+from pipeline.outputs.mask_formats import MaskFormatName, mask_format
+from pipeline.outputs.mask_formats.base import MaskTarget, MaskWriter, PredictedMask
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
-from pipeline.segmentation.saving import PredictedMask, ShardTar, identity_columns, labelled, save_object
+from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import ObjectInfo
 
@@ -71,7 +72,7 @@ class SegmenterSpec:
     codec_workers: int
     image_timeout: float
     image_memory: int
-    masks: Literal["objects", "tar"] = "objects"
+    masks: MaskFormatName = "objects"
     io_threads: int = 32
     buffer_bytes: int = 1 << 30
     max_side: int | None = None
@@ -173,8 +174,8 @@ class Segmenter:
         started = time.monotonic()
         rows: dict[int, ResultRow] = {}
         saves: deque[tuple[int, Future[ResultRow | PredictedMask]]] = deque()
-        packed = self.spec.masks == "tar"
-        tar = ShardTar(self.output, self.spec.recipe, shard, self.spec.generation) if packed else None
+        target = MaskTarget(self.output, self.spec.recipe, self.labels, shard, self.spec.generation)
+        writer, singly = mask_format(self.spec.masks).writer(target), mask_format("objects").writer(target)
         self._progress[shard.number] = 0
 
         def finish(index: int, row: ResultRow) -> None:
@@ -184,10 +185,10 @@ class Segmenter:
         def take(index: int, saved: ResultRow | PredictedMask) -> None:
             if isinstance(saved, ResultRow):
                 finish(index, saved)
-            elif tar is not None and tar.hold(index, saved):
-                finish(index, saved.row)  # the tar will say where the mask is
+            elif writer.add(index, saved):
+                finish(index, saved.row)  # the writer will say where the mask is
             else:
-                saves.append((index, self._savers.submit(self._save_object, saved)))
+                saves.append((index, self._savers.submit(self._write, singly, saved)))
 
         try:
             for index, row in earlier_rows(self.output, self.spec.recipe, shard).items():
@@ -205,7 +206,7 @@ class Segmenter:
                             continue
                         item.memory.resize(result.mask.nbytes)
                         about = item.image.orientation, item.image.taken_at
-                        job = self._savers.submit(self._save, item.entry, about, result, item.memory)
+                        job = self._savers.submit(self._save, item.entry, about, result, item.memory, writer)
                         saves.append((item.index, job))
                     del batch, item, result, results  # their pixels, while the next batch is awaited
                     while saves and (len(saves) > self.spec.io_threads * 2 or saves[0][1].done()):
@@ -214,8 +215,7 @@ class Segmenter:
                 while saves:
                     index, save = saves.popleft()
                     take(index, save.result())
-            if tar is not None:
-                rows |= self._pack(tar)
+            rows |= self._finish(writer, singly)
             with self._clock("commit"):
                 ordered = [rows[index] for index in range(len(shard.entries))]
                 if not shard.insist:
@@ -291,29 +291,37 @@ class Segmenter:
         return image
 
     def _save(
-        self, entry: ObjectInfo, about: tuple[int, TakenAt | None], result: Segmentation, memory: Reservation
+        self,
+        entry: ObjectInfo,
+        about: tuple[int, TakenAt | None],
+        result: Segmentation,
+        memory: Reservation,
+        writer: MaskWriter,
     ) -> ResultRow | PredictedMask:
-        """The image's row; with masks packed, what is to go into the tar."""
+        """The image's row; or its mask, where that is written with others."""
         try:
             with self._clock("encode"):
                 png = self._codecs.encode_now(result.mask, self.labels)
             self._clock.moved(written=len(png))
-            image = labelled(entry, self.spec.recipe, *about, result, png, self.labels)
-            return image if self.spec.masks == "tar" else self._save_object(image)
+            return self._write(writer, segmented(entry, self.spec.recipe, *about, result, png, self.labels))
         except ImageError as error:
             return self._error_row(entry, error)
         finally:
             memory.release()
 
-    def _save_object(self, image: PredictedMask) -> ResultRow:
+    def _write(self, writer: MaskWriter, image: PredictedMask) -> ResultRow | PredictedMask:
         with self._clock("put"):
-            return save_object(self.output, self.spec.recipe, image, self.labels, self.spec.generation)
+            return writer.write(image) or image
 
-    def _pack(self, tar: ShardTar) -> dict[int, ResultRow]:
-        """Write a shard's tar, and as objects what it does not hold; returns the rows."""
+    def _finish(self, writer: MaskWriter, singly: MaskWriter) -> dict[int, ResultRow]:
+        """Have the writer write what it holds; what it could not is written one by one. Returns the rows."""
         with self._clock("put"):
-            rows, rest = tar.write()
-        return rows | dict(zip(rest, self._savers.map(self._save_object, rest.values()), strict=True))
+            rows, rest = writer.finish()
+        written = self._savers.map(lambda image: self._write(singly, image), rest.values())
+        for index, row in zip(rest, written, strict=True):
+            assert isinstance(row, ResultRow), "an object is written at once"
+            rows[index] = row
+        return rows
 
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
         reason, message = error_reason(error)

@@ -19,12 +19,13 @@ from pipeline.errors import AccessDenied, InputError, ObjectMissing
 from pipeline.jobs.segment import SegmentJob
 from pipeline.models.registry import open_registry
 from pipeline.outputs.gc import collect
+from pipeline.outputs.mask_formats import mask_formats
 from pipeline.outputs.plan import write_plan
 from pipeline.segmentation.job import segment
 from pipeline.storage.opening import open_store
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore
-from tests.deploy.policies import FOLDER, GuardedS3, Permission, permissions
+from tests.deploy.policies import FOLDER, Call, GuardedS3, Permission, permissions
 from tests.labellings import write_run
 from tests.samples import jpeg, model
 
@@ -40,6 +41,16 @@ ROLES = {
 
 ONLY_WHEN_CUT_OFF = "s3:AbortMultipartUpload"
 """What is called only to clean up after an upload that broke off half-way."""
+
+
+@pytest.mark.parametrize("policy", ["output-label", "output-clean"])
+def test_every_format_of_masks_has_a_folder_that_the_policies_allow(policy: str) -> None:
+    places = {"OUTPUT_BUCKET": "bucket", "OUTPUT_PREFIX": "labels"}
+    action = {"output-label": "s3:PutObject", "output-clean": "s3:DeleteObject"}[policy]
+    created = (("s3:if-none-match", "*"),)
+    for each in mask_formats():
+        call = Call(action, f"arn:aws:s3:::bucket/labels/{each.folder}/01234567/x", created)
+        assert any(found.allows(call) for found in permissions(policy, places)), each.folder
 
 
 @pytest.fixture

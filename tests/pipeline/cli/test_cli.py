@@ -269,6 +269,7 @@ def test_masks_export_writes_plain_names(tmp_path: Path, capsys: pytest.CaptureF
 
     from fcn_core import PredictorSettings
     from pipeline.outputs.identity import Recipe
+    from pipeline.outputs.mask_formats.objects import mask_key
     from pipeline.outputs.runs import RunRecord, write_record
 
     store = open_store(str(tmp_path / "out"))
@@ -279,10 +280,10 @@ def test_masks_export_writes_plain_names(tmp_path: Path, capsys: pytest.CaptureF
         if key == "bad.jpg":
             rows.append(ResultRow(key, "e", 1, when, "error", "m", "p", error="truncated", message="..."))
             continue
-        mask_key = recipe.mask_key(key, "e")
-        store.create(mask_key, f"mask of {key}".encode())
+        place = mask_key(recipe, key, "e")
+        store.create(place, f"mask of {key}".encode())
         area = (ClassArea(0, "sky", 1, 1.0),)
-        rows.append(ResultRow(key, "e", 1, when, "ok", "m", "p", width=1, height=1, mask_key=mask_key, areas=area))
+        rows.append(ResultRow(key, "e", 1, when, "ok", "m", "p", width=1, height=1, mask_key=place, areas=area))
     commit_shard(store, "r1", 0, rows)
     settings = PredictorSettings(
         device="cpu", precision="float32", batch_size=1, tile_pixels=1 << 20, threads=1, deterministic=False

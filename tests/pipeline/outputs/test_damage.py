@@ -19,8 +19,9 @@ from pipeline.outputs import runs
 from pipeline.outputs.compact import compact
 from pipeline.outputs.gc import leftovers
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.mask_tars import build_tar, member_names, tar_key
-from pipeline.outputs.masks import MaskPart, mask_file
+from pipeline.outputs.mask_formats.packed import MaskPart, member_names
+from pipeline.outputs.mask_formats.tar import TarMasks, build_tar
+from pipeline.outputs.masks import mask_file
 from pipeline.outputs.plan import write_plan
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, finish_tables, read_results, result_runs
 from pipeline.outputs.runs import Counts, RunRecord, write_record
@@ -45,7 +46,7 @@ def write_packed(store: Store, run_id: str, keys: list[str]) -> None:
     recipe = Recipe("9999999999999999", "2222222222222222")
     png = encode_mask(striped(ROAD, CAR), CAMVID)
     data, offsets = build_tar((name, png) for name in member_names(keys))
-    file = tar_key(recipe, 0, data)
+    file = TarMasks().key(recipe, 0, data)
     store.put(file, data)
     areas = (ClassArea(ROAD, "road", 40, 0.5), ClassArea(CAR, "car", 40, 0.5))
     rows = [

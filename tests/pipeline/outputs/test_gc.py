@@ -21,6 +21,7 @@ from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.outputs.gc import collect, leftovers
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import Lease
+from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.plan import write_plan
 from pipeline.outputs.results import read_results, read_table, result_runs, shard_key
 from pipeline.outputs.runs import read_record, write_record
@@ -67,9 +68,9 @@ def names(count: int, start: int = 0) -> list[str]:
 def litter(store: Store, recipe: Recipe) -> set[str]:
     """What dead shards, plans and drivers leave."""
     stray = {
-        recipe.mask_key("dead.jpg", "e"),
-        recipe.mask_key("000.jpg", "an older version"),
-        recipe.mask_key("../\n" * 60, "e"),
+        mask_key(recipe, "dead.jpg", "e"),
+        mask_key(recipe, "000.jpg", "an older version"),
+        mask_key(recipe, "../\n" * 60, "e"),
         f"class_areas/run_id={GONE}/shard-00000000.parquet",
         "class_areas/run_id=20260101T000000Z-aaaa/shard-00000099.parquet",
         f"class_totals/run_id={GONE}.parquet",
@@ -131,7 +132,7 @@ def test_what_nothing_refers_to_goes_and_all_else_stays(output: Store) -> None:
 
 def test_masks_of_an_unfinished_run_are_kept_for_as_long_as_it_could_commit(output: Store) -> None:
     recipe = run(output, "20260101T000000Z-aaaa", names(8), lost={1}, state="interrupted")
-    waiting = {recipe.mask_key(key, "e") for key in names(4, start=4)}
+    waiting = {mask_key(recipe, key, "e") for key in names(4, start=4)}
     assert list(leftovers(output, NOW)) == []
     # The same job, begun afresh and finished: an actor of the other one may still be slow.
     run(output, "20260102T000000Z-bbbb", names(4), job="0")
@@ -144,7 +145,7 @@ def test_masks_of_an_unfinished_run_are_kept_for_as_long_as_it_could_commit(outp
 
 def test_masks_of_a_plan_that_is_no_run_yet_are_kept(output: Store) -> None:
     recipe = run(output, "20260101T000000Z-aaaa", names(2))
-    output.put(recipe.mask_key("late.jpg", "e"), b"x")
+    output.put(mask_key(recipe, "late.jpg", "e"), b"x")
     write_plan(output, "20260102T000000Z-bbbb", to_batches([ObjectInfo("late.jpg", "e", 1, WHEN)]), SHARD)
     assert {leftover.kind for leftover in leftovers(output, NOW)} == {"plans"}
 
@@ -221,10 +222,10 @@ def test_whatever_was_left_over_the_output_holds_together_afterwards(
         output = open_store(folder)
         run(output, "20260101T000000Z-aaaa", names(first))
         recipe = run(output, "20260102T000000Z-bbbb", names(second, start=6), lost=lost, state="interrupted", job="1")
-        gone = {recipe.mask_key(key, "stray") for key in strays}
+        gone = {mask_key(recipe, key, "stray") for key in strays}
         for key in gone:
             output.put(key, b"x")
-        awaited = {recipe.mask_key(key, "e") for key in names(second, start=6)}
+        awaited = {mask_key(recipe, key, "e") for key in names(second, start=6)}
         collect(output, NOW, delete=True)
         left = everything(output)
         assert list(verify(output, Verified())) == []

@@ -20,12 +20,14 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.gc import collect
 from pipeline.outputs.generation import begin_generation, current_generation
+from pipeline.outputs.mask_formats.base import MaskTarget
+from pipeline.outputs.mask_formats.objects import ObjectWriter, mask_key
 from pipeline.outputs.plan import read_shards, require_plan, write_plan
 from pipeline.outputs.results import commit_shard, finish_tables, read_results, result_runs
 from pipeline.outputs.runs import Counts, RunRecord, create_record, run_ids, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.saving import labelled, save_object
+from pipeline.segmentation.rows import segmented
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore
 from pipeline.storage.opening import open_store
@@ -91,8 +93,9 @@ def relabel(output: Store, run_id: str, keys: list[str]) -> None:
     areas = np.bincount(mask.ravel(), minlength=CAMVID.num_classes)
     result = Segmentation(mask, areas, 0.5)
     for shard in read_shards(output, run_id, manifest):
-        images = [labelled(each, RECIPE, 1, None, result, encode_mask(mask, CAMVID), CAMVID) for each in shard.entries]
-        rows = [save_object(output, RECIPE, image, CAMVID, generation) for image in images]
+        images = [segmented(each, RECIPE, 1, None, result, encode_mask(mask, CAMVID), CAMVID) for each in shard.entries]
+        writer = ObjectWriter(MaskTarget(output, RECIPE, CAMVID, shard, generation))
+        rows = [writer.write(image) for image in images]
         commit_shard(output, run_id, shard.number, rows)
     totals = finish_tables(output, run_id, CAMVID.names, RECIPE.model_id, RECIPE.params_id)
     counts = Counts(images=totals.ok, ok=totals.ok)
@@ -271,8 +274,8 @@ def test_names_change_only_where_masks_went(tmp_path: Path) -> None:
     assert current_generation(output) == 1
     relabel(output, NEXT, ["c.jpg", "d.jpg"])
     (table,) = read_results(output, NEXT)
-    assert table["mask_key"].to_pylist() == [RECIPE.mask_key(key, "e", 1) for key in ("c.jpg", "d.jpg")]
-    assert RECIPE.mask_key("c.jpg", "e", 1) == RECIPE.mask_key("c.jpg", "e").replace(".png", "-1.png")
+    assert table["mask_key"].to_pylist() == [mask_key(RECIPE, key, "e", 1) for key in ("c.jpg", "d.jpg")]
+    assert mask_key(RECIPE, "c.jpg", "e", 1) == mask_key(RECIPE, "c.jpg", "e").replace(".png", "-1.png")
     assert list(verify(output, Verified())) == []
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ObjectMissing
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.mask_tars import build_tar, is_tar_of, member_names, read_tar, tar_key
-from pipeline.outputs.masks import MaskPart, mask_file, mask_part, read_mask
+from pipeline.outputs.mask_formats.packed import MaskPart, is_archive_of, member_names
+from pipeline.outputs.mask_formats.tar import TarMasks, build_tar, read_tar
+from pipeline.outputs.masks import mask_file, read_mask
 from pipeline.storage.opening import open_store
 
 RECIPE = Recipe("model", "params")
+TAR = TarMasks()
 HOSTILE = [
     "a.jpg", "a.png", "ä/b.c.jpg", "../x.jpg", "/abs.jpg", "__thumbs__/x.jpg", ".hidden", "folder/", "x/..", "x/.2e",
     "long" * 100 + ".jpg", "deep/" * 300 + "x.jpg", "line\nend.jpg", "a%2e.jpg", "100%.jpg", "no extension", "😀.jpg",
@@ -58,8 +60,8 @@ def test_equal_masks_give_equal_bytes_without_times_or_owners() -> None:
     members = [(name, bytes(index * 100)) for index, name in enumerate(member_names(HOSTILE))]
     data, offsets = build_tar(members)
     assert build_tar(members)[0] == data
-    assert tar_key(RECIPE, 42, data).startswith(f"mask_tars/{RECIPE.name}/shard-00000042.")
-    assert tar_key(RECIPE, 42, data) != tar_key(RECIPE, 42, data + b"\0")
+    assert TAR.key(RECIPE, 42, data).startswith(f"mask_tars/{RECIPE.name}/shard-00000042.")
+    assert TAR.key(RECIPE, 42, data) != TAR.key(RECIPE, 42, data + b"\0")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert {(member.mtime, member.uid, member.gid, member.uname) for member in tar} == {(0, 0, 0, "")}
     assert list(read_tar(data).values()) == [
@@ -77,14 +79,14 @@ def test_a_tar_that_is_cut_off_is_no_tar() -> None:
 def test_a_mask_is_read_from_where_its_row_says(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     data, offsets = build_tar([("a.png", b"first"), ("b.png", b"second")])
-    key = tar_key(RECIPE, 0, data)
+    key = TAR.key(RECIPE, 0, data)
     store.put(key, data)
     place = str(MaskPart(key, offsets[1], 6))
-    assert (mask_part(place), mask_file(place)) == (MaskPart(key, offsets[1], 6), key)
+    assert (TAR.part(place), mask_file(place)) == (MaskPart(key, offsets[1], 6), key)
     assert read_mask(store, place) == b"second"
     odd = "masks/1a2b3c4d/shard-00000000.90abcdef12345678.tar#1+2.00000000.png"
     store.put(odd, b"an object with a name like that")
-    assert mask_part(odd) is None
+    assert TAR.part(odd) is None
     assert read_mask(store, odd) == b"an object with a name like that"
     store.put(key, data[: offsets[1]])
     with pytest.raises(ObjectMissing):
@@ -93,9 +95,9 @@ def test_a_mask_is_read_from_where_its_row_says(tmp_path: Path) -> None:
 
 def test_a_tar_of_a_later_generation_has_another_name_and_is_found_by_it() -> None:
     recipe, data = Recipe("m", "p"), b"tar"
-    assert tar_key(recipe, 3, data, 0) == tar_key(recipe, 3, data)
-    key = tar_key(recipe, 3, data, 12)
-    assert key == tar_key(recipe, 3, data).replace(".tar", "-12.tar")
-    assert is_tar_of(key, data)
-    assert not is_tar_of(key, b"other")
-    assert mask_part(f"{key}#512+7") == MaskPart(key, 512, 7)
+    assert TAR.key(recipe, 3, data, 0) == TAR.key(recipe, 3, data)
+    key = TAR.key(recipe, 3, data, 12)
+    assert key == TAR.key(recipe, 3, data).replace(".tar", "-12.tar")
+    assert is_archive_of(key, data)
+    assert not is_archive_of(key, b"other")
+    assert TAR.part(f"{key}#512+7") == MaskPart(key, 512, 7)

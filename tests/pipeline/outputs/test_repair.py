@@ -9,6 +9,7 @@ import pytest
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.lost_masks import lost_masks
+from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.masks import find_mask, mask_file
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
@@ -71,7 +72,7 @@ def test_of_two_rows_of_an_image_the_newer_ones_mask_is_what_counts(tmp_path: Pa
         write_run(output, f"2026010{day}T000000Z-aaaa", {"a.jpg": striped(1), "b.jpg": striped(2), "c.jpg": "damaged"})
     write_run(output, "20260103T000000Z-aaaa", {"a.jpg": striped(1)}, model="another")
     assert lost_masks(output, RECIPE) == set()
-    output.delete(RECIPE.mask_key("b.jpg", "e"))
+    output.delete(mask_key(RECIPE, "b.jpg", "e"))
     assert lost_masks(output, RECIPE) == {("b.jpg", "e")}
 
 
@@ -79,7 +80,7 @@ def test_an_image_that_lost_its_mask_is_not_done_by_an_error_of_before(tmp_path:
     output: Store = open_store(str(tmp_path))
     write_run(output, "20260101T000000Z-aaaa", {"a.jpg": "damaged", "b.jpg": "damaged"})
     write_run(output, "20260102T000000Z-aaaa", {"a.jpg": striped(1)})
-    output.delete(RECIPE.mask_key("a.jpg", "e"))
+    output.delete(mask_key(RECIPE, "a.jpg", "e"))
     done = DoneIndex.of(output, RECIPE, lost=lost_masks(output, RECIPE))
     found = done.look_up(pa.array(["a.jpg", "b.jpg"]), pa.array(["e", "e"]))
     assert (found.done.tolist(), found.overruled.tolist()) == ([False, True], [False, False])

@@ -19,12 +19,13 @@ from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.labels import read_labels
-from pipeline.outputs.masks import find_mask, mask_file, mask_part, read_mask
+from pipeline.outputs.mask_formats import packed as packing
+from pipeline.outputs.mask_formats.tar import TarMasks
+from pipeline.outputs.masks import find_mask, mask_file, read_mask
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.outputs.runs import records
 from pipeline.outputs.verify import Verified, verify
-from pipeline.segmentation import saving
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.storage.opening import open_store
@@ -89,8 +90,8 @@ def test_packed_masks_and_rows_are_those_of_an_unpacked_run(source: Path, calm: 
     assert ours == theirs
     assert places[-1] == (None, None), "the image that could not be read"
     for packed, single in places[:-1]:
-        assert mask_part(packed) is not None
-        assert mask_part(single) is None
+        assert TarMasks().part(packed) is not None
+        assert TarMasks().part(single) is None
         assert read_mask(calm, packed) == read_mask(plain, single)
     files, others = files_of(calm), files_of(plain)
     assert sorted(files) == [
@@ -140,11 +141,11 @@ def test_a_damaged_tar_in_the_way_stays_and_its_masks_become_objects(source: Pat
 def test_masks_beyond_what_memory_takes_become_objects(
     source: Path, calm: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = [part.length for row in rows_of(calm) if row["mask_key"] and (part := mask_part(row["mask_key"]))]
-    monkeypatch.setattr(saving, "TAR_BYTES", sum(sizes) - 1)
+    sizes = [part.length for row in rows_of(calm) if row["mask_key"] and (part := TarMasks().part(row["mask_key"]))]
+    monkeypatch.setattr(packing, "ARCHIVE_BYTES", sum(sizes) - 1)
     store = run(source, str(tmp_path / "labels"))
     rows = rows_of(store)
-    packed = [row for row in rows if row["mask_key"] and mask_part(row["mask_key"])]
+    packed = [row for row in rows if row["mask_key"] and TarMasks().part(row["mask_key"])]
     assert (len(rows), len(packed), len(list(store.list("masks/")))) == (7, 5, 1)
     for row, other in zip(rows, rows_of(calm), strict=True):
         assert row["mask_sha256"] == other["mask_sha256"]
@@ -184,7 +185,7 @@ def test_packed_and_unpacked_masks_stand_side_by_side(mixed: Store) -> None:
     assert list(verify(mixed, checked)) == []
     assert (checked.runs, checked.masks) == (2, 6)
     current = read_current(mixed).to_pylist()
-    assert [mask_part(row["mask_key"]) is not None for row in current] == [False] * 4 + [True] * 2
+    assert [TarMasks().part(row["mask_key"]) is not None for row in current] == [False] * 4 + [True] * 2
     assert (len(list(mixed.list("masks/"))), len(list(mixed.list("mask_tars/")))) == (4, 1)
     assert collect(mixed, timedelta(0)).kinds.keys() <= {"leases"}
     newest, oldest = records(mixed)

@@ -22,11 +22,12 @@ from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import Launched
 from pipeline.codec.images import Decoded
 from pipeline.errors import AccessDenied, ImageError, ShardRefused, TakenOver, WorkerBroken
+from pipeline.outputs.areas import class_areas
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.segmentation import segmenter as segmenters
-from pipeline.segmentation.saving import class_areas
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
@@ -152,7 +153,7 @@ def test_a_mask_that_is_there_already_is_the_mask(source: Path, tmp_path: Path) 
     mask = np.full((72, 96), 4, np.uint8)
     mask[:10] = 9
     png = encode_mask(mask, rival)
-    open_store(str(output)).create(spec.recipe.mask_key(entry.key, entry.etag), png)
+    open_store(str(output)).create(mask_key(spec.recipe, entry.key, entry.etag), png)
     run(spec, shard)
     row = rows_of(output)["0000.jpg"]
     assert row["mask_sha256"] == hashlib.sha256(png).hexdigest()
@@ -184,7 +185,7 @@ def test_a_damaged_mask_in_the_way_is_replaced(source: Path, tmp_path: Path) -> 
     output = tmp_path / "labels"
     shard = shard_of(source)
     spec = spec_for(source, output)
-    names = [spec.recipe.mask_key(entry.key, entry.etag) for entry in shard.entries if entry.key.startswith("000")]
+    names = [mask_key(spec.recipe, entry.key, entry.etag) for entry in shard.entries if entry.key.startswith("000")]
     open_store(str(output)).create(names[0], b"no PNG")
     open_store(str(output)).create(names[1], encode_mask(np.zeros((3, 3), np.uint8), BUNDLE.labels))
     outcome = run(spec, shard)
@@ -403,7 +404,7 @@ def test_a_key_that_makes_its_masks_name_both_file_and_folder_costs_nothing(tmp_
     source.mkdir()
     (source / "photo.jpg").write_bytes(jpeg(40, 30))
     (photo,) = shard_of(source).entries
-    mask = spec_for(source, output).recipe.mask_key(photo.key, photo.etag).split("/")[-1]
+    mask = mask_key(spec_for(source, output).recipe, photo.key, photo.etag).split("/")[-1]
     (source / mask).mkdir()
     (source / mask / "b.jpg").write_bytes(jpeg(40, 30, seed=1))
     assert run(spec_for(source, output), shard_of(source)).ok == 2
