@@ -8,7 +8,8 @@ from pipeline.training.progress import TrainProgress, WorkerOutcome
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """How many workers, on what, and how they talk to each other. `workers`: least and most."""
+    """How many workers, on what, and how they talk to each other. `workers`: least and most. `one_machine`: all of them
+    run where their driver does, and nobody else need reach them."""
 
     workers: tuple[int, int]
     cpus: int
@@ -21,6 +22,7 @@ class GroupSpec:
     environment: dict[str, str]
     max_failures: int
     resize_interval: float
+    one_machine: bool = False
 
     def bundle(self) -> dict[str, float]:
         """What each worker holds, by Ray's names."""

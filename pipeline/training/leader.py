@@ -24,6 +24,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from fcn_core.errors import FcnError
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
+from pipeline.training.meeting import OneMachineConfig
 from pipeline.training.progress import TrainProgress
 
 TELL_TIMEOUT_SECONDS = 30.0
@@ -60,7 +61,7 @@ class GroupLeader:
         worker: Callable[[], Any] = _worker_function(group.device, work, me)
         trainer = _Trainer(
             worker,
-            torch_config=TorchConfig(backend=group.backend, timeout_s=int(group.backend_timeout)),
+            torch_config=_torch_config(group, folder),
             scaling_config=ScalingConfig(
                 num_workers=most if least == most else (least, most),
                 use_gpu=group.use_gpu,
@@ -105,6 +106,12 @@ class GroupLeader:
     def stop(self) -> None:
         with self._lock:
             self._stopping = True
+
+
+def _torch_config(group: GroupSpec, folder: str) -> TorchConfig:
+    if group.one_machine:
+        return OneMachineConfig(backend=group.backend, timeout_s=int(group.backend_timeout), folder=folder)
+    return TorchConfig(backend=group.backend, timeout_s=int(group.backend_timeout))
 
 
 class _Trainer(TorchTrainer):

@@ -11,6 +11,7 @@ from pipeline.actors.cluster import NodeResources
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.train import TrainJob
 from pipeline.training.group_spec import GroupSpec
+from pipeline.training.meeting import loopback_environment
 
 
 def check_fits(job: TrainJob, here: NodeResources) -> None:
@@ -49,7 +50,7 @@ def settle_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
     if job.backend == "nccl" and not has_cuda:
         raise InputError("backend nccl needs a CUDA device for each worker, and there are none; give --backend gloo")
     backend: Literal["gloo", "nccl"] = "nccl" if has_cuda and job.backend != "gloo" else "gloo"
-    environment = dict(job.nccl)
+    environment = (loopback_environment() if private else {}) | job.nccl
     if job.network_interface:
         environment |= {"GLOO_SOCKET_IFNAME": job.network_interface, "NCCL_SOCKET_IFNAME": job.network_interface}
     group = GroupSpec(
@@ -64,6 +65,7 @@ def settle_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
         environment=environment,
         max_failures=job.max_failures,
         resize_interval=job.resize_interval,
+        one_machine=private,
     )
     notes.append(f"{group} on {group.device}, gradients over {group.backend}")
     return group, notes

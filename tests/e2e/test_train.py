@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -104,7 +105,7 @@ def disturb(driver: subprocess.Popen[str], gate: Gate, how: signal.Signals) -> s
         for pid, title in descendants(driver.pid).items()
         if title.startswith(("ray::RayTrainWorker", "ray::TrainController", "ray::GroupLeader"))
     }
-    assert len(started) == 3, "a leader, Ray Train's controller and a worker"
+    assert len(started) >= 3, "a leader, Ray Train's controller and its workers"
     if how == signal.SIGINT:
         os.killpg(driver.pid, how)  # as a terminal does it: to all of the group
     else:
@@ -157,6 +158,24 @@ def test_the_same_command_goes_on_where_its_driver_was_killed_and_where_it_was_s
     again = json.loads(capsys.readouterr().out)
     assert again["nothing_to_do"]
     assert again["model_id"] == report["model_id"]
+
+
+@pytest.mark.slow
+def test_nothing_of_a_training_listens_beyond_this_machine(place: Path) -> None:
+    gate = Gate(place / "gate", examples=2)
+    driver = start(file_of(place, name="run", **PLAN | {"workers": 2, "train": {"steps": 2, "batch_size": 4}}), gate)
+    try:
+        wait_at_the_gate(driver, gate)
+        heard = {
+            (title.split()[0], each.laddr.ip.removeprefix("::ffff:"))
+            for pid, title in (descendants(driver.pid) | {driver.pid: "driver"}).items()
+            for each in psutil.Process(pid).net_connections("inet")
+            if each.status == psutil.CONN_LISTEN
+        }
+    finally:
+        disturb(driver, gate, signal.SIGKILL)
+    assert {address for _, address in heard} == {"127.0.0.1"}, heard
+    assert any(title.startswith("ray::RayTrainWorker") for title, _ in heard)
 
 
 def test_more_workers_than_the_machine_has_cpus_are_refused(
