@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
@@ -35,7 +36,7 @@ class OneMachineConfig(TorchConfig):
 
 
 class _OneMachine(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Connect the workers. Each start has a file of its own: what a broken group left would mislead the next."""
         assert isinstance(backend_config, OneMachineConfig)
         meeting = Path(tempfile.mkdtemp(prefix="group-", dir=backend_config.folder)) / "store"
