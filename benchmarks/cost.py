@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.jobs.segment import SegmentJob
+from pipeline.outputs.plan import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.segmentation.estimate import count_requests, written_bytes
-from pipeline.segmentation.prepare import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.segmentation.prices import Prices, RunCost, cost_of, read_prices
 from pipeline.segmentation.selection import SelectionCounts
 

@@ -24,13 +24,13 @@ from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, Predictor, preset
 from pipeline.actors import cluster
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.codec.images import decode
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.prepare import check_inputs, resolve
-from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.opening import open_store
 
 

@@ -21,11 +21,11 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.plan import Shard
-from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.store import ObjectInfo
 
 ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))

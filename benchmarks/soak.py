@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle, preset
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 
 SIDE = 32
 DIFFERENT = 64

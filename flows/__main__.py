@@ -6,25 +6,21 @@ With -P Python imports nothing from the current folder, which may be somebody's 
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pydantic
 from cyclopts import App, Parameter
 
 from flows.environment import leave_folder, prepare_prefect, start_prefect
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, validation_message
+from pipeline.cli.retrain import RetrainOptions
 from pipeline.cli.terminal import guard
-from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
-from pipeline.jobs.retrain import RelabelJob, RetrainJob
+from pipeline.jobs.job_file import read_job_file
+from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.segment import SegmentJob, SegmentOptions
-from pipeline.jobs.train import merged, optional
-
-if TYPE_CHECKING:
-    RetrainOptions = RetrainJob
-else:
-    RetrainOptions = optional(RetrainJob, workers=str, relabel=RelabelJob)
+from pipeline.jobs.train import merged
 
 app = App(name="python -P -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 

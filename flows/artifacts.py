@@ -14,13 +14,13 @@ from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel
 
 from flows.markdown import code, plain
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import refuse_relative
 from pipeline.numbers import duration, fixed, score, three_digits
 from pipeline.outputs.runs import Progress
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 
 ARTIFACT_SECONDS = 2.0
 """How often a progress artifact is brought up to date."""
@@ -50,7 +50,7 @@ def as_task(name: str, step: Callable[[], T], /) -> T:
     return task(name=name, cache_policy=NO_CACHE, **WHILE_AWAY)(call)()
 
 
-def check_places(job: BaseModel) -> None:
+def refuse_relative_places(job: BaseModel) -> None:
     """Refuse places relative to a folder in a run of a deployment: a worker makes one for each run, and deletes it."""
     if deployment.id is not None:
         refuse_relative(job)

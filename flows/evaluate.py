@@ -6,7 +6,7 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
-from flows.artifacts import CancelWatch, JobObserver, as_task, check_places, fraction, show_launch
+from flows.artifacts import CancelWatch, JobObserver, as_task, fraction, refuse_relative_places, show_launch
 from flows.markdown import code, plain
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
@@ -40,7 +40,7 @@ def evaluate(job: EvaluateJob, launch: Launch = HERE) -> EvaluateSummary:
         job: Which model is scored, and on what.
         launch: Where the job runs.
     """
-    check_places(job)
+    refuse_relative_places(job)
     try:
         record = as_task("score", lambda: _score(job, launch))
     except EvaluationStopped as stopped:

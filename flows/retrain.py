@@ -15,7 +15,7 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core.training.loop import History
-from flows.artifacts import CancelWatch, ProgressArtifact, as_task, check_places, fraction, show_launch
+from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction, refuse_relative_places, show_launch
 from flows.markdown import block, code, plain
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
@@ -59,7 +59,7 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
         job: What to train on, and what it takes to win.
         launch: Where training, scoring and labelling run.
     """
-    check_places(job)
+    refuse_relative_places(job)
     observer = _FlowObserver()
     try:
         report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task, _jobs_on(launch))

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, check_places, link_to, show_launch
+from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, link_to, refuse_relative_places, show_launch
 from flows.markdown import code, plain
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
@@ -26,7 +26,7 @@ from pipeline.numbers import differing, differing_percent, fixed, percent, three
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.prepare import check_inputs
+from pipeline.segmentation.prepare import check_places
 from pipeline.storage.opening import open_store
 
 STOPPED = "the run was stopped; running the flow again resumes it"
@@ -77,7 +77,7 @@ def segment(
             Jensen-Shannon divergence that `fcn compare` measures, in bits, 0 to 1. Default: never.
         launch: Where the job runs.
     """
-    check_places(job)
+    refuse_relative_places(job)
     if isinstance(launch, Here):
         prepare(job)
     try:
@@ -98,12 +98,9 @@ def segment(
 
 @task(cache_policy=NO_CACHE)
 def prepare(job: SegmentJob) -> None:
-    """Check model, source and output, so that what cannot work fails at once and by name."""
-    inputs = check_inputs(job)
-    get_run_logger().info(
-        "%s",
-        key_values(source=inputs.source.uri, output=inputs.output.uri, model_id=inputs.bundle.model_id),
-    )
+    """Check source and output, so that what cannot work fails at once and by name. The model is opened by `run`."""
+    source, output = check_places(job, job.key_list, allow_empty=job.allow_empty, follow_links=job.follow_links)
+    get_run_logger().info("%s", key_values(source=source.uri, output=output.uri))
 
 
 @task(cache_policy=NO_CACHE, **WHILE_AWAY)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.actors.observer import Observer
     from pipeline.data.check import check_dataset
     from pipeline.data.datasets import open_dataset
     from pipeline.data.report import DataReport
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.outputs.masks import find_mask, read_mask
     from pipeline.retraining.job import RetrainReport, retrain
     from pipeline.segmentation.job import RunReport, segment
-    from pipeline.segmentation.observer import Observer
     from pipeline.storage.opening import open_store
     from pipeline.storage.store import Store
     from pipeline.training.job import TrainObserver, TrainReport, train
@@ -116,7 +116,7 @@ _MODULE_OF = {
         "RunReport",
         "segment",
     ),
-    "pipeline.segmentation.observer": ("Observer",),
+    "pipeline.actors.observer": ("Observer",),
     "pipeline.jobs.segment": ("SegmentJob",),
     "pipeline.storage.opening": ("open_store",),
     "pipeline.storage.store": ("Store",),

@@ -6,6 +6,7 @@ import numpy as np
 
 from fcn_core import LabelSet, Segmentation
 from fcn_core.labels import encode_mask
+from pipeline.actors.outcome import ShardOutcome, error_reason
 from pipeline.errors import StorageError, TakenOver
 from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.mask_formats import mask_format
@@ -14,13 +15,7 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.segmentation.rows import identity_columns, segmented
-from pipeline.segmentation.segmenter import (
-    SegmenterSpec,
-    ShardOutcome,
-    error_reason,
-    refuse_if_of_the_moment,
-    summarize,
-)
+from pipeline.segmentation.segmenter import SegmenterSpec, refuse_if_of_the_moment, summarize
 from pipeline.storage.store import ObjectInfo, Store
 
 

@@ -8,6 +8,9 @@ from typing import TypeVar
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.errors import ImageError, StorageError, StorageUnavailable
 
+EXPANSION = 16
+"""Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
+
 SHARDS_IN_FLIGHT = 2
 """Shards an actor works on at once: the next one loads while the last one is being written."""
 

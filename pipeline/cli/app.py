@@ -292,6 +292,8 @@ app.command(
     group=group_of("retrain"),
     sort_key=sort_key_of("retrain"),
 )
+# What a launch runs on a cluster; not for people.
+app.command("pipeline.cli.run_launch:run_launch", name="run-launch", show=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

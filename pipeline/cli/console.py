@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fcn_core.text.printable import printable
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
@@ -26,8 +28,6 @@ from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 
 Seen = TypeVar("Seen")
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pipeline.cli.common import DONE, INTERRUPTED, TOO_MANY_ERRORS, Flag, stop_signals
-from pipeline.cli.train import KINDS, read_job_file
+from pipeline.cli.train import KINDS
+from pipeline.jobs.job_file import read_job_file
 from pipeline.jobs.retrain import RelabelJob, RetrainJob
 from pipeline.jobs.train import merged, optional
 

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from cyclopts import Parameter
 
 from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
-from pipeline.errors import InputError
+from pipeline.jobs.job_file import read_job_file
 from pipeline.jobs.train import TrainJob, merged, optional
-from pipeline.yaml_text import read_yaml
 
 KINDS: dict[str, Any] = {
     "workers": str,
@@ -54,16 +52,3 @@ def train(
     if json:
         console.print_json(report_json(report))
     return DONE if report.state == "finished" else INTERRUPTED
-
-
-def read_job_file(job: Path | None) -> dict[str, Any]:
-    """The options in a YAML file; none without a file. Raises InputError."""
-    if job is None:
-        return {}
-    try:
-        options = read_yaml(job.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"the job file {job} cannot be read ({' '.join(str(error).split())}); check it") from error
-    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise InputError(f"the job file {job} holds no options; write them as name: value, one per line")
-    return options

@@ -27,7 +27,8 @@ from fcn_core.render import Tile
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.model_files import load_tried
-from pipeline.actors.read_ahead import ReadAhead
+from pipeline.actors.outcome import KILLED, ErrorExample, ShardOutcome, error_reason
+from pipeline.actors.read_ahead import EXPANSION, ReadAhead
 from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
 from pipeline.codec.processes import CodecPool
@@ -38,7 +39,6 @@ from pipeline.evaluation.gallery import Exhibit, Gallery
 from pipeline.key_values import key_values
 from pipeline.numbers import score
 from pipeline.outputs.plan import Shard
-from pipeline.segmentation.segmenter import EXPANSION, KILLED, ErrorExample, ShardOutcome, error_reason
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,8 @@ from fcn_core.inference.evaluation import check_classes
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
 from pipeline.actors.model_files import put_model
+from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
@@ -42,10 +44,7 @@ from pipeline.evaluation.files import (
 from pipeline.evaluation.gallery import Exhibit
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
-from pipeline.outputs.plan import Shard, choose_shard_size
-from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.placement import Placement, place
-from pipeline.segmentation.prepare import LARGEST_SHARD_CPU
+from pipeline.outputs.plan import LARGEST_SHARD_CPU, Shard, choose_shard_size
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from pipeline.actors.observer import Observer
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped, evaluate
@@ -20,7 +21,6 @@ from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Outcome, Work
 from pipeline.outputs import runs
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainObserver, TrainReport, train
 from pipeline.training.store import TrainStore

@@ -53,5 +53,8 @@ def next_attempt(work: Work, known: list[str]) -> int:
 
 
 def command(work: Work, launch_id: str) -> list[str]:
-    """What runs at the other end. The package is installed there; -P: nothing is imported from where the job runs."""
-    return ["python", "-P", "-m", "pipeline.cli.launched", launch_id, work.model_dump_json()]
+    """What runs at the other end: a command of `fcn`, which the package that is installed there brings.
+
+    With -P nothing is imported from the folder that the job runs in.
+    """
+    return ["python", "-P", "-m", "pipeline", "run-launch", launch_id, work.model_dump_json()]

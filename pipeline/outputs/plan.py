@@ -172,6 +172,11 @@ def _earlier(rows: pa.Table) -> Iterator[Earlier]:
                 yield Earlier(index, run_id, shard)
 
 
+LARGEST_SHARD_CPU = 512
+LARGEST_SHARD_GPU = 4096
+"""One to two minutes of FCN-8s VGG16 on two cores, and on a fast GPU. Each costs two requests, or three packed."""
+
+
 def choose_shard_size(images: int, actors: int, largest: int) -> int:
     """Images per shard when the job does not say: eight shards per actor, within 16..`largest`. A multiple of eight, so
     that batches of images of one shape come out even.

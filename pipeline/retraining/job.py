@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 from fcn_core.labels import LabelSet
 from fcn_core.training.loop import History
 from pipeline.actors import cluster
+from pipeline.actors.observer import Observer
+from pipeline.actors.placement import place
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
@@ -32,8 +34,6 @@ from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_refer
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.placement import place
 from pipeline.segmentation.prepare import check_places
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainObserver, TrainReport, train

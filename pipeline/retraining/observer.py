@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from fcn_core.training.loop import History
+from pipeline.actors.observer import Observer
 from pipeline.data.report import DataReport
 from pipeline.numbers import score
 from pipeline.outputs.runs import Progress
 from pipeline.retraining.contest import Contest
-from pipeline.segmentation.observer import Observer
 from pipeline.training.job import TrainObserver, TrainReport
 from pipeline.training.progress import TrainProgress
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from pipeline.actors import cluster
 from pipeline.actors.model_files import put_model
+from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import InputError, StorageError, TakenOver
 from pipeline.jobs.segment import SegmentJob
@@ -34,9 +36,8 @@ from pipeline.outputs.results import MACHINE_ERRORS, RunTally, committed_shards,
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
-from pipeline.segmentation.observer import Meter, Observer
 from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
-from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, ShardOutcome
+from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.storage.batches import to_batches

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcn_core import ModelBundle, PredictorSettings
+from pipeline.actors.placement import EarlierSettings, place
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.jobs.affects import marked
@@ -18,7 +19,7 @@ from pipeline.models.load import ModelOrigin, open_model
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.outputs.mask_formats import mask_formats
-from pipeline.segmentation.placement import EarlierSettings, place
+from pipeline.outputs.plan import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.segmentation.sources import check_key_list
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store, is_inside
@@ -34,10 +35,6 @@ OUTPUT_FOLDERS = (
     "gc",
     "reports",
 )
-
-LARGEST_SHARD_CPU = 512
-LARGEST_SHARD_GPU = 4096
-"""One to two minutes of FCN-8s VGG16 on two cores, and on a fast GPU. Each costs two requests, or three packed."""
 
 
 @dataclass(frozen=True)

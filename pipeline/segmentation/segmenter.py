@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -22,16 +22,13 @@ from fcn_core.inference.predictor import snapped
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.model_files import load_tried
-from pipeline.actors.read_ahead import ReadAhead
+from pipeline.actors.outcome import KILLED, MAX_EXAMPLES, ErrorExample, ShardOutcome, error_reason
+from pipeline.actors.read_ahead import EXPANSION, ReadAhead
 from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.processes import CodecPool, DatedImage
 from pipeline.codec.taken_at import TakenAt
 from pipeline.errors import (
-    AccessDenied,
     ImageError,
-    LinkRefused,
-    ObjectChanged,
-    ObjectMissing,
     ShardRefused,
     StorageError,
     TakenOver,
@@ -43,20 +40,12 @@ from pipeline.outputs.mask_formats import MaskFormatName, mask_format
 from pipeline.outputs.mask_formats.base import MaskTarget, MaskWriter, PredictedMask
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
-from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, Tally, commit_shard, tally
+from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, commit_shard, tally
 from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
-
-EXPANSION = 16
-"""Decoded bytes per stored byte, guessed before an image is opened: what JPEG usually reaches."""
-
-KILLED = "Working on this image alone killed the process three times, outside the decoder; the Ray logs may say why."
-
-MAX_EXAMPLES = 3
-"""Error rows quoted in a shard's outcome; all of them are in its results file."""
 
 
 @dataclass(frozen=True)
@@ -80,47 +69,6 @@ class SegmenterSpec:
     lease: int | None = None
     """The number of the driver's lease, where it has one: whoever has a higher one does this work by now."""
     follow_links: bool = False
-
-
-@dataclass(frozen=True)
-class ErrorExample:
-    """One image that failed, to show a person."""
-
-    key: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class ShardOutcome:
-    """What the driver hears of a committed shard."""
-
-    shard: int
-    images: int
-    ok: int
-    errors: Mapping[str, int]
-    examples: tuple[ErrorExample, ...]
-    pixels: int
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
-    read_bytes: int = 0
-    written_bytes: int = 0
-    attempt: int = 1
-    seconds: float = 0.0
-
-    def for_log(self) -> dict[str, object]:
-        """What a log line says of it; stage seconds are sums over threads."""
-        reasons = ",".join(f"{reason}:{count}" for reason, count in sorted(self.errors.items()))
-        return {
-            "shard": self.shard,
-            "attempt": self.attempt,
-            "images": self.images,
-            "ok": self.ok,
-            "errors": self.images - self.ok,
-            "reasons": reasons or None,
-            "seconds": self.seconds,
-            **{f"{stage}_s": seconds for stage, seconds in self.stage_seconds.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -326,21 +274,6 @@ class Segmenter:
     def _error_row(self, entry: ObjectInfo, error: ImageError | StorageError) -> ResultRow:
         reason, message = error_reason(error)
         return ResultRow(**identity_columns(entry, self.spec.recipe), status="error", error=reason, message=message)
-
-
-_STORAGE_REASONS = {
-    ObjectChanged: "changed",
-    ObjectMissing: "missing",
-    AccessDenied: "access_denied",
-    LinkRefused: "link_refused",
-}
-
-
-def error_reason(error: ImageError | StorageError) -> tuple[str, str]:
-    """What an error row says: a stable code to group by, and the sentence for a person."""
-    if isinstance(error, ImageError):
-        return error.reason, error.message
-    return _STORAGE_REASONS.get(type(error), "storage"), str(error)
 
 
 def refuse_if_of_the_moment(rows: Sequence[ResultRow]) -> None:

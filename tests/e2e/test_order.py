@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from fcn_core.labels import decode_mask
+from pipeline.actors.observer import Observer
 from pipeline.errors import PipelineError
 from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
@@ -26,7 +27,6 @@ from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.estimate import estimate
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
 from tests.clocks import set_clock
 from tests.in_process import segment_in_process

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.jobs.segment import SegmentJob
+from pipeline.outputs.plan import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.report.make import pictures_shown
 from pipeline.segmentation.estimate import count_requests, estimate
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.prepare import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.in_process import segment_in_process

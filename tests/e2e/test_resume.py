@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.actors.observer import Observer
 from pipeline.errors import PipelineError
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import lease as leases
@@ -13,7 +14,6 @@ from pipeline.outputs.results import ResultRow, commit_shard
 from pipeline.outputs.runs import records
 from pipeline.segmentation.estimate import estimate
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.prepare import check_inputs, resolve
 from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process

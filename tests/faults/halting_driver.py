@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.actors.observer import Observer
 from pipeline.jobs.segment import SegmentJob
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 
 
 class Halts(Observer):

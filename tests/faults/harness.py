@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.actors.observer import Observer
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.runs import Progress
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
 from tests.processes import ours
 

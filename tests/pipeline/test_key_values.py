@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from pipeline.actors.outcome import ErrorExample, ShardOutcome
 from pipeline.cli.console import observe
 from pipeline.key_values import key_values
-from pipeline.segmentation.segmenter import ErrorExample, ShardOutcome
 from tests.log_lines import parse
 
 OUTCOME = ShardOutcome(

@@ -78,7 +78,7 @@ def test_labelling_loads_neither_torchvision_nor_the_compiler(tmp_path: Path) ->
     small_bundle().save(tmp_path / "model")
     engines = ["torch", "openvino"] if openvino_runtime.is_installed() else ["torch"]
     program = (
-        "import sys, numpy, pipeline.cli.launched, pipeline.segmentation.segmenter\n"
+        "import sys, numpy, pipeline.cli.run_launch, pipeline.segmentation.segmenter\n"
         "from fcn_core import ModelBundle, Predictor, resolve_settings\n"
         f"for engine in {engines}:\n"
         "    settings = resolve_settings('cpu', engine=engine)\n"

@@ -24,6 +24,8 @@ from fcn_core import preset
 from fcn_core.labels import decode_mask
 from pipeline.actors import metrics
 from pipeline.actors.metrics import Metric, Recorder
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.cli import console
 from pipeline.cli.app import run as fcn
 from pipeline.jobs.segment import SegmentJob
@@ -31,8 +33,6 @@ from pipeline.numbers import count, duration, percent, rate
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, write_record
 from pipeline.report.make import make_report
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from tests.in_process import segment_in_process

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli.train import read_job_file
 from pipeline.errors import InputError
+from pipeline.jobs.job_file import read_job_file
 from pipeline.launch.kuberay import read_template
 from pipeline.yaml_text import read_yaml
 from tests.commands import refused

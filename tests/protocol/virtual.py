@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.actors import observer
 from pipeline.outputs import (
     checked,
     compact,
@@ -31,7 +32,7 @@ from pipeline.outputs import (
     standing,
     verify,
 )
-from pipeline.segmentation import job, observer, selection
+from pipeline.segmentation import job, selection
 from tests.protocol.memory import asking
 
 TODAY = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -20,6 +20,8 @@ from fcn_core.inference.evaluation import evaluate as evaluate_here
 from fcn_core.labels import encode_mask
 from fcn_core.metrics import Scores
 from fcn_core.render import colorize
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, ObjectExists, StorageError
 from pipeline.evaluation import job as evaluation
@@ -29,8 +31,6 @@ from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationSt
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.runs import Progress
-from pipeline.segmentation.observer import Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 from pipeline.storage.opening import open_store
 from tests.in_process import InProcess
 from tests.labelled import LABELS, truth, write_labelled

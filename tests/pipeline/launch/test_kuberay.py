@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 
-from pipeline.cli.launched import main as launched
+from pipeline.actors.observer import Observer
+from pipeline.cli.run_launch import run_launch
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.job import BrokenExamples
 from pipeline.jobs.evaluate import EvaluateJob
@@ -24,7 +25,6 @@ from pipeline.launch.follow import follow
 from pipeline.launch.kuberay import KubeRayLauncher, rayjob, read_template
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import Work, read_outcome
-from pipeline.segmentation.observer import Observer
 from tests.deploy.manifests import needs_schemas, problems
 from tests.in_process import evaluate_in_process, segment_in_process
 from tests.labelled import write_labelled
@@ -114,7 +114,7 @@ class Operator(Observer):
         (job,) = self._site.jobs.values()
         if "status" not in job:
             *_, launch_id, text = shlex.split(job["spec"]["entrypoint"])
-            self.exit_codes.append(launched(launch_id, text))
+            self.exit_codes.append(run_launch(launch_id, text))
             self._site.stands(launch_id, "Failed" if self.exit_codes[-1] else "Complete")
 
 
@@ -151,7 +151,7 @@ def test_what_is_built_is_a_valid_rayjob_that_runs_the_work(work: Work) -> None:
     assert problems(resource) == []
     assert len(resource["metadata"]["name"]) <= 47, "KubeRay derives longer names from it"
     *command, name, text = shlex.split(resource["spec"]["entrypoint"])
-    assert command == ["python", "-P", "-m", "pipeline.cli.launched"]
+    assert command == ["python", "-P", "-m", "pipeline", "run-launch"]
     assert name == f"{work.name}-1"
     assert Work.model_validate_json(text) == work
     assert resource["spec"]["shutdownAfterJobFinishes"]

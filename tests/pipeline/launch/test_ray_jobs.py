@@ -12,6 +12,7 @@ from threading import Barrier
 import pytest
 from ray.job_submission import JobDetails
 
+from pipeline.actors.observer import Observer
 from pipeline.errors import InputError
 from pipeline.jobs.launch import OnRayJobs
 from pipeline.jobs.segment import SegmentJob
@@ -22,7 +23,6 @@ from pipeline.launch.work import Work
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import Progress, records
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
 from tests.pipeline.launch.conftest import Cluster
 from tests.samples import jpeg, model

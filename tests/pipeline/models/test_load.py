@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
+from pipeline.actors.observer import Observer
 from pipeline.errors import InputError
 from pipeline.jobs.segment import SegmentJob
 from pipeline.models.load import load_bundle, open_model
 from pipeline.models.registry import Registry, open_registry
 from pipeline.outputs.runs import records
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 from pipeline.storage.opening import open_store
 from tests.fcn_core.nets import small_bundle
 from tests.in_process import segment_in_process

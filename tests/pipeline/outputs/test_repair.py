@@ -6,6 +6,7 @@ from typing import Literal
 import pyarrow as pa
 import pytest
 
+from pipeline.actors.observer import Observer
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.lost_masks import lost_masks
@@ -13,7 +14,6 @@ from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.masks import find_mask, mask_file
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.selection import DoneIndex
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from fcn_core import PredictorSettings
+from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import runs
 from pipeline.outputs.identity import params_id
-from pipeline.segmentation.placement import Placement, place
 from pipeline.segmentation.prepare import ResolvedJob, check_inputs, resolve
 from tests.fcn_core.nets import photo, small_bundle
 from tests.requires import requires

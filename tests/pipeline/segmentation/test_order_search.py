@@ -16,6 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fcn_core.labels import encode_mask
+from pipeline.actors.observer import Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
@@ -26,9 +28,8 @@ from pipeline.outputs.plan import Shard
 from pipeline.outputs.runs import records, write_record
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.job import segment
-from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.prepare import Inputs, check_inputs
-from pipeline.segmentation.segmenter import SegmenterSpec, ShardOutcome
+from pipeline.segmentation.segmenter import SegmenterSpec
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo
 from tests.clocks import set_clock

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.actors.observer import Observer
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs import compact as compaction
 from pipeline.outputs import plan
@@ -17,7 +18,6 @@ from pipeline.outputs.plan import read_shards, write_plan
 from pipeline.outputs.results import ResultRow, encode_results, shard_key
 from pipeline.segmentation import selection
 from pipeline.segmentation.job import RunReport, segment
-from pipeline.segmentation.observer import Observer
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore

@@ -1,9 +1,9 @@
 """Progress of a run counts the images of shards, whatever their sizes and whoever committed them."""
 
+from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress
 from pipeline.outputs.runs import Counts
-from pipeline.segmentation.observer import Meter, Observer
-from pipeline.segmentation.segmenter import ShardOutcome
 
 
 def outcome(shard: int, images: int, failed: int = 0) -> ShardOutcome:

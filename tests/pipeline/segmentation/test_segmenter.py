@@ -20,6 +20,7 @@ from fcn_core import Predictor, Segmentation, resolve_settings
 from fcn_core.labels import decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import Launched
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.codec.images import Decoded
 from pipeline.errors import AccessDenied, ImageError, ShardRefused, TakenOver, WorkerBroken
 from pipeline.outputs.areas import class_areas
@@ -69,7 +70,7 @@ def rows_of(output: Path, run_id: str = "run") -> dict[str, dict]:
     return {row["key"]: row for table in read_results(open_store(str(output)), run_id) for row in table.to_pylist()}
 
 
-def run(spec: SegmenterSpec, shard: Shard) -> segmenters.ShardOutcome:
+def run(spec: SegmenterSpec, shard: Shard) -> ShardOutcome:
     worker = Segmenter(spec, BUNDLE.to_files())
     try:
         return worker.process(shard)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.actors.outcome import error_reason
 from pipeline.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, commit_shard
 from pipeline.segmentation import selection
-from pipeline.segmentation.segmenter import error_reason
 from pipeline.segmentation.selection import IMAGE_SUFFIXES, DoneIndex, SelectionCounts, key_filter, select
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches, to_infos

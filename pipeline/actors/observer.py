@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from pipeline.actors import metrics
 from pipeline.actors.metrics import JobKind, Recorder
+from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress
 from pipeline.outputs.runs import Counts, Progress
-from pipeline.segmentation.segmenter import ShardOutcome
 
 RATE_WINDOW_SECONDS = 60.0
 

@@ -1,4 +1,4 @@
-"""The other end of a launch: `python -P -m pipeline.cli.launched LAUNCH_ID WORK`, on a node of the cluster.
+"""The other end of a launch: `python -P -m pipeline run-launch LAUNCH_ID WORK`, on a node of the cluster.
 
 Whoever launched it may be gone; so the outcome is written under the job's output. Stopped by SIGTERM or SIGINT, the
 job ends resumably.
@@ -13,7 +13,6 @@ import pydantic
 from fcn_core.errors import FcnError
 from pipeline.cli import console, console_train
 from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, error_text, stop_signals, validation_message
-from pipeline.cli.terminal import guard
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import SegmentJob
@@ -22,9 +21,20 @@ from pipeline.launch.work import Outcome, Work, dump, write_outcome
 EXIT_CODES = {"finished": DONE, "failed": FAILED, "refused": BAD_INPUT, "interrupted": INTERRUPTED}
 
 
-def main(launch_id: str, text: str) -> int:
-    """Do the work that `text` describes, write its outcome, and return the exit code."""
-    work = Work.model_validate_json(text)
+def run_launch(launch_id: str, work: str) -> int:
+    """Do the work that was launched, write its outcome, and return the exit code.
+
+    Parameters
+    ----------
+    launch_id
+        The name of the launch.
+    work
+        What to do, as JSON.
+    """
+    return _run(launch_id, Work.model_validate_json(work))
+
+
+def _run(launch_id: str, work: Work) -> int:
     try:
         with stop_signals() as stop:
             outcome = _do(work, stop.is_set)
@@ -85,8 +95,3 @@ def _broken(error: Exception) -> dict[str, Any] | None:
     if not isinstance(error, BrokenExamples):
         return None
     return {"broken": [example.model_dump(mode="json") for example in error.errors]}
-
-
-if __name__ == "__main__":
-    guard()
-    sys.exit(main(*sys.argv[1:]))
