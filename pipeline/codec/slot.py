@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fcn_core.text.json_text import parse_json
+from fcn_core.text.printable import printable
 from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.codec.taken_at import TakenAt
 from pipeline.codec.worker_main import ARENA_KEEP_BYTES, DECODE, OK, READY, REPLY, REQUEST, VERSION, WORN_OUT
@@ -78,9 +79,11 @@ def _taken_at(told: Any) -> TakenAt | None:
 
 
 class FaultError(Exception):
-    """The worker is unusable. `blame` is what its image gets if this happens to it again."""
+    """The worker is unusable. `blame` is what its image gets if this happens to it again, or the run if it is no
+    ImageError.
+    """
 
-    def __init__(self, blame: ImageError) -> None:
+    def __init__(self, blame: PipelineError) -> None:
         super().__init__(blame)
         self.blame = blame
 
@@ -122,9 +125,7 @@ class Slot:
         text: bytes = b"",
         max_side: int = 0,
     ) -> Reply:
-        """Send a request and wait for its answer. Raises FaultError, or the ImageError or PipelineError in
-        the answer.
-        """
+        """Send a request and wait for its answer. Raises FaultError, or the ImageError in the answer."""
         process = self._process
         if process is None:
             raise AssertionError("a slot is started before it is asked")
@@ -168,7 +169,11 @@ class Slot:
             full = (full_height, full_width) if full_height and full_width else None
             return Reply(length, height, width, orientation, full, _taken_at(told))
         if "reason" not in told:
-            raise PipelineError(f"{doing} failed: {told.get('error')}.")
+            # A fault of the program, or of a worker that an earlier image took over: a fresh one is asked, too.
+            cause = printable(str(told.get("error")))
+            if operation == DECODE:
+                raise FaultError(ImageError("decoder_crashed", f"{doing} failed: {cause}."))
+            raise FaultError(PipelineError(f"{doing} failed: {cause}."))
         reason, message = told["reason"], told.get("message")
         if not (isinstance(reason, str) and _REASON.fullmatch(reason) and isinstance(message, str)):
             raise _no_sense()

@@ -27,7 +27,7 @@ from pipeline.codec.sandbox import calls, landlock, seccomp
 from pipeline.codec.worker_main import DECODE
 from pipeline.errors import ImageError
 from tests.fcn_core.decoding.survey import FAMILIES, Variant
-from tests.pipeline.codec.harmful_worker import ANSWERS, HARMS, REFUSED
+from tests.pipeline.codec.harmful_worker import ANSWERS, ERROR_WITHOUT_REASON, HARMS, REFUSED
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -138,6 +138,14 @@ def test_an_answer_that_makes_no_sense_is_that_image_s_error(monkeypatch: pytest
             with pytest.raises(slot.FaultError) as caught:
                 worker.ask(DECODE, answer.encode())
             assert str(caught.value.blame) == "decoder_crashed: The decoder's answer makes no sense.", answer
+
+
+def test_an_error_without_a_reason_costs_the_image_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot, "WORKER", "tests.pipeline.codec.harmful_worker")
+    with CodecPool(workers=1) as pool, pytest.raises(ImageError) as caught:
+        pool.decode(ERROR_WITHOUT_REASON.encode()).result(timeout=100)
+    assert caught.value.reason == "decoder_crashed"
+    assert caught.value.message == r"Decoding failed: \x1b[2Jall is well."
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
