@@ -25,8 +25,8 @@ from fcn_core import LabelSet
 from fcn_core.errors import LabelError
 from fcn_core.labels import Mask, decode_mask, encode_mask
 from pipeline.csv_text import csv_line
+from pipeline.data.annotations.brush_rle import encode_brush
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing
-from pipeline.insight.brush_rle import encode_brush
 from pipeline.outputs.identity import digest
 from pipeline.outputs.masks import read_mask
 from pipeline.storage.store import Store

@@ -19,8 +19,8 @@ from PIL import Image
 from fcn_core import LabelSet
 from fcn_core.labels import decode_mask
 from pipeline.cli.app import run as fcn
+from pipeline.data.annotations.brush_rle import encode_brush
 from pipeline.errors import InputError
-from pipeline.insight.brush_rle import encode_brush
 from pipeline.insight.labelling_export import copy_names
 from pipeline.insight.rank import rank
 from pipeline.storage.opening import open_store
