@@ -5,6 +5,11 @@ tried again, an `InputError` ends the command with exit code 2 before any work s
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without a traceback or other lines behind it; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class PipelineError(Exception):
     """Base of the errors that the pipeline raises on purpose."""
 

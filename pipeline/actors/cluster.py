@@ -25,7 +25,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.actors.private_folder import private_folder, session_folder, working_folder
 from pipeline.actors.ray_start import NodeNotStarted, start
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError, PipelineError, first_line
 
 RESOURCE_UNITS = 10_000
 """Ray counts CPUs and GPUs in so many parts of one."""
@@ -60,7 +60,7 @@ def connect(address: str | None = None) -> Iterator[None]:
         with _joined(address) if address else _started():
             yield
     except RayError as error:
-        raise PipelineError(f"Ray failed: {_first_line(error)}; the same command resumes") from error
+        raise PipelineError(f"Ray failed: {first_line(error)}; the same command resumes") from error
 
 
 @contextlib.contextmanager
@@ -73,12 +73,12 @@ def _joined(address: str) -> Iterator[None]:
             # Ray's own client would go on trying for minutes.
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, OverflowError, ValueError) as error:
-            raise InputError(f"{unanswered} ({_first_line(error)}); check the address") from error
+            raise InputError(f"{unanswered} ({first_line(error)}); check the address") from error
     try:
         with _ray(address):
             yield
     except _ConnectFailed as error:
-        raise InputError(f"{unanswered} ({_first_line(error)}); check the address and the token") from error
+        raise InputError(f"{unanswered} ({first_line(error)}); check the address and the token") from error
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ def _started() -> Iterator[None]:
         with private_ray(num_cpus=int(here.cpus), num_gpus=int(here.gpus)):
             yield
     except _ConnectFailed as error:
-        raise PipelineError(f"Ray did not start on this machine: {_first_line(error)}") from error
+        raise PipelineError(f"Ray did not start on this machine: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def _ray(address: str, **options: Any) -> Iterator[None]:
     try:
         start(address, **options)
     except (ConnectionError, RuntimeError, ValueError, NodeNotStarted, RayError) as error:
-        raise _ConnectFailed(_first_line(error)) from error
+        raise _ConnectFailed(first_line(error)) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             # ray.init() installs a handler that exits on the spot; who called us may have a better one.
@@ -209,7 +209,3 @@ def _usable_cpus() -> int:
     except (OSError, ValueError):
         return cpus
     return cpus if quota == "max" else max(1, min(cpus, int(int(quota) / int(period))))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ from fcn_core import ModelBundle, PredictionError, Predictor, PredictorSettings,
 from pipeline.actors.priority_thread import RankedThread
 from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
-from pipeline.errors import ImageError, WorkerBroken
+from pipeline.errors import ImageError, WorkerBroken, first_line
 
 Image = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -140,16 +140,16 @@ class _Asked:
             return self._wait(self._submit([image]))[0]
         except PredictionError as error:
             # The device did what it was told.
-            return ImageError("prediction_failed", f"The network gave no mask: {_first_line(error)}.")
+            return ImageError("prediction_failed", f"The network gave no mask: {_sentence(error)}.")
         except (RuntimeError, MemoryError) as error:
             # A device that fails a harmless image too is broken: no image is to blame, and this process is of no use.
             try:
                 self._wait(self._submit([Decoded(np.zeros((64, 64, 3), np.uint8), 1)]))
             except (RuntimeError, MemoryError):
-                raise WorkerBroken(f"the model stopped working in this process: {_first_line(error)}") from error
+                raise WorkerBroken(f"the model stopped working in this process: {_sentence(error)}") from error
             size = f"{image.pixels.shape[1]}x{image.pixels.shape[0]}"
-            return ImageError("prediction_failed", f"The network failed on this {size} image: {_first_line(error)}.")
+            return ImageError("prediction_failed", f"The network failed on this {size} image: {_sentence(error)}.")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _sentence(error: BaseException) -> str:
+    return first_line(error).rstrip(".")

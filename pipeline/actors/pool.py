@@ -25,7 +25,7 @@ from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.suspects import SUSPICIOUS_DEATHS, Suspects
 from pipeline.actors.trust import Trust
 from pipeline.actors.worker import Processor, WorkerSpec
-from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, TakenOver, WorkerBroken
+from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, TakenOver, WorkerBroken, first_line
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
 
@@ -390,5 +390,5 @@ def _short(member: PoolActor) -> str:
 
 def _text(error: BaseException) -> str:
     """The first line of an error, with its type where it is not one of ours."""
-    line = (str(error).strip() or "no message").splitlines()[0]
+    line = first_line(error) if str(error).strip() else "no message"
     return line if isinstance(error, PipelineError | FcnError | RayError) else f"{type(error).__name__}: {line}"

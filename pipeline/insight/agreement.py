@@ -8,9 +8,7 @@ changed); and of very many images only some are looked at, those whose areas cha
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from fcn_core.metrics import ConfusionMatrix
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.insight.shortlist import Shortlist
 from pipeline.outputs.masks import read_mask
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 MASKS_AT_ONCE = 16
@@ -196,10 +195,8 @@ def agreements(
         except (ObjectMissing, LabelError):
             return None
 
-    rest = iter(pairs)
-    with ThreadPoolExecutor(MASKS_AT_ONCE, "masks") as threads:
-        while chunk := list(islice(rest, 4 * MASKS_AT_ONCE)):
-            yield from (found for found in threads.map(compare, chunk) if found is not None)
+    compared = in_parallel(compare, pairs, threads=MASKS_AT_ONCE, name="masks")
+    return (found for found in compared if found is not None)
 
 
 def translate(first: LabelSet, second: LabelSet) -> npt.NDArray[np.uint8] | None:

@@ -10,10 +10,8 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote
@@ -29,6 +27,7 @@ from pipeline.data.annotations.brush_rle import encode_brush
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing
 from pipeline.outputs.identity import digest
 from pipeline.outputs.masks import read_mask
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 LabellingFormat = Literal["label-studio", "cvat"]
@@ -105,13 +104,14 @@ def export_labelling(
         suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ".jpg"
         return _Loaded(item, names[item.key], suffix, image, mask)
 
-    with ThreadPoolExecutor(COPIES_AT_ONCE, "labelling") as threads:
-        loaded = _loaded(threads, load, items)
-        if form == "cvat":
-            written, next_step = _write_cvat(loaded, target, labels)
-        else:
-            prefix = url_prefix if url_prefix is not None else image_prefix(target)
-            written, next_step = _write_label_studio(loaded, target, labels, prefix, model_version)
+    # A few at a time: images may be large.
+    results = in_parallel(load, items, threads=COPIES_AT_ONCE, ahead=1, name="labelling")
+    loaded = (one for one in results if one is not None)
+    if form == "cvat":
+        written, next_step = _write_cvat(loaded, target, labels)
+    else:
+        prefix = url_prefix if url_prefix is not None else image_prefix(target)
+        written, next_step = _write_label_studio(loaded, target, labels, prefix, model_version)
     _write_list(target, written)
     return Exported(len(written), tuple(sorted(left_out)), next_step)
 
@@ -147,15 +147,6 @@ def image_prefix(target: Store) -> str:
     if target.location.scheme != "file":
         return target.uri.split("?")[0].rstrip("/")
     return f"/data/local-files/?d={quote(target.location.folders[-1] if target.location.folders else '')}"
-
-
-def _loaded(
-    threads: ThreadPoolExecutor, load: Callable[[ExportedImage], _Loaded | None], items: Sequence[ExportedImage]
-) -> Iterator[_Loaded]:
-    """In order, a few at a time: images may be large."""
-    rest = iter(items)
-    while chunk := list(islice(rest, COPIES_AT_ONCE)):
-        yield from (one for one in threads.map(load, chunk) if one is not None)
 
 
 def _write_label_studio(

@@ -5,9 +5,7 @@ the plan says which images the rows must be of, and a row's identity says what i
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ from pipeline.outputs.mask_formats import format_of
 from pipeline.outputs.plan import PlanManifest, Shard, read_manifest, read_shards
 from pipeline.outputs.results import READS_AT_ONCE, committed_shards, read_table, shard_key
 from pipeline.outputs.runs import RunRecord
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 
@@ -81,17 +80,15 @@ def checked_results(
         except Exception as error:
             return trouble(error)
 
-    waiting = iter(committed)
-    with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
-        while chunk := list(islice(waiting, READS_AT_ONCE * 2)):
-            for number, found in zip(chunk, threads.map(read, chunk), strict=True):
-                file = shard_key("results", run_id, number)
-                planned = plan.shard(number)
-                problem = found if isinstance(found, str) else _problem(found, number, planned, record)
-                if problem is not None:
-                    report(OutputFinding(file, problem))
-                else:
-                    yield CheckedShard(number, file, found)
+    tables = in_parallel(read, committed, threads=READS_AT_ONCE, name="results")
+    for number, found in zip(committed, tables, strict=True):
+        file = shard_key("results", run_id, number)
+        planned = plan.shard(number)
+        problem = found if isinstance(found, str) else _problem(found, number, planned, record)
+        if problem is not None:
+            report(OutputFinding(file, problem))
+        else:
+            yield CheckedShard(number, file, found)
     plan.finish()
 
 

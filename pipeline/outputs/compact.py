@@ -11,9 +11,7 @@ import hashlib
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +41,8 @@ from pipeline.outputs.index import (
 )
 from pipeline.outputs.results import READS_AT_ONCE, read_table, shard_key
 from pipeline.outputs.seal import to_json, to_parquet
+from pipeline.parallel import in_parallel
+from pipeline.spill import read_spill, write_spill
 from pipeline.storage.store import Store
 
 MANY_FILES = 256
@@ -139,11 +139,9 @@ def read_late(
         for run_id, shards in sorted(history.late.items())
         for number, size in zip(shards.numbers.tolist(), shards.sizes.tolist(), strict=True)
     )
-    with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
-        while chunk := list(islice(files, READS_AT_ONCE * 2)):
-            for table in threads.map(read, chunk):
-                on_file()
-                yield table
+    for table in in_parallel(read, files, threads=READS_AT_ONCE, name="results"):
+        on_file()
+        yield table
 
 
 def _as_index_rows(results: pa.Table, run_id: str, shard: int) -> pa.Table:
@@ -185,9 +183,8 @@ class _Spills:
             of_recipe = pc.and_(*(pc.equal(rows[name], value) for name, value in zip(_IDS, ids, strict=True)))
             path = self.folder / f"{self._count:08d}.arrow"
             self._count += 1
-            with pa.ipc.new_file(path, INDEX_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
-                mine = rows.filter(of_recipe).select(INDEX_SCHEMA.names)
-                file.write_table(mine.sort_by(_ORDER).cast(INDEX_SCHEMA), max_chunksize=SPILL_BATCH_ROWS)
+            mine = rows.filter(of_recipe).select(INDEX_SCHEMA.names)
+            write_spill(mine.sort_by(_ORDER).cast(INDEX_SCHEMA), path, SPILL_BATCH_ROWS)
             self.files.setdefault(ids, []).append(path)
 
 
@@ -218,10 +215,7 @@ def _old_rows(output: Store, ids: Ids, history: CommittedResults) -> Iterator[pa
 
 
 def _spilled_rows(path: Path) -> Iterator[pa.Table]:
-    with pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        for number in range(reader.num_record_batches):
-            yield pa.Table.from_batches([reader.get_batch(number)])
+    return (pa.Table.from_batches([batch]) for batch in read_spill(path))
 
 
 class _Sorted:

@@ -2,13 +2,12 @@
 
 import unicodedata
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import PurePosixPath
 
 from pipeline.outputs.current import choose_recipe, read_current
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.names import MAX_NAME_BYTES, abridged, safe_path
+from pipeline.parallel import in_parallel
 from pipeline.storage.opening import open_store
 
 COPIES_AT_ONCE = 32
@@ -36,11 +35,8 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
         key, mask_key = item
         target.put(names[key], read_mask(store, mask_key))
 
-    with ThreadPoolExecutor(COPIES_AT_ONCE, "export") as threads:
-        items = iter(wanted)
-        # In slices: submitting everything at once would hold a future for each of millions of masks.
-        while chunk := list(islice(items, COPIES_AT_ONCE * 32)):
-            list(threads.map(copy, chunk))
+    for _ in in_parallel(copy, wanted, threads=COPIES_AT_ONCE, name="export"):
+        pass
     return len(wanted), chosen.recipe
 
 

@@ -9,10 +9,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.outputs.seal import BrokenSeal, check_parquet, to_parquet
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import ObjectInfo, Store, create_or_read
 
 READS_AT_ONCE = 16
@@ -211,10 +210,7 @@ def read_result_files(
 
     numbered = ((info, shard_number(info.key)) for info in store.list(f"results/run_id={run_id}/"))
     infos = (info for info, number in numbered if number is not None and number not in but)
-    with ThreadPoolExecutor(READS_AT_ONCE, "results") as threads:
-        # In slices, so that the tables of a long run are not all in memory at once.
-        while chunk := list(islice(infos, READS_AT_ONCE * 2)):
-            yield from threads.map(read, chunk)
+    yield from in_parallel(read, infos, threads=READS_AT_ONCE, name="results")
 
 
 def result_runs(store: Store) -> list[str]:

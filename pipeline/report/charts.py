@@ -138,9 +138,14 @@ def levels_to(largest: float) -> list[float]:
     """Three to six round numbers from 0 to at least `largest`."""
     if largest <= 0 or not math.isfinite(largest):
         return [0.0, 1.0]
-    step = 10.0 ** math.floor(math.log10(largest / 3))
-    step = next(step * factor for factor in (1, 2, 5, 10) if largest / (step * factor) <= 4)
+    step = round_step(largest, 4)
     return [round(step * index, 12) for index in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+def round_step(span: float, most: int) -> float:
+    """The least of the steps 1, 2, 5, 10, ... (times a power of ten) of which at most `most` cover `span`."""
+    step = 10.0 ** math.floor(math.log10(span / 3))
+    return next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
 
 
 def _picture(chart_id: str, title: str, description: str, height: int, *marks: str) -> Html:

@@ -20,7 +20,8 @@ import pyarrow.ipc
 
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.segmentation.inventory import is_inventory, read_inventory
-from pipeline.segmentation.key_lists import ENTRIES_SCHEMA, read_key_list
+from pipeline.segmentation.key_lists import read_key_list
+from pipeline.spill import read_spill, write_spill
 from pipeline.storage.store import ObjectInfo, Store
 
 SORTED_AT_ONCE = 1 << 19
@@ -83,16 +84,12 @@ def _in_runs(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _spill(rows: pa.Table, path: Path) -> Path:
-    with pa.ipc.new_file(path, ENTRIES_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
-        file.write_table(rows.sort_by("key"), max_chunksize=_SPILL_ROWS)
-    return path
+    return write_spill(rows.sort_by("key"), path, _SPILL_ROWS)
 
 
 def _spilled(path: Path) -> Iterator[_Row]:
-    with pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        for number in range(reader.num_record_batches):
-            yield from zip(*(column.to_pylist() for column in reader.get_batch(number).columns), strict=True)
+    for batch in read_spill(path):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _complete(source: Store, rows: Iterator[_Row]) -> Iterator[ObjectInfo]:

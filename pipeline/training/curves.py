@@ -4,11 +4,12 @@ SVG, because a curve is a few kilobytes of text that stays sharp, and every brow
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from fcn_core.training.loop import History
+from pipeline.report.charts import round_step
+from pipeline.report.markup import Html, el
 
 POINTS_AT_MOST = 400
 """A curve with more is thinned to this many, each the mean of its neighbours."""
@@ -57,15 +58,23 @@ def draw_curves(histories: Mapping[str, History]) -> str:
         _Curve(title, _SCORE, _thinned(scores), marks=[best] if best else ()),
     )
     stages = borders if len(borders) > 1 else []
-    body = "".join(_panel(panel, index * _WIDTH, start, stages) for index, panel in enumerate(panels))
-    size = f'width="{2 * _WIDTH}" height="{_HEIGHT}" viewBox="0 0 {2 * _WIDTH} {_HEIGHT}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11" fill="{_TEXT}">'
-        f'<rect width="{2 * _WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>{body}</svg>'
+    width = 2 * _WIDTH
+    drawn = (mark for index, panel in enumerate(panels) for mark in _panel(panel, index * _WIDTH, start, stages))
+    return el(
+        "svg",
+        el("rect", width=width, height=_HEIGHT, fill="#ffffff"),
+        *drawn,
+        xmlns="http://www.w3.org/2000/svg",
+        width=width,
+        height=_HEIGHT,
+        viewBox=f"0 0 {width} {_HEIGHT}",
+        font_family="sans-serif",
+        font_size=11,
+        fill=_TEXT,
     )
 
 
-def _panel(curve: _Curve, offset: int, epochs: float, stages: Sequence[tuple[float, str]]) -> str:
+def _panel(curve: _Curve, offset: int, epochs: float, stages: Sequence[tuple[float, str]]) -> Iterator[Html]:
     values = [value for _, value in curve.points if math.isfinite(value)]
     ticks = _ticks(min([0.0, *values]), max(values, default=1.0))
     low, high = ticks[0], ticks[-1]
@@ -78,30 +87,26 @@ def _panel(curve: _Curve, offset: int, epochs: float, stages: Sequence[tuple[flo
         return f"{_TOP + up * (1 - (value - low) / (high - low)):.1f}"
 
     left, right = offset + _LEFT, offset + _WIDTH - _RIGHT
-    parts = [f'<text x="{left}" y="{_TOP - 14}" font-weight="bold">{escape(curve.title)}</text>']
+    middle = f"{(left + right) / 2:.1f}"
+    yield el("text", curve.title, x=left, y=_TOP - 14, font_weight="bold")
     for tick in ticks:
-        parts.append(f'<path d="M{left} {y(tick)}H{right}" stroke="{_GRID}"/>')
-        parts.append(f'<text x="{left - 6}" y="{float(y(tick)) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    parts += [
-        f'<text x="{x(tick)}" y="{_HEIGHT - 22}" text-anchor="middle">{tick:.4g}</text>'
-        for tick in _ticks(0.0, epochs)
-        if tick <= epochs
-    ]
-    parts.append(f'<text x="{(left + right) / 2:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">epoch</text>')
+        yield el("path", d=f"M{left} {y(tick)}H{right}", stroke=_GRID)
+        yield el("text", f"{tick:.4g}", x=left - 6, y=f"{float(y(tick)) + 4:.1f}", text_anchor="end")
+    for tick in _ticks(0.0, epochs):
+        if tick <= epochs:
+            yield el("text", f"{tick:.4g}", x=x(tick), y=_HEIGHT - 22, text_anchor="middle")
+    yield el("text", "epoch", x=middle, y=_HEIGHT - 6, text_anchor="middle")
     for start, stage in stages:
-        parts.append(f'<path d="M{x(start)} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="#888888" stroke-dasharray="3 3"/>')
-        parts.append(f'<text x="{float(x(start)) + 4:.1f}" y="{_TOP + 10}" fill="#888888">{escape(stage)}</text>')
+        yield el("path", d=f"M{x(start)} {_TOP}V{_HEIGHT - _BOTTOM}", stroke="#888888", stroke_dasharray="3 3")
+        yield el("text", stage, x=f"{float(x(start)) + 4:.1f}", y=_TOP + 10, fill="#888888")
     finite = [(x(epoch), y(value)) for epoch, value in curve.points if math.isfinite(value)]
     if len(finite) > 1:
         line = " ".join(",".join(point) for point in finite)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{curve.colour}" stroke-width="1.6"/>')
-    dots = finite if len(finite) == 1 else [(x(epoch), y(value)) for epoch, value in curve.marks]
-    parts += [f'<circle cx="{cx}" cy="{cy}" r="3.5" fill="{curve.colour}"/>' for cx, cy in dots]
+        yield el("polyline", points=line, fill="none", stroke=curve.colour, stroke_width=1.6)
+    for cx, cy in finite if len(finite) == 1 else [(x(epoch), y(value)) for epoch, value in curve.marks]:
+        yield el("circle", cx=cx, cy=cy, r=3.5, fill=curve.colour)
     if not finite:
-        parts.append(
-            f'<text x="{(left + right) / 2:.1f}" y="{_HEIGHT / 2:.1f}" text-anchor="middle">nothing yet</text>'
-        )
-    return "".join(parts)
+        yield el("text", "nothing yet", x=middle, y=f"{_HEIGHT / 2:.1f}", text_anchor="middle")
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
@@ -114,7 +119,6 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 def _ticks(low: float, high: float) -> list[float]:
     """Three to seven round numbers that span low..high."""
     span = high - low or 1.0
-    step = 10.0 ** math.floor(math.log10(span / 3))
-    step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+    step = round_step(span, 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]

@@ -22,7 +22,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from fcn_core.errors import FcnError
-from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.errors import InputError, StorageError, StorageUnavailable, first_line
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.meeting import OneMachineConfig
 from pipeline.training.progress import TrainProgress
@@ -171,9 +171,9 @@ def _explain(error: TrainingFailedError) -> GroupResult:
         cause = error.controller_failure
         if isinstance(cause, _Refused):
             return GroupResult(None, refused=str(cause))
-        return GroupResult(None, failed=_first_line(cause))
+        return GroupResult(None, failed=first_line(cause))
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    return GroupResult(None, failed=_reason(failures) if failures else _first_line(error))
+    return GroupResult(None, failed=_reason(failures) if failures else first_line(error))
 
 
 def _reason(failures: dict[int, Exception]) -> str:
@@ -185,8 +185,4 @@ def _reason(failures: dict[int, Exception]) -> str:
         if isinstance(death, RayError):
             return f"worker {rank} died"
     rank = min(failures)
-    return f"worker {rank} failed ({_first_line(failures[rank])})"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"worker {rank} failed ({first_line(failures[rank])})"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import parallel
 from pipeline.actors import observer
 from pipeline.outputs import (
     checked,
@@ -39,7 +40,7 @@ TODAY = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 _CLOCKED = (order, lease, standing, gc, generation, job, observer)
 _READING = (results, checked, compact, index, masks, plan, reconfirm, verify)
-_POOLED = (results, compact, plan, gc, verify, checked, selection)
+_POOLED = (parallel, plan, gc, verify, selection)
 
 
 def clock() -> datetime:
