@@ -14,55 +14,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fcn_core.errors import BundleError, FcnError
+from fcn_core.errors import BundleError
 from fcn_core.labels import LabelSet
-from fcn_core.metrics import with_current_names
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.building import build
+from fcn_core.models.description import (
+    FORMAT_VERSION,
+    INT8_FILES,
+    INT8_FORMAT_VERSION,
+    LARGEST_DESCRIPTION,
+    MODEL_FILE,
+    REMEDY,
+    WEIGHTS_FILE,
+    Int8Description,
+    ModelDescription,
+    parse_description,
+)
 from fcn_core.models.int8_graph.check import check_graph
 from fcn_core.models.network import Network
 from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
-from fcn_core.text.json_text import LARGEST_BYTES, parse_json
-from fcn_core.text.printable import printable
-
-FORMAT_VERSION = 1
-INT8_FORMAT_VERSION = 2
-WEIGHTS_FILE = "model.safetensors"
-MODEL_FILE = "model.json"
-INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
-"""The graph of an int8 bundle, and the values of its constants."""
-
-ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
-
-LARGEST_DESCRIPTION = LARGEST_BYTES
-LARGEST_GRAPH = 16 << 20
-
-_REMEDY = "copy the bundle again or use another"
-
-
-class Int8Description(BaseModel):
-    """What model.json says of a quantized graph: who computes it, and the SHA-256 of each of its files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine: Literal["openvino"]
-    sha256: dict[str, Sha256]
-
-    @model_validator(mode="after")
-    def _all_files(self) -> Self:
-        if self.sha256.keys() != set(INT8_FILES):
-            raise ValueError(f"sha256 must be of {' and '.join(INT8_FILES)}, not of {', '.join(self.sha256) or 'none'}")
-        return self
+from fcn_core.text.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -80,40 +59,6 @@ class Int8Graph:
     def description(self) -> Int8Description:
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files().items()}
         return Int8Description(engine="openvino", sha256=digests)
-
-
-class ModelDescription(BaseModel):
-    """What model.json holds: all of a bundle but its weights and graphs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: Literal[1, 2]
-    model_id: ModelId
-    weights_sha256: Sha256
-    architecture: Architecture
-    labels: LabelSet
-    normalization: Normalization
-    provenance: dict[str, Any]
-    scores: Annotated[dict[str, Any], BeforeValidator(with_current_names)]
-    int8: Int8Description | None = None
-
-    @model_validator(mode="after")
-    def _version_says_int8(self) -> Self:
-        if (self.format_version == INT8_FORMAT_VERSION) != (self.int8 is not None):
-            raise ValueError(f"format version {INT8_FORMAT_VERSION} is of int8 bundles, and only of these")
-        return self
-
-    @property
-    def other_files(self) -> tuple[str, ...]:
-        """The bundle's files beside model.json."""
-        return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
-
-    @property
-    def most_bytes(self) -> int:
-        """More than any of these files can need for its network: whoever reads one asks its size first."""
-        with torch.device("meta"):
-            state = build(self.architecture).state_dict()
-        return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)
 
 
 @dataclass(frozen=True)
@@ -252,12 +197,12 @@ class ModelBundle:
         if found != description.model_id:
             raise BundleError(
                 f"{source}: {MODEL_FILE} says model_id {description.model_id}, but its content has {found}:"
-                f" it was edited after it was written; {_REMEDY}"
+                f" it was edited after it was written; {REMEDY}"
             )
         try:
             state = safetensors.torch.load(weights)
         except (SafetensorError, ValueError, KeyError) as error:
-            raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {_REMEDY}") from error
+            raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {REMEDY}") from error
         try:
             bundle = cls(
                 architecture=description.architecture,
@@ -339,7 +284,7 @@ def _read_file(path: Path, most_bytes: int) -> bytes | None:
     except OSError as error:
         raise BundleError(f"cannot read {path} ({error}); check its rights") from error
     if content is None:
-        raise BundleError(f"{path} has {size} bytes, over the {most_bytes} that it may have; {_REMEDY}")
+        raise BundleError(f"{path} has {size} bytes, over the {most_bytes} that it may have; {REMEDY}")
     return content
 
 
@@ -352,7 +297,7 @@ def _check_digest(source: str, name: str, content: bytes, promised: str) -> None
     if digest != promised:
         raise BundleError(
             f"{source}: {name} ({len(content)} bytes) has SHA-256 {digest[:12]}..., but"
-            f" {MODEL_FILE} says {promised[:12]}...; {_REMEDY}"
+            f" {MODEL_FILE} says {promised[:12]}...; {REMEDY}"
         )
 
 
@@ -375,33 +320,6 @@ def _model_id(
     )
     digests = [weights_sha256] + ([] if int8 is None else [int8.sha256[name] for name in INT8_FILES])
     return hashlib.sha256("\n".join([identity, *digests]).encode()).hexdigest()[:16]
-
-
-def parse_description(data: bytes, source: str) -> ModelDescription:
-    """What the bytes of a model.json say; `source` is what error messages call the bundle. Raises BundleError.
-
-    That its model_id is the digest of the rest is for `ModelBundle.from_files` to check: it takes the weights.
-    """
-    try:
-        values = parse_json(data)
-    except ValueError as error:
-        raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {_REMEDY}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION):
-        raise BundleError(
-            f"{source}: {MODEL_FILE} has format version {version!r:.40}, this program reads {FORMAT_VERSION} and"
-            f" {INT8_FORMAT_VERSION};"
-            " use the program version that wrote it, or save the model anew"
-        )
-    try:
-        return ModelDescription.model_validate(values)
-    except (ValidationError, FcnError) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = printable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
-        else:
-            reason = str(error)
-        raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {_REMEDY}") from error
 
 
 def _stored_model_id(directory: Path) -> str | None:

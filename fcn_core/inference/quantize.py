@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_core.bundle import INT8_FILES, Int8Graph, ModelBundle
+from fcn_core.bundle import Int8Graph, ModelBundle
 from fcn_core.errors import DataError, ExportError
 from fcn_core.inference.engines.engine import Image
 from fcn_core.inference.engines.openvino_engine import to_graph
@@ -22,6 +22,7 @@ from fcn_core.inference.extras import require
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.reporting_packages import import_nncf, import_openvino
 from fcn_core.inference.settings import resolve_settings
+from fcn_core.models.description import INT8_FILES
 
 PACKAGES = ("openvino", "nncf")
 """What quantizing needs beyond PyTorch: the extra `quantize`."""

@@ -90,7 +90,8 @@ def show(
     output
         The picture to write. Default: the image's name with .pair.png, in this folder.
     """
-    from fcn_core.data.explain import draw_pair, explain_pair, read_mask_file, read_photo
+    from fcn_core.data.explain import draw_pair, explain_pair
+    from fcn_core.data.picture_files import read_mask_file, read_photo
     from fcn_core.labels import preset
     from fcn_core.text.printable import printable_lines
     from pipeline.codec.processes import CodecPool

@@ -72,7 +72,8 @@ def show(model: str, *, registry: str | None = None, json: Flag = False) -> int:
         Print it as JSON.
     """
     from pipeline.cli import console
-    from pipeline.models.registry import PREFIX, open_registry
+    from pipeline.models.references import PREFIX
+    from pipeline.models.registry import open_registry
 
     opened = open_registry(registry)
     resolved = opened.resolve(model if model.startswith(PREFIX) else PREFIX + model)
@@ -106,7 +107,8 @@ def publish(name: str, bundle: str, *, note: str | None = None, registry: str | 
     """
     from pipeline.cli import console
     from pipeline.models.load import load_bundle
-    from pipeline.models.registry import check_name, open_registry
+    from pipeline.models.references import check_name
+    from pipeline.models.registry import open_registry
 
     check_name(name)
     opened = open_registry(registry)
@@ -189,7 +191,8 @@ def champion(name: str, *, history: Flag = False, registry: str | None = None, j
     """
     from pipeline.cli import console
     from pipeline.cli.terminal import Screen
-    from pipeline.models.registry import PREFIX, open_registry
+    from pipeline.models.references import PREFIX
+    from pipeline.models.registry import open_registry
 
     opened = open_registry(registry)
     opened.resolve(f"{PREFIX}{name}")  # refuses what has none, by name

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, parse_description
+from fcn_core.models.description import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, parse_description
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
-from pipeline.models.registry import is_reference, open_registry
+from pipeline.models.references import is_reference
+from pipeline.models.registry import open_registry
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 

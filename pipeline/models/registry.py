@@ -21,61 +21,22 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fcn_core import BundleError, ModelBundle
-from fcn_core.bundle import MODEL_FILE, ModelDescription, ModelId, parse_description
 from fcn_core.metrics import Scores, with_current_names
+from fcn_core.models.description import MODEL_FILE, ModelDescription, ModelId, parse_description
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
+from pipeline.models.references import NAME, PREFIX, VERSION, Reference, ResolvedReference, check_name, check_version
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-PREFIX = "registry:"
-CHAMPION = "champion"
 ENVIRONMENT = "FCN_REGISTRY"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VERSION = re.compile(r"[0-9a-f]{16}")
 _CHAMPION_KEY = re.compile(r"models/[^/]+/champions/([0-9]{8})\.json")
 
 
 class ChampionChanged(PipelineError):
     """Somebody else promoted a version since the champion was looked at; nothing was promoted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A model as a job names it: `registry:<name>@<version>`, or the champion (`@champion`, or nothing)."""
-
-    name: str
-    version: str | None
-    """None is the champion of the moment."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Reference":
-        """Raises InputError for what is no reference: another prefix, a name or version of other characters."""
-        if not is_reference(text):
-            raise InputError(f"{text!r} is no reference to a registry; write {PREFIX}NAME@{CHAMPION}")
-        name, mark, version = text.removeprefix(PREFIX).partition("@")
-        check_name(name)
-        if not mark or version == CHAMPION:
-            return cls(name, None)
-        check_version(version)
-        return cls(name, version)
-
-    def __str__(self) -> str:
-        return f"{PREFIX}{self.name}@{self.version or CHAMPION}"
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedReference:
-    """What a reference stood for when it was looked up; `uri` is the version's folder, which never changes."""
-
-    name: str
-    version: str
-    uri: str
-    model_id: str
-    champion: int | None
-    """The number of the promotion that was followed; None where a version was named."""
 
 
 @dataclass(frozen=True)
@@ -364,28 +325,6 @@ def open_registry(uri: str | None = None) -> Registry:
     return Registry(open_store(uri))
 
 
-def is_reference(model: str) -> bool:
-    """Whether a model is named by registry rather than by place. (A folder of such a name: ./registry:...)"""
-    return model.startswith(PREFIX)
-
-
-def check_name(name: str) -> None:
-    """Raises InputError for what cannot be a model's name: it becomes a folder, and part of commands and messages."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name[:80]!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most, "
-            "a letter or digit first"
-        )
-
-
-def check_version(version: str) -> None:
-    """Raises InputError for what cannot be a version."""
-    if not _VERSION.fullmatch(version):
-        raise InputError(
-            f"{version[:80]!r} cannot be a version; a version is a model_id, 16 hexadecimal digits, or {CHAMPION}"
-        )
-
-
 def _folder(name: str, version: str) -> str:
     return f"models/{name}/{version}"
 
@@ -398,7 +337,7 @@ def _is_commit(key: list[str]) -> bool:
     """Whether a key, split, is that of a version's model.json."""
     match key:
         case ["models", name, version, file]:
-            return file == MODEL_FILE and bool(_NAME.fullmatch(name) and _VERSION.fullmatch(version))
+            return file == MODEL_FILE and bool(NAME.fullmatch(name) and VERSION.fullmatch(version))
     return False
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from fcn_core.bundle import MODEL_FILE, ModelDescription, parse_description
 from fcn_core.errors import FcnError
 from fcn_core.labels import RGB, LabelSet
+from fcn_core.models.description import MODEL_FILE, ModelDescription, parse_description
 from pipeline.errors import PipelineError, StorageError
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.runs import RunRecord

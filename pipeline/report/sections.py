@@ -17,13 +17,12 @@ from pipeline.report import rerun
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
 from pipeline.report.markup import Html, el, join
 from pipeline.report.model_card import ModelCard
+from pipeline.report.panels import facts, panel, table
 from pipeline.report.summary import CONFIDENCE_BINS, ErrorGroup, Summary
 from pipeline.report.throughput import Throughput, throughput
 from pipeline.storage.uri import is_absolute
 
 CLASSES_DRAWN = 24
-FACTS_AT_MOST = 200
-LONGEST_FACT = 400
 
 
 def headline(record: RunRecord, summary: Summary) -> Html:
@@ -140,8 +139,8 @@ def _class_table(by_area: Sequence[ClassTotal], summary: Summary, colors: Mappin
         ]
         name = el("th", swatch(colors.get(total.class_name)), el("span", total.class_name), scope="row")
         rows.append(el("tr", name, *(el("td", cell, class_="number") for cell in cells)))
-    table = _table("Area and frequency of each class", head, rows, numbers_from=1)
-    return el("details", el("summary", "Both as a table"), table, class_="panel")
+    as_table = table("Area and frequency of each class", head, rows, numbers_from=1)
+    return el("details", el("summary", "Both as a table"), as_table, class_="panel")
 
 
 def work(record: RunRecord, summary: Summary) -> Html:
@@ -181,10 +180,10 @@ def _speed(speed: Throughput | str, started: datetime) -> Html:
         el("tr", el("th", span, scope="row"), el("td", rate(value), class_="number"))
         for span, value in zip(spans, speed.rates, strict=True)
     ]
-    table = _table(
+    as_table = table(
         "Throughput over the time of the run", ["time since the start", "images per second"], rows, numbers_from=1
     )
-    return el("figure", caption, chart, el("details", el("summary", "As a table"), table), class_="panel")
+    return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
 
 
 def _times(total: float) -> list[float]:
@@ -220,8 +219,8 @@ def _confidence_chart(summary: Summary) -> Html:
         el("tr", el("th", span, scope="row"), el("td", count(value), class_="number"))
         for span, value in zip(spans, shown, strict=True)
     ]
-    table = _table("Labelled images by confidence", ["confidence", "images"], rows, numbers_from=1)
-    return el("figure", caption, chart, el("details", el("summary", "As a table"), table), class_="panel")
+    as_table = table("Labelled images by confidence", ["confidence", "images"], rows, numbers_from=1)
+    return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
 
 
 def errors(groups: Sequence[ErrorGroup], images: int) -> Html:
@@ -260,22 +259,22 @@ def _reason(group: ErrorGroup, images: int) -> Html:
 def model(record: RunRecord, card: ModelCard, colors: Mapping[str, RGB]) -> Html:
     """The model card."""
     origin = record.model
-    facts: dict[str, Any] = {"model_id": record.model_id}
+    identity: dict[str, Any] = {"model_id": record.model_id}
     if origin:
-        facts |= {"asked for as": origin.asked, "found at": rerun.without_secrets(origin.uri)}
+        identity |= {"asked for as": origin.asked, "found at": rerun.without_secrets(origin.uri)}
         if origin.name:
-            facts |= {"registry name": origin.name, "version": origin.version, "promotion": origin.champion}
-    parts = [_panel("Identity", _facts(facts))]
+            identity |= {"registry name": origin.name, "version": origin.version, "promotion": origin.champion}
+    parts = [panel("Identity", facts(identity))]
     description = card.description
     if description is None:
         parts.append(el("p", card.missing, class_="notice"))
     else:
         scores = {name: value for name, value in description.scores.items() if not name.startswith("per_class")}
         parts += [
-            _panel("Architecture", _facts(description.architecture.model_dump(mode="json"))),
-            _panel("Scores", _facts(scores) if scores else el("p", "None were kept with the model.", class_="quiet")),
-            _panel("Input", _facts(description.normalization.model_dump(mode="json"))),
-            _panel("Provenance", _facts(description.provenance) or el("p", "Not told by the model.", class_="quiet")),
+            panel("Architecture", facts(description.architecture.model_dump(mode="json"))),
+            panel("Scores", facts(scores) if scores else el("p", "None were kept with the model.", class_="quiet")),
+            panel("Input", facts(description.normalization.model_dump(mode="json"))),
+            panel("Provenance", facts(description.provenance) or el("p", "Not told by the model.", class_="quiet")),
         ]
     names = description.labels.names if description else tuple(colors)
     chips = [el("li", swatch(colors.get(name)), el("span", name)) for name in names]
@@ -314,10 +313,10 @@ def configuration(record: RunRecord, output: str) -> Html:
         el("h2", "Configuration", id="configuration-title"),
         el(
             "div",
-            _panel("Run", _facts(run)),
-            _panel("Places", _facts(places)),
-            _panel("Options given", _facts(chosen) if chosen else el("p", "None but the model.", class_="quiet")),
-            _panel("Settings, as resolved", _facts(record.settings.model_dump(mode="json"))),
+            panel("Run", facts(run)),
+            panel("Places", facts(places)),
+            panel("Options given", facts(chosen) if chosen else el("p", "None but the model.", class_="quiet")),
+            panel("Settings, as resolved", facts(record.settings.model_dump(mode="json"))),
             class_="masonry",
         ),
         id="configuration",
@@ -353,52 +352,3 @@ def _command(words: Sequence[str]) -> Html:
     """A command whose words are kept whole where lines break."""
     spans = [el("span", word) for word in rerun.quoted(words)]
     return el("code", *(part for span in spans for part in (span, " ")))
-
-
-def _panel(title: str, body: Html) -> Html:
-    return el("div", el("h3", title), body, class_="panel")
-
-
-def _facts(values: Mapping[str, Any]) -> Html:
-    """Names and values; None is left out, and what is nested comes below, folded, under its own name."""
-    plain = [(name, value) for name, value in values.items() if value is not None and not isinstance(value, Mapping)]
-    pairs = [
-        el("div", el("dt", _breakable(name)), el("dd", el("bdi", rerun.without_secrets(_fact(value)))))
-        for name, value in plain[:FACTS_AT_MOST]
-    ]
-    if len(plain) > FACTS_AT_MOST:
-        pairs.append(el("div", el("dt", "..."), el("dd", f"and {count(len(plain) - FACTS_AT_MOST)} more")))
-    nested = [(name, value) for name, value in values.items() if isinstance(value, Mapping) and value]
-    folded = [el("details", el("summary", name), _facts(value)) for name, value in nested[:FACTS_AT_MOST]]
-    return join(el("dl", *pairs, class_="facts") if pairs else None, *folded)
-
-
-def _breakable(name: str) -> Html:
-    """A name that a narrow column may break after its underscores."""
-    head, *rest = str(name).split("_")
-    return join(head, *(part for word in rest for part in ("_", el("wbr"), word)))
-
-
-def _fact(value: Any) -> str:
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.4g}"
-        case int():
-            return count(value) if abs(value) >= 100_000 else str(value)
-        case list() | tuple():
-            shown = ", ".join(_fact(item) for item in value)
-        case _:
-            shown = str(value)
-    return shown if len(shown) <= LONGEST_FACT else f"{shown[:LONGEST_FACT]}..."
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Html], numbers_from: int) -> Html:
-    cells = [
-        el("th", name, scope="col", class_="number" if index >= numbers_from else None)
-        for index, name in enumerate(head)
-    ]
-    table = el("table", el("caption", caption), el("thead", el("tr", *cells)), el("tbody", *rows))
-    # A region that can be scrolled must be reachable by keyboard.
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)

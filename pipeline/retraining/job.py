@@ -30,7 +30,8 @@ from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import load_bundle
-from pipeline.models.registry import PREFIX, Champion, ChampionChanged, is_reference, open_registry
+from pipeline.models.references import PREFIX, is_reference
+from pipeline.models.registry import Champion, ChampionChanged, open_registry
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.segmentation.job import RunReport, segment

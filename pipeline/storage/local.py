@@ -8,7 +8,6 @@ none that leads out of it. What cannot be an object (a loop, a dangling link, a 
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import logging
 import os
@@ -16,14 +15,12 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import (
     AccessDenied,
     InputError,
     LinkRefused,
-    NameRefused,
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
@@ -31,6 +28,7 @@ from pipeline.errors import (
 )
 from pipeline.storage import durable
 from pipeline.storage.create_once import create_once
+from pipeline.storage.local_files import escape, fault_of, info_of, open_directory, open_file, regular, stat_of
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, check_size, folder
 
 log = logging.getLogger(__name__)
@@ -113,7 +111,7 @@ class LocalStore:
         except FileNotFoundError:
             return  # an output that nothing has been written to yet
         except OSError as error:
-            raise _fault(error, self._root) from error
+            raise fault_of(error, self._root) from error
         yield from self._walk(self._root_bytes, "", prefix, ((found.st_dev, found.st_ino),))
 
     def _walk(
@@ -126,10 +124,10 @@ class LocalStore:
         except FileNotFoundError:
             return  # removed while we were listing
         except OSError as error:
-            raise _fault(error, os.fsdecode(directory)) from error
+            raise fault_of(error, os.fsdecode(directory)) from error
         found: list[tuple[str, bytes, os.stat_result]] = []
         for name, is_link in names.items():
-            key = above + _escape(name)
+            key = above + escape(name)
             # Only what can hold the prefix is looked at: list("runs/7/") does not walk the masks.
             if not (key.startswith(prefix) or prefix.startswith(key + "/")):
                 continue
@@ -138,7 +136,7 @@ class LocalStore:
             if is_link and not self._is_within(os.path.realpath(path)):
                 self._say_link(path)
                 continue
-            status = _stat(path)
+            status = stat_of(path)
             if status is None:
                 continue
             if stat.S_ISDIR(status.st_mode):
@@ -159,7 +157,7 @@ class LocalStore:
             last = key
             if not key.endswith("/"):
                 if key.startswith(prefix):
-                    yield _info(key, status)
+                    yield info_of(key, status)
                 continue
             identity = (status.st_dev, status.st_ino)
             if identity in ancestors:
@@ -171,25 +169,25 @@ class LocalStore:
         """What writers that died left aside below the root: files that listings hide. Links are not followed."""
         for directory, _, names in os.walk(self._root_bytes):
             above = os.path.relpath(directory, self._root_bytes)
-            parts = [] if above == b"." else [_escape(part) for part in above.split(b"/")]
+            parts = [] if above == b"." else [escape(part) for part in above.split(b"/")]
             for name in sorted(filter(durable.ASIDE.fullmatch, names)):
-                status = _stat(os.path.join(directory, name))
+                status = stat_of(os.path.join(directory, name))
                 if status is not None:
-                    yield _info("/".join([*parts, name.decode()]), status)
+                    yield info_of("/".join([*parts, name.decode()]), status)
 
     def get(
         self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
     ) -> bytes:
         path = self._existing(key)
         try:
-            with open(path, "rb", opener=_open_file) as file:
-                before = _info(key, _regular(file.fileno(), key))
+            with open(path, "rb", opener=open_file) as file:
+                before = info_of(key, regular(file.fileno(), key))
                 self._refuse_behind_link(file.fileno(), key)
                 check_size(self._name(key), before.size, most_bytes)
                 data = file.read(before.size + 1)  # one more, so that one that grows meanwhile is noticed
-                after = _info(key, os.fstat(file.fileno()))
+                after = info_of(key, os.fstat(file.fileno()))
         except OSError as error:
-            raise _fault(error, self._name(key)) from error
+            raise fault_of(error, self._name(key)) from error
         listed = etag is None or etag == before.etag
         if not listed or (size is not None and size != before.size) or before.etag != after.etag:
             raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
@@ -200,13 +198,13 @@ class LocalStore:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         path = self._existing(key)
         try:
-            with open(path, "rb", opener=_open_file) as file:
-                _regular(file.fileno(), key)
+            with open(path, "rb", opener=open_file) as file:
+                regular(file.fileno(), key)
                 self._refuse_behind_link(file.fileno(), key)
                 file.seek(offset)
                 data = file.read(length)
         except OSError as error:
-            raise _fault(error, self._name(key)) from error
+            raise fault_of(error, self._name(key)) from error
         if len(data) != length:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
         return data
@@ -216,12 +214,12 @@ class LocalStore:
         try:
             status = os.stat(path)
         except OSError as error:
-            raise _fault(error, self._name(key)) from error
+            raise fault_of(error, self._name(key)) from error
         if not stat.S_ISREG(status.st_mode):
             raise ObjectMissing(f"{self._name(key)} is not a file.")
         if not self._is_within(os.path.realpath(path)):
             raise self._behind_link(key)
-        return _info(key, status)
+        return info_of(key, status)
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, os.replace)
@@ -235,10 +233,10 @@ class LocalStore:
         *folders, name = os.path.relpath(path, self._root_bytes).split(b"/")
         try:
             with contextlib.ExitStack() as stack:
-                parent = _open_directory(self._root_bytes, stack)
+                parent = open_directory(self._root_bytes, stack)
                 for each in folders:
                     # Step by step, so that no link can be put in the way between a look and the deletion.
-                    parent = _open_directory(each, stack, within=parent)
+                    parent = open_directory(each, stack, within=parent)
                 os.unlink(name, dir_fd=parent)
             durable.sync_directory(os.path.dirname(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -247,7 +245,7 @@ class LocalStore:
                     f"{self._name(key)} lies behind a link to another folder, where nothing is deleted; delete it there"
                 ) from None
         except OSError as error:
-            raise _fault(error, self._name(key), "cannot be deleted") from error
+            raise fault_of(error, self._name(key), "cannot be deleted") from error
 
     def is_behind_link(self, key: str) -> bool:
         """Whether the way from the root to this key leads through a link, so that it may be another store's too."""
@@ -267,7 +265,7 @@ class LocalStore:
             with os.scandir(self._root_bytes) as entries:
                 next(entries, None)
         except OSError as error:
-            raise _fault(error, self._root) from error
+            raise fault_of(error, self._root) from error
 
     def check_writable(self) -> None:
         # Folders are made on the first write, so what must be writable is the nearest one that is there.
@@ -286,7 +284,7 @@ class LocalStore:
                     os.unlink(aside)
             durable.sync_directory(folder_there)
         except OSError as error:
-            raise _fault(error, self._root, "cannot be written to") from error
+            raise fault_of(error, self._root, "cannot be written to") from error
 
     def _write(self, key: str, data: bytes, into_place: Callable[[bytes, bytes], None]) -> None:
         path = self._path(key)
@@ -307,7 +305,7 @@ class LocalStore:
                     os.unlink(aside)
             durable.sync_directory(os.path.dirname(path))
         except OSError as error:
-            raise _fault(error, self._name(key), "cannot be written") from error
+            raise fault_of(error, self._name(key), "cannot be written") from error
 
     def _path(self, key: str) -> bytes:
         """Where a key is written. Raises StorageError for a key that no file inside the root can have."""
@@ -333,7 +331,7 @@ class LocalStore:
             literal = os.path.join(path, part)
             raw = _ESCAPE.sub(lambda match: bytes.fromhex(match.group(1).decode()), part)
             # An escape may not smuggle in what a key may not hold; only real escapes of a name are undone.
-            escaped = not os.path.lexists(literal) and _escape(raw).encode() == part
+            escaped = not os.path.lexists(literal) and escape(raw).encode() == part
             path = os.path.join(path, raw) if escaped else literal
         return path
 
@@ -364,79 +362,3 @@ class LocalStore:
 
     def _name(self, key: str) -> str:
         return f"{self._root}/{key}"
-
-
-def _escape(name: bytes) -> str:
-    """A file name as (part of) a key: itself where it is UTF-8, else with backslash escapes; no two names
-    share one.
-    """
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return name.replace(b"\\", b"\\x5c").decode(errors="backslashreplace")
-
-
-def _stat(path: bytes) -> os.stat_result | None:
-    """Follows links; None (and a line in the log where it is not a plain race) for what is not there."""
-    try:
-        return os.stat(path)
-    except OSError as error:
-        dangling = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
-        if not dangling:
-            raise _fault(error, os.fsdecode(path)) from error
-        if os.path.islink(path):
-            log.warning("not_listed path=%r reason=dangling_link", os.fsdecode(path))
-        return None
-
-
-def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    # mtime and size, not the inode: the etag survives a copy that keeps times (cp -p, rsync -a).
-    etag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-    return ObjectInfo(key, etag, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
-
-
-def _open_file(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_NONBLOCK)
-    return descriptor
-
-
-def _regular(descriptor: int, key: str) -> os.stat_result:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise ObjectMissing(f"{key} is not a file.")
-    return status
-
-
-def _open_directory(name: bytes, stack: contextlib.ExitStack, within: int | None = None) -> int:
-    """A descriptor of a folder, closed with `stack`. Inside another one no link is followed."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if within is None else os.O_NOFOLLOW)
-    descriptor = os.open(name, flags, dir_fd=within)
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _fault(error: OSError, name: str, trouble: str = "cannot be read") -> StorageError:
-    """The operating system's refusal as one sentence."""
-    reading = trouble == "cannot be read"
-    match error.errno:
-        case errno.ENOENT:
-            return ObjectMissing(f"{name} does not exist.")
-        case errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG if reading:
-            return ObjectMissing(f"{name} is not a file.")
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return AccessDenied(f"{name} {trouble}: {error.strerror}; check its owner, permissions and mount.")
-        case errno.ENOTDIR | errno.EISDIR:
-            return NameRefused(f"{name} {trouble}: a file stands where a folder is needed, or a folder for a file.")
-        case errno.ENOSPC | errno.EDQUOT:
-            return StorageError(f"{name} {trouble}: the disk is full or over quota.")
-        case errno.ENAMETOOLONG:
-            return NameRefused(f"{name} {trouble}: the name is too long for this file system.")
-        case errno.EOPNOTSUPP | errno.ENOSYS:
-            return StorageError(
-                f"{name} {trouble}: this file system can create no file only where none is (it has neither hard links "
-                "nor a rename that replaces nothing), which commits need; choose a folder on another one."
-            )
-        case _:
-            return StorageError(f"{name} {trouble}: {error.strerror or type(error).__name__}.")

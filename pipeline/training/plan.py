@@ -22,7 +22,7 @@ from pipeline.data.datasets import class_pixels, open_dataset
 from pipeline.errors import InputError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import OpenedModel, open_model
-from pipeline.models.registry import is_reference
+from pipeline.models.references import is_reference
 from pipeline.outputs.identity import digest
 from pipeline.storage.opening import open_store, read_object
 from pipeline.storage.store import Store

@@ -22,8 +22,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fcn_core import ModelBundle
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
 from fcn_core.errors import BundleError, CheckpointError
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
 from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE, from_files, to_files
 from fcn_core.training.loop import History
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError

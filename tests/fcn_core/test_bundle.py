@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError
 from fcn_core.labels import preset
 from fcn_core.models.architecture import Architecture
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
 from fcn_core.normalization import CAFFE, IMAGENET, Normalization
 from tests.fcn_core.nets import LABELS, small_bundle, small_net
 

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fcn_core.bundle import INT8_FILES, MODEL_FILE, ModelBundle, parse_description
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError, LabelError
 from fcn_core.labels import LabelSet, encode_mask, parse_labels
 from fcn_core.models.architecture import Architecture
+from fcn_core.models.description import INT8_FILES, MODEL_FILE, parse_description
 from fcn_core.normalization import CAFFE
 from fcn_core.text.json_text import parse_json
 

@@ -11,10 +11,11 @@ from functools import cache
 import safetensors.torch
 import torch
 
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, ModelBundle, _model_id, parse_description
+from fcn_core.bundle import ModelBundle, _model_id
 from fcn_core.errors import BundleError, CheckpointError
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE, parse_description
 from fcn_core.training import checkpoint
 
 LARGEST_BYTES = 32_768

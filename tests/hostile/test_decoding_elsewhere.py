@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcn_core import preset
 from fcn_core.data.datasets import Pair, Pairs
-from fcn_core.data.explain import read_mask_file
+from fcn_core.data.picture_files import read_mask_file
 from fcn_core.decoding import decode, image
 from fcn_core.errors import DataError, DecodeError
 from fcn_core.labels import encode_mask

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fcn_core import LabelSet, ModelBundle
-from fcn_core.bundle import MODEL_FILE
+from fcn_core.models.description import MODEL_FILE
 from pipeline.cli import console
 from pipeline.cli.app import main
 from pipeline.cli.terminal import guard

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn_core.data.explain import ImageAndMask, draw_pair, explain_pair, read_mask_file, read_photo
+from fcn_core.data.explain import ImageAndMask, draw_pair, explain_pair
+from fcn_core.data.picture_files import read_mask_file, read_photo
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet, decode_mask, encode_mask, preset
 from fcn_core.render import colorize

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcn_core.bundle import INT8_FILES, MODEL_FILE, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError, DataError, DeviceError, ExportError, PredictionError
 from fcn_core.inference.engines.openvino_engine import compile_graph
 from fcn_core.inference.onnx_export import export_onnx
@@ -16,6 +16,7 @@ from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.quantize import _quantized, _serialize, agree, quantize
 from fcn_core.inference.reporting_packages import import_openvino
 from fcn_core.inference.settings import resolve_settings
+from fcn_core.models.description import INT8_FILES, MODEL_FILE
 from tests.fcn_core.nets import overflowing_bundle, photo, small_bundle
 from tests.requires import requires
 

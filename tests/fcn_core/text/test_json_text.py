@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fcn_core.bundle import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, ModelBundle, parse_description
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError, CheckpointError, LabelError
 from fcn_core.labels import find_labels, parse_labels
+from fcn_core.models.description import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, parse_description
 from fcn_core.text.json_text import DEEPEST, LARGEST_BYTES, LONGEST_NUMBER, parse_json
 from fcn_core.training import checkpoint
 from tests.fcn_core.nets import small_bundle

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
 from pipeline.actors.observer import Observer
 from pipeline.errors import InputError
 from pipeline.jobs.segment import SegmentJob

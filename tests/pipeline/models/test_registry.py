@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from fcn_core.metrics import Scores
 from pipeline.errors import AccessDenied, InputError, ObjectExists, StorageUnavailable
 from pipeline.models.load import load_bundle
-from pipeline.models.registry import ChampionChanged, Reference, Registry, check_name, open_registry
+from pipeline.models.references import Reference, check_name
+from pipeline.models.registry import ChampionChanged, Registry, open_registry
 from pipeline.storage.local import LocalStore
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import StorageOptions, Store

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE
 from fcn_core.inference.evaluation import evaluate
 from fcn_core.labels import encode_mask
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
 from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, PipelineError
 from pipeline.models.load import load_bundle

@@ -1,0 +1,105 @@
+"""model.json: all that prediction depends on besides the weights, checked as it is read."""
+
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError, model_validator
+
+from fcn_core.errors import BundleError, FcnError
+from fcn_core.labels import LabelSet
+from fcn_core.metrics import with_current_names
+from fcn_core.models.architecture import Architecture
+from fcn_core.models.building import build
+from fcn_core.normalization import Normalization
+from fcn_core.text.json_text import LARGEST_BYTES, parse_json
+from fcn_core.text.printable import printable
+
+FORMAT_VERSION = 1
+INT8_FORMAT_VERSION = 2
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
+"""The graph of an int8 bundle, and the values of its constants."""
+
+ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+
+LARGEST_DESCRIPTION = LARGEST_BYTES
+LARGEST_GRAPH = 16 << 20
+REMEDY = "copy the bundle again or use another"
+
+
+class Int8Description(BaseModel):
+    """What model.json says of a quantized graph: who computes it, and the SHA-256 of each of its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["openvino"]
+    sha256: dict[str, Sha256]
+
+    @model_validator(mode="after")
+    def _all_files(self) -> Self:
+        if self.sha256.keys() != set(INT8_FILES):
+            raise ValueError(f"sha256 must be of {' and '.join(INT8_FILES)}, not of {', '.join(self.sha256) or 'none'}")
+        return self
+
+
+class ModelDescription(BaseModel):
+    """What model.json holds: all of a bundle but its weights and graphs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1, 2]
+    model_id: ModelId
+    weights_sha256: Sha256
+    architecture: Architecture
+    labels: LabelSet
+    normalization: Normalization
+    provenance: dict[str, Any]
+    scores: Annotated[dict[str, Any], BeforeValidator(with_current_names)]
+    int8: Int8Description | None = None
+
+    @model_validator(mode="after")
+    def _version_says_int8(self) -> Self:
+        if (self.format_version == INT8_FORMAT_VERSION) != (self.int8 is not None):
+            raise ValueError(f"format version {INT8_FORMAT_VERSION} is of int8 bundles, and only of these")
+        return self
+
+    @property
+    def other_files(self) -> tuple[str, ...]:
+        """The bundle's files beside model.json."""
+        return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
+
+    @property
+    def most_bytes(self) -> int:
+        """More than any of these files can need for its network: whoever reads one asks its size first."""
+        with torch.device("meta"):
+            state = build(self.architecture).state_dict()
+        return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)
+
+
+def parse_description(data: bytes, source: str) -> ModelDescription:
+    """What the bytes of a model.json say; `source` is what error messages call the bundle. Raises BundleError.
+
+    That its model_id is the digest of the rest is for `ModelBundle.from_files` to check: it takes the weights.
+    """
+    try:
+        values = parse_json(data)
+    except ValueError as error:
+        raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {REMEDY}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION):
+        raise BundleError(
+            f"{source}: {MODEL_FILE} has format version {version!r:.40}, this program reads {FORMAT_VERSION} and"
+            f" {INT8_FORMAT_VERSION};"
+            " use the program version that wrote it, or save the model anew"
+        )
+    try:
+        return ModelDescription.model_validate(values)
+    except (ValidationError, FcnError) as error:
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = printable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+        else:
+            reason = str(error)
+        raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {REMEDY}") from error
