@@ -19,7 +19,7 @@ _INK, _FAINT_INK, _PAPER, _LINE = (32, 36, 42), (116, 122, 130), (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class Tile:
+class SheetTile:
     """One result on a contact sheet. `image`: uint8 [H, W, 3] RGB; `mask`: uint8 [H, W]; `note` is a fainter
     second line. `truth`: a mask to show between the two, uint8 [H, W]."""
 
@@ -101,7 +101,7 @@ def legend(labels: LabelSet, width: int = 640, font_size: int = 15) -> Image.Ima
 
 
 def contact_sheet(
-    tiles: Sequence[Tile],
+    tiles: Sequence[SheetTile],
     labels: LabelSet,
     *,
     columns: int = 3,
@@ -150,7 +150,7 @@ def contact_sheet(
     return sheet
 
 
-def shrink(tile: Tile, side: int) -> Tile:
+def shrink(tile: SheetTile, side: int) -> SheetTile:
     """The tile with no side longer than `side`; masks by nearest neighbour."""
     factor = side / max(tile.mask.shape)
     if factor >= 1:

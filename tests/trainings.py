@@ -195,7 +195,7 @@ class InProcess:
         self._thread = ThreadPoolExecutor(1)
         self._run = self._thread.submit(train_stage, work, self)
 
-    def tell(self, progress: TrainProgress) -> bool:
+    def report_progress(self, progress: TrainProgress) -> bool:
         self._progress = progress
         return not self._stopping
 

@@ -48,7 +48,7 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TagEntry:
     """One tag: type and number of values, and where they lie in the file."""
 
     kind: int
@@ -59,7 +59,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Directory:
     offset: int
-    entries: dict[int, Entry]
+    entries: dict[int, TagEntry]
     following: int
     """Offset of the next directory; 0 at the last."""
 
@@ -98,7 +98,7 @@ class TiffBytes:
         start = offset + struct.calcsize(head)
         if count > _MAX_ENTRIES:
             raise damaged(f"directory at byte {offset} has {count} entries")
-        entries: dict[int, Entry] = {}
+        entries: dict[int, TagEntry] = {}
         for at in range(start, start + count * item, item):
             tag, kind = self._number("H", at), self._number("H", at + 2)
             values = self._number("Q" if self.is_big else "I", at + 4)
@@ -118,7 +118,7 @@ class TiffBytes:
                 raise damaged(f"tag {tag} has {values} values of type {kind}")
             if tag in entries and tag in _OF_PIXELS:
                 raise damaged(f"tag {tag} is there twice")
-            entries[tag] = Entry(kind, values, position)
+            entries[tag] = TagEntry(kind, values, position)
         return Directory(offset, entries, self._number(tail, start + count * item))
 
     def check_complete(self, directory: Directory) -> None:

@@ -71,7 +71,7 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Pending:
     """What becomes one image's Segmentation, in memory of this process; on CUDA it may still have to arrive there."""
 
     image: Image
@@ -86,7 +86,7 @@ class _Answer:
 class Launched:
     """Images that a Predictor has begun to segment."""
 
-    def __init__(self, answers: list[_Answer], outputs: Outputs, labels: LabelSet, device: torch.device) -> None:
+    def __init__(self, answers: list[_Pending], outputs: Outputs, labels: LabelSet, device: torch.device) -> None:
         self._answers = answers
         self._outputs = outputs
         self._labels = labels
@@ -111,7 +111,7 @@ class Launched:
                 )
         return [self._segmentation(answer) for answer in self._answers]
 
-    def _segmentation(self, answer: _Answer) -> Segmentation:
+    def _segmentation(self, answer: _Pending) -> Segmentation:
         mask = self._array(answer.mask)
         return Segmentation(
             mask,
@@ -191,7 +191,7 @@ class Predictor:
         wanted = [image.shape[:2] for image in images] if sizes is None else sizes
         while len(self._in_flight) >= _MOST_IN_FLIGHT:
             self._in_flight.popleft().synchronize()
-        answers: dict[int, _Answer] = {}
+        answers: dict[int, _Pending] = {}
         with torch.inference_mode(), self._algorithms():
             for indices in self._batches(images):
                 batch = [(images[index], wanted[index]) for index in indices]
@@ -230,7 +230,7 @@ class Predictor:
         self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0][0])) // 2
         torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
 
-    def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Answer]:
+    def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Pending]:
         """Images that the engine sees in one size, each with the size of its mask."""
         images = [image for image, _ in batch]
         seen = self._seen_size(images[0])
@@ -251,7 +251,7 @@ class Predictor:
             mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
             # Those of the padding, too: pixels at the border are interpolated from them.
             finite = _to_here(torch.isfinite(scores[index]).all())
-            answers.append(_Answer(image, mask, area, confidence, finite, probabilities))
+            answers.append(_Pending(image, mask, area, confidence, finite, probabilities))
         return answers
 
     def _algorithms(self) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ from fcn_core.models.networks import ARCHS, ArchName, network_spec
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """A network on a backbone. `architecture(21)` is the description that makes one with 21 classes."""
 
     arch: ArchName
@@ -56,13 +56,13 @@ def cost(architecture: Architecture, size: tuple[int, int]) -> NetworkCost:
     return NetworkCost(parameters, counter.get_total_flops())
 
 
-def _entries() -> Iterator[Entry]:
+def _entries() -> Iterator[CatalogueEntry]:
     for arch in ARCHS:
         spec = network_spec(arch)
         for backbone in spec.backbones:
             more = f"; {backbone_spec(backbone).summary}" if spec.geometry == "same" else ""
-            yield Entry(arch, backbone, spec.geometry, spec.summary + more, spec.published.get(backbone, ()))
+            yield CatalogueEntry(arch, backbone, spec.geometry, spec.summary + more, spec.published.get(backbone, ()))
 
 
-CATALOGUE: tuple[Entry, ...] = tuple(_entries())
+CATALOGUE: tuple[CatalogueEntry, ...] = tuple(_entries())
 """Every network, in the order of ARCHS and of each one's backbones."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fcn_core.labels import LabelSet, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix, Scores
-from fcn_core.render import Tile, contact_sheet
+from fcn_core.render import SheetTile, contact_sheet
 from pipeline.codec.processes import CodecPool
 from pipeline.numbers import percent
 from pipeline.outputs.current import read_current
@@ -127,7 +127,7 @@ def draw_sheet(findings: Findings, source: Store, labels: LabelSet, title: str) 
         for item in _selection(findings.labelled):
             image = codecs.decode_now(source.get(item.key)).pixels
             note = f"confidence {item.confidence:.2f}, mean IoU {item.mean_iou:.2f}"
-            tiles.append(Tile(item.key, image, item.mask, note))
+            tiles.append(SheetTile(item.key, image, item.mask, note))
     return contact_sheet(tiles, labels, columns=SHEET_COLUMNS, title=title)
 
 

@@ -23,7 +23,7 @@ BATCHES_AHEAD = 2
 to the next shard between any two batches."""
 
 
-class Launched(Protocol):
+class RunningBatch(Protocol):
     """Images that a model is at work on."""
 
     def result(self) -> Sequence[Segmentation]:
@@ -33,7 +33,7 @@ class Launched(Protocol):
 class Model(Protocol):
     """What a Predictor is to this module; benchmarks of what surrounds the model have a cheaper one."""
 
-    def launch(self, images: Sequence[Image], /, *, sizes: Sequence[tuple[int, int]] | None = None) -> Launched:
+    def launch(self, images: Sequence[Image], /, *, sizes: Sequence[tuple[int, int]] | None = None) -> RunningBatch:
         """Begin with images; see Predictor. Raises RuntimeError or MemoryError where the model fails."""
 
 
@@ -96,7 +96,7 @@ class ModelThread:
     def _ask(self, images: list[Decoded], rank: int) -> "_Asked":
         return _Asked(images, lambda some: self._thread.submit(rank, lambda: self._launch(some)), self._clock)
 
-    def _launch(self, images: list[Decoded]) -> Launched:
+    def _launch(self, images: list[Decoded]) -> RunningBatch:
         pixels = [image.pixels for image in images]
         full = all(image.full_size is None for image in images)
         with self._clock("predict"):
@@ -109,7 +109,7 @@ class _Asked:
     """
 
     def __init__(
-        self, images: list[Decoded], submit: Callable[[list[Decoded]], Future[Launched]], clock: StageClock
+        self, images: list[Decoded], submit: Callable[[list[Decoded]], Future[RunningBatch]], clock: StageClock
     ) -> None:
         self._images = images
         self._submit = submit
@@ -130,7 +130,7 @@ class _Asked:
         """Let the model leave it out, if it has not begun."""
         self._launched.cancel()
 
-    def _wait(self, coming: Future[Launched]) -> Sequence[Segmentation]:
+    def _wait(self, coming: Future[RunningBatch]) -> Sequence[Segmentation]:
         launched = coming.result()
         with self._clock("predict"):
             return launched.result()

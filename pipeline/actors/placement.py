@@ -89,7 +89,7 @@ def place(
     cpus = options.cpus_per_actor or (before.threads if before.threads and not gpus else _default_cpus(nodes, gpus))
     actors = _count_actors(options, nodes, cpus, gpus)
     pool = PoolSpec(actors, cpus, gpus, options.placement_timeout, grow_to=None if options.actors else sys.maxsize)
-    settings = _settle(options, before, cpus, pool, on_note)
+    settings = _resolve(options, before, cpus, pool, on_note)
     on_gpu = settings.device != "cpu"
     return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))
 
@@ -104,7 +104,7 @@ def _for_int8(options: ActorOptions) -> ActorOptions:
     return options.model_copy(update={"engine": "openvino", "device": "cpu"})
 
 
-def _settle(
+def _resolve(
     options: ActorOptions, before: EarlierSettings, cpus: int, pool: PoolSpec, on_note: Callable[[str], None]
 ) -> PredictorSettings:
     wanted: dict[str, Any] = {

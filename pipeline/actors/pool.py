@@ -18,7 +18,7 @@ from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.backlog import Backlog
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
-from pipeline.actors.pool_actors import Attempt, PoolActor, PoolActors
+from pipeline.actors.pool_actors import PoolActor, PoolActors, ShardAttempt
 from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
@@ -69,7 +69,7 @@ class ShardPool:
         self._wanted = spec.actors
         self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args, kind)
         self._recorder = Recorder(kind)
-        self._crew = PoolActors(self._worker)
+        self._held = PoolActors(self._worker)
         self._suspects = Suspects(self._worker)
         self._backlog = Backlog()
         self._stalls = StallWatch()
@@ -102,7 +102,7 @@ class ShardPool:
             while True:
                 if should_stop():
                     return False
-                self._crew.watch_nodes()
+                self._held.watch_nodes()
                 exhausted = self._assign(shards, exhausted)
                 if exhausted and not self._unfinished():
                     on_progress(self._state())
@@ -113,90 +113,92 @@ class ShardPool:
                 self._keep_up_actors(idle_tail=exhausted and not self._backlog)
                 for result in self._collect():
                     on_done(result)
-                self._crew.ask_progress()
+                self._held.ask_progress()
                 if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
                     self._told_at = time.monotonic()
                     on_progress(self._state())
-                    self._stalls.look(self._crew.members)
+                    self._stalls.look(self._held.actors)
                     self._end_unready()
                     self._replace_still()
                 placement.look(has_place=self._has_place(), failures=self._setup_failures, again=self._restarts > 0)
         finally:
             self._suspects.stop()
-            self._crew.close()
+            self._held.close()
 
     def _assign(self, shards: Iterator[Shard], exhausted: bool) -> bool:
         """Give work to every ready actor with room, least busy first. Returns whether `shards` is used up."""
         now = time.monotonic()
-        more_start = any(not member.ready for member in self._crew.members)
-        able = self._trust.able(self._crew.members, more_start)
+        more_start = any(not actor.ready for actor in self._held.actors)
+        able = self._trust.able(self._held.actors, more_start)
         for depth in range(SHARDS_IN_FLIGHT):
-            for member in able:
-                if len(member.shards) != depth or member.works_alone:
+            for actor in able:
+                if len(actor.shards) != depth or actor.works_alone:
                     continue
-                attempt = self._backlog.take(member, able, now, may_be_alone=depth == 0, more_start=more_start)
+                attempt = self._backlog.take(actor, able, now, may_be_alone=depth == 0, more_start=more_start)
                 if attempt is None and not exhausted:
                     shard = next(shards, None)
                     exhausted = shard is None
-                    attempt = Attempt(shard) if shard else None
+                    attempt = ShardAttempt(shard) if shard else None
                 if attempt:
-                    self._crew.hand(member, attempt)
+                    self._held.hand(actor, attempt)
         return exhausted
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
-        crew = self._crew
+        held = self._held
         if self._spec.grow_to is not None:
             # Never fewer than there were: what waits for a place tells an autoscaler to replace a lost node.
-            room = cluster.count_fitting(crew.nodes, self._spec.cpus, self._spec.gpus)
+            room = cluster.count_fitting(held.nodes, self._spec.cpus, self._spec.gpus)
             self._wanted = max(self._wanted, min(room, self._spec.grow_to))
         # The quarantine's actor takes the place of one of ours, else it might never be placed.
         wanted = self._wanted - 1 if self._suspects.is_examining else self._wanted
-        for member in [member for member in crew.members if member.leaving and not member.shards]:
-            crew.drop(member)
-        spare = [member for member in crew.members if member.ready and not member.shards]
+        for actor in [actor for actor in held.actors if actor.leaving and not actor.shards]:
+            held.drop(actor)
+        spare = [actor for actor in held.actors if actor.ready and not actor.shards]
         if idle_tail:
-            for member in spare:
-                crew.drop(member)
+            for actor in spare:
+                held.drop(actor)
             return
-        staying = sum(not member.leaving and not member.stands_still for member in crew.members)
+        staying = sum(not actor.leaving and not actor.is_stalled for actor in held.actors)
         while staying > wanted and spare:
-            crew.drop(spare.pop())
+            held.drop(spare.pop())
             staying -= 1
         while staying < wanted and time.monotonic() >= self._next_start:
-            crew.start()
+            held.start()
             staying += 1
 
     def _unfinished(self) -> bool:
-        at_work = (attempt for member in self._crew.members for attempt in member.shards.values())
+        at_work = (attempt for actor in self._held.actors for attempt in actor.shards.values())
         return bool(self._backlog or self._suspects or any(not attempt.forgotten for attempt in at_work))
 
     def _end_unready(self) -> None:
         """Replace actors that hang while they set themselves up."""
-        for member, seconds in self._stalls.unready(self._crew.members, self._setup_failures):
+        for actor, seconds in self._stalls.unready(self._held.actors, self._setup_failures):
             self._on_note(f"an actor has not got ready in {seconds:.0f} s; another is started in its place")
-            self._actor_died(member, WorkerBroken(f"an actor was not ready after {seconds:.0f} s"))
+            self._actor_died(actor, WorkerBroken(f"an actor was not ready after {seconds:.0f} s"))
 
     def _replace_still(self) -> None:
         """Hand shards that stand still to other actors as well; end actors that nobody can be had for."""
-        members = list(self._crew.members)
-        for member, attempt, seconds in list(self._stalls.still(members)):
+        actors = list(self._held.actors)
+        for actor, attempt, seconds in list(self._stalls.still(actors)):
             number = attempt.shard.number
-            if member not in self._crew.members:
+            if actor not in self._held.actors:
                 continue  # ended on the way, for another shard of its
             if attempt.twin is None:
-                self._warn(attempt, stands_still_s=round(seconds), node=member.node_id)
+                self._warn(attempt, stands_still_s=round(seconds), node=actor.node_id)
                 self._on_note(
-                    f"shard {number} stands still for {seconds:.0f} s on an actor of node {_short(member)}; another "
+                    f"shard {number} stands still for {seconds:.0f} s on an actor of node {_short(actor)}; another "
                     "actor gets it, too"
                 )
-                twin = Attempt(attempt.shard, stalls=attempt.stalls + 1, avoid=[*attempt.avoid, member], twin=attempt)
+                twin = ShardAttempt(
+                    attempt.shard, stalls=attempt.stalls + 1, avoid=[*attempt.avoid, actor], twin=attempt
+                )
                 attempt.twin = twin
                 twin.tries = attempt.tries
                 self._backlog.add(twin)
-                self._count_retry("stands_still")
+                self._count_retry("is_stalled")
             elif (attempt.twin in self._backlog or self._is_still(attempt.twin)) and self._stalls.is_hopeless(
-                member, attempt, seconds, members
+                actor, attempt, seconds, actors
             ):
                 if attempt.stalls >= MAX_STALLS:
                     keys = ", ".join(entry.key for entry in attempt.shard.entries[:3])
@@ -204,47 +206,47 @@ class ShardPool:
                         f"shard {number} ({keys}, ...) stands still on every actor, {attempt.stalls + 1} so far; look "
                         "at the Ray logs and at the storage, then run the same command to resume"
                     )
-                self._end(member, "stands still")
+                self._end(actor, "stands still")
 
-    def _is_still(self, attempt: Attempt) -> bool:
-        return any(found is attempt for _, found, _ in self._stalls.still(self._crew.members))
+    def _is_still(self, attempt: ShardAttempt) -> bool:
+        return any(found is attempt for _, found, _ in self._stalls.still(self._held.actors))
 
-    def _end(self, member: PoolActor, reason: str) -> None:
+    def _end(self, actor: PoolActor, reason: str) -> None:
         """End an actor that is at fault. What it had goes to others, unless they have it already."""
-        log.warning("%s", key_values(actor="ended", reason=reason, node=member.node_id))
+        log.warning("%s", key_values(actor="ended", reason=reason, node=actor.node_id))
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
-        for attempt in member.shards.values():
+        for attempt in actor.shards.values():
             if not attempt.is_left_to_others():
                 self._backlog.add(attempt)
-        self._crew.drop(member)
+        self._held.drop(actor)
 
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
-        for ref in self._crew.wait():
-            member = self._crew.owner(ref)
-            if member is None:
+        for ref in self._held.wait():
+            actor = self._held.owner(ref)
+            if actor is None:
                 continue  # dropped while handling an earlier result of this round
             try:
                 value = ray.get(ref, timeout=30)
             except RayTaskError as error:
-                self._task_failed(member, ref, error)
+                self._task_failed(actor, ref, error)
             except RayError as error:  # also a reference that cannot be had: its owner is gone
-                self._actor_died(member, error)
+                self._actor_died(actor, error)
             else:
-                asked_for_progress = ref == member.progress_ref
-                attempt = self._crew.settle(ref)
+                asked_for_progress = ref == actor.progress_ref
+                attempt = self._held.complete(ref)
                 if attempt:
-                    member.images.pop(attempt.shard.number, None)
-                    if self._shard_done(member, attempt):
+                    actor.images.pop(attempt.shard.number, None)
+                    if self._shard_done(actor, attempt):
                         yield value
                 elif asked_for_progress:
-                    self._crew.heard(member, value)
+                    self._held.heard(actor, value)
                 else:
-                    self._stalls.set_up(self._crew.is_ready(member, value))
+                    self._stalls.set_up(self._held.is_ready(actor, value))
                     self._setup_failures = 0
 
-    def _shard_done(self, member: PoolActor, attempt: Attempt) -> bool:
+    def _shard_done(self, actor: PoolActor, attempt: ShardAttempt) -> bool:
         """Take note of a shard that is committed. False where its twin was heard before."""
         if attempt.forgotten:
             return False
@@ -257,9 +259,9 @@ class ShardPool:
             self._backlog.discard(twin)
             twin.forgotten = True
             if twin.stalls < attempt.stalls:  # the one that stood still, and what it does now is in vain
-                for slow in [other for other in self._crew.members if twin in other.shards.values()]:
+                for slow in [other for other in self._held.actors if twin in other.shards.values()]:
                     self._end(slow, "stands still")
-        for other in self._trust.done(member, attempt, self._crew.members):
+        for other in self._trust.done(actor, attempt, self._held.actors):
             self._on_note(
                 f"an actor of node {_short(other)} could read nothing of shard {attempt.shard.number}, "
                 "another could; it is replaced"
@@ -267,35 +269,35 @@ class ShardPool:
             self._end(other, "refuses what others can do")
         return True
 
-    def _task_failed(self, member: PoolActor, ref: Any, error: RayTaskError) -> None:
+    def _task_failed(self, actor: PoolActor, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
-        if ref == member.progress_ref:
-            self._crew.settle(ref)
-        elif ref == member.setup_ref:
+        if ref == actor.progress_ref:
+            self._held.complete(ref)
+        elif ref == actor.setup_ref:
             # One bad machine, or a moment without storage, is no reason to end what others are doing.
-            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._crew.members):
+            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._held.actors):
                 raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
-            self._actor_died(member, cause)
+            self._actor_died(actor, cause)
         elif isinstance(cause, WorkerBroken):
-            self._actor_died(member, cause)
+            self._actor_died(actor, cause)
         else:
-            attempt = self._crew.settle(ref)
+            attempt = self._held.complete(ref)
             assert attempt is not None, "what is neither progress nor setup is a shard"
             if isinstance(cause, ShardRefused):
-                self._shard_refused(member, attempt, cause)
+                self._shard_refused(actor, attempt, cause)
             else:
                 self._shard_failed(attempt, cause)
 
-    def _shard_refused(self, member: PoolActor, attempt: Attempt, cause: ShardRefused) -> None:
+    def _shard_refused(self, actor: PoolActor, attempt: ShardAttempt, cause: ShardRefused) -> None:
         """Let another actor try a shard that one could do nothing with; when that cannot either, it is the shard."""
         if attempt.is_left_to_others():
             return
-        self._trust.refused(member, attempt)
+        self._trust.refused(actor, attempt)
         self._warn(attempt, retry_in_s=0, reason="refused", error=cause)
         self._backlog.add(attempt)
         self._count_retry("refused")
 
-    def _shard_failed(self, attempt: Attempt, cause: Exception) -> None:
+    def _shard_failed(self, attempt: ShardAttempt, cause: Exception) -> None:
         if (attempt.forgotten or isinstance(cause, StorageUnavailable)) and attempt.is_left_to_others():
             return
         if isinstance(cause, TakenOver):
@@ -314,19 +316,19 @@ class ShardPool:
         self._backlog.add(attempt)
         self._count_retry("storage")
 
-    def _warn(self, attempt: Attempt, **values: object) -> None:
+    def _warn(self, attempt: ShardAttempt, **values: object) -> None:
         log.warning("%s", key_values(shard=attempt.shard.number, attempt=attempt.tries, **values))
 
     def _count_retry(self, reason: str) -> None:
         self._retry_count += 1
         self._recorder.add(SHARD_RETRIES, 1, reason=reason)
 
-    def _actor_died(self, member: PoolActor, error: Exception) -> None:
-        numbers = ",".join(str(number) for number in sorted(attempt.shard.number for attempt in member.shards.values()))
-        log.warning("%s", key_values(actor="lost", ready=member.ready, shards=numbers or None, error=_text(error)))
+    def _actor_died(self, actor: PoolActor, error: Exception) -> None:
+        numbers = ",".join(str(number) for number in sorted(attempt.shard.number for attempt in actor.shards.values()))
+        log.warning("%s", key_values(actor="lost", ready=actor.ready, shards=numbers or None, error=_text(error)))
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
-        if not member.ready:
+        if not actor.ready:
             self._setup_failures += 1
             if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
                 raise PipelineError(
@@ -334,23 +336,23 @@ class ShardPool:
                 ) from error
             self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
         preempted = isinstance(error, RayActorError) and error.preempted
-        for attempt in member.shards.values():
+        for attempt in actor.shards.values():
             if attempt.is_left_to_others():
                 continue
             if isinstance(error, OutOfMemoryError):
                 self._out_of_memory(attempt, error)
                 continue
-            if member.node_id and not preempted:
-                attempt.death_nodes.append(member.node_id)
+            if actor.node_id and not preempted:
+                attempt.death_nodes.append(actor.node_id)
             # A death with its node says nothing about the shard. Ray may learn of a node's end only seconds after its
             # actors', so earlier deaths are judged once more, by what is known now. Should even that be too early, the
             # shard is examined in vain, and no harm is done.
-            attempt.death_nodes = [node for node in attempt.death_nodes if not self._crew.will_be_lost(node)]
+            attempt.death_nodes = [node for node in attempt.death_nodes if not self._held.will_be_lost(node)]
             self._count_retry("actor_lost")
             (self._suspects if len(attempt.death_nodes) >= SUSPICIOUS_DEATHS else self._backlog).add(attempt)
-        self._crew.drop(member)
+        self._held.drop(actor)
 
-    def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> None:
+    def _out_of_memory(self, attempt: ShardAttempt, error: OutOfMemoryError) -> None:
         """Ray ended the actor because its node ran out of memory. It chooses whom, so that is no fault of the shard."""
         attempt.memory_kills += 1
         if attempt.memory_kills > MAX_MEMORY_KILLS:
@@ -365,27 +367,27 @@ class ShardPool:
         self._count_retry("out_of_memory")
 
     def _state(self) -> PoolProgress:
-        members = self._crew.members
+        actors = self._held.actors
         return PoolProgress(
-            ready=sum(member.ready for member in members),
+            ready=sum(actor.ready for actor in actors),
             wanted=self._wanted,
-            shards_in_flight=sum(len(member.shards) for member in members),
-            images_in_flight=sum(member.images_in_flight for member in members),
+            shards_in_flight=sum(len(actor.shards) for actor in actors),
+            images_in_flight=sum(actor.images_in_flight for actor in actors),
             restarts=self._restarts,
             retries=self._retry_count,
         )
 
     def _has_place(self) -> bool:
         """Whether an actor is placed, as far as is known, or none is looked for."""
-        if any(member.placed_at is not None for member in self._crew.members):
+        if any(actor.placed_at is not None for actor in self._held.actors):
             return True
         if self._suspects.is_examining:  # whose actor may have the only place
             return not self._suspects.wait_for_place
-        return not self._crew.members
+        return not self._held.actors
 
 
-def _short(member: PoolActor) -> str:
-    return (member.node_id or "?")[:12]
+def _short(actor: PoolActor) -> str:
+    return (actor.node_id or "?")[:12]
 
 
 def _text(error: BaseException) -> str:

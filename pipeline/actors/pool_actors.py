@@ -33,7 +33,7 @@ NODES_SECONDS = 2.0
 
 
 @dataclass(eq=False)
-class Attempt:
+class ShardAttempt:
     """A shard on its way through the pool, with what happened to it so far."""
 
     shard: Shard
@@ -46,14 +46,14 @@ class Attempt:
     stalls: int = 0  # how many actors stood still over it
     avoid: "list[PoolActor]" = field(default_factory=list)  # who had it and failed it
     avoid_until: float = 0.0  # how long to wait for others that are about to start
-    twin: "Attempt | None" = None  # the same shard, handed out once more because one of the two stands still
+    twin: "ShardAttempt | None" = None  # the same shard, handed out once more because one of the two stands still
     forgotten: bool = False  # its twin is done, so nobody waits for it
     not_before: float = 0.0
     handed_at: float = 0.0
     moved_at: float = 0.0  # when it was handed out, or an image of it was last reported as finished
     tries: int = 0
 
-    def part(self) -> "Attempt | None":
+    def part(self) -> "ShardAttempt | None":
         """Have no twin any more; returns the one it had."""
         twin, self.twin = self.twin, None
         if twin is not None:
@@ -75,7 +75,7 @@ class PoolActor:
     placed_at: float | None = None  # when its process was first heard of; it sets itself up from then on
     ready: bool = False
     leaving: bool = False
-    shards: dict[Any, Attempt] = field(default_factory=dict)  # by reference
+    shards: dict[Any, ShardAttempt] = field(default_factory=dict)  # by reference
     progress_ref: Any = None
     asked_at: float = 0.0
     heard_at: float = field(default_factory=time.monotonic)  # when it last answered
@@ -86,10 +86,10 @@ class PoolActor:
     @property
     def gets_work(self) -> bool:
         """Whether it may be handed a shard: not while its node goes, nor while it stands still."""
-        return self.ready and not self.leaving and not self.stands_still
+        return self.ready and not self.leaving and not self.is_stalled
 
     @property
-    def stands_still(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether a shard of it was handed to another actor as well."""
         return any(attempt.twin is not None for attempt in self.shards.values())
 
@@ -105,16 +105,16 @@ class PoolActor:
         return sum(count for number, count in self.images.items() if number in at_work)
 
 
-def poll_interval(members: int) -> float:
+def poll_interval(actors: int) -> float:
     """How often each of so many actors is asked how far it is, in seconds."""
-    return max(POLL_SECONDS, members / ASKED_PER_SECOND)
+    return max(POLL_SECONDS, actors / ASKED_PER_SECOND)
 
 
 class PoolActors:
-    """The members of a pool. Not thread-safe."""
+    """The actors of a pool. Not thread-safe."""
 
     def __init__(self, worker: WorkerSpec) -> None:
-        self.members: list[PoolActor] = []
+        self.actors: list[PoolActor] = []
         self.nodes: list[cluster.NodeResources] = []
         """The nodes that actors may be placed on, as of the last `watch_nodes`."""
         self._worker = worker
@@ -124,28 +124,28 @@ class PoolActors:
 
     def start(self) -> None:
         """One more actor, as soon as Ray finds a place for it."""
-        member = PoolActor(*start_worker(self._worker))
-        self.members.append(member)
-        self._owners[member.setup_ref] = member
-        self._ask(member)  # it answers as soon as it has a place
+        actor = PoolActor(*start_worker(self._worker))
+        self.actors.append(actor)
+        self._owners[actor.setup_ref] = actor
+        self._ask(actor)  # it answers as soon as it has a place
 
-    def hand(self, member: PoolActor, attempt: Attempt) -> None:
-        """Let a member work on a shard."""
+    def hand(self, actor: PoolActor, attempt: ShardAttempt) -> None:
+        """Let a actor work on a shard."""
         attempt.tries += 1
         attempt.handed_at = attempt.moved_at = time.monotonic()
-        ref = member.handle.process.remote(replace(attempt.shard, attempt=attempt.tries))
-        member.shards[ref] = attempt
-        self._owners[ref] = member
+        ref = actor.handle.process.remote(replace(attempt.shard, attempt=attempt.tries))
+        actor.shards[ref] = attempt
+        self._owners[ref] = actor
 
-    def drop(self, member: PoolActor) -> None:
+    def drop(self, actor: PoolActor) -> None:
         """End an actor; whatever it still owes is forgotten."""
-        self.members.remove(member)
-        for ref in (member.setup_ref, member.progress_ref, *member.shards):
+        self.actors.remove(actor)
+        for ref in (actor.setup_ref, actor.progress_ref, *actor.shards):
             self._owners.pop(ref, None)
-        ray.kill(member.handle)
+        ray.kill(actor.handle)
 
     def wait(self) -> list[Any]:
-        """The references that are due, after WAIT_SECONDS at most. Each is to be taken with `owner`, then `settle`."""
+        """The references that are due, after WAIT_SECONDS at most. Take each with `owner`, then `complete`."""
         if not self._owners:
             time.sleep(WAIT_SECONDS / 2)
             return []
@@ -153,7 +153,7 @@ class PoolActors:
         due, _ = ray.wait(everything, num_returns=len(everything), timeout=0)
         if not due:
             # A report of progress is no reason to wake up.
-            work = [ref for ref, member in self._owners.items() if ref is not member.progress_ref]
+            work = [ref for ref, actor in self._owners.items() if ref is not actor.progress_ref]
             due, _ = ray.wait(work or everything, num_returns=1, timeout=WAIT_SECONDS)
         return list(due)
 
@@ -161,48 +161,48 @@ class PoolActors:
         """Whose reference this is; None when its owner was dropped."""
         return self._owners.get(ref)
 
-    def settle(self, ref: Any) -> Attempt | None:
+    def complete(self, ref: Any) -> ShardAttempt | None:
         """Forget a reference that was answered; returns the attempt where it was a shard's."""
-        member = self._owners.pop(ref)
-        if ref == member.progress_ref:
-            member.progress_ref = None
-        settled = member.shards.pop(ref, None)
-        member.heard_at = time.monotonic()
+        actor = self._owners.pop(ref)
+        if ref == actor.progress_ref:
+            actor.progress_ref = None
+        settled = actor.shards.pop(ref, None)
+        actor.heard_at = time.monotonic()
         if settled is not None:
-            for attempt in member.shards.values():  # which may have waited for it
+            for attempt in actor.shards.values():  # which may have waited for it
                 if attempt.handed_at > settled.handed_at:
-                    attempt.moved_at = member.heard_at
+                    attempt.moved_at = actor.heard_at
         return settled
 
-    def is_ready(self, member: PoolActor, node_id: str) -> float:
+    def is_ready(self, actor: PoolActor, node_id: str) -> float:
         """Note that an actor is ready, on that node; returns for how long it has set itself up, in seconds."""
-        member.ready = True
-        member.node_id = node_id
+        actor.ready = True
+        actor.node_id = node_id
         now = time.monotonic()
-        member.placed_at = member.placed_at or now
-        return now - member.placed_at
+        actor.placed_at = actor.placed_at or now
+        return now - actor.placed_at
 
-    def heard(self, member: PoolActor, images: dict[int, int]) -> None:
+    def heard(self, actor: PoolActor, images: dict[int, int]) -> None:
         """Note how far an actor says it is with its shards: images finished, by shard number."""
-        member.placed_at = member.placed_at or time.monotonic()
-        for attempt in member.shards.values():
+        actor.placed_at = actor.placed_at or time.monotonic()
+        for attempt in actor.shards.values():
             number = attempt.shard.number
-            if images.get(number, 0) != member.images.get(number, 0):
+            if images.get(number, 0) != actor.images.get(number, 0):
                 attempt.moved_at = time.monotonic()
-        member.images = images
+        actor.images = images
 
     def ask_progress(self) -> None:
         """Ask those that were not asked for a while how far they are."""
         now = time.monotonic()
-        interval = poll_interval(len(self.members))
-        for member in self.members:
-            if member.ready and member.progress_ref is None and now - member.asked_at >= interval:
-                member.asked_at = now
-                self._ask(member)
+        interval = poll_interval(len(self.actors))
+        for actor in self.actors:
+            if actor.ready and actor.progress_ref is None and now - actor.asked_at >= interval:
+                actor.asked_at = now
+                self._ask(actor)
 
-    def _ask(self, member: PoolActor) -> None:
-        member.progress_ref = member.handle.progress.remote()
-        self._owners[member.progress_ref] = member
+    def _ask(self, actor: PoolActor) -> None:
+        actor.progress_ref = actor.handle.progress.remote()
+        self._owners[actor.progress_ref] = actor
 
     def watch_nodes(self) -> None:
         """See, now and then, which nodes there are, and who is on a node that is about to go."""
@@ -217,17 +217,17 @@ class PoolActors:
             log.warning("%s", key_values(nodes="unknown", error=error))
             return
         for node_id in draining - self._draining:
-            here = sum(member.node_id == node_id for member in self.members)
+            here = sum(actor.node_id == node_id for actor in self.actors)
             if here:
                 log.warning("%s", key_values(node=node_id[:12], state="draining", actors=here))
         self._draining |= draining
-        for member in self.members:
-            member.leaving = member.node_id in draining
+        for actor in self.actors:
+            actor.leaving = actor.node_id in draining
 
     def will_be_lost(self, node_id: str | None) -> bool:
         """Whether a node is gone, or was being drained: a death there says nothing about the work."""
         return node_id is None or node_id in self._draining or not cluster.is_alive(node_id)
 
     def close(self) -> None:
-        for member in list(self.members):
-            self.drop(member)
+        for actor in list(self.actors):
+            self.drop(actor)

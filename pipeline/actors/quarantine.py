@@ -110,19 +110,19 @@ class Quarantine:
             if self._handle is None:
                 self._start(None)
         except RayError:  # also one that its set-up raised, or that it did not end in time
-            return self._told_nothing()
+            return self._learned_nothing()
         try:
             ray.get(self._handle.probe.remote(entry), timeout=self._image_seconds)
         except RayTaskError:
             pass
         except (OutOfMemoryError, GetTimeoutError):
-            return self._told_nothing()
+            return self._learned_nothing()
         except RayError:
             return "died"
         self._in_vain = 0
         return "lived"
 
-    def _told_nothing(self) -> Outcome:
+    def _learned_nothing(self) -> Outcome:
         self._discard()
         self._in_vain += 1
         self._stopped.wait(PAUSE_SECONDS * self._in_vain)

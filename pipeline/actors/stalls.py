@@ -9,7 +9,7 @@ its own machine was paused, counts for nobody.
 import time
 from collections.abc import Iterator, Sequence
 
-from pipeline.actors.pool_actors import Attempt, PoolActor, poll_interval
+from pipeline.actors.pool_actors import PoolActor, ShardAttempt, poll_interval
 
 UNKNOWN_SECONDS = 300.0
 """How long a shard may stand still before any shard of the run is done; and an actor before any got ready."""
@@ -42,18 +42,18 @@ class StallWatch:
         self._longest_setup: float | None = None
         self._looked_at: float | None = None
 
-    def look(self, members: Sequence[PoolActor]) -> None:
+    def look(self, actors: Sequence[PoolActor]) -> None:
         """To be called all the time: time between two calls that was far too long is taken off everybody's account."""
         now = time.monotonic()
         gap = 0.0 if self._looked_at is None else now - self._looked_at
         self._looked_at = now
         if gap < UNWATCHED_SECONDS:
             return
-        for member in members:
-            member.heard_at = min(now, member.heard_at + gap)
-            if member.placed_at is not None:
-                member.placed_at = min(now, member.placed_at + gap)
-            for attempt in member.shards.values():
+        for actor in actors:
+            actor.heard_at = min(now, actor.heard_at + gap)
+            if actor.placed_at is not None:
+                actor.placed_at = min(now, actor.placed_at + gap)
+            for attempt in actor.shards.values():
                 attempt.handed_at = min(now, attempt.handed_at + gap)
                 attempt.moved_at = min(now, attempt.moved_at + gap)
 
@@ -65,9 +65,9 @@ class StallWatch:
         """Note how long an actor took to get ready once it had its place."""
         self._longest_setup = max(seconds, self._longest_setup or 0.0)
 
-    def patience(self, attempt: Attempt, members: Sequence[PoolActor]) -> float:
+    def patience(self, attempt: ShardAttempt, actors: Sequence[PoolActor]) -> float:
         """How long `attempt` may stand still, in seconds."""
-        return float(max(self.image_patience(), SHARDS_LONG * poll_interval(len(members))) * 2**attempt.stalls)
+        return float(max(self.image_patience(), SHARDS_LONG * poll_interval(len(actors))) * 2**attempt.stalls)
 
     def image_patience(self) -> float:
         """How long an actor that is asked nothing else may work on one image, in seconds."""
@@ -77,27 +77,27 @@ class StallWatch:
         """How long an actor may set itself up, in seconds, after so many in a row that did not get ready."""
         return float(_usual(self._longest_setup) * 2 ** min(failures, MAX_SETUP_DOUBLINGS))
 
-    def unready(self, members: Sequence[PoolActor], failures: int) -> list[tuple[PoolActor, float]]:
+    def unready(self, actors: Sequence[PoolActor], failures: int) -> list[tuple[PoolActor, float]]:
         """The actors that set themselves up for longer than they may, and for how long, in seconds."""
         now = time.monotonic()
-        ages = [(each, now - each.placed_at) for each in members if each.placed_at is not None and not each.ready]
-        return [(member, age) for member, age in ages if age > self.setup_patience(failures)]
+        ages = [(each, now - each.placed_at) for each in actors if each.placed_at is not None and not each.ready]
+        return [(actor, age) for actor, age in ages if age > self.setup_patience(failures)]
 
-    def still(self, members: Sequence[PoolActor]) -> Iterator[tuple[PoolActor, Attempt, float]]:
+    def still(self, actors: Sequence[PoolActor]) -> Iterator[tuple[PoolActor, ShardAttempt, float]]:
         """The attempts that stand still for longer than they may, with their actors, and for how long, in seconds."""
         now = time.monotonic()
-        for member in members:
+        for actor in actors:
             moved = 0.0
             # A shard may wait for those that the actor got before it.
-            for attempt in member.shards.values():
+            for attempt in actor.shards.values():
                 moved = max(moved, attempt.moved_at)
-                if not attempt.forgotten and now - moved > self.patience(attempt, members):
-                    yield member, attempt, now - moved
+                if not attempt.forgotten and now - moved > self.patience(attempt, actors):
+                    yield actor, attempt, now - moved
 
-    def is_hopeless(self, member: PoolActor, attempt: Attempt, seconds: float, members: Sequence[PoolActor]) -> bool:
+    def is_hopeless(self, actor: PoolActor, attempt: ShardAttempt, seconds: float, actors: Sequence[PoolActor]) -> bool:
         """Whether an actor that stands still for so many `seconds` is to be ended though nobody did its work yet."""
-        patience = self.patience(attempt, members)
-        silent = time.monotonic() - member.heard_at > patience
+        patience = self.patience(attempt, actors)
+        silent = time.monotonic() - actor.heard_at > patience
         return seconds > patience * (2 if silent else PATIENCE_WITH_TALKERS)
 
 

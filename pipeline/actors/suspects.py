@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from pipeline.actors.pool_actors import Attempt
+from pipeline.actors.pool_actors import ShardAttempt
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.stalls import StallWatch
 from pipeline.actors.worker import WorkerSpec
@@ -30,8 +30,8 @@ class Suspects:
     def __init__(self, worker: WorkerSpec) -> None:
         self.known_good: ObjectInfo | None = None
         self._worker = worker
-        self._waiting: deque[Attempt] = deque()
-        self._at_work: tuple[Attempt, Quarantine] | None = None
+        self._waiting: deque[ShardAttempt] = deque()
+        self._at_work: tuple[ShardAttempt, Quarantine] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._waiting) or self.is_examining
@@ -46,10 +46,10 @@ class Suspects:
         """Whether the examination at work cannot go on because nothing has room for its actor."""
         return self._at_work is not None and self._at_work[1].waits_for_place
 
-    def add(self, attempt: Attempt) -> None:
+    def add(self, attempt: ShardAttempt) -> None:
         self._waiting.append(attempt)
 
-    def look(self, stalls: StallWatch) -> Attempt | None:
+    def look(self, stalls: StallWatch) -> ShardAttempt | None:
         """Begin the next examination where none is at work; returns a shard that comes out of one, to be tried again.
 
         Raises PipelineError where that was its last.
@@ -90,5 +90,5 @@ class Suspects:
             self._at_work[1].stop()
 
 
-def _warn(attempt: Attempt, **values: object) -> None:
+def _warn(attempt: ShardAttempt, **values: object) -> None:
     log.warning("%s", key_values(shard=attempt.shard.number, attempt=attempt.tries, **values))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.actors.pool_actors import Attempt, PoolActor
+from pipeline.actors.pool_actors import PoolActor, ShardAttempt
 
 REFUSALS_TO_PAUSE = 2
 """An actor that could do nothing with so many shards in a row gets no more until others have tried them."""
@@ -28,32 +28,32 @@ class Trust:
     def __init__(self) -> None:
         self._agreements = 0
 
-    def able(self, members: Sequence[PoolActor], more_start: bool) -> list[PoolActor]:
+    def able(self, actors: Sequence[PoolActor], more_start: bool) -> list[PoolActor]:
         """Who may be handed a shard. Who refused several gets no more until others, if any, have tried them."""
-        able = [member for member in members if member.gets_work]
-        trusted = [member for member in able if member.refusals < REFUSALS_TO_PAUSE]
+        able = [actor for actor in actors if actor.gets_work]
+        trusted = [actor for actor in able if actor.refusals < REFUSALS_TO_PAUSE]
         if trusted or not more_start:
             return trusted or able
-        return [member for member in able if time.monotonic() >= member.refused_at + OTHERS_SECONDS]
+        return [actor for actor in able if time.monotonic() >= actor.refused_at + OTHERS_SECONDS]
 
-    def refused(self, member: PoolActor, attempt: Attempt) -> None:
-        """Note that `member` could do nothing with a shard; decides whether the next is to insist."""
-        member.refusals += 1
-        member.refused_at = time.monotonic()
+    def refused(self, actor: PoolActor, attempt: ShardAttempt) -> None:
+        """Note that `actor` could do nothing with a shard; decides whether the next is to insist."""
+        actor.refusals += 1
+        actor.refused_at = time.monotonic()
         attempt.refusals += 1
-        attempt.avoid.append(member)
-        attempt.avoid_until = member.refused_at + OTHERS_SECONDS
+        attempt.avoid.append(actor)
+        attempt.avoid_until = actor.refused_at + OTHERS_SECONDS
         if attempt.refusals >= REFUSALS_TO_INSIST or self._agreements >= AGREEMENTS:
             attempt.shard = replace(attempt.shard, insist=True)
-            member.refusals = 0
+            actor.refusals = 0
 
-    def done(self, member: PoolActor, attempt: Attempt, members: Sequence[PoolActor]) -> list[PoolActor]:
-        """Note that `member` did a shard; returns those of `members` that had refused it and were wrong."""
+    def done(self, actor: PoolActor, attempt: ShardAttempt, actors: Sequence[PoolActor]) -> list[PoolActor]:
+        """Note that `actor` did a shard; returns those of `actors` that had refused it and were wrong."""
         if attempt.shard.insist:
             # Nobody could do more: those who had refused it were right.
             self._agreements += 1
-            for other in members:
+            for other in actors:
                 other.refusals = 0
             return []
-        member.refusals = self._agreements = 0
-        return [other for other in attempt.avoid if attempt.refusals and other in members]
+        actor.refusals = self._agreements = 0
+        return [other for other in attempt.avoid if attempt.refusals and other in actors]

@@ -62,7 +62,7 @@ class _ShardWorker:
         """Build the processor; returns the id of the node this is."""
         _log_to_stderr()
         self._processor = factory(*args)
-        threading.Thread(target=_tell_busy, args=(kind, self._processor), name="busy", daemon=True).start()
+        threading.Thread(target=_report_busy, args=(kind, self._processor), name="busy", daemon=True).start()
         return str(ray.get_runtime_context().get_node_id())
 
     def process(self, shard: Shard) -> Any:
@@ -88,7 +88,7 @@ def _log_to_stderr() -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
-def _tell_busy(kind: JobKind, processor: Processor) -> None:
+def _report_busy(kind: JobKind, processor: Processor) -> None:
     """Tell, for as long as the process lives, which share of the last minute its device was at work."""
     recorder = Recorder(kind)
     marks: deque[tuple[float, float]] = deque([(time.monotonic(), processor.busy_seconds())])

@@ -44,7 +44,7 @@ from pipeline.cli.terminal import Screen, guard
 from pipeline.jobs.segment import SegmentJob
 from pipeline.yaml_text import read_yaml
 
-NOBODY_READS = 141
+READER_GONE = 141
 """The exit code where standard output was closed early: what a shell says of a program that a broken pipe ended."""
 
 
@@ -297,22 +297,22 @@ app.command("pipeline.cli.run_launch:run_launch", name="run-launch", show=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `fcn`: runs the command and exits with its code."""
+    """CatalogueEntry point of `fcn`: runs the command and exits with its code."""
     survive_lost_stderr()
     guard()
     try:
         code = run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        if not _nobody_reads():
+        if not _reader_is_gone():
             raise
         # `fcn ... | head`: who reads has seen enough. What Python flushes when it ends must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = NOBODY_READS
+        code = READER_GONE
     sys.exit(code)
 
 
-def _nobody_reads() -> bool:
+def _reader_is_gone() -> bool:
     """Whether standard output is a pipe whose reader has gone."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)

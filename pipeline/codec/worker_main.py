@@ -61,7 +61,7 @@ def main() -> None:
     # stderr.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    _settle(parent)
+    _follow_parent(parent)
     load_all()
     gc.freeze()
     confinement = confine(memory, _BYTES_PER_PIXEL * max_pixels + _FILE_SLACK)
@@ -70,7 +70,7 @@ def main() -> None:
     _serve(sys.stdin.buffer, replies, arena, max_pixels)
 
 
-def _settle(parent: int) -> None:
+def _follow_parent(parent: int) -> None:
     """Die with the parent, leave Ctrl-C to it, be the first whom the system kills for memory."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,7 +23,7 @@ from fcn_core.data.datasets import Pairs
 from fcn_core.data.mask_coding import MaskError
 from fcn_core.errors import DataError
 from fcn_core.metrics import ConfusionMatrix
-from fcn_core.render import Tile
+from fcn_core.render import SheetTile
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.model_files import load_tried
@@ -35,7 +35,7 @@ from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import StoredFiles
 from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
-from pipeline.evaluation.gallery import Exhibit, Gallery
+from pipeline.evaluation.gallery import Gallery, ScoredExample
 from pipeline.key_values import key_values
 from pipeline.numbers import score
 from pipeline.outputs.plan import Shard
@@ -74,7 +74,7 @@ class ShardScores:
     outcome: ShardOutcome
     table: pa.Table
     confusion: npt.NDArray[np.int64]
-    worst: tuple[Exhibit, ...]
+    worst: tuple[ScoredExample, ...]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Evaluator:
             seconds=time.monotonic() - started,
         )
         log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
-        return ShardScores(outcome, images_table(rows), tally.confusion.counts, tally.gallery.exhibits())
+        return ShardScores(outcome, images_table(rows), tally.confusion.counts, tally.gallery.examples())
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one example's work: fetch, decode, predict. Raises what goes wrong."""
@@ -270,7 +270,7 @@ class Evaluator:
         pair = self.dataset.pairs[example.index]
         if scores.mean_iou is not None:
             note = f"mean IoU {score(scores.mean_iou)}, pixel accuracy {score(scores.pixel_accuracy)}"
-            tile = Tile(pair.name, example.image, found.mask, note, example.truth)
+            tile = SheetTile(pair.name, example.image, found.mask, note, example.truth)
             tally.gallery.offer(scores.mean_iou, example.index, tile)
         return ExampleRow(
             name=pair.name,

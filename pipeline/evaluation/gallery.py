@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 
 from fcn_core.labels import LabelSet, decode_mask, encode_mask
-from fcn_core.render import Tile, contact_sheet, shrink
+from fcn_core.render import SheetTile, contact_sheet, shrink
 
 TILE_WIDTH = 320
 """Pixels that a picture is wide on the sheet; twice that is kept of it."""
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class ScoredExample:
     """One example as small files, fit to be sent: `image` is a JPEG, `truth` and `mask` are palette PNGs.
 
-    `rank` orders exhibits, the worst first: mean IoU and then the example's index.
+    `rank` orders examples, the worst first: mean IoU and then the example's index.
     """
 
     rank: tuple[float, int]
@@ -36,9 +36,9 @@ class Gallery:
     def __init__(self, size: int, labels: LabelSet) -> None:
         self._size = size
         self._labels = labels
-        self._kept: list[tuple[float, int, Tile]] = []  # a heap, the best of the worst at its top
+        self._kept: list[tuple[float, int, SheetTile]] = []  # a heap, the best of the worst at its top
 
-    def offer(self, mean_iou: float, index: int, tile: Tile) -> None:
+    def offer(self, mean_iou: float, index: int, tile: SheetTile) -> None:
         """Keep the example if it is among the worst so far. `tile` has a truth."""
         place = (-mean_iou, -index)
         if len(self._kept) < self._size:
@@ -46,35 +46,35 @@ class Gallery:
         elif self._kept and place > self._kept[0][:2]:
             heapq.heapreplace(self._kept, (*place, shrink(tile, 2 * TILE_WIDTH)))
 
-    def exhibits(self) -> tuple[Exhibit, ...]:
+    def examples(self) -> tuple[ScoredExample, ...]:
         """What was kept, the worst first."""
         ordered = sorted(self._kept, key=lambda kept: kept[:2], reverse=True)
         return tuple(self._pack((-iou, -index), tile) for iou, index, tile in ordered)
 
-    def _pack(self, rank: tuple[float, int], tile: Tile) -> Exhibit:
+    def _pack(self, rank: tuple[float, int], tile: SheetTile) -> ScoredExample:
         assert tile.truth is not None, "offered with a truth"
         sink = io.BytesIO()
         Image.fromarray(tile.image).save(sink, "JPEG", quality=90)
         truth, mask = (encode_mask(values, self._labels) for values in (tile.truth, tile.mask))
-        return Exhibit(rank, tile.caption, tile.note, sink.getvalue(), truth, mask)
+        return ScoredExample(rank, tile.caption, tile.note, sink.getvalue(), truth, mask)
 
 
-def worst(exhibits: Iterable[Exhibit], size: int) -> list[Exhibit]:
+def worst(examples: Iterable[ScoredExample], size: int) -> list[ScoredExample]:
     """The `size` worst of several galleries, the worst first."""
-    return heapq.nsmallest(size, exhibits, key=lambda exhibit: exhibit.rank)
+    return heapq.nsmallest(size, examples, key=lambda example: example.rank)
 
 
-def draw(exhibits: Sequence[Exhibit], labels: LabelSet, title: str) -> bytes:
-    """A PNG: image, truth and prediction of each exhibit, two a row, and the legend of the classes."""
+def draw(examples: Sequence[ScoredExample], labels: LabelSet, title: str) -> bytes:
+    """A PNG: image, truth and prediction of each example, two a row, and the legend of the classes."""
     tiles = [
-        Tile(
-            exhibit.caption,
-            np.asarray(Image.open(io.BytesIO(exhibit.image), formats=["JPEG"])),
-            decode_mask(exhibit.mask),
-            exhibit.note,
-            decode_mask(exhibit.truth),
+        SheetTile(
+            example.caption,
+            np.asarray(Image.open(io.BytesIO(example.image), formats=["JPEG"])),
+            decode_mask(example.mask),
+            example.note,
+            decode_mask(example.truth),
         )
-        for exhibit in exhibits
+        for example in examples
     ]
     sink = io.BytesIO()
     contact_sheet(tiles, labels, columns=2, tile_width=TILE_WIDTH, title=title).save(sink, "PNG")

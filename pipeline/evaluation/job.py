@@ -41,7 +41,7 @@ from pipeline.evaluation.files import (
     images_table,
     write_evaluation,
 )
-from pipeline.evaluation.gallery import Exhibit
+from pipeline.evaluation.gallery import ScoredExample
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
 from pipeline.outputs.plan import LARGEST_SHARD_CPU, Shard, choose_shard_size
@@ -262,7 +262,7 @@ class _Collected:
     def __init__(self, worst: int) -> None:
         self._size = worst
         self._parts: dict[int, ShardScores] = {}
-        self.worst: list[Exhibit] = []
+        self.worst: list[ScoredExample] = []
 
     def add(self, part: ShardScores) -> None:
         self._parts[part.outcome.shard] = replace(part, worst=())

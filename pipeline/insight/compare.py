@@ -13,7 +13,7 @@ import numpy as np
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
 from fcn_core.labels import decode_mask
-from fcn_core.render import Tile, contact_sheet
+from fcn_core.render import SheetTile, contact_sheet
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import InputError, PipelineError
 from pipeline.insight.agreement import (
@@ -154,7 +154,7 @@ def draw_changes(store: Store, comparison: Comparison) -> bytes | None:
                 continue
             after = after if translation is None else translation[after]
             if before.shape == after.shape == image.shape[:2]:
-                tiles.append(Tile(each.pair.key, image, after, f"{percent(1 - each.pixels)} changed", before))
+                tiles.append(SheetTile(each.pair.key, image, after, f"{percent(1 - each.pixels)} changed", before))
     if not tiles:
         return None
     title = f"image, {comparison.first.run_id}, {comparison.second.run_id}"

@@ -25,7 +25,7 @@ STOP_SECONDS = 60.0
 """How long a job that was told to stop may take."""
 
 
-class Listener(Protocol):
+class LaunchObserver(Protocol):
     """Who is told what becomes of a launch: any job's listener."""
 
     def phase(self, name: str) -> None: ...
@@ -36,7 +36,7 @@ class Listener(Protocol):
 def follow(
     launcher: Launcher,
     work: Work,
-    listener: Listener,
+    listener: LaunchObserver,
     should_stop: Callable[[], bool],
     look: Callable[[], None] = lambda: None,
     poll_seconds: float = POLL_SECONDS,
@@ -69,7 +69,7 @@ def _watch(
     launcher: Launcher,
     work: Work,
     launch_id: str,
-    listener: Listener,
+    listener: LaunchObserver,
     should_stop: Callable[[], bool],
     look: Callable[[], None],
     poll_seconds: float,

@@ -14,7 +14,7 @@ from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.launch import Here, Launch, OnKubeRay, OnRayJobs
 from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
-from pipeline.launch.follow import Listener, follow
+from pipeline.launch.follow import LaunchObserver, follow
 from pipeline.launch.kuberay import KubeRayLauncher
 from pipeline.launch.launcher import Launcher
 from pipeline.launch.ray_jobs import RayJobsLauncher
@@ -106,7 +106,7 @@ def train_on(
 def _run(
     launch: OnRayJobs | OnKubeRay,
     job: SegmentJob | EvaluateJob | TrainJob,
-    listener: Listener,
+    listener: LaunchObserver,
     should_stop: Callable[[], bool],
     look: Callable[[], None],
     on_launch: Callable[[str], None],

@@ -63,11 +63,11 @@ def verify(output: Store, checked: Verified, *, masks: bool = True) -> Iterator[
         except Exception as error:
             yield OutputFinding(f"runs/{run_id}/run.json", trouble(error))
             continue
-        yield from _told(_verify_run(output, record, checked, masks, repaired), f"results/run_id={run_id}")
-    yield from _told((OutputFinding(file, problem) for file, problem in verify_index(output)), "index")
+        yield from _with_trouble(_verify_run(output, record, checked, masks, repaired), f"results/run_id={run_id}")
+    yield from _with_trouble((OutputFinding(file, problem) for file, problem in verify_index(output)), "index")
 
 
-def _told(findings: Iterator[OutputFinding], where: str) -> Iterator[OutputFinding]:
+def _with_trouble(findings: Iterator[OutputFinding], where: str) -> Iterator[OutputFinding]:
     """`findings`, up to a file that cannot be understood, which is one more: the check goes on elsewhere."""
     try:
         yield from findings
@@ -85,13 +85,13 @@ def _verify_run(
     with ThreadPoolExecutor(MASKS_AT_ONCE, "verify") as threads:
         for shard in checked_results(output, record, found.append):
             findings = _verify_shard(output, record, shard, checked, seen, threads if masks else None, repaired)
-            found += _told(findings, shard.file)
+            found += _with_trouble(findings, shard.file)
             yield from found
             found.clear()
     yield from found
     # What is summed over all shards can only be judged when all of them are there.
     if record.state == "finished" and len(seen.shards) == record.shards:
-        yield from _told(_verify_sums(output, record, seen), f"class_totals/run_id={record.run_id}.parquet")
+        yield from _with_trouble(_verify_sums(output, record, seen), f"class_totals/run_id={record.run_id}.parquet")
 
 
 def _verify_shard(
@@ -155,7 +155,7 @@ def _verify_masks(
         with contextlib.suppress(ObjectMissing):  # then each of its masks is a finding
             files[file] = output.get(file)
             problems = format_of(file).problems(file, files[file], mask_keys)
-            yield from _told((OutputFinding(file, problem) for problem in problems), file)
+            yield from _with_trouble((OutputFinding(file, problem) for problem in problems), file)
 
     def read(mask_key: str) -> bytes:
         file = mask_file(mask_key)
@@ -163,7 +163,7 @@ def _verify_masks(
 
     def check(row: dict[str, Any]) -> list[OutputFinding]:
         is_repaired = bool(repaired) and _identity(row) in repaired
-        return list(_told(_verify_mask(read, row, is_repaired), row["mask_key"]))
+        return list(_with_trouble(_verify_mask(read, row, is_repaired), row["mask_key"]))
 
     labelled = iter(rows)
     while chunk := list(islice(labelled, MASKS_AT_ONCE * 4)):

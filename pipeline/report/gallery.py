@@ -13,7 +13,7 @@ from fcn_core.text.printable import printable
 from pipeline.numbers import percent, score
 from pipeline.report.charts import swatch
 from pipeline.report.markup import Html, el
-from pipeline.report.pictures import Exhibit
+from pipeline.report.pictures import ShownImage
 
 LAYER_WORDS = {"overlay": "overlay", "photo": "photo", "mask": "mask", "before": "overlay of the earlier run"}
 KEY_LENGTH = 72
@@ -21,23 +21,21 @@ CLASSES_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Group:
+class GalleryGroup:
     """Pictures that were chosen for one reason."""
 
     group_id: str
     title: str
     why: str
-    exhibits: tuple[Exhibit, ...] = ()
+    images: tuple[ShownImage, ...] = ()
 
-    def with_exhibits(self, exhibits: Sequence[Exhibit]) -> "Group":
-        return replace(self, exhibits=tuple(exhibits))
+    def with_images(self, images: Sequence[ShownImage]) -> "GalleryGroup":
+        return replace(self, images=tuple(images))
 
 
-def gallery(groups: Sequence[Group], colors: Mapping[str, RGB], trouble: str) -> Html:
+def gallery(groups: Sequence[GalleryGroup], colors: Mapping[str, RGB], trouble: str) -> Html:
     """The section with all groups, their legend and the switch for all pictures."""
-    layers = [
-        name for name in LAYER_WORDS if any(_has(exhibit, name) for group in groups for exhibit in group.exhibits)
-    ]
+    layers = [name for name in LAYER_WORDS if any(_has(image, name) for group in groups for image in group.images)]
     return el(
         "section",
         el("h2", "Pictures", id="pictures-title"),
@@ -52,8 +50,8 @@ def gallery(groups: Sequence[Group], colors: Mapping[str, RGB], trouble: str) ->
     )
 
 
-def _has(exhibit: Exhibit, name: str) -> bool:
-    return any(layer.name == name for layer in exhibit.layers)
+def _has(image: ShownImage, name: str) -> bool:
+    return any(layer.name == name for layer in image.layers)
 
 
 def _switch(layers: Sequence[str]) -> Html:
@@ -70,21 +68,21 @@ def _switch(layers: Sequence[str]) -> Html:
     return el("fieldset", el("legend", "Show all as"), *choices, class_="switch", hidden=True)
 
 
-def _legend(groups: Sequence[Group], colors: Mapping[str, RGB]) -> Html:
+def _legend(groups: Sequence[GalleryGroup], colors: Mapping[str, RGB]) -> Html:
     """The classes that the pictures show, those of the most area first."""
     area: dict[str, float] = {}
     for group in groups:
-        for exhibit in group.exhibits:
-            for name, share in exhibit.wish.candidate.shares:
+        for image in group.images:
+            for name, share in image.request.candidate.shares:
                 area[name] = area.get(name, 0.0) + share
     names = sorted(area, key=lambda name: -area[name])
     items = [el("li", swatch(colors.get(name)), el("span", name)) for name in names]
     return el("ul", *items, class_="legend", aria_label="Classes and their colours")
 
 
-def _group(group: Group, colors: Mapping[str, RGB]) -> Html:
+def _group(group: GalleryGroup, colors: Mapping[str, RGB]) -> Html:
     title = f"group-{group.group_id}"
-    cards = [_card(exhibit, colors) for exhibit in group.exhibits]
+    cards = [_card(image, colors) for image in group.images]
     return el(
         "section",
         el("h3", group.title, id=title),
@@ -94,25 +92,25 @@ def _group(group: Group, colors: Mapping[str, RGB]) -> Html:
     )
 
 
-def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
-    candidate = exhibit.wish.candidate
-    first = exhibit.layers[0].name
+def _card(image: ShownImage, colors: Mapping[str, RGB]) -> Html:
+    candidate = image.request.candidate
+    first = image.layers[0].name
     name = _shortened(candidate.key, KEY_LENGTH)
     pictures = [
         el(
             "img",
             src=layer.uri,
             alt="",  # the button says what is shown
-            width=exhibit.width,
-            height=exhibit.height,
+            width=image.width,
+            height=image.height,
             data_layer=layer.name,
             class_=None if layer.name == first else "under",
             loading="lazy",
             decoding="async",
         )
-        for layer in exhibit.layers
+        for layer in image.layers
     ]
-    several = len(exhibit.layers) > 1
+    several = len(image.layers) > 1
     frame = el(
         "button" if several else "div",
         *pictures,
@@ -133,7 +131,7 @@ def _card(exhibit: Exhibit, colors: Mapping[str, RGB]) -> Html:
         el("p", el("bdi", name), class_="key", title=printable(candidate.key)[:2000]),
         el(
             "p",
-            f"confidence {score(candidate.confidence, 2)}" + (f", {exhibit.wish.note}" if exhibit.wish.note else ""),
+            f"confidence {score(candidate.confidence, 2)}" + (f", {image.request.note}" if image.request.note else ""),
             class_="note",
         ),
         el("ul", *shares, class_="shares"),

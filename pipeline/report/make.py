@@ -11,10 +11,10 @@ from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import RunRecord, read_record, source_of
 from pipeline.outputs.standing import standing
 from pipeline.report.changes import SAMPLED, Changes, compare, earlier_runs
-from pipeline.report.gallery import Group
+from pipeline.report.gallery import GalleryGroup
 from pipeline.report.model_card import class_colors, read_card
 from pipeline.report.page import Contents, page
-from pipeline.report.pictures import PictureRoom, Wish
+from pipeline.report.pictures import ImageRenderer, ImageRequest
 from pipeline.report.summary import SPARES, Summary, random_candidates, summarize
 from pipeline.storage.store import Store
 
@@ -74,9 +74,9 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
     phase("drawing")
     source, trouble = _open_source(record)
     wanted = list(_groups(summary, changes))
-    with PictureRoom(source, output) as room:
-        hung = room.hang([(wishes, shown) for _, wishes, shown in wanted])
-    groups = [group.with_exhibits(exhibits) for (group, _, _), exhibits in zip(wanted, hung, strict=True)]
+    with ImageRenderer(source, output) as renderer:
+        rendered = renderer.render([(requests, shown) for _, requests, shown in wanted])
+    groups = [group.with_images(images) for (group, _, _), images in zip(wanted, rendered, strict=True)]
     return page(
         Contents(
             record=record,
@@ -85,7 +85,7 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
             card=card,
             colors=class_colors(card, summary, output),
             changes=changes,
-            groups=tuple(group for group in groups if group.exhibits),
+            groups=tuple(group for group in groups if group.images),
             photo_trouble=trouble,
         )
     )
@@ -101,32 +101,34 @@ def _open_source(record: RunRecord) -> tuple[Store | None, str]:
     return source, ""
 
 
-def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Group, list[Wish], int]]:
+def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[GalleryGroup, list[ImageRequest], int]]:
     """The gallery's groups, in the order of the page: what each is, its candidates, and how many to show."""
     if not summary.ok:
         return
     each = _each(summary.ok)
     yield (
-        Group("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'labelled image')}."),
-        [Wish(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
+        GalleryGroup("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'labelled image')}."),
+        [ImageRequest(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
         RANDOM,
     )
     yield (
-        Group("least", "Least confident", "Where the model was least sure of its classes, the least sure first."),
-        [Wish(candidate, "") for candidate in summary.least_confident],
+        GalleryGroup(
+            "least", "Least confident", "Where the model was least sure of its classes, the least sure first."
+        ),
+        [ImageRequest(candidate, "") for candidate in summary.least_confident],
         each,
     )
     rare = _rarest(summary)
     if rare:
         yield (
-            Group("rare", "Rare classes", f"Where {_listed(rare)} cover most of an image."),
-            list(_rare_wishes(summary, rare, each)),
+            GalleryGroup("rare", "Rare classes", f"Where {_listed(rare)} cover most of an image."),
+            list(_rare_requests(summary, rare, each)),
             each,
         )
     if changes and changes.most:
         of = "a random sample of " if changes.sampled else ""
         yield (
-            Group(
+            GalleryGroup(
                 "changed",
                 "Most changed",
                 f"Against the masks that were current before (variant {changes.before.recipe}, newest run "
@@ -135,7 +137,7 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Group, 
                 f"least {percent(changes.mean)} of each of them has another class.",
             ),
             [
-                Wish(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)
+                ImageRequest(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)
                 for item in changes.most
             ],
             each,
@@ -153,7 +155,7 @@ def _listed(classes: list[ClassTotal]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _rare_wishes(summary: Summary, rare: list[ClassTotal], each: int) -> Iterable[Wish]:
+def _rare_requests(summary: Summary, rare: list[ClassTotal], each: int) -> Iterable[ImageRequest]:
     """The best of each rare class, classes taking turns, no image twice."""
     seen: set[str] = set()
     for turn in range(each * SPARES):
@@ -162,4 +164,4 @@ def _rare_wishes(summary: Summary, rare: list[ClassTotal], each: int) -> Iterabl
             if turn < len(candidates) and candidates[turn].key not in seen:
                 seen.add(candidates[turn].key)
                 share = next(part for name, part in candidates[turn].shares if name == total.class_name)
-                yield Wish(candidates[turn], f"{total.class_name} {percent(share)}")
+                yield ImageRequest(candidates[turn], f"{total.class_name} {percent(share)}")

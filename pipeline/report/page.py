@@ -15,7 +15,7 @@ from pipeline.numbers import counted, duration
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import sections
 from pipeline.report.changes import Changes
-from pipeline.report.gallery import Group, gallery
+from pipeline.report.gallery import GalleryGroup, gallery
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import ModelCard
 from pipeline.report.rerun import without_secrets
@@ -44,7 +44,7 @@ class Contents:
     card: ModelCard
     colors: Mapping[str, RGB]
     changes: Changes | None
-    groups: tuple[Group, ...]
+    groups: tuple[GalleryGroup, ...]
     photo_trouble: str
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcn_core.errors import LabelError
 from fcn_core.labels import LabelSet, decode_mask
-from fcn_core.render import Tile, colorize, overlay, shrink
+from fcn_core.render import SheetTile, colorize, overlay, shrink
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, PipelineError, StorageError
 from pipeline.numbers import percent
@@ -46,7 +46,7 @@ WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageRequest:
     """An image to be shown, what to say of it, and the earlier mask to show with it."""
 
     candidate: Candidate
@@ -63,10 +63,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class ShownImage:
     """An image as the page shows it. `width` and `height` are the pictures'."""
 
-    wish: Wish
+    request: ImageRequest
     layers: tuple[Layer, ...]
     width: int
     height: int
@@ -76,8 +76,8 @@ class Exhibit:
         return sum(len(layer.uri) for layer in self.layers)
 
 
-class PictureRoom:
-    """Makes exhibits from a source and an output. Close it (or use `with`): it holds codec processes."""
+class ImageRenderer:
+    """Makes images from a source and an output. Close it (or use `with`): it holds codec processes."""
 
     def __init__(self, source: Store | None, output: Store) -> None:
         """Without a `source` there are no photos, only masks."""
@@ -85,64 +85,64 @@ class PictureRoom:
         self._output = output
         self._codecs = CodecPool(WORKERS, CODEC_MEMORY_BYTES, IMAGE_SECONDS, MAX_PIXELS)
 
-    def __enter__(self) -> "PictureRoom":
+    def __enter__(self) -> "ImageRenderer":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._codecs.close()
 
-    def hang(self, groups: Sequence[tuple[Sequence[Wish], int]]) -> list[list[Exhibit]]:
-        """For each group (wishes, the best first, and how many of them to show) its exhibits."""
+    def render(self, groups: Sequence[tuple[Sequence[ImageRequest], int]]) -> list[list[ShownImage]]:
+        """For each group (requests, the best first, and how many of them to show) its images."""
         with ThreadPoolExecutor(WORKERS, "pictures") as threads:
-            hung = list(threads.map(lambda group: self._hang_group(*group), groups))
-        return _within_budget(hung)
+            rendered = list(threads.map(lambda group: self._render_group(*group), groups))
+        return _within_budget(rendered)
 
-    def _hang_group(self, wishes: Sequence[Wish], count: int) -> list[Exhibit]:
+    def _render_group(self, requests: Sequence[ImageRequest], count: int) -> list[ShownImage]:
         deadline = time.monotonic() + GROUP_SECONDS
 
-        def first(make: Callable[[Wish], Exhibit | None]) -> list[Exhibit]:
-            made: list[Exhibit] = []
-            for wish in wishes:
+        def first(make: Callable[[ImageRequest], ShownImage | None]) -> list[ShownImage]:
+            made: list[ShownImage] = []
+            for request in requests:
                 if len(made) == count or time.monotonic() > deadline:
                     break
-                exhibit = make(wish)
-                if exhibit is not None:
-                    made.append(exhibit)
+                image = make(request)
+                if image is not None:
+                    made.append(image)
             return made
 
-        return (first(self._exhibit) if self._source else []) or first(self._mask_alone)
+        return (first(self._image_and_mask) if self._source else []) or first(self._mask_alone)
 
-    def _exhibit(self, wish: Wish) -> Exhibit | None:
-        candidate = wish.candidate
+    def _image_and_mask(self, request: ImageRequest) -> ShownImage | None:
+        candidate = request.candidate
         if self._source is None or candidate.pixels > MAX_PIXELS or candidate.size > MAX_FILE_BYTES:
             return None
         try:
             data = self._source.get(candidate.key, size=candidate.size, etag=candidate.etag)
             photo = self._codecs.decode(data).result().pixels
             mask, labels = self._read_mask(candidate.mask_key)
-            before, labels_before = self._read_mask(wish.mask_before) if wish.mask_before else (None, labels)
-            tile = shrink(Tile(candidate.key, photo, mask, truth=before), SIDE)
+            before, labels_before = self._read_mask(request.mask_before) if request.mask_before else (None, labels)
+            tile = shrink(SheetTile(candidate.key, photo, mask, truth=before), SIDE)
             layers = layers_of(tile, labels)
             if tile.truth is not None:
                 # Next to the overlay, so that one press goes from now to then and back.
                 layers.insert(1, Layer("before", jpeg(overlay(tile.image, tile.truth, labels_before))))
                 if before is not None and labels == labels_before:
-                    wish = replace(wish, note=f"{percent(float(np.mean(mask != before)))} of the pixels changed")
+                    request = replace(request, note=f"{percent(float(np.mean(mask != before)))} of the pixels changed")
         except (StorageError, ImageError, LabelError):
             return None
         except PipelineError:
             return None  # no codec worker can be had; masks need none
-        return Exhibit(wish, tuple(layers), tile.mask.shape[1], tile.mask.shape[0])
+        return ShownImage(request, tuple(layers), tile.mask.shape[1], tile.mask.shape[0])
 
-    def _mask_alone(self, wish: Wish) -> Exhibit | None:
-        if wish.candidate.pixels > MAX_PIXELS:
+    def _mask_alone(self, request: ImageRequest) -> ShownImage | None:
+        if request.candidate.pixels > MAX_PIXELS:
             return None
         try:
-            mask, labels = self._read_mask(wish.candidate.mask_key)
+            mask, labels = self._read_mask(request.candidate.mask_key)
         except (StorageError, LabelError):
             return None
-        small = shrink(Tile("", colorize(mask, labels), mask), SIDE).mask
-        return Exhibit(wish, (Layer("mask", png(small, labels)),), small.shape[1], small.shape[0])
+        small = shrink(SheetTile("", colorize(mask, labels), mask), SIDE).mask
+        return ShownImage(request, (Layer("mask", png(small, labels)),), small.shape[1], small.shape[0])
 
     def _read_mask(self, mask_key: str) -> tuple[npt.NDArray[np.uint8], LabelSet]:
         """A mask, and a label set with the colours that its file has: whatever became of the model, these are right."""
@@ -150,7 +150,7 @@ class PictureRoom:
         return decode_mask(data), palette_of(data)
 
 
-def layers_of(tile: Tile, labels: LabelSet) -> list[Layer]:
+def layers_of(tile: SheetTile, labels: LabelSet) -> list[Layer]:
     """Overlay, photo and mask of an image that was shrunk to SIDE."""
     return [
         Layer("overlay", jpeg(overlay(tile.image, tile.mask, labels))),
@@ -199,13 +199,13 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _within_budget(groups: list[list[Exhibit]]) -> list[list[Exhibit]]:
-    """The exhibits that fit into the page, groups taking turns, so that none is left with nothing."""
+def _within_budget(groups: list[list[ShownImage]]) -> list[list[ShownImage]]:
+    """The images that fit into the page, groups taking turns, so that none is left with nothing."""
     left = GALLERY_BYTES
-    kept: list[list[Exhibit]] = [[] for _ in groups]
+    kept: list[list[ShownImage]] = [[] for _ in groups]
     for turn in range(max(map(len, groups), default=0)):
-        for group, exhibits in enumerate(groups):
-            if turn < len(exhibits) and exhibits[turn].bytes <= left:
-                left -= exhibits[turn].bytes
-                kept[group].append(exhibits[turn])
+        for group, images in enumerate(groups):
+            if turn < len(images) and images[turn].bytes <= left:
+                left -= images[turn].bytes
+                kept[group].append(images[turn])
     return kept

@@ -34,7 +34,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class ErrorExample:
+class ErrorSample:
     key: str
     message: str
 
@@ -45,7 +45,7 @@ class ErrorGroup:
 
     reason: str
     images: int
-    examples: tuple[ErrorExample, ...]
+    examples: tuple[ErrorSample, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Tally:
         self._histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._confidences = 0.0
         self._errors: Counter[str] = Counter()
-        self._examples: dict[str, list[ErrorExample]] = {}
+        self._examples: dict[str, list[ErrorSample]] = {}
         self._commits: list[Commit] = []
         self._sample = RandomRows(sampled, seed)
         self._least_confident = Extremes(kept)
@@ -146,7 +146,7 @@ class _Tally:
             kept = self._examples.setdefault(reason, [])
             of_reason = failed.filter(pc.equal(failed.column("error"), reason))
             for row in of_reason.slice(0, EXAMPLES_A_REASON - len(kept)).select(["key", "message"]).to_pylist():
-                kept.append(ErrorExample(row["key"], row["message"] or ""))
+                kept.append(ErrorSample(row["key"], row["message"] or ""))
 
     def summary(self) -> Summary:
         known = range(max(self._names, default=-1) + 1)

@@ -142,7 +142,7 @@ def challenge(
             contest = run("compare", partial(work.compare, challenger, champion, scores))
             run("publish", partial(work.publish, trained, contest))
             if not contest.verdict.promote:
-                return work.report(trained, contest, _standing(contest))
+                return work.report(trained, contest, _current_promotion(contest))
             promotion = run("promote", partial(work.promote, contest))
             if promotion is not None:
                 return work.report(trained, contest, promotion)
@@ -265,7 +265,7 @@ class _Challenge:
         version = challenger.model_id
         before = next((each for each in self._registry.promotions(self._name) if each.version == version), None)
         if champion is not None and before is not None:
-            verdict = replace(verdict, promote=False, reason=_settled(self._name, before, champion))
+            verdict = replace(verdict, promote=False, reason=_why_not_promoted(self._name, before, champion))
         contest = Contest(verdict, self._job.scored_split, version, challenger, champion, scores)
         self._observer.judged(contest)
         return contest
@@ -317,13 +317,13 @@ def _model_of(trained: TrainReport) -> str:
     return trained.model_uri
 
 
-def _standing(contest: Contest) -> int | None:
+def _current_promotion(contest: Contest) -> int | None:
     """The promotion under which a challenger that was not promoted is champion already."""
     champion = contest.champion
     return champion.number if champion is not None and champion.version == contest.version else None
 
 
-def _settled(name: str, before: Champion, champion: Champion) -> str:
+def _why_not_promoted(name: str, before: Champion, champion: Champion) -> str:
     """Why a version that was promoted before is not promoted now."""
     if before.number == champion.number:
         return f"version {before.version} is the champion already, by promotion {before.number} ({before.reason})"

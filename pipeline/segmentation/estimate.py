@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from fcn_core import Predictor
 from fcn_core.errors import DeviceError
-from fcn_core.render import Tile, shrink
+from fcn_core.render import SheetTile, shrink
 from pipeline.actors import cluster
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
@@ -238,7 +238,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, entries
                 spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:], strict=False)]
                 size += len(png)
                 if not job.no_report:
-                    tile = shrink(Tile(entry.key, image.pixels, mask), SIDE)
+                    tile = shrink(SheetTile(entry.key, image.pixels, mask), SIDE)
                     drawn += sum(len(layer.uri) for layer in layers_of(tile, inputs.bundle.labels))
     good = max(1, len(entries) - failed)
     fetch, decode, predict, encode = (seconds / good for seconds in spent)

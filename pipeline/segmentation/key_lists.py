@@ -74,7 +74,7 @@ def read_parquet(uri: str, data: bytes, more: Mapping[str, str] | None = None) -
     except InputError:
         raise
     except Exception as error:  # Arrow answers damaged bytes with errors of many kinds, some of them Python's own
-        raise InputError(f"key list {uri} is not a readable Parquet file ({_said(error)})") from error
+        raise InputError(f"key list {uri} is not a readable Parquet file ({_quoted(error)})") from error
 
 
 def read_csv(
@@ -113,7 +113,7 @@ def read_csv(
         for batch in reader:
             yield _entries(uri, batch if header_given else _original(batch), names)
     except (pa.ArrowException, OSError, csv.Error) as error:
-        raise InputError(f"key list {uri} is not readable CSV ({_said(error)})") from error
+        raise InputError(f"key list {uri} is not readable CSV ({_quoted(error)})") from error
 
 
 def with_keys(batch: pa.RecordBatch, keys: list[str]) -> pa.RecordBatch:
@@ -130,7 +130,7 @@ def read_text(uri: str, data: bytes, *, packed: bool) -> Iterator[pa.RecordBatch
         while chunk := list(islice(keys, _LINES_AT_ONCE)):
             yield pa.RecordBatch.from_pylist([{"key": key} for key in chunk], schema=ENTRIES_SCHEMA)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"key list {uri} is not readable text in UTF-8 ({_said(error)})") from error
+        raise InputError(f"key list {uri} is not readable text in UTF-8 ({_quoted(error)})") from error
 
 
 def _bounded(lines: io.TextIOWrapper, uri: str) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _wanted(uri: str, header: list[str], more: Mapping[str, str] | None) -> dict
     return found
 
 
-def _said(error: Exception) -> str:
+def _quoted(error: Exception) -> str:
     """What a reader says of a list, which may quote whole rows of it."""
     return printable(str(error))[:300]
 

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fcn_core import Predictor, resolve_settings
-from fcn_core.render import Tile, contact_sheet
+from fcn_core.render import SheetTile, contact_sheet
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.models.load import load_bundle
@@ -41,7 +41,7 @@ def write_preview(
     predictor = Predictor(bundle, resolve_settings(device=on, precision=precision))
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
-        [Tile(PurePosixPath(image).name, decoded.pixels, result.mask)],
+        [SheetTile(PurePosixPath(image).name, decoded.pixels, result.mask)],
         bundle.labels,
         columns=1,
         tile_width=640,

@@ -101,7 +101,7 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         return StorageUnavailable(f"{name} changed while it was read.")
     code, status = _code_and_status(error)
     if code is None and status is None:
-        return _without_answer(error, name, where)
+        return _no_response(error, name, where)
     told = code or str(status)
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return StorageError(f"{name}: there is no such bucket at {where}; create it or correct the URI.")
@@ -135,7 +135,7 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
     return StorageError(f"{name}: {where} refused the request ({told}).")
 
 
-def _without_answer(error: Exception, name: str, where: str) -> StorageError:
+def _no_response(error: Exception, name: str, where: str) -> StorageError:
     """An error that no server's answer stands behind."""
     text = str(error)
     if isinstance(error, rust.PermissionDeniedError | rust.UnauthenticatedError):

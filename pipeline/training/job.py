@@ -23,7 +23,7 @@ from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
-from pipeline.training.placement import check_fits, missing_resources, settle_group
+from pipeline.training.placement import check_fits, missing_resources, resolve_group
 from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
@@ -183,7 +183,7 @@ class _Driver:
         return self._store if len(stages) == 1 else self._store.stage(stages[number].arch)
 
     def _train_stages(self, run: TrainRun, private: bool) -> WorkerOutcome:
-        spec, notes = settle_group(self._job, private)
+        spec, notes = resolve_group(self._job, private)
         for note in notes:
             self._observer.note(note)
         outcome = WorkerOutcome(finished=True, step=0, seconds=0.0)

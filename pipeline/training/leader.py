@@ -27,7 +27,7 @@ from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.meeting import OneMachineConfig
 from pipeline.training.progress import TrainProgress
 
-TELL_TIMEOUT_SECONDS = 30.0
+REPORT_TIMEOUT_SECONDS = 30.0
 
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -85,7 +85,7 @@ class GroupLeader:
             shutil.rmtree(folder, ignore_errors=True)
         return GroupResult(result.return_value)
 
-    def tell(self, progress: TrainProgress) -> bool:
+    def report_progress(self, progress: TrainProgress) -> bool:
         """The first worker's report; returns whether to go on."""
         with self._lock:
             self._progress = progress
@@ -127,9 +127,9 @@ class _Leader:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    def tell(self, progress: TrainProgress) -> bool:
+    def report_progress(self, progress: TrainProgress) -> bool:
         try:
-            return bool(ray.get(self._handle.tell.remote(progress), timeout=TELL_TIMEOUT_SECONDS))
+            return bool(ray.get(self._handle.report_progress.remote(progress), timeout=REPORT_TIMEOUT_SECONDS))
         except GetTimeoutError:
             return True
         except RayError:

@@ -30,7 +30,7 @@ def check_fits(job: TrainJob, here: NodeResources) -> None:
         )
 
 
-def settle_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
+def resolve_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
     """The group of workers on the connected Ray, and what a person should know of it.
 
     `private`: that Ray is this process's own, so its node is this machine. Raises InputError for a backend that has not

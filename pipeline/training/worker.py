@@ -36,7 +36,7 @@ _GPU_STEPS_A_CHECK = 8
 class LeaderHandle(Protocol):
     """Whom the first worker reports to."""
 
-    def tell(self, progress: TrainProgress) -> bool:
+    def report_progress(self, progress: TrainProgress) -> bool:
         """How far the run is; returns whether the run goes on. False as well when nobody is there any more."""
 
 
@@ -132,12 +132,12 @@ class _RunKeeper:
     def begin(self) -> None:
         """Say that the workers are up."""
         if self._trainer.rank == 0:
-            self._tell(self._progress(None))
+            self._report(self._progress(None))
 
     def report(self, report: StepReport, history: History) -> None:
         last = report.progress >= 1
         if last and self._trainer.rank == 0:
-            self._tell(self._progress(report))
+            self._report(self._progress(report))
         stop = not last and self._stop_is_agreed(report)
         if self._trainer.rank == 0:
             self._note_time(report.step, history)
@@ -183,7 +183,7 @@ class _RunKeeper:
         """Whether all workers stop after this step; the first one says so."""
         trainer = self._trainer
         if trainer.rank == 0 and time.monotonic() - self._told >= TELL_SECONDS:
-            self._tell(self._progress(report))
+            self._report(self._progress(report))
         if trainer.world == 1:
             return not self._going_on
         if trainer.device.type == "cuda" and report.step % _GPU_STEPS_A_CHECK:
@@ -192,9 +192,9 @@ class _RunKeeper:
         dist.broadcast(flag, src=0)
         return not int(flag)
 
-    def _tell(self, progress: TrainProgress) -> None:
+    def _report(self, progress: TrainProgress) -> None:
         self._told = time.monotonic()
-        self._going_on = self._leader.tell(progress)
+        self._going_on = self._leader.report_progress(progress)
         if self._writer is not None:
             self._writer.update(progress)
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fcn_core.errors import LabelError
 from fcn_core.labels import LabelSet, preset
-from fcn_core.render import Tile, colorize, contact_sheet, legend, overlay, shrink
+from fcn_core.render import SheetTile, colorize, contact_sheet, legend, overlay, shrink
 
 LABELS = LabelSet(name="pair", names=("left", "right"), palette=((250, 0, 0), (0, 0, 250)))
 
@@ -62,14 +62,14 @@ def test_a_legend_shows_every_colour_at_any_width(name, width):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 400), st.integers(1, 400), st.text(max_size=300))
 def test_a_sheet_takes_any_number_shape_and_caption(count, columns, height, width, caption):
-    sheet = contact_sheet([Tile(caption, *halves(height, width), note=caption)] * count, LABELS, columns=columns)
+    sheet = contact_sheet([SheetTile(caption, *halves(height, width), note=caption)] * count, LABELS, columns=columns)
     assert sheet.mode == "RGB"
     shown = min(columns, count)
     assert sheet.width == 48 + shown * 442 + (shown - 1) * 20
 
 
 def test_a_sheet_shows_photo_overlay_and_legend_and_nothing_distorted():
-    sheet = np.asarray(contact_sheet([Tile("a", *halves(40, 40))], LABELS, columns=1, tile_width=200, alpha=1.0))
+    sheet = np.asarray(contact_sheet([SheetTile("a", *halves(40, 40))], LABELS, columns=1, tile_width=200, alpha=1.0))
     for color in LABELS.palette:
         rows, columns = np.nonzero((sheet == color).all(axis=-1))
         in_tile = rows < 24 + 150
@@ -85,8 +85,8 @@ def test_a_sheet_without_tiles_is_refused():
 
 def test_a_truth_is_shown_between_image_and_prediction():
     image, mask = halves(30, 40)
-    tile = Tile("a", image, mask, truth=1 - mask)
-    pair = contact_sheet([Tile("a", image, mask)], LABELS, columns=1, tile_width=40)
+    tile = SheetTile("a", image, mask, truth=1 - mask)
+    pair = contact_sheet([SheetTile("a", image, mask)], LABELS, columns=1, tile_width=40)
     sheet = contact_sheet([tile], LABELS, columns=1, tile_width=40, alpha=1)
     assert sheet.width == pair.width + 42
     row = np.asarray(sheet)[24 + 15]  # below the margin, in the middle of the picture
@@ -98,7 +98,7 @@ def test_a_truth_is_shown_between_image_and_prediction():
 
 def test_a_shrunken_tile_keeps_its_proportions_and_no_new_classes():
     image, mask = halves(300, 400)
-    small = shrink(Tile("a", image, mask, "note", truth=1 - mask), 100)
+    small = shrink(SheetTile("a", image, mask, "note", truth=1 - mask), 100)
     assert small.truth is not None
     assert small.image.shape == (75, 100, 3)
     assert small.mask.shape == small.truth.shape == (75, 100)

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from pipeline.actors import cluster, pool_spec, quarantine, stalls, suspects
 from pipeline.actors import pool as pools
 from pipeline.actors.pool import PoolProgress, ShardPool
-from pipeline.actors.pool_actors import Attempt
+from pipeline.actors.pool_actors import ShardAttempt
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import WorkerSpec
@@ -269,7 +269,7 @@ def test_storage_that_stays_down_ends_the_run_and_says_how_to_resume(
 
 def test_a_shard_that_the_storage_fails_again_and_again_is_not_tried_for_ever() -> None:
     pool = ShardPool(PoolSpec(actors=1, cpus=1), StorageAway)
-    attempt = Attempt(Shard(1, ()))
+    attempt = ShardAttempt(Shard(1, ()))
     away = StorageUnavailable("s3://bucket: no answer")
     for failures in range(1, pools.MAX_STORAGE_RETRIES + 1):
         pool._shard_failed(attempt, away)

@@ -19,7 +19,7 @@ from PIL import Image
 from fcn_core import Predictor, Segmentation, resolve_settings
 from fcn_core.labels import decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
-from pipeline.actors.inference import Launched
+from pipeline.actors.inference import RunningBatch
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.codec.images import Decoded
 from pipeline.errors import AccessDenied, ImageError, ShardRefused, TakenOver, WorkerBroken
@@ -215,7 +215,7 @@ def test_an_image_the_network_fails_on_is_a_row_and_a_broken_device_is_not(
     launch = worker._model.predictor.launch
     failing: set[tuple[int, ...]] = {(37, 101, 3)}
 
-    def fails(images: list[np.ndarray], sizes: object = None) -> Launched:  # type: ignore[type-arg]
+    def fails(images: list[np.ndarray], sizes: object = None) -> RunningBatch:  # type: ignore[type-arg]
         if not any(image.shape in failing for image in images):
             return launch(images)
         if when == "launched":
@@ -246,7 +246,7 @@ def test_the_buffer_is_empty_after_every_shard_and_bounds_what_is_decoded(tmp_pa
     class Late(Predictor):
         """Takes none of the source's images before the buffer is full."""
 
-        def launch(self, images: Any, *arguments: Any, **options: Any) -> Launched:
+        def launch(self, images: Any, *arguments: Any, **options: Any) -> RunningBatch:
             if len(images[0]) == 900:  # else it warms up
                 assert full.wait(60), "the buffer never filled"
             return super().launch(images, *arguments, **options)

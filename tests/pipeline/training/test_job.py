@@ -22,7 +22,7 @@ from pipeline.models.load import load_bundle
 from pipeline.outputs.lease import Lease
 from pipeline.training import job as training
 from pipeline.training.job import TrainReport, train
-from pipeline.training.placement import settle_group
+from pipeline.training.placement import resolve_group
 from tests.trainings import (
     LABELS,
     Gate,
@@ -241,7 +241,7 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(in_proce
 
 
 def test_without_gpus_of_pytorch_none_are_taken(place: Path) -> None:
-    group, notes = settle_group(job(place, use_gpu=None), private=False)
+    group, notes = resolve_group(job(place, use_gpu=None), private=False)
     assert not group.use_gpu
     assert notes == ["1 worker(s) of 1 CPU on cpu, gradients over gloo"]
 
