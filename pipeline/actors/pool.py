@@ -69,7 +69,7 @@ class ShardPool:
         self._wanted = spec.actors
         self._worker = WorkerSpec(spec.cpus, spec.gpus, factory, args, kind)
         self._recorder = Recorder(kind)
-        self._held = PoolActors(self._worker)
+        self._pool = PoolActors(self._worker)
         self._suspects = Suspects(self._worker)
         self._backlog = Backlog()
         self._stalls = StallWatch()
@@ -102,7 +102,7 @@ class ShardPool:
             while True:
                 if should_stop():
                     return False
-                self._held.watch_nodes()
+                self._pool.watch_nodes()
                 exhausted = self._assign(shards, exhausted)
                 if exhausted and not self._unfinished():
                     on_progress(self._state())
@@ -113,23 +113,23 @@ class ShardPool:
                 self._keep_up_actors(idle_tail=exhausted and not self._backlog)
                 for result in self._collect():
                     on_done(result)
-                self._held.ask_progress()
+                self._pool.ask_progress()
                 if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
                     self._told_at = time.monotonic()
                     on_progress(self._state())
-                    self._stalls.look(self._held.actors)
+                    self._stalls.look(self._pool.actors)
                     self._end_unready()
                     self._replace_still()
                 placement.look(has_place=self._has_place(), failures=self._setup_failures, again=self._restarts > 0)
         finally:
             self._suspects.stop()
-            self._held.close()
+            self._pool.close()
 
     def _assign(self, shards: Iterator[Shard], exhausted: bool) -> bool:
         """Give work to every ready actor with room, least busy first. Returns whether `shards` is used up."""
         now = time.monotonic()
-        more_start = any(not actor.ready for actor in self._held.actors)
-        able = self._trust.able(self._held.actors, more_start)
+        more_start = any(not actor.ready for actor in self._pool.actors)
+        able = self._trust.able(self._pool.actors, more_start)
         for depth in range(SHARDS_IN_FLIGHT):
             for actor in able:
                 if len(actor.shards) != depth or actor.works_alone:
@@ -140,49 +140,49 @@ class ShardPool:
                     exhausted = shard is None
                     attempt = ShardAttempt(shard) if shard else None
                 if attempt:
-                    self._held.hand(actor, attempt)
+                    self._pool.hand(actor, attempt)
         return exhausted
 
     def _keep_up_actors(self, idle_tail: bool) -> None:
         """Replace lost and leaving actors; at the tail, when nothing is left to hand out, drop who has no work."""
-        held = self._held
+        pool = self._pool
         if self._spec.grow_to is not None:
             # Never fewer than there were: what waits for a place tells an autoscaler to replace a lost node.
-            room = cluster.count_fitting(held.nodes, self._spec.cpus, self._spec.gpus)
+            room = cluster.count_fitting(pool.nodes, self._spec.cpus, self._spec.gpus)
             self._wanted = max(self._wanted, min(room, self._spec.grow_to))
         # The quarantine's actor takes the place of one of ours, else it might never be placed.
         wanted = self._wanted - 1 if self._suspects.is_examining else self._wanted
-        for actor in [actor for actor in held.actors if actor.leaving and not actor.shards]:
-            held.drop(actor)
-        spare = [actor for actor in held.actors if actor.ready and not actor.shards]
+        for actor in [actor for actor in pool.actors if actor.leaving and not actor.shards]:
+            pool.drop(actor)
+        spare = [actor for actor in pool.actors if actor.ready and not actor.shards]
         if idle_tail:
             for actor in spare:
-                held.drop(actor)
+                pool.drop(actor)
             return
-        staying = sum(not actor.leaving and not actor.is_stalled for actor in held.actors)
+        staying = sum(not actor.leaving and not actor.is_stalled for actor in pool.actors)
         while staying > wanted and spare:
-            held.drop(spare.pop())
+            pool.drop(spare.pop())
             staying -= 1
         while staying < wanted and time.monotonic() >= self._next_start:
-            held.start()
+            pool.start()
             staying += 1
 
     def _unfinished(self) -> bool:
-        at_work = (attempt for actor in self._held.actors for attempt in actor.shards.values())
+        at_work = (attempt for actor in self._pool.actors for attempt in actor.shards.values())
         return bool(self._backlog or self._suspects or any(not attempt.forgotten for attempt in at_work))
 
     def _end_unready(self) -> None:
         """Replace actors that hang while they set themselves up."""
-        for actor, seconds in self._stalls.unready(self._held.actors, self._setup_failures):
+        for actor, seconds in self._stalls.unready(self._pool.actors, self._setup_failures):
             self._on_note(f"an actor has not got ready in {seconds:.0f} s; another is started in its place")
             self._actor_died(actor, WorkerBroken(f"an actor was not ready after {seconds:.0f} s"))
 
     def _replace_still(self) -> None:
         """Hand shards that stand still to other actors as well; end actors that nobody can be had for."""
-        actors = list(self._held.actors)
+        actors = list(self._pool.actors)
         for actor, attempt, seconds in list(self._stalls.still(actors)):
             number = attempt.shard.number
-            if actor not in self._held.actors:
+            if actor not in self._pool.actors:
                 continue  # ended on the way, for another shard of its
             if attempt.twin is None:
                 self._warn(attempt, stands_still_s=round(seconds), node=actor.node_id)
@@ -209,7 +209,7 @@ class ShardPool:
                 self._end(actor, "stands still")
 
     def _is_still(self, attempt: ShardAttempt) -> bool:
-        return any(found is attempt for _, found, _ in self._stalls.still(self._held.actors))
+        return any(found is attempt for _, found, _ in self._stalls.still(self._pool.actors))
 
     def _end(self, actor: PoolActor, reason: str) -> None:
         """End an actor that is at fault. What it had goes to others, unless they have it already."""
@@ -219,12 +219,12 @@ class ShardPool:
         for attempt in actor.shards.values():
             if not attempt.is_left_to_others():
                 self._backlog.add(attempt)
-        self._held.drop(actor)
+        self._pool.drop(actor)
 
     def _collect(self) -> Iterator[Any]:
         """Results of finished shards; failures are turned into retries here."""
-        for ref in self._held.wait():
-            actor = self._held.owner(ref)
+        for ref in self._pool.wait():
+            actor = self._pool.owner(ref)
             if actor is None:
                 continue  # dropped while handling an earlier result of this round
             try:
@@ -235,15 +235,15 @@ class ShardPool:
                 self._actor_died(actor, error)
             else:
                 asked_for_progress = ref == actor.progress_ref
-                attempt = self._held.complete(ref)
+                attempt = self._pool.complete(ref)
                 if attempt:
                     actor.images.pop(attempt.shard.number, None)
                     if self._shard_done(actor, attempt):
                         yield value
                 elif asked_for_progress:
-                    self._held.heard(actor, value)
+                    self._pool.heard(actor, value)
                 else:
-                    self._stalls.set_up(self._held.is_ready(actor, value))
+                    self._stalls.set_up(self._pool.is_ready(actor, value))
                     self._setup_failures = 0
 
     def _shard_done(self, actor: PoolActor, attempt: ShardAttempt) -> bool:
@@ -259,9 +259,9 @@ class ShardPool:
             self._backlog.discard(twin)
             twin.forgotten = True
             if twin.stalls < attempt.stalls:  # the one that stood still, and what it does now is in vain
-                for slow in [other for other in self._held.actors if twin in other.shards.values()]:
+                for slow in [other for other in self._pool.actors if twin in other.shards.values()]:
                     self._end(slow, "stands still")
-        for other in self._trust.done(actor, attempt, self._held.actors):
+        for other in self._trust.done(actor, attempt, self._pool.actors):
             self._on_note(
                 f"an actor of node {_short(other)} could read nothing of shard {attempt.shard.number}, "
                 "another could; it is replaced"
@@ -272,16 +272,16 @@ class ShardPool:
     def _task_failed(self, actor: PoolActor, ref: Any, error: RayTaskError) -> None:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if ref == actor.progress_ref:
-            self._held.complete(ref)
+            self._pool.complete(ref)
         elif ref == actor.setup_ref:
             # One bad machine, or a moment without storage, is no reason to end what others are doing.
-            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._held.actors):
+            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._pool.actors):
                 raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
             self._actor_died(actor, cause)
         elif isinstance(cause, WorkerBroken):
             self._actor_died(actor, cause)
         else:
-            attempt = self._held.complete(ref)
+            attempt = self._pool.complete(ref)
             assert attempt is not None, "what is neither progress nor setup is a shard"
             if isinstance(cause, ShardRefused):
                 self._shard_refused(actor, attempt, cause)
@@ -347,10 +347,10 @@ class ShardPool:
             # A death with its node says nothing about the shard. Ray may learn of a node's end only seconds after its
             # actors', so earlier deaths are judged once more, by what is known now. Should even that be too early, the
             # shard is examined in vain, and no harm is done.
-            attempt.death_nodes = [node for node in attempt.death_nodes if not self._held.will_be_lost(node)]
+            attempt.death_nodes = [node for node in attempt.death_nodes if not self._pool.will_be_lost(node)]
             self._count_retry("actor_lost")
             (self._suspects if len(attempt.death_nodes) >= SUSPICIOUS_DEATHS else self._backlog).add(attempt)
-        self._held.drop(actor)
+        self._pool.drop(actor)
 
     def _out_of_memory(self, attempt: ShardAttempt, error: OutOfMemoryError) -> None:
         """Ray ended the actor because its node ran out of memory. It chooses whom, so that is no fault of the shard."""
@@ -367,7 +367,7 @@ class ShardPool:
         self._count_retry("out_of_memory")
 
     def _state(self) -> PoolProgress:
-        actors = self._held.actors
+        actors = self._pool.actors
         return PoolProgress(
             ready=sum(actor.ready for actor in actors),
             wanted=self._wanted,
@@ -379,11 +379,11 @@ class ShardPool:
 
     def _has_place(self) -> bool:
         """Whether an actor is placed, as far as is known, or none is looked for."""
-        if any(actor.placed_at is not None for actor in self._held.actors):
+        if any(actor.placed_at is not None for actor in self._pool.actors):
             return True
         if self._suspects.is_examining:  # whose actor may have the only place
             return not self._suspects.wait_for_place
-        return not self._held.actors
+        return not self._pool.actors
 
 
 def _short(actor: PoolActor) -> str:
