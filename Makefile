@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 VENV ?= .venv
 PROCESSES ?= 2
+SECONDS ?= 7200
 # Hundreds of short processes import the same modules: compiled anew in each, they take a tenth of the suite's time.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults fuzz bench lint format docs clean
+.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults soak fuzz bench lint format docs clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -16,6 +17,7 @@ help:
 	@echo "make test-slow  what takes long and is proved by another test, too: whole sites, kills of whole trainings"
 	@echo "make test-all  both, and what is long by nature: random kills, many hosts, every page's commands"
 	@echo "make test-faults  kill actors, codec workers, drivers and nodes at 100 random moments each (an hour)"
+	@echo "make soak    jobs on a bad day: keys of 65 s, 1 % of requests failing, restarts, killed drivers (two hours; SECONDS=300)"
 	@echo "make fuzz    damaged images, models and lists for their readers, for a minute"
 	@echo "make bench   run the benchmarks and put their tables into docs/performance.md (half an hour, idle)"
 	@echo "make lint    ruff, mypy and the import rule"
@@ -73,6 +75,10 @@ test-all: test test-slow test-long
 
 test-faults: setup
 	FCN_FAULT_SEEDS=$${FCN_FAULT_SEEDS:-100} $(BIN)/python -m pytest tests/faults
+
+# Two hours; SECONDS=300 for less. Not part of test-all, for its length.
+soak: setup
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --seconds 60

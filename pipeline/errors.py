@@ -64,12 +64,24 @@ class AccessDenied(StorageError):
     """Credentials are missing, wrong, or not allowed to do this."""
 
 
+class CredentialsExpired(AccessDenied):
+    """The service no longer accepts the credentials, as they are; renewed ones may do."""
+
+
+class ObjectArchived(StorageError):
+    """The object is in an archive storage class; it must be restored before it can be read."""
+
+
 class LinkRefused(StorageError):
     """The file lies behind a link that leads out of the folder it was named in, and such links are not followed."""
 
 
 class StorageUnavailable(StorageError):
     """The storage did not answer, or not properly; worth another try later."""
+
+
+class UntrustedCertificate(StorageUnavailable):
+    """The service's certificate is not trusted; waiting does not help."""
 
 
 class ImageError(PipelineError):

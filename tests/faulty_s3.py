@@ -14,19 +14,36 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
 
-FAULTS = (
-    "unavailable",  # 503, the request not passed on
-    "reset",  # the connection reset, the request not passed on
-    "lost_reply",  # the request passed on, the connection reset instead of the answer
-    "cut",  # half of the answer's body, then the connection closed
-    "corrupt",  # one byte of the answer's body changed
-    "silence",  # no answer for longer than the client waits
-    "late_500",  # the request passed on, 500 instead of the answer
-)
-# Also "403 AccessDenied" and the like: that status with that error code, the request not passed on.
+WAYS = {
+    "unavailable": "503, the request not passed on",
+    "reset": "the connection reset, the request not passed on",
+    "lost_reply": "the request passed on, the connection reset instead of the answer",
+    "cut": "half of the answer's body, then the connection closed",
+    "corrupt": "one byte of the answer's body changed",
+    "silence": "no answer for longer than the client waits",
+    "stall": "the answer comes late",
+    "late_500": "the request passed on, 500 instead of the answer",
+    "empty": "200 with an empty body, the request not passed on",
+    "page": "200 with the HTML page of some middlebox, the request not passed on",
+    "error_200": "200 with an XML error in its body, the request not passed on",
+    "403 AccessDenied": "and the like: that status with that error code, the request not passed on",
+}
+"""Each way in which a request goes wrong when it stands in `FaultyS3.faults`, or a weather brings it."""
 
-# Stands in the body of such answers, as request headers do in some of the real ones; must not be repeated.
+FAULTS = ("unavailable", "reset", "lost_reply", "cut", "corrupt", "silence", "late_500")
+"""Those that any call gets over, a write as well."""
+
+PAGE = b"<html><body><h1>Sign in to the network</h1></body></html>"
+
+# Stands in the body of errors, as request headers do in some of the real ones; must not be repeated.
 TOLD = "x-amz-security-token:very-secret-token"
+
+
+_INSTEAD = {
+    "empty": b"",
+    "page": PAGE,
+    "error_200": f"<Error><Code>InternalError</Code><Message>{TOLD}</Message></Error>".encode(),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,11 @@ class FaultyS3:
     With a `certificate` (PEM: key and chain) it speaks TLS. `suffered` counts the faults by kind. `hold` keeps requests
     back until `release`: whoever waits for them is in the middle of its work for as long as a test wants. `before` is
     called first with the method and path of each request, in its own thread: where it waits, the client waits.
+
+    It is a proxy in the other sense, too: with HTTP_PROXY set to it, it passes requests for any host on. `hosts` are
+    those that were asked for, `headers` what came with each request. `rewrite` may change an answer's headers and body.
+    `judge` may make a fault of a request by its headers; while `away` is set, each is reset as in a restart.
+    `asked` counts requests; unless it `remembers` them, for hours, the lists stay empty.
     """
 
     def __init__(
@@ -71,6 +93,13 @@ class FaultyS3:
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.dropped_headers: set[str] = set()
         self.requests: list[tuple[str, str]] = []
+        self.asked = 0
+        self.remembers = True
+        self.hosts: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.judge: Callable[[dict[str, str]], str | None] = lambda headers: None
+        self.away = False
+        self.rewrite: Callable[[str, dict[str, str], bytes], tuple[dict[str, str], bytes]] | None = None
         self._lock = threading.Lock()
         self._quiet = threading.Event()
         self._held: Callable[[str, str], bool] = _none
@@ -82,16 +111,26 @@ class FaultyS3:
 
             def _pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                host = self.headers.get("Host", "")
+                if not self.path.startswith("/"):  # as a proxy is asked
+                    asked = urlsplit(self.path)
+                    host, self.path = asked.netloc, asked._replace(scheme="", netloc="").geturl()
+                proxy._note(host, dict(self.headers.items()))
                 if proxy._held(self.command, self.path):
                     proxy._released.wait()
                 proxy.before(self.command, self.path)
-                fault = proxy._next(self.command, self.path)
+                fault = proxy._next(self.command, self.path, dict(self.headers.items()))
                 if fault == "unavailable":
                     fault = "503 SlowDown"
                 if fault and fault[0].isdigit():
                     status, code = fault.split()
                     told = f"<Error><Code>{code}</Code><Message>{TOLD}</Message></Error>".encode()
+                    if self.command == "POST":  # STS, which has another form
+                        told = b"<ErrorResponse>" + told + b"</ErrorResponse>"
                     self._answer(int(status), {}, b"" if self.command == "HEAD" else told)
+                    return
+                if fault in _INSTEAD:
+                    self._answer(200, {"Content-Type": "text/html"}, _INSTEAD[fault])
                     return
                 if fault == "silence":
                     proxy._quiet.wait(silence_seconds)
@@ -126,6 +165,9 @@ class FaultyS3:
                     for name, value in answer.headers.items()
                     if name.lower() not in ("content-length", "connection", "transfer-encoding", "server", "date")
                 }
+                if proxy.rewrite:
+                    headers, content = proxy.rewrite(f"{self.command} {self.path}", headers, content)
+                    length = length if self.command == "HEAD" else str(len(content))
                 self._answer(answer.status, headers, content[: len(content) // 2] if cut else content, length)
                 if cut:
                     self._reset()
@@ -191,11 +233,21 @@ class FaultyS3:
         self._held = _none
         self._released.set()
 
-    def _next(self, method: str, path: str) -> str | None:
+    def _note(self, host: str, headers: dict[str, str]) -> None:
         with self._lock:
-            self.requests.append((method, path))
-            fault = None
-            if self.faults and self.matches(method, path):
+            if self.remembers:
+                self.hosts.append(host)
+                self.headers.append(headers)
+
+    def _next(self, method: str, path: str, headers: dict[str, str]) -> str | None:
+        with self._lock:
+            if self.remembers:
+                self.requests.append((method, path))
+            self.asked += 1
+            fault = "reset" if self.away else self.judge(headers)
+            if fault:
+                pass
+            elif self.faults and self.matches(method, path):
                 fault = self.faults.pop(0)
             elif self._weather and self.matches(method, path) and self._chance.random() < self._weather.rate:
                 fault = self._chance.choice(self._weather.kinds)

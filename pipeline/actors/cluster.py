@@ -26,6 +26,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from pipeline.actors.private_folder import private_folder, session_folder, working_folder
 from pipeline.actors.ray_start import NodeNotStarted, start
 from pipeline.errors import InputError, PipelineError, first_line
+from pipeline.storage.uri import without_user
 
 RESOURCE_UNITS = 10_000
 """Ray counts CPUs and GPUs in so many parts of one."""
@@ -67,7 +68,7 @@ def connect(address: str | None = None) -> Iterator[None]:
 def _joined(address: str) -> Iterator[None]:
     """Connected to the cluster at `address`, with the user's own token settings."""
     host, _, port = address.rpartition(":")
-    unanswered = f"no Ray cluster answers at {address}"
+    unanswered = f"no Ray cluster answers at {without_user(address)}"
     if host and "//" not in address:
         try:
             # Ray's own client would go on trying for minutes.

@@ -44,6 +44,7 @@ STAGES = ("fetch", "decode", "predict", "encode", "put", "commit", "truth", "sco
 
 REASONS = (
     "access_denied",
+    "archived",
     "changed",
     "damaged",
     "decoder_crashed",

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.errors import AccessDenied, ImageError, LinkRefused, ObjectChanged, ObjectMissing, StorageError
+from pipeline.errors import (
+    AccessDenied,
+    ImageError,
+    LinkRefused,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+)
 from pipeline.outputs.results import Tally
 
 KILLED = "Working on this image alone killed the process three times, outside the decoder; the Ray logs may say why."
@@ -54,6 +62,7 @@ class ShardOutcome:
 
 
 _STORAGE_REASONS = {
+    ObjectArchived: "archived",
     ObjectChanged: "changed",
     ObjectMissing: "missing",
     AccessDenied: "access_denied",
@@ -65,4 +74,5 @@ def error_reason(error: ImageError | StorageError) -> tuple[str, str]:
     """What an error row says: a stable code to group by, and the sentence for a person."""
     if isinstance(error, ImageError):
         return error.reason, error.message
-    return _STORAGE_REASONS.get(type(error), "storage"), str(error)
+    reason = next((reason for kind, reason in _STORAGE_REASONS.items() if isinstance(error, kind)), "storage")
+    return reason, str(error)

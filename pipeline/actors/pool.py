@@ -25,9 +25,18 @@ from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.suspects import SUSPICIOUS_DEATHS, Suspects
 from pipeline.actors.trust import Trust
 from pipeline.actors.worker import Processor, WorkerSpec
-from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, TakenOver, WorkerBroken, first_line
+from pipeline.errors import (
+    PipelineError,
+    ShardRefused,
+    StorageUnavailable,
+    TakenOver,
+    UntrustedCertificate,
+    WorkerBroken,
+    first_line,
+)
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
+from pipeline.storage.store import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +48,12 @@ MAX_SETUP_FAILURES = 5
 
 MAX_STORAGE_RETRIES = 5
 """How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
+
+SETUP_STORAGE_SECONDS = (MAX_STORAGE_RETRIES + 1) * StorageOptions().retry_seconds
+"""How long actors may find no storage as they get ready, while none is: as long as a shard is tried."""
+
+STORAGE_FAILURES_TO_NOTE = 3
+"""After so many of them people are told what is waited for."""
 
 MAX_MEMORY_KILLS = 5
 """How often Ray may end a shard's actors for want of memory, 2, 4, 8, ... seconds apart, before the run ends."""
@@ -75,6 +90,8 @@ class ShardPool:
         self._stalls = StallWatch()
         self._trust = Trust()
         self._setup_failures = 0
+        self._storage_failures = 0  # of actors that got ready, since the last that did
+        self._storage_away_since: float | None = None
         self._next_start = 0.0
         self._restarts = 0
         self._retry_count = 0
@@ -120,7 +137,11 @@ class ShardPool:
                     self._stalls.look(self._pool.actors)
                     self._end_unready()
                     self._replace_still()
-                placement.look(has_place=self._has_place(), failures=self._setup_failures, again=self._restarts > 0)
+                placement.look(
+                    has_place=self._has_place(),
+                    failures=self._setup_failures + self._storage_failures,
+                    again=self._restarts > 0,
+                )
         finally:
             self._suspects.stop()
             self._pool.close()
@@ -244,7 +265,8 @@ class ShardPool:
                     self._pool.heard(actor, value)
                 else:
                     self._stalls.set_up(self._pool.is_ready(actor, value))
-                    self._setup_failures = 0
+                    self._setup_failures = self._storage_failures = 0
+                    self._storage_away_since = None
 
     def _shard_done(self, actor: PoolActor, attempt: ShardAttempt) -> bool:
         """Take note of a shard that is committed. False where its twin was heard before."""
@@ -275,7 +297,8 @@ class ShardPool:
             self._pool.complete(ref)
         elif ref == actor.setup_ref:
             # One bad machine, or a moment without storage, is no reason to end what others are doing.
-            if not isinstance(cause, StorageUnavailable) and not any(other.ready for other in self._pool.actors):
+            waits = isinstance(cause, StorageUnavailable) and not isinstance(cause, UntrustedCertificate)
+            if not waits and not any(other.ready for other in self._pool.actors):
                 raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
             self._actor_died(actor, cause)
         elif isinstance(cause, WorkerBroken):
@@ -328,7 +351,9 @@ class ShardPool:
         log.warning("%s", key_values(actor="lost", ready=actor.ready, shards=numbers or None, error=_text(error)))
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
-        if not actor.ready:
+        if not actor.ready and isinstance(error, StorageUnavailable):
+            self._storage_away(error)
+        elif not actor.ready:
             self._setup_failures += 1
             if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
                 raise PipelineError(
@@ -351,6 +376,20 @@ class ShardPool:
             self._count_retry("actor_lost")
             (self._suspects if len(attempt.death_nodes) >= SUSPICIOUS_DEATHS else self._backlog).add(attempt)
         self._pool.drop(actor)
+
+    def _storage_away(self, error: StorageUnavailable) -> None:
+        """Let the next actor wait a little, or end the run where the storage was away for as long as it may be."""
+        now = time.monotonic()
+        self._storage_failures += 1
+        self._storage_away_since = self._storage_away_since or now
+        if self._storage_failures == STORAGE_FAILURES_TO_NOTE:
+            self._on_note(f"the storage is away, so actors cannot start; waiting for it: {_text(error)}")
+        if now - self._storage_away_since > SETUP_STORAGE_SECONDS and not any(each.ready for each in self._pool.actors):
+            raise PipelineError(
+                f"storage stayed down for {now - self._storage_away_since:.0f} s while actors started: {_text(error)}; "
+                "the same command resumes the run"
+            ) from error
+        self._next_start = now + min(15.0, 2.0 ** (self._storage_failures - 1))
 
     def _out_of_memory(self, attempt: ShardAttempt, error: OutOfMemoryError) -> None:
         """Ray ended the actor because its node ran out of memory. It chooses whom, so that is no fault of the shard."""

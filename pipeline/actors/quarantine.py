@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskE
 
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
+from pipeline.errors import StorageUnavailable
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
@@ -28,6 +29,12 @@ MAX_IN_VAIN = 5
 
 PAUSE_SECONDS = 2.0
 """Pause after one of them, for each there were in a row."""
+
+STORAGE_PAUSE_SECONDS = 10.0
+"""Pause after one that found no storage as it got ready."""
+
+MAX_STORAGE_PAUSES = 108
+"""How often, in one examination: a quarter of an hour."""
 
 REPLACEMENT_SECONDS = 120.0
 """How long a replacement on the same node may take; a node that cannot start one in this time counts as lost."""
@@ -60,6 +67,7 @@ class Quarantine:
         self._image_seconds = image_seconds
         self._setup_seconds = setup_seconds
         self._in_vain = 0
+        self._storage_pauses = 0
         self._stopped = threading.Event()
         self._handle: Any = None
         self._node: str | None = None
@@ -109,7 +117,15 @@ class Quarantine:
         try:
             if self._handle is None:
                 self._start(None)
-        except RayError:  # also one that its set-up raised, or that it did not end in time
+        except RayTaskError as error:
+            if isinstance(error.cause, StorageUnavailable) and self._storage_pauses < MAX_STORAGE_PAUSES:
+                # Says nothing of images, nor of the machine.
+                self._discard()
+                self._storage_pauses += 1
+                self._stopped.wait(STORAGE_PAUSE_SECONDS)
+                return "nothing"
+            return self._learned_nothing()
+        except RayError:  # also a set-up that did not end in time
             return self._learned_nothing()
         try:
             ray.get(self._handle.probe.remote(entry), timeout=self._image_seconds)

@@ -22,6 +22,7 @@ from pipeline.doctor.finding import Finding
 from pipeline.errors import InputError, ObjectExists, StorageError
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, StorageOptions, Store
+from pipeline.storage.uri import without_user
 
 __all__ = ["DoctorPlaces", "Finding", "examine"]
 
@@ -250,7 +251,7 @@ def _ray(address: str | None) -> Iterator[Finding]:
         remedy = "check the address" if address else f"see the logs under {_ray_folder()}/session_latest/logs"
         yield Finding("ray", "wrong", _sentence(error), remedy)
         return
-    where = f"the cluster at {address}" if address else "a private Ray starts"
+    where = f"the cluster at {without_user(address)}" if address else "a private Ray starts"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     found = (
         f"{where}: {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs, a worker answered after "

@@ -12,6 +12,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from pipeline.errors import InputError
 from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command, launch_id, next_attempt
 from pipeline.launch.work import Work
+from pipeline.storage.uri import without_user
 
 STOP_WAIT_SECONDS = 12
 """How long Ray lets a stopped driver end what it does, before it kills it. Its own default is 3."""
@@ -28,6 +29,7 @@ class RayJobsLauncher:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._shown = without_user(address)
         self._opened: Any = None
 
     def find(self, work: Work) -> str | None:
@@ -60,7 +62,7 @@ class RayJobsLauncher:
         try:
             job = self._ask(lambda client: client.get_job_info(launch_id))
         except _Unknown:
-            return LaunchStatus("ended", f"the cluster at {self._address} does not know it")
+            return LaunchStatus("ended", f"the cluster at {self._shown} does not know it")
         reason = f"{job.status.value}: {' '.join((job.message or '').split())}"
         if job.status.is_terminal():
             return LaunchStatus("ended", reason)
@@ -68,9 +70,9 @@ class RayJobsLauncher:
 
     def where(self, launch_id: str) -> str:
         return (
-            f"[{launch_id}]({self._address}/#/jobs/{launch_id}) on the Ray cluster at {self._address}. Its log: "
-            f"`ray job logs --address {self._address} {launch_id}`. Should nobody follow it any more, it goes on; "
-            f"`ray job stop --address {self._address} {launch_id}` stops it, resumably."
+            f"[{launch_id}]({self._shown}/#/jobs/{launch_id}) on the Ray cluster at {self._shown}. Its log: "
+            f"`ray job logs --address {self._shown} {launch_id}`. Should nobody follow it any more, it goes on; "
+            f"`ray job stop --address {self._shown} {launch_id}` stops it, resumably."
         )
 
     def stop(self, launch_id: str) -> None:
@@ -83,10 +85,10 @@ class RayJobsLauncher:
                 self._opened = JobSubmissionClient(self._address, headers=_headers())
             return question(self._opened)
         except ConnectionError as error:
-            raise LauncherUnavailable(f"no Ray Jobs API answers at {self._address}; check the address") from error
+            raise LauncherUnavailable(f"no Ray Jobs API answers at {self._shown}; check the address") from error
         except AuthenticationError as error:
             raise InputError(
-                f"the Ray cluster at {self._address} refused the token; set RAY_AUTH_TOKEN to the cluster's"
+                f"the Ray cluster at {self._shown} refused the token; set RAY_AUTH_TOKEN to the cluster's"
             ) from error
         except RuntimeError as error:
             raise self._explain(error) from error
@@ -96,8 +98,8 @@ class RayJobsLauncher:
         if "status code 404" in text:
             return _Unknown(text[:300])
         if "status code 5" in text:
-            return LauncherUnavailable(f"the Ray Jobs API at {self._address} failed: {text[:300]}")
-        return InputError(f"the Ray Jobs API at {self._address} refused: {text[:300]}")
+            return LauncherUnavailable(f"the Ray Jobs API at {self._shown} failed: {text[:300]}")
+        return InputError(f"the Ray Jobs API at {self._shown} refused: {text[:300]}")
 
 
 def _running(jobs: list[JobDetails], work: Work) -> str | None:

@@ -13,20 +13,24 @@ from obstore import exceptions as rust
 
 from pipeline.errors import (
     AccessDenied,
+    CredentialsExpired,
     NameRefused,
+    ObjectArchived,
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
     StorageUnavailable,
+    UntrustedCertificate,
 )
+from pipeline.storage.s3_credentials import RenewalFailed
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+"""Keys that were right, or will be when they are renewed."""
 
 _BAD_CREDENTIALS = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
     "InvalidClientTokenId",
     "InvalidSecurity",
     "NotSignedUp",
@@ -42,6 +46,29 @@ _FORBIDDEN = {
     "AuthorizationFailure",
     "403",
 }
+_REFUSALS = {
+    "RequestTimeTooSkewed": (
+        CredentialsExpired,
+        "{where} refused the request because this machine's clock is wrong; set the clock",
+    ),
+    "InvalidObjectState": (
+        ObjectArchived,
+        "the object is in an archive storage class ({told}); restore it, then run with --retry-errors",
+    ),
+    "KeyTooLongError": (NameRefused, "the name is too long for {where}"),
+    "InvalidRange": (ObjectChanged, "the object ends before the bytes that were asked for"),
+    "SecondLevelDomainForbidden": (
+        StorageError,
+        "{where} wants the bucket as host name ({told}); set addressing_style = virtual in the profile's s3 section",
+    ),
+    "InvalidRequestPayer": (StorageError, "the bucket wants its requesters to pay; say ?request_payer=requester"),
+    **dict.fromkeys(
+        ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"),
+        (StorageError, "the bucket is in another region than the one asked; give ?region= or AWS_DEFAULT_REGION"),
+    ),
+}
+"""Refusals that are no matter of permission, whatever their status, by code."""
+
 _TRANSIENT = {
     "SlowDown",
     "InternalError",
@@ -66,7 +93,19 @@ _NO_CREDENTIALS = (
     aws.ConfigNotFound,
     aws.ConfigParseError,
 )
-_BROKEN = (rust.GenericError, aws.HTTPClientError, aws.ConnectionError, ResponseParserError, OSError)
+_PROVIDER = "External AWS credential provider"
+"""So obstore names where the keys come from that it is given."""
+
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "error: InvalidCertificate(")
+_BROKEN = (
+    rust.GenericError,
+    aws.HTTPClientError,
+    aws.ConnectionError,
+    aws.IncompleteReadError,
+    aws.ChecksumError,
+    ResponseParserError,
+    OSError,
+)
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>")
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})|status: (\d{3})")
 
@@ -83,6 +122,10 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
     """The StorageError that says what `error`, from boto3 or obstore, means."""
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, RenewalFailed):
+        return (AccessDenied if error.permanent else StorageUnavailable)(f"{name}: {error}.")
+    if isinstance(error, rust.UnauthenticatedError) and _PROVIDER in str(error):
+        return StorageUnavailable(f"{name}: the credentials could not be renewed.")
     if isinstance(error, aws.ProfileNotFound):
         return AccessDenied(f"{name}: {error}; correct ?profile= or AWS_PROFILE, or configure it.")
     if isinstance(error, _NO_CREDENTIALS):
@@ -109,25 +152,24 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         return ObjectMissing(f"{name} does not exist.")
     if code == "PreconditionFailed" or status == 412:
         return ObjectExists(f"{name} exists already.")
-    if code == "InvalidRange" or status == 416:
-        return ObjectChanged(f"{name} ends before the bytes that were asked for.")
-    if code == "RequestTimeTooSkewed":
-        return AccessDenied(
-            f"{name}: {where} refused the request because this machine's clock is wrong; set the clock."
+    if code in _REFUSALS or status == 416:
+        kind, sentence = _REFUSALS[code if code in _REFUSALS else "InvalidRange"]
+        return kind(f"{name}: {sentence.format(where=where, told=told)}.")
+    if code in _EXPIRED or (status == 400 and code in (None, "400")):
+        # An answer to HEAD has no code, and nothing else in such a request can be wrong.
+        return CredentialsExpired(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
+    if code is not None and code.upper().startswith("KMS"):
+        return StorageError(
+            f"{name}: the key that encrypts the object cannot be used ({told}); see to the key in KMS, not to the "
+            "credentials."
         )
-    if code == "KeyTooLongError":
-        return NameRefused(f"{name}: the name is too long for {where}.")
     if code in _BAD_CREDENTIALS or status == 401:
         return AccessDenied(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
     if code in _FORBIDDEN or (status == 403 and code is None):
-        return AccessDenied(f"{name}: the credentials are not allowed to do this ({told}); widen their policy.")
-    if code in (
-        "PermanentRedirect",
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "301",
-    ):
-        return StorageError(f"{name}: the bucket is in another region than the one asked; give ?region= or AWS_REGION.")
+        return AccessDenied(
+            f"{name}: the credentials are not allowed to do this ({told}); widen their policy, or say "
+            "?request_payer=requester where the requester pays, ?unsigned=true where anybody may read."
+        )
     if code in _TRANSIENT or (status is not None and (status >= 500 or status == 429)):
         return StorageUnavailable(f"{name}: {where} keeps answering {told}; try again later.")
     if status == 403:
@@ -142,8 +184,8 @@ def _no_response(error: Exception, name: str, where: str) -> StorageError:
         return AccessDenied(f"{name}: {where} refused; check the credentials and their policy.")
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{name} does not exist.")
-    if isinstance(error, aws.SSLError) or "certificate" in text.lower():
-        return StorageUnavailable(f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE.")
+    if any(words in text for words in _UNTRUSTED):
+        return UntrustedCertificate(f"{name}: {where} shows a certificate that is not trusted; set AWS_CA_BUNDLE.")
     if isinstance(error, _BROKEN) or "timed out" in text:
         return StorageUnavailable(f"{name}: {where} {_network_trouble(error, text)}.")
     if isinstance(error, aws.BotoCoreError | rust.BaseError | ValueError | TypeError):

@@ -5,44 +5,65 @@ control characters) and fails a whole listing that holds one; so listings, and o
 through boto3.
 
 Bytes read are checked three ways: the answer's etag is the listed one (compared here, as some services answer
-every If-Match with 412), the length is right, and so is the MD5 where the etag is one. Bytes written are
-covered by the request's signature.
+every If-Match with 412), the length is right, and so is the MD5 where the etag is one. What does not fit is read again
+before anything is concluded: it may be the page of a proxy. Bytes written are covered by the request's signature.
 """
 
-import hashlib
 import logging
 import os
-import random
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import obstore
-from botocore.exceptions import ClientError
+from botocore.credentials import ReadOnlyCredentials
 
-from pipeline.errors import NameRefused, ObjectChanged, StorageError, StorageUnavailable
+from pipeline.errors import NameRefused, ObjectChanged, ObjectExists, StorageError, StorageUnavailable
+from pipeline.key_values import key_values
 from pipeline.storage.error_messages import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel
-from pipeline.storage.s3_clients import Clients, S3Address
+from pipeline.storage.patience import ask_patiently
+from pipeline.storage.s3_address import S3Address
+from pipeline.storage.s3_clients import Clients
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PAGE_KEYS = 1000
 """Keys a listing's request may answer with; S3 gives no more."""
 
-# An answer that fails its MD5 is asked for again this often; damage on the way is rare and rarely strikes
-# twice.
 _READ_TRIES = 3
+"""How often an object is read whose bytes do not fit its etag; damage on the way is rare and rarely strikes twice."""
+
+_STRANGE_SECONDS = 30.0
+"""How long an object is read again that comes in another length than it was listed with, under the listed etag."""
+
+_STRANGE_PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one request for an object brought."""
+
+    data: bytes
+    etag: str
+    size: int
+
+    def is_as_listed(self, etag: str | None, size: int | None) -> bool:
+        return not self.has_other_etag(etag) and (size is None or self.size == size)
+
+    def has_other_etag(self, etag: str | None) -> bool:
+        return bool(etag and self.etag and self.etag != etag)
 
 
 class S3Store:
@@ -88,17 +109,26 @@ class S3Store:
         return S3Store(address, self._options, self._clients)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        # A page that waits for the service is not waited for by whoever has stopped reading.
+        stopped = threading.Event()
+        name = self._name(prefix)
+
+        def page(after: str | None) -> Page:
+            return self._with_retries(lambda: self._page(prefix, after), name, stopped=stopped)
+
         try:
-            yield from list_in_parallel(lambda after: self._page(prefix, after), prefix)
+            yield from list_in_parallel(page, prefix)
         except Exception as error:
-            self._raise(error, self._name(prefix))
+            self._raise(error, name)
+        finally:
+            stopped.set()
 
     def _page(self, prefix: str, after: str | None) -> Page:
         """The first page of keys that start with `prefix` and lie above `after`."""
         root = self._address.prefix
         start: dict[str, Any] = {} if after is None else {"StartAfter": root + after}
         answer = self._clients.boto().list_objects_v2(
-            Bucket=self._address.bucket, Prefix=root + prefix, MaxKeys=PAGE_KEYS, **start
+            Bucket=self._address.bucket, Prefix=root + prefix, MaxKeys=PAGE_KEYS, **start, **self._clients.payer
         )
         contents = answer.get("Contents", [])
         objects = [
@@ -112,31 +142,62 @@ class S3Store:
     def get(
         self, key: str, *, size: int | None = None, etag: str | None = None, most_bytes: int | None = None
     ) -> bytes:
-        for _ in range(_READ_TRIES):
-            data, found_etag, found_size = self._fetch(key, most_bytes)
-            if (etag and found_etag and found_etag != etag) or (size is not None and found_size != size):
-                raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
-            if len(data) == found_size and self._is_intact(key, data, found_etag):
-                return data
-            log.warning("damaged_answer object=%r bytes=%d", self._name(key), len(data))
-        raise StorageUnavailable(
-            f"{self._name(key)} arrived damaged {_READ_TRIES} times; check the network or the object."
+        deadline, pause = time.monotonic() + min(_STRANGE_SECONDS, self._options.retry_seconds), _STRANGE_PAUSE
+        before: _Answer | None = None
+        damaged: _Answer | None = None
+        tries, equal = 0, 1
+        while True:
+            answer = self._fetch(key, most_bytes)
+            if not answer.is_as_listed(etag, size):
+                # Changed, or not the object at all: a page of some proxy, an error that says 200.
+                if answer.has_other_etag(etag):
+                    if before is not None and before.etag == answer.etag:
+                        raise self._changed(key, str(etag))
+                elif time.monotonic() + pause > deadline and before is not None:
+                    raise ObjectChanged(f"{self._name(key)} comes with another length than it was listed with.")
+                log.warning("%s", key_values(unexpected_answer=self._name(key), bytes=answer.size))
+                time.sleep(pause)
+                pause, before = 2 * pause, answer
+                continue
+            if len(answer.data) == answer.size and self._is_intact(key, answer):
+                return answer.data
+            if damaged and answer == damaged:
+                equal += 1
+            damaged, tries = answer, tries + 1
+            log.warning("%s", key_values(damaged_answer=self._name(key), bytes=len(answer.data)))
+            if tries < _READ_TRIES:
+                continue
+            is_whole = equal == tries and len(answer.data) == answer.size
+            if is_whole and self._clients.etags.accept_other(self._name(key), answer.etag):
+                return answer.data
+            raise StorageUnavailable(
+                f"{self._name(key)} arrived damaged {tries} times; check the network or the object."
+            )
+
+    def _changed(self, key: str, etag: str) -> ObjectChanged:
+        """What to say of an object that has another etag than the listed one: the listing may always be another."""
+        listed = next(iter(self._with_retries(lambda: self._page(key, None), self._name(key)).objects), None)
+        if listed is None or listed.key != key or listed.etag != etag:
+            return ObjectChanged(f"{self._name(key)} has changed since it was listed.")
+        self._clients.etags.listed_others()
+        return ObjectChanged(
+            f"{self._name(key)} has another etag than {self._clients.where} lists for it; give the keys with "
+            "--key-list, without etags, so that each object is asked for its own."
         )
 
-    def _fetch(self, key: str, most_bytes: int | None) -> tuple[bytes, str, int]:
-        """Body, etag and size of one answer."""
+    def _fetch(self, key: str, most_bytes: int | None) -> _Answer:
         full = self._full(key)
 
-        def ask() -> tuple[bytes, str, int]:
+        def ask() -> _Answer:
             if _obstore_serves(full):
                 result = obstore.get(self._clients.rust(), full)
                 check_size(self._name(key), result.meta["size"], most_bytes)
-                return bytes(result.bytes()), _bare(result.meta["e_tag"]), result.meta["size"]
-            answer = self._clients.boto().get_object(Bucket=self._address.bucket, Key=full)
+                return _Answer(bytes(result.bytes()), _bare(result.meta["e_tag"]), result.meta["size"])
+            answer = self._clients.boto().get_object(Bucket=self._address.bucket, Key=full, **self._clients.payer)
             check_size(self._name(key), answer["ContentLength"], most_bytes)
-            return answer["Body"].read(), _bare(answer.get("ETag")), answer["ContentLength"]
+            return _Answer(answer["Body"].read(), _bare(answer.get("ETag")), answer["ContentLength"])
 
-        return self._with_retries(ask, key)
+        return self._with_retries(ask, self._name(key))
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         full = self._full(key)
@@ -145,20 +206,26 @@ class S3Store:
             if _obstore_serves(full):
                 return bytes(obstore.get_range(self._clients.rust(), full, start=offset, length=length))
             span = f"bytes={offset}-{offset + length - 1}"
-            return self._clients.boto().get_object(Bucket=self._address.bucket, Key=full, Range=span)["Body"].read()
+            answer = self._clients.boto().get_object(
+                Bucket=self._address.bucket, Key=full, Range=span, **self._clients.payer
+            )
+            return answer["Body"].read()
 
-        data = self._with_retries(ask, key)
-        if len(data) != length:
-            raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
-        return data
+        for _ in range(_READ_TRIES):
+            data = self._with_retries(ask, self._name(key))
+            if len(data) == length:
+                return data
+        raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
 
-    def _is_intact(self, key: str, data: bytes, etag: str) -> bool:
-        if not _MD5.fullmatch(etag) or hashlib.md5(data, usedforsecurity=False).hexdigest() == etag:
+    def _is_intact(self, key: str, found: _Answer) -> bool:
+        if self._clients.etags.proves(found.data, found.etag) is not False:
             return True
         # With a KMS or customer's key the etag looks like an MD5 and is none. obstore does not pass on the
         # header that tells, so ask; only such objects, and damaged ones, cost this second request.
         bucket, full = self._address.bucket, self._full(key)
-        answer = self._with_retries(lambda: self._clients.boto().head_object(Bucket=bucket, Key=full), key)
+        answer = self._with_retries(
+            lambda: self._clients.boto().head_object(Bucket=bucket, Key=full, **self._clients.payer), self._name(key)
+        )
         return "kms" in answer.get("ServerSideEncryption", "") or bool(answer.get("SSECustomerAlgorithm"))
 
     def head(self, key: str) -> ObjectInfo:
@@ -168,72 +235,76 @@ class S3Store:
             if _obstore_serves(full):
                 meta = obstore.head(self._clients.rust(), full)
                 return ObjectInfo(key, _bare(meta["e_tag"]), meta["size"], meta["last_modified"])
-            answer = self._clients.boto().head_object(Bucket=self._address.bucket, Key=full)
+            answer = self._clients.boto().head_object(Bucket=self._address.bucket, Key=full, **self._clients.payer)
             modified = answer["LastModified"].astimezone(UTC)
             return ObjectInfo(key, _bare(answer.get("ETag")), answer["ContentLength"], modified)
 
-        return self._with_retries(ask, key)
+        return self._with_retries(ask, self._name(key))
 
     def put(self, key: str, data: bytes) -> None:
-        full = self._full(key)
-
-        def ask() -> None:
-            if _obstore_serves(full):
-                obstore.put(self._clients.rust(), full, data)
-            else:
-                self._clients.boto().put_object(Bucket=self._address.bucket, Key=full, Body=data)
-
-        self._with_retries(ask, key)
+        self._write(key, data, once=False)
 
     def create(self, key: str, data: bytes) -> None:
+        self._write(key, data, once=True)
+
+    def _write(self, key: str, data: bytes, *, once: bool) -> None:
         full = self._full(key)
 
-        def ask() -> None:
+        def ask() -> str | None:
             if _obstore_serves(full):
-                obstore.put(self._clients.rust(), full, data, mode="create")
-            else:
-                bucket = self._address.bucket
-                self._clients.boto().put_object(Bucket=bucket, Key=full, Body=data, IfNoneMatch="*")
+                return obstore.put(self._clients.rust(), full, data, mode="create" if once else "overwrite")["e_tag"]
+            condition: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
+            answer = self._clients.boto().put_object(
+                Bucket=self._address.bucket, Key=full, Body=data, **condition, **self._clients.payer
+            )
+            return answer.get("ETag")
 
-        self._with_retries(ask, key)
+        self._clients.etags.written(data, _bare(self._with_retries(ask, self._name(key))))
 
     def delete(self, key: str) -> None:
         bucket, full = self._address.bucket, self._full(key)
-        self._with_retries(lambda: self._clients.boto().delete_object(Bucket=bucket, Key=full), key)
+        self._with_retries(
+            lambda: self._clients.boto().delete_object(Bucket=bucket, Key=full, **self._clients.payer), self._name(key)
+        )
 
     def check_readable(self) -> None:
         bucket, prefix = self._address.bucket, self._address.prefix
-        try:
-            self._clients.boto(for_check=True).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        except Exception as error:
-            self._raise(error, self.uri)
+        self._check(
+            lambda: self._clients.boto(for_check=True).list_objects_v2(
+                Bucket=bucket, Prefix=prefix, MaxKeys=1, **self._clients.payer
+            )
+        )
 
     def check_writable(self) -> None:
         """Also proves that the service honours create-only writes, which everything that must not be lost
         relies on.
         """
-        bucket, full = self._address.bucket, self._full(f".fcn-check-{uuid.uuid4().hex}")
-        try:
-            client = self._clients.boto(for_check=True)
-            versions: list[str | None] = []
-            exclusive = False
-            for _ in range(2):
-                try:
-                    made = client.put_object(Bucket=bucket, Key=full, Body=b"", IfNoneMatch="*")
-                    versions.append(made.get("VersionId"))
-                except ClientError as error:
-                    # The first, too, may be told so: by boto3's retry of a write that had worked.
-                    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
-                        raise
-                    exclusive = True
-            # On a versioned bucket a plain DELETE would only hide it.
-            for version in dict.fromkeys(versions or [None]):
-                which: dict[str, Any] = {"VersionId": version} if version and version != "null" else {}
-                client.delete_object(Bucket=bucket, Key=full, **which)
-        except Exception as error:
-            self._raise(error, self.uri)
+        full = self._full(f".fcn-check-{uuid.uuid4().hex}")
+        given: dict[str, Any] = {"Bucket": self._address.bucket, "Key": full}
+        versions: list[str | None] = []
+        exclusive = False
+        for _ in range(2):
+            try:
+                made = self._check(
+                    lambda: self._clients.boto(for_check=True).put_object(
+                        **given, Body=b"", IfNoneMatch="*", **self._clients.payer
+                    )
+                )
+                versions.append(made.get("VersionId"))
+            except ObjectExists:
+                exclusive = True  # the first, too, may be told so: by another try of a write that had worked
+        # On a versioned bucket a plain DELETE would only hide it.
+        for version in dict.fromkeys(versions or [None]):
+            which = {"VersionId": version} if version and version != "null" else {}
+            self._check(partial(self._delete_check, given | which))
         if not exclusive:
             raise StorageError(f"{self.uri}: this service ignores If-None-Match, so runs could overwrite one another.")
+
+    def _delete_check(self, given: dict[str, Any]) -> None:
+        self._clients.boto(for_check=True).delete_object(**given, **self._clients.payer)
+
+    def _check(self, ask: Callable[[], Result]) -> Result:
+        return self._with_retries(ask, self.uri, seconds=self._options.check_seconds)
 
     def _full(self, key: str) -> str:
         full = self._address.prefix + key
@@ -248,22 +319,29 @@ class S3Store:
     def _name(self, key: str) -> str:
         return f"s3://{self._address.bucket}/{self._address.prefix}{key}"
 
-    def _with_retries(self, ask: Callable[[], Result], key: str) -> Result:
-        """What `ask` returns, tried again for as long as the options say.
+    def _with_retries(
+        self,
+        ask: Callable[[], Result],
+        name: str,
+        *,
+        seconds: float | None = None,
+        stopped: threading.Event | None = None,
+    ) -> Result:
+        """What `ask` returns of the object `name`, tried again for `seconds`, or as long as the options say."""
+        used: list[ReadOnlyCredentials | None] = [None]
 
-        Both clients retry most troubles themselves, but obstore gives up a create-only PUT whose connection
-        breaks, and boto3 an answer that breaks off half-way.
-        """
-        deadline, pause = time.monotonic() + self._options.retry_seconds, 0.1
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                trouble = fault(error, self._name(key), self._clients.where)
-            if not isinstance(trouble, StorageUnavailable) or time.monotonic() + pause > deadline:
-                raise trouble
-            time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, 15.0)
+        def with_keys() -> Result:
+            used[0] = self._clients.keys()
+            return ask()
+
+        return ask_patiently(
+            with_keys,
+            lambda error: fault(error, name, self._clients.where),
+            seconds=self._options.retry_seconds if seconds is None else seconds,
+            attempts=1 if seconds is not None else self._clients.attempts,
+            renew=lambda: self._clients.renew(used[0]),
+            stopped=stopped,
+        )
 
     def _raise(self, error: Exception, name: str) -> NoReturn:
         raise_fault(error, name, self._clients.where)

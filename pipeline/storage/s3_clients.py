@@ -1,85 +1,48 @@
-"""How the S3 store reaches its bucket: what an s3:// URI says, and the two clients made from it.
+"""How the S3 store reaches its bucket: the two clients made from what an s3:// URI says.
 
-boto3 finds profile, role, region and endpoint as the AWS CLI does; obstore is told what boto3 found. Neither
-reads a secret from the URI: one that holds a secret is refused.
+boto3 finds profile, role, region and endpoint as the AWS CLI does; obstore is told what boto3 found. Both try each
+request once: `pipeline.storage.patience` tries again.
 """
 
 import os
-import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store as RustS3
 
-from pipeline.errors import AccessDenied, InputError
+from pipeline.errors import AccessDenied
+from pipeline.storage.endpoints import (
+    ONLY_OBSTORE_READS,
+    address_of,
+    certificates,
+    is_aws,
+    proxy_settings,
+)
+from pipeline.storage.s3_address import S3Address
+from pipeline.storage.s3_credentials import RenewedCredentials
+from pipeline.storage.s3_etags import Etags
 from pipeline.storage.s3_responses import read_fast
 from pipeline.storage.store import StorageOptions
-from pipeline.storage.uri import split_options
+from pipeline.storage.uri import without_user
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from obstore.store import ClientConfig
 
-_OPTIONS = ("endpoint_url", "profile", "region")
-_SECRET_NAME = re.compile(r"secret|password|token|key|credential|signature", re.IGNORECASE)
-# botocore hands out credentials with at least ten minutes to live; ask it again well within that.
-_CREDENTIALS_TTL = timedelta(minutes=5)
+_QUICK_RETRIES = 2
+"""obstore's own, within a few seconds: a connection that broke costs no way from Rust to Python and back."""
 
-
-@dataclass(frozen=True, slots=True)
-class S3Address:
-    """What an s3:// URI says. `prefix` is "" or ends in "/"; None leaves a setting to the configuration."""
-
-    bucket: str
-    prefix: str
-    endpoint_url: str | None = None
-    profile: str | None = None
-    region: str | None = None
-
-    @classmethod
-    def parse(cls, uri: str) -> "S3Address":
-        """Raises InputError for a URI without bucket, with unknown options, or with a secret in it."""
-        place, query = split_options(uri)
-        bucket, _, prefix = place.partition("://")[2].partition("/")
-        shown = f"s3://{bucket.rpartition('@')[2]}/{prefix}"
-        if "@" in bucket or ":" in bucket:
-            raise InputError(f"{shown}: credentials and ports do not belong here; use a profile or AWS_* variables.")
-        if not bucket:
-            raise InputError(f"{shown}: the bucket is missing; write s3://bucket/prefix.")
-        given = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
-        for name in given:
-            if name in _OPTIONS:
-                continue
-            if _SECRET_NAME.search(name):
-                raise InputError(f"{shown}: {name} does not belong into the URI; use a profile or AWS_* variables.")
-            raise InputError(f"{shown}: there is no option {name!r}; there are {', '.join(_OPTIONS)}.")
-        endpoint = given.get("endpoint_url")
-        if endpoint is not None:
-            parts = urlsplit(endpoint)
-            if "@" in parts.netloc:
-                raise InputError(f"{shown}: endpoint_url holds credentials; use a profile or AWS_* variables.")
-            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-                raise InputError(f"{shown}: endpoint_url must look like https://host:port.")
-        if prefix and not prefix.endswith("/"):
-            prefix += "/"
-        return cls(bucket, prefix, endpoint, given.get("profile") or None, given.get("region") or None)
-
-    @property
-    def uri(self) -> str:
-        options = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
-        query = "?" + urlencode(options, safe=":/") if options else ""
-        # One slash at the end is understood; a prefix that is "/" or ends in "//" needs it said.
-        path = self.prefix if self.prefix == "/" or self.prefix.endswith("//") else self.prefix.removesuffix("/")
-        return f"s3://{self.bucket}/{path}{query}" if path else f"s3://{self.bucket}{query}"
+_environment = threading.Lock()
 
 
 class Clients:
@@ -91,9 +54,11 @@ class Clients:
         self.process = os.getpid()
         self._lock = threading.RLock()
         self._core: botocore.session.Session
+        self._keys: RenewedCredentials
         self._session: boto3.Session | None = None
         self._boto: dict[bool, S3Client] = {}
         self._rust: RustS3 | None = None
+        self.etags = Etags(address.bucket)
 
     def boto(self, *, for_check: bool = False) -> "S3Client":
         """boto3's client; the one for preflight checks gives up soon."""
@@ -103,99 +68,163 @@ class Clients:
             return self._boto[for_check]
 
     def rust(self) -> RustS3:
+        """obstore's client, with keys that are still valid. Raises RenewalFailed."""
+        if self._rust is None:
+            with self._lock:
+                if self._rust is None:
+                    self._rust = self._make_rust()
+        # What cannot be renewed is reported by obstore as a refusal of the service.
+        self.keys()
+        return self._rust
+
+    def keys(self) -> ReadOnlyCredentials | None:
+        """What the next request will be signed with; None where requests are not signed. Raises RenewalFailed."""
         with self._lock:
-            if self._rust is None:
-                self._rust = self._make_rust()
-            return self._rust
+            self._open_session()
+        return None if self.is_unsigned else self._keys.get_frozen_credentials()
+
+    def renew(self, used: ReadOnlyCredentials | None) -> None:
+        """Have other keys than `used`, which the service does not accept. Raises RenewalFailed."""
+        if not self.is_unsigned:
+            self._keys.renew(used)
+
+    @cached_property
+    def is_unsigned(self) -> bool:
+        """Whether requests are sent without a signature, as public buckets allow."""
+        given = self._address.unsigned
+        return self._told("unsigned", "no_sign_request") == "true" if given is None else given
+
+    @cached_property
+    def payer(self) -> dict[str, Any]:
+        """The argument of boto3's calls that says who pays; none where it is the bucket's owner."""
+        payer = self._address.request_payer or self._told("request_payer")
+        return {"RequestPayer": "requester"} if payer == "requester" else {}
+
+    @cached_property
+    def attempts(self) -> int:
+        """How often the profile, or the environment, wants a request tried at least."""
+        with self._lock:
+            self._open_session()
+            return int(self._core.get_config_variable("max_attempts") or 1)
 
     @property
     def where(self) -> str:
         """The service, for messages."""
         try:
-            return str(self.boto().meta.endpoint_url)
+            return without_user(str(self.boto().meta.endpoint_url))
         except Exception:  # the message at hand is about why there is no client
-            return self._address.endpoint_url or "S3"
+            return without_user(self._address.endpoint_url or "S3")
+
+    def _told(self, *names: str) -> str | None:
+        """What the profile, or its section `s3`, says under the first of `names` that is there; in lower case."""
+        with self._lock:
+            self._open_session()
+            scoped = self._core.get_scoped_config()
+        section = scoped.get("s3")
+        places = [scoped, section] if isinstance(section, dict) else [scoped]
+        return next((str(place[name]).lower() for name in names for place in places if name in place), None)
 
     def _open_session(self) -> boto3.Session:
         if self._session is None:
             self._core = botocore.session.Session(profile=self._address.profile)
             read_fast(self._core)
+            self._keys = RenewedCredentials(self._address.profile)
+            self._core.register_component("credential_provider", self._keys)
             self._session = boto3.Session(botocore_session=self._core, region_name=self._address.region)
         return self._session
 
     def _make_boto(self, for_check: bool) -> "S3Client":
         patience = self._options.check_seconds if for_check else self._options.retry_seconds
-        connect = min(self._options.connect_seconds, patience)
+        session, endpoint = self._open_session(), self._address.endpoint_url
+        certificates(self._core)  # says that a file is missing, which would be waited for
         settings = Config(
-            connect_timeout=connect,
+            connect_timeout=min(self._options.connect_seconds, patience),
             read_timeout=min(self._options.read_seconds, patience),
-            # Its pauses are random, below 1, 2, 4, ... 20 s: about 3 s for 3 retries, then 10 s each.
-            retries={"mode": "standard", "max_attempts": 2 if for_check else max(1, 4 + int(patience / 10))},
+            retries={"total_max_attempts": 1},
             max_pool_connections=64,
             # Other services than AWS know the newer checksums only in part.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        session, endpoint = self._open_session(), self._address.endpoint_url
+        if self.is_unsigned:
+            settings = settings.merge(Config(signature_version=UNSIGNED))
         client = session.client("s3", endpoint_url=endpoint, config=settings)
-        if not _is_aws(client.meta.endpoint_url):
+        if not is_aws(client.meta.endpoint_url) and not self._has_style():
             settings = settings.merge(Config(s3={"addressing_style": "path"}))
             client = session.client("s3", endpoint_url=endpoint, config=settings)
         return client
 
+    def _has_style(self) -> bool:
+        section = self._core.get_scoped_config().get("s3")
+        return isinstance(section, dict) and "addressing_style" in section
+
     def _make_rust(self) -> RustS3:
         session, client, bucket = self._open_session(), self.boto(), self._address.bucket
-        if session.get_credentials() is None:
+        signed = not self.is_unsigned
+        if signed and not self._keys.exist():
             raise AccessDenied(
                 f"s3://{bucket}: no credentials found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or give this machine a role."
+                "AWS_SECRET_ACCESS_KEY, give this machine a role, or say ?unsigned=true for a public bucket."
             )
         endpoint, region = client.meta.endpoint_url, client.meta.region_name
-        virtual = False
-        if _is_aws(endpoint):
-            region = _bucket_region(client, bucket) or region
+        style: dict[str, Any] = {"s3": {"addressing_style": "path"}}
+        if is_aws(endpoint):
             # A dot in the bucket's name would break the certificate check of bucket.s3.amazonaws.com.
-            virtual = "." not in bucket
-            endpoint = self._endpoint_in(region)
-            if virtual:
-                endpoint = endpoint.replace("://", f"://{bucket}.", 1)
+            style = {} if "." not in bucket else style
+            region = _arn_region(bucket) or _bucket_region(client, bucket) or region
+        probe = session.client(
+            "s3",
+            region_name=region,
+            endpoint_url=self._address.endpoint_url,
+            config=Config(signature_version=UNSIGNED, **({} if self._has_style() else style)),
+        )
+        address = address_of(probe, bucket)
         seconds = timedelta(seconds=1)
         client_options: ClientConfig = {
-            "allow_http": endpoint.startswith("http://"),
+            "allow_http": address.startswith("http://"),
             "connect_timeout": self._options.connect_seconds * seconds,
             "read_timeout": self._options.read_seconds * seconds,
             # The whole of one try: room for a large model on a slow line; `read_timeout` sees a dead one.
             "timeout": max(600.0, self._options.read_seconds) * seconds,
         }
-        if bundle := self._core.get_config_variable("ca_bundle"):
-            client_options["root_certificate"] = Path(bundle).read_bytes()
-        return RustS3(
-            bucket,
-            region=region,
-            endpoint=endpoint,
-            # obstore reads this variable by itself and would prefer it to `endpoint`.
-            aws_endpoint_url_s3=endpoint,
-            virtual_hosted_style_request=virtual,
-            disable_bulk_delete=True,
-            credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL),
-            client_options=client_options,
-            retry_config={
-                "max_retries": 1000,
-                "retry_timeout": self._options.retry_seconds * seconds,
-                "backoff": {"init_backoff": 0.1 * seconds, "max_backoff": 15 * seconds, "base": 2},
-            },
-        )
+        client_options.update(proxy_settings(endpoint))
+        if (trusted := certificates(self._core)) is not None:
+            client_options["root_certificate"] = trusted
+        with _own_variables_off():
+            return RustS3(
+                bucket,
+                region=region,
+                # The bucket's own address, wherever its name stands in it.
+                endpoint=address,
+                # obstore reads this variable by itself and would prefer it to `endpoint`.
+                aws_endpoint_url_s3=address,
+                virtual_hosted_style_request=True,
+                disable_bulk_delete=True,
+                request_payer=bool(self.payer),
+                skip_signature=not signed,
+                credential_provider=self._keys if signed else None,
+                client_options=client_options,
+                retry_config={
+                    "max_retries": _QUICK_RETRIES,
+                    "retry_timeout": min(5.0, self._options.retry_seconds) * seconds,
+                    "backoff": {"init_backoff": 0.1 * seconds, "max_backoff": 1 * seconds, "base": 2},
+                },
+            )
 
-    def _endpoint_in(self, region: str) -> str:
-        client = self.boto()
-        if client.meta.region_name == region:
-            return str(client.meta.endpoint_url)
-        return str(self._open_session().client("s3", region_name=region).meta.endpoint_url)
+
+@contextmanager
+def _own_variables_off() -> Iterator[None]:
+    """obstore does not see its own variables meanwhile, some of which it has no argument to overrule for."""
+    with _environment:
+        found = {name: os.environ.pop(name) for name in ONLY_OBSTORE_READS if name in os.environ}
+        try:
+            yield
+        finally:
+            os.environ.update(found)
 
 
-def _is_aws(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")) or host == "amazonaws.com"
+def _arn_region(bucket: str) -> str | None:
+    return bucket.split(":")[3] if bucket.startswith("arn:") else None
 
 
 def _bucket_region(client: "S3Client", bucket: str) -> str | None:
@@ -204,5 +233,7 @@ def _bucket_region(client: "S3Client", bucket: str) -> str | None:
         answer: Any = client.head_bucket(Bucket=bucket)
     except ClientError as error:
         answer = error.response
+        if answer["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+            raise  # it is no answer, and the bucket may be elsewhere
     region = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
     return str(region) if region else None

@@ -1,7 +1,8 @@
 """Reads S3's answers faster than botocore does: a page of 1,000 keys in a tenth of the time.
 
 A listing of ten million keys is ten thousand pages; botocore takes 100 ms of CPU for each, most of it for dates. Every
-answer but a successful listing is botocore's own to read.
+answer but a successful listing is botocore's own to read. What is no listing, though it says 200 (an empty body,
+the page of a proxy), is ResponseParserError.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import botocore.session
-from botocore.parsers import ResponseParserFactory, RestXMLParser
+from botocore.parsers import ResponseParserError, ResponseParserFactory, RestXMLParser
 from botocore.utils import parse_timestamp
 
 _LISTING = "ListObjectsV2Output"
@@ -37,8 +38,10 @@ class _FastListings(RestXMLParser):
         try:
             root = ElementTree.fromstring(response["body"])
         except ElementTree.ParseError:
-            return super().parse(response, shape)  # which says what is wrong with it
+            raise ResponseParserError("the answer to a listing is no XML") from None
         space = root.tag.removesuffix("ListBucketResult")
+        if space == root.tag or root.find(f"{space}IsTruncated") is None:
+            raise ResponseParserError("the answer to a listing is something else")
         contents = root.findall(f"{space}Contents")
         for found in contents:
             root.remove(found)

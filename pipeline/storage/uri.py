@@ -6,7 +6,7 @@ before anything else is done with it.
 
 import re
 from typing import Annotated
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field
 
@@ -30,6 +30,16 @@ def refuse_secrets(uri: str) -> str:
             "the environment's variables, or this machine's role."
         )
     return uri
+
+
+def without_user(url: str) -> str:
+    """`url` fit to be shown and recorded: without user name and password."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=host)) if "@" in parts.netloc else url
+    except ValueError:
+        return url.partition("://")[0] + "://..."
 
 
 def _refuse_nothing(uri: str) -> str:

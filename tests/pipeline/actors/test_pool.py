@@ -324,6 +324,39 @@ class AwayAtTheStart(Steady):
         raise StorageUnavailable("s3://bucket: no answer")
 
 
+class AwayForTheFirst(Steady):
+    """The storage does not answer the first three processes as they get ready."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        if len(list(marks.iterdir())) < 3:
+            (marks / str(os.getpid())).touch()
+            raise StorageUnavailable("s3://bucket: no answer")
+
+
+def test_storage_that_is_away_while_actors_start_is_waited_for_as_for_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as actors that fail, five in a row of which end the run: within a minute and a half."""
+    monkeypatch.setattr(pools, "MAX_SETUP_FAILURES", 1)
+    notes: list[str] = []
+    done: list[Any] = []
+    pool = ShardPool(PoolSpec(actors=1, cpus=1), AwayForTheFirst, tmp_path)
+    assert pool.run(shards(4), done.append, lambda state: None, lambda: False, notes.append)
+    assert {number for number, _ in done} == set(range(4))
+    assert notes == ["the storage is away, so actors cannot start; waiting for it: s3://bucket: no answer"]
+
+
+def test_storage_that_stays_away_while_actors_start_ends_the_run_and_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "SETUP_STORAGE_SECONDS", 0.0)
+    with pytest.raises(
+        PipelineError, match=r"storage stayed down for .* while actors started: .* the same command resumes"
+    ):
+        work(ShardPool(PoolSpec(actors=1, cpus=1), AwayAtTheStart), 1)
+
+
 class DiesAlways(Steady):
     """Whatever shard it gets takes its process down."""
 

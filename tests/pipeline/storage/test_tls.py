@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline.errors import StorageUnavailable
+from pipeline.errors import StorageError, StorageUnavailable, UntrustedCertificate
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import StorageOptions, Store
 from tests.faulty_s3 import FaultyS3
@@ -77,10 +77,32 @@ def test_an_unknown_certificate_is_refused(server: FaultyS3, bucket: str, call: 
     assert server.requests == [], "nothing was sent before the certificate was seen"
 
 
-def test_an_authority_that_the_user_vouches_for_is_trusted(
-    server: FaultyS3, bucket: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+def test_an_unknown_certificate_is_not_waited_for(server: FaultyS3, bucket: str) -> None:
+    patient = StorageOptions(connect_seconds=2, read_seconds=2, retry_seconds=3600, check_seconds=3600)
+    store = open_store(f"s3://{bucket}?endpoint_url={server.endpoint}", patient)
+    for call in CALLS.values():
+        with pytest.raises(UntrustedCertificate):
+            call(store)
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_a_bundle_of_certificates_that_is_not_there_is_said_at_once(
+    bucket: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.root))
+    monkeypatch.setenv(variable, "~/nowhere.pem")
+    store = open_store(f"s3://{bucket}", StorageOptions(retry_seconds=3600, check_seconds=3600))
+    for call in CALLS.values():
+        with pytest.raises(StorageError, match=r"certificates at .*/nowhere.pem cannot be read .*No such file"):
+            call(store)
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("at_home", [False, True])
+def test_an_authority_that_the_user_vouches_for_is_trusted(
+    server: FaultyS3, bucket: str, authority: Authority, variable: str, at_home: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(authority.root.parent))
+    monkeypatch.setenv(variable, "~/root.pem" if at_home else str(authority.root))
     store = open_store(f"s3://{bucket}?endpoint_url={server.endpoint}", IMPATIENT)
     store.check_readable()
     store.put("k", b"1")
