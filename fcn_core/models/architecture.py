@@ -18,7 +18,7 @@ class Architecture(BaseModel):
     """Everything that decides a network's layers and their shapes.
 
     `arch` is the network and its geometry: "fcn32s", "fcn16s", "fcn8s" ("same" geometry, on any backbone),
-    "..._padded" (the authors' nets, layer by layer) or "tv_fcn" (torchvision's fcn_resnet50 and 101). `width`
+    "..._padded" (the authors' nets, layer by layer) or "tv_..." (torchvision's networks as they are). `width`
     multiplies the backbone's channels, `head_width` is the number of channels of fc6 and fc7. `upsampling` is how the
     coarser scores are doubled before they are fused: "transposed", learned from a bilinear start as in the paper, or
     "interpolate", fixed bilinear.
@@ -46,11 +46,11 @@ class Architecture(BaseModel):
         if arch not in ARCHS:
             return values  # the field's own validation says so
         spec = network_spec(arch)
-        usual: dict[str, Any] = {"backbone": spec.backbones[0], **spec.defaults}
+        usual: dict[str, Any] = {"backbone": spec.backbones[0]}
         backbone = values.get("backbone", usual["backbone"])
         if backbone in BACKBONES:
             usual["head_width"] = backbone_spec(backbone).head_width
-        return usual | values
+        return usual | dict(spec.defaults) | values
 
     @field_validator("backbone")
     @classmethod
@@ -68,7 +68,7 @@ class Architecture(BaseModel):
             raise ValueError(f"{backbone} has no other width than 1")
         return width
 
-    @field_validator("head_width", "dropout", "upsampling")
+    @field_validator("width", "head_width", "dropout", "upsampling")
     @classmethod
     def _as_the_network_is(cls, value: Any, info: ValidationInfo) -> Any:
         arch = info.data.get("arch")
@@ -81,4 +81,5 @@ class Architecture(BaseModel):
     @property
     def stride(self) -> int:
         """Pixels per cell of the network's scores, before the last upsampling: 32, 16 or 8."""
-        return network_spec(self.arch).stride
+        spec = network_spec(self.arch)
+        return spec.strides.get(self.backbone, spec.stride)

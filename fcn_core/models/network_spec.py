@@ -29,14 +29,16 @@ class NetworkSpec:
     """Everything that is particular to one network.
 
     build: makes it, a `network.Network` with fresh weights, from its Architecture. stride: pixels per cell of its
-    scores, before the last upsampling. backbones: those it runs on, the default first. normalization: the input of a
-    new network. summary: a few words for the list of networks; where the geometry is "same", the backbone's are added.
+    scores, before the last upsampling. strides: where a backbone makes it another. backbones: those it runs on, the
+    default first. normalization: the input of a new network. summary: a few words for the list of networks; where the
+    geometry is "same", the backbone's are added.
 
     defaults: of an Architecture's fields, where they are not the usual ones. fixed: fields that have only one value,
     with the reason, which completes "ARCH is ...". stages: the networks that the paper trains one after the other to
     get this one, itself last; empty where it is never trained so. input_scales: fixed factors before score layers.
 
-    published: scores, and weights: torchvision's published weights of the whole network, by backbone.
+    published: scores, and weights: torchvision's published weights of the whole network, by backbone; these are found
+    under the name WEIGHTS_NAME_BACKBONE.
     """
 
     build: Callable[[Any], nn.Module]
@@ -51,3 +53,5 @@ class NetworkSpec:
     input_scales: Mapping[str, float] = field(default_factory=dict)
     published: Mapping[BackboneName, tuple[Published, ...]] = field(default_factory=dict)
     weights: Mapping[BackboneName, str] = field(default_factory=dict)
+    weights_name: str = "fcn"
+    strides: Mapping[BackboneName, int] = field(default_factory=dict)

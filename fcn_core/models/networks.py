@@ -21,6 +21,8 @@ _SPECS = {
     "fcn8s_atonce_padded": "padded_vgg:FCN8S_ATONCE_PADDED",
     "fcn_alexnet_padded": "padded_alexnet:SPEC",
     "tv_fcn": "torchvision_fcn:SPEC",
+    "tv_deeplabv3": "torchvision_deeplab:SPEC",
+    "tv_lraspp": "torchvision_lraspp:SPEC",
 }
 """Each network's name, and the module and name of its spec."""
 

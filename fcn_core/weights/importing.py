@@ -34,6 +34,9 @@ from fcn_core.weights.transplant import TransplantReport, read_tensors, transpla
 _SCALE_LAYERS = {"score_pool4": "scale_pool4.weight", "score_pool3": "scale_pool3.weight"}
 """Score layers before which Caffe's at-once nets have a layer that multiplies by a fixed factor."""
 
+_TORCHVISIONS_SCORES = ("classifier.4", "classifier.low_classifier", "classifier.high_classifier")
+"""Score layers of torchvision's segmentation networks."""
+
 _LAST_UPSAMPLINGS = ("upscore.weight", "upscore16.weight", "upscore8.weight")
 
 
@@ -64,7 +67,7 @@ class _Source:
     @property
     def classes(self) -> int | None:
         """How many classes it scores; None for a classifier or a bare backbone."""
-        for name in ("score_fr.weight", "score_fr_sem.weight", "classifier.4.weight"):
+        for name in ("score_fr.weight", "score_fr_sem.weight", *(f"{layer}.weight" for layer in _TORCHVISIONS_SCORES)):
             scores = self.state.get(name)
             if scores is not None and scores.ndim == 4:  # AlexNet's classifier.4 is a fully connected layer
                 return int(scores.shape[0])
@@ -73,7 +76,9 @@ class _Source:
     @property
     def score_layers(self) -> list[str]:
         """The tensors that have one entry per class."""
-        prefixes = ("score_", "upscore") + (("classifier.4.",) if self.classes else ())
+        prefixes = ("score_", "upscore") + (
+            tuple(f"{layer}." for layer in _TORCHVISIONS_SCORES) if self.classes else ()
+        )
         return [name for name in self.state if name.startswith(prefixes)]
 
 

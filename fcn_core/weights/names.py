@@ -11,6 +11,13 @@ from torch import Tensor
 
 from fcn_core.models.backbones import BACKBONES, BackboneName, backbone_spec
 
+_TORCHVISIONS = {
+    "classifier.0.project.0.weight": "deeplabv3",
+    "classifier.low_classifier.weight": "lraspp",
+    "classifier.4.weight": "fcn",
+}
+"""Tensors by which torchvision's segmentation networks are recognised; the first that is there counts."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -31,11 +38,15 @@ def recognize(state: Mapping[str, Tensor]) -> Family | None:
             return Family(spec.authors_name, name, authors_input=True)
     prefix = "backbone." if any(name.startswith("backbone.") for name in state) else ""
     bare = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    backbone = next((name for name in BACKBONES if backbone_spec(name).is_of(bare)), None)
+    # torchvision's segmentation networks on MobileNetV3 have its `features` as their backbone.
+    spelled = (bare, {f"features.{name}": tensor for name, tensor in bare.items()})
+    found = (name for names in spelled for name in BACKBONES if backbone_spec(name).is_of(names))
+    backbone = next(found, None)
     if backbone is None:
         return None
-    if "classifier.4.weight" in state and prefix:
-        return Family(f"torchvision's fcn_{backbone}", backbone, authors_input=False)
+    family = next((family for tensor, family in _TORCHVISIONS.items() if prefix and tensor in state), None)
+    if family is not None:
+        return Family(f"torchvision's {family}_{backbone}", backbone, authors_input=False)
     kind = "a network of this library" if prefix else "torchvision's classifier"
     return Family(f"{kind} on {backbone}" if prefix else f"{kind} {backbone}", backbone, authors_input=False)
 
@@ -56,7 +67,7 @@ def renames(names: Collection[str], targets: Collection[str], backbone: Backbone
 def _candidates(source: str, backbone: BackboneName | None) -> list[str]:
     """What a tensor may be called in one of our networks, its own name first."""
     layer, _, part = source.rpartition(".")
-    candidates = [source, f"backbone.{source}"]
+    candidates = [source, f"backbone.{source}", f"backbone.{source.removeprefix('features.')}"]
     spec = backbone_spec(backbone) if backbone else None
     authors_layers = spec.authors_layers if spec else {}
     if layer in authors_layers:

@@ -56,9 +56,9 @@ class PublishedWeights:
 def published() -> dict[str, PublishedWeights]:
     """What can be fetched, by name."""
     networks = [
-        _from_torchvision(f"fcn_{backbone}", models.segmentation, name, arch, backbone, is_classifier=False)
-        for arch in ARCHS
-        for backbone, name in network_spec(arch).weights.items()
+        _from_torchvision(f"{spec.weights_name}_{backbone}", models.segmentation, name, arch, backbone)
+        for arch, spec in ((arch, network_spec(arch)) for arch in ARCHS)
+        for backbone, name in spec.weights.items()
     ]
     classifiers = [
         _from_torchvision(backbone, models, backbone_spec(backbone).weights, "fcn8s", backbone, is_classifier=True)
@@ -68,7 +68,13 @@ def published() -> dict[str, PublishedWeights]:
 
 
 def _from_torchvision(
-    name: str, module: ModuleType, weights_name: str, arch: ArchName, backbone: BackboneName, *, is_classifier: bool
+    name: str,
+    module: ModuleType,
+    weights_name: str,
+    arch: ArchName,
+    backbone: BackboneName,
+    *,
+    is_classifier: bool = False,
 ) -> PublishedWeights:
     weights: Any = attrgetter(weights_name)(module)
     preprocessing = weights.transforms()

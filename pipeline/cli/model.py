@@ -208,9 +208,9 @@ def get(
 ) -> int:
     """Fetch weights that torchvision publishes, check their hash, and make a model bundle of them.
 
-    fcn_resnet50 and fcn_resnet101 know VOC's classes and are complete. vgg16, vgg16_bn, alexnet, resnet50, resnet101
-    and mobilenet_v3_large are classifiers: the network has still to be trained. Files are kept in torch.hub's cache
-    (TORCH_HOME).
+    fcn_resnet50 and 101, deeplabv3_resnet50 and 101, deeplabv3_mobilenet_v3_large and lraspp_mobilenet_v3_large know
+    VOC's classes and are complete. vgg16, vgg16_bn, alexnet, resnet50, resnet101 and mobilenet_v3_large are
+    classifiers: the network has still to be trained. Files are kept in torch.hub's cache (TORCH_HOME).
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def get(
     directory
         The folder to write.
     arch
-        The network that gets the weights. Default: tv_fcn for fcn_resnet50 and 101, fcn8s for classifiers.
+        The network that gets the weights. Default: the one they are for, fcn8s for classifiers.
     labels
         A label set: voc, camvid, cityscapes or a .json file. Default: voc.
     head_width

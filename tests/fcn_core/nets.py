@@ -27,7 +27,7 @@ def small_net(
     structure, and whose batch norms are not the identity.
     """
     description = {"arch": arch, "num_classes": 5, "head_width": 16}
-    if arch == "tv_fcn":
+    if arch.startswith("tv_"):
         del description["head_width"]
     elif backbone not in ("resnet50", "resnet101"):
         description["width"] = 0.125

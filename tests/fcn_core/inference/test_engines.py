@@ -73,6 +73,8 @@ def fcn8s() -> Predictor:
         ("fcn8s_padded", "vgg16"),
         ("fcn_alexnet_padded", "alexnet"),
         ("tv_fcn", "resnet50"),
+        ("tv_deeplabv3", "mobilenet_v3_large"),
+        ("tv_lraspp", "mobilenet_v3_large"),
     ],
 )
 def test_both_engines_score_alike(arch: str, backbone: str) -> None:

@@ -71,6 +71,8 @@ CASES = [
     ("fcn32s_padded", None, (1, 500), 1 << 16),
     ("fcn_alexnet_padded", None, (123, 301), 1 << 17),
     ("tv_fcn", "resnet50", (9, 1003), 6000),
+    ("tv_deeplabv3", "resnet50", (67, 413), 1 << 14),
+    ("tv_lraspp", "mobilenet_v3_large", (133, 201), 10_000),
 ]
 
 

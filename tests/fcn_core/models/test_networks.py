@@ -122,12 +122,12 @@ def test_bundles_keep_batch_norm(arch: str, backbone: str) -> None:
         assert torch.equal(again.build()(x), small_net(arch, backbone=backbone)(x))
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
-def test_tv_fcn_is_torchvisions_forward(backbone: str) -> None:
-    make = {"resnet50": models.segmentation.fcn_resnet50, "resnet101": models.segmentation.fcn_resnet101}[backbone]
+@pytest.mark.parametrize(("arch", "backbone"), [network for network in NETWORKS if network[0].startswith("tv_")])
+def test_torchvisions_networks_are_its_forward(arch: str, backbone: str) -> None:
+    make = getattr(models.segmentation, f"{arch.removeprefix('tv_')}_{backbone}")
     theirs = make(weights=None, weights_backbone=None, num_classes=5).eval()
     with torch.device("meta"):
-        ours = build(Architecture.model_validate({"arch": "tv_fcn", "backbone": backbone, "num_classes": 5})).eval()
+        ours = build(Architecture.model_validate({"arch": arch, "backbone": backbone, "num_classes": 5})).eval()
     ours.load_state_dict(theirs.state_dict(), assign=True)
     for size in ((1, 1), (65, 97)):
         x = torch.randn(2, 3, *size)
@@ -269,6 +269,10 @@ def test_what_is_left_out_is_what_the_network_usually_has() -> None:
         ({"backbone": "resnet50", "width": 0.5}, "width"),
         ({"arch": "tv_fcn", "head_width": 256}, "head_width"),
         ({"arch": "tv_fcn", "upsampling": "transposed"}, "upsampling"),
+        ({"arch": "tv_deeplabv3", "head_width": 512}, "head_width"),
+        ({"arch": "tv_deeplabv3", "backbone": "mobilenet_v3_large", "width": 0.5}, "width"),
+        ({"arch": "tv_lraspp", "backbone": "resnet50"}, "backbone"),
+        ({"arch": "tv_lraspp", "dropout": 0.5}, "dropout"),
         ({"arch": "fcn8s_padded", "upsampling": "interpolate"}, "upsampling"),
         ({"arch": "fcn4s"}, "arch"),
         ({"backbone": "vgg19"}, "backbone"),

@@ -75,6 +75,8 @@ def test_transposed_is_a_bilinear_transposed_convolution_and_a_crop(
         ("fcn8s_atonce_padded", None),
         ("fcn_alexnet_padded", None),
         ("tv_fcn", "resnet50"),
+        ("tv_deeplabv3", "mobilenet_v3_large"),
+        ("tv_lraspp", "mobilenet_v3_large"),
     ],
 )
 @pytest.mark.parametrize("size", [(1, 1), (45, 83), (64, 33)])

@@ -232,13 +232,26 @@ def test_a_backbone_without_fully_connected_layers_comes_whole(tmp_path: Path) -
     assert torch.equal(imported.bundle.state["backbone.features.16.1.bias"], state["features.16.1.bias"])
 
 
-def test_torchvisions_segmentation_checkpoint_gives_torchvisions_scores(tmp_path: Path) -> None:
-    original = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True).eval()
-    path = write(tmp_path / "fcn_resnet50_coco.pth", original.state_dict())
-    imported = import_weights(path, "tv_fcn")
-    assert imported.bundle.architecture.backbone == "resnet50"
+@pytest.mark.parametrize(
+    ("name", "backbone", "auxiliary"),
+    [
+        ("fcn", "resnet50", {"aux_loss": True}),
+        ("deeplabv3", "resnet50", {"aux_loss": True}),
+        ("deeplabv3", "mobilenet_v3_large", {"aux_loss": True}),
+        ("lraspp", "mobilenet_v3_large", {}),
+    ],
+)
+def test_torchvisions_segmentation_checkpoint_gives_torchvisions_scores(
+    tmp_path: Path, name: str, backbone: str, auxiliary: dict[str, bool]
+) -> None:
+    make = getattr(torchvision.models.segmentation, f"{name}_{backbone}")
+    original = make(weights=None, weights_backbone=None, **auxiliary).eval()
+    path = write(tmp_path / f"{name}_{backbone}_coco.pth", original.state_dict())
+    imported = import_weights(path, f"tv_{name}")
+    assert f"torchvision's {name}_{backbone}, scores of 21 classes" in imported.notes[0]
+    assert imported.bundle.architecture.backbone == backbone
     assert not imported.untrained
-    assert {name.partition(".")[0] for name in imported.report.skipped} == {"aux_classifier"}
+    assert {name.partition(".")[0] for name in imported.report.skipped} == ({"aux_classifier"} if auxiliary else set())
     image = torch.randn(1, 3, 18, 35)
     with torch.inference_mode():
         torch.testing.assert_close(imported.bundle.build()(image), original(image)["out"], atol=1e-5, rtol=1e-4)

@@ -128,11 +128,15 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_the_list_is_torchvisions_own() -> None:
     found = published()
     assert set(found) == {
-        "fcn_resnet50", "fcn_resnet101", "vgg16", "vgg16_bn", "alexnet", "resnet50", "resnet101", "mobilenet_v3_large",
+        "fcn_resnet50", "fcn_resnet101",
+        "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
+        "vgg16", "vgg16_bn", "alexnet", "resnet50", "resnet101", "mobilenet_v3_large",
     }  # fmt: skip
     assert all(weights.normalization == IMAGENET for weights in found.values())
     assert all(weights.url.startswith("https://download.pytorch.org/models/") for weights in found.values())
     assert found["fcn_resnet50"].scores["COCO-val2017-VOC-labels"] == {"miou": 60.5, "pixel_acc": 91.4}
+    assert found["deeplabv3_mobilenet_v3_large"].arch == "tv_deeplabv3"
+    assert found["lraspp_mobilenet_v3_large"].scores["COCO-val2017-VOC-labels"] == {"miou": 57.9, "pixel_acc": 91.2}
     assert found["vgg16"].scores == {}, "ImageNet's accuracy is no score of a segmentation network"
     with pytest.raises(WeightsError, match=r"'vgg19'; choose one of fcn_resnet50, .*mobilenet_v3_large"):
         find_published("vgg19")
