@@ -7,6 +7,7 @@ driver is killed every sixth. Each output must equal that of an undisturbed run,
 
 import argparse
 import json
+import logging
 import os
 import random
 import re
@@ -65,6 +66,7 @@ class Soak:
         self._kills = self._restarts = self._late = 0
         self._lost: list[str] = []
         self._environment(patch)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         stack.callback(server.stop)
@@ -82,7 +84,7 @@ class Soak:
             photos.put(f"{index:04d}.jpg", jpeg(90 + index % 3, 70, seed=index))
         from pipeline.actors.cluster import private_ray
 
-        stack.enter_context(private_ray(num_cpus=4, others_join=True))
+        stack.enter_context(private_ray(num_cpus=4, num_gpus=0, others_join=True))
 
     def run(self) -> int:
         """Returns 1 where any output differs."""

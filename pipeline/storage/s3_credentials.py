@@ -162,6 +162,7 @@ class RenewedCredentials(Credentials):
     def _find(self) -> Credentials | None:
         if self._found is None:
             try:
+                logging.getLogger("botocore.credentials").addFilter(_without_traceback)
                 session = botocore.session.Session(profile=self._profile)
                 resolver: Any = session.get_component("credential_provider")
                 resolver.get_provider("assume-role")._prompter = _refuse_to_ask
@@ -233,6 +234,12 @@ def _reason(error: Exception) -> str:
 def _asked(error: aws.BotoCoreError) -> str:
     endpoint = error.kwargs.get("endpoint_url")
     return without_user(str(endpoint)) if endpoint else "the service"
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """botocore reports a renewal that failed with all that a credential process printed; we report it ourselves."""
+    record.exc_info = None
+    return True
 
 
 def _refuse_to_ask(prompt: str) -> str:
