@@ -1,17 +1,21 @@
-"""`fcn data ...`: look at training data."""
+"""`fcn data ...`: look at training data, and make it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from pipeline.cli.common import BAD_INPUT, DONE, Flag
 from pipeline.jobs.dataset import DatasetOptions, ReadingOptions
+from pipeline.jobs.importing import AddOptions, ImportOptions
 
-data_app = App(name="data", help="Photos and their masks: check, show.")
+if TYPE_CHECKING:
+    from pipeline.data.versioned.report import AddReport
+
+data_app = App(name="data", help="Photos and their masks: import, add, log, diff, check, show.")
 
 
 @data_app.command
@@ -52,6 +56,135 @@ def check(
         for line in describe(report):
             print(printable(line))
     return DONE if report.ok else BAD_INPUT
+
+
+@data_app.command(name="import")
+def import_(
+    source: str,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    options: Annotated[ImportOptions | None, Parameter(name="*", negative="")] = None,
+    json: Flag = False,
+) -> int:
+    """Make a data set from annotations of CVAT, Label Studio, labelme, COCO and others. docs/annotations.md has them.
+
+    It is version 1 of the data set: train on DATASET@1 or DATASET@latest. The exit code is 2 when nothing is usable.
+
+    Parameters
+    ----------
+    source
+        A folder, bucket, .zip or .json that a labelling tool exported.
+    output
+        The data set: an empty or new folder, path or URI.
+    json
+        Print the report as JSON.
+    """
+    from pipeline.data.versioned.adding import import_dataset
+
+    with _counting() as on_image:
+        report = import_dataset(source, output, options or ImportOptions(), on_image)
+    return _show_addition(report, json)
+
+
+@data_app.command
+def add(
+    dataset: str,
+    source: str,
+    *,
+    options: Annotated[AddOptions | None, Parameter(name="*", negative="")] = None,
+    json: Flag = False,
+) -> int:
+    """Make the next version of a data set: corrections replace masks by image, other images are new.
+
+    An image never changes its split. The exit code is 2 when nothing could be used.
+
+    Parameters
+    ----------
+    dataset
+        The data set, without a version.
+    source
+        A folder, bucket, .zip or .json that a labelling tool exported.
+    json
+        Print the report as JSON.
+    """
+    from pipeline.data.versioned.adding import add_to_dataset
+
+    with _counting() as on_image:
+        report = add_to_dataset(dataset, source, options or AddOptions(), on_image)
+    return _show_addition(report, json)
+
+
+def _show_addition(report: "AddReport", json: bool) -> int:
+    from fcn_core.text.printable import printable
+    from pipeline.cli import console
+    from pipeline.data.versioned.report import describe
+
+    if json:
+        console.print_json(report.model_dump(mode="json"))
+    else:
+        for line in describe(report):
+            print(printable(line))
+    return DONE if report.usable else BAD_INPUT
+
+
+@data_app.command
+def log(dataset: str, *, json: Flag = False) -> int:
+    """List the versions of a data set, newest first: when, from what, how many images, what changed.
+
+    Parameters
+    ----------
+    dataset
+        The data set, without a version.
+    json
+        Print them as JSON.
+    """
+    from fcn_core.text.printable import printable
+    from pipeline.cli import console
+    from pipeline.data.versioned.changes import history
+
+    entries = history(dataset)
+    if json:
+        console.print_json([entry.model_dump(mode="json") for entry in entries])
+    else:
+        for entry in entries:
+            print(printable(entry.line()))
+    return DONE
+
+
+@data_app.command
+def diff(before: str, after: str, *, names: Annotated[int, Parameter(validator=Number(gte=0))] = 20) -> int:
+    """Say what a version of a data set has otherwise than another: images added, masks corrected, splits.
+
+    Parameters
+    ----------
+    before
+        A version, such as DATASET@1.
+    after
+        Another one, such as DATASET@latest.
+    names
+        How many images are named of each kind.
+    """
+    from fcn_core.text.printable import printable
+    from pipeline.data.versioned.changes import compare_versions, describe_diff
+    from pipeline.data.versioned.versions import open_version
+
+    for line in describe_diff(compare_versions(open_version(before)[1], open_version(after)[1]), names):
+        print(printable(line))
+    return DONE
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    """A count on standard error where that is a terminal, else nothing."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from pipeline.cli import console
+
+    screen = console.stderr_console()
+    columns = (SpinnerColumn(), TextColumn("{task.completed} images"))
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ of its examples is used.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -31,7 +32,9 @@ from pipeline.data.layouts import (
     VocLayout,
 )
 from pipeline.data.places import KeyResolver
-from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
+from pipeline.data.versioned.references import LATEST, split_reference, version_number, with_version
+from pipeline.data.versioned.versions import digest_of, numbers, read_version, resolve
+from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.storage.file_cache import FileCache
 from pipeline.storage.opening import open_source, read_object
@@ -62,7 +65,7 @@ class StoredFiles:
     """Reads the files of a data set by key, through the cache if there is one. Can be pickled.
 
     Of `known` files the bytes are proven to be the ones that were listed. Raises FileNotFoundError for a file that is
-    not there, and StorageError for other trouble.
+    not there, and StorageError for other trouble, such as a file of a version that is not what it was.
     """
 
     def __init__(self, places: KeyResolver, known: Mapping[str, ObjectInfo], cache: FileCache | None) -> None:
@@ -71,6 +74,13 @@ class StoredFiles:
         self.cache = cache
 
     def __call__(self, key: str) -> bytes:
+        data = self._read(key)
+        promised = digest_of(key)
+        if promised is not None and hashlib.sha256(data).hexdigest() != promised:
+            raise ObjectChanged(f"{key} is not what it was when its version was made; restore the file")
+        return data
+
+    def _read(self, key: str) -> bytes:
         store, name = self.places.find(key)
         etag, size = self.known.get(key, (None, None))
         try:
@@ -191,6 +201,9 @@ def _missing(missing: tuple[Missing, ...]) -> str:
 
 
 def _open(options: DatasetOptions) -> Catalog:
+    place, version = split_reference(options.dataset)
+    if version is not None:
+        return _open_version(options, place)
     if _is_manifest(options.dataset):
         folder, name = split_uri(options.dataset)
         places = KeyResolver(open_source(folder, follow_links=options.follow_links))
@@ -205,11 +218,29 @@ def _open(options: DatasetOptions) -> Catalog:
     store.check_readable()
     layout = _folder_layout(store, options.preset)
     if not layout.splits():
+        if options.preset is None and (found := numbers(store)):
+            raise InputError(
+                f"{store.uri} has versions: write {with_version(options.dataset, found[-1])}, or "
+                f"{options.dataset.partition('?')[0]}@{LATEST}"
+            )
         raise InputError(
             f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; correct the path, give a manifest, "
             "or name the data set's layout with --preset"
         )
     return Catalog(options, store.uri, _labels(options, store, store.uri), layout, KeyResolver(store))
+
+
+def _open_version(options: DatasetOptions, place: str) -> Catalog:
+    """A version of a data set: its manifest never changes, and its files are proven to be those that it names."""
+    if options.preset is not None:
+        raise InputError(f"{options.dataset} has a layout and classes of its own; leave out --preset {options.preset}")
+    root = open_source(place, follow_links=options.follow_links)
+    number = version_number(split_reference(resolve(options.dataset))[1] or "")
+    rows = read_version(root, number).rows
+    places = KeyResolver(root)
+    names = {row.image: row.key for row in rows}
+    layout = ManifestLayout([manifest.Row(row.image, row.mask, row.split) for row in rows], places, names=names)
+    return Catalog(options, with_version(place, number), _labels(options, root, place), layout, places)
 
 
 def _is_manifest(dataset: str) -> bool:

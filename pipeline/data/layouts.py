@@ -265,12 +265,14 @@ class CityscapesLayout:
 
 @dataclass
 class ManifestLayout:
-    """The rows of a manifest; see `pipeline.data.manifest`."""
+    """The rows of a manifest; see `pipeline.data.manifest`. `names`: what people call the images, where that is not
+    their place."""
 
     rows: list[Row]
     places: KeyResolver
     recode: Mapping[int, int] = field(default_factory=dict)
     known: dict[str, ObjectInfo] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def splits(self) -> list[str]:
         return sorted({row.split for row in self.rows})
@@ -287,7 +289,8 @@ class ManifestLayout:
             Missing(gone.name, gone.kind, keys[gone.name] if gone.kind == "mask" else gone.name)
             for gone in found.missing
         )
-        return Split(found.pairs, missing, found.duplicates)
+        pairs = (replace(pair, name=self.names.get(pair.name, pair.name)) for pair in found.pairs)
+        return Split(tuple(pairs), missing, found.duplicates)
 
 
 def _paired(

@@ -27,6 +27,7 @@ from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
+from pipeline.data.versioned.versions import resolve
 from pipeline.errors import InputError, PipelineError, StorageError, StorageUnavailable
 from pipeline.evaluation import gallery
 from pipeline.evaluation.evaluator import Evaluator, EvaluatorSpec, ShardScores
@@ -104,6 +105,7 @@ def evaluate(
     """
     observer = observer or Observer()
     observer.phase("checking inputs")
+    job = job.model_copy(update={"dataset": resolve(job.dataset)})
     inputs = _check_inputs(job, observer)
     with contextlib.ExitStack() as stack:
         if cluster.is_remote(job.ray_address):

@@ -17,7 +17,8 @@ class DatasetPlace(BaseModel):
 
     dataset: Uri = Field(
         min_length=1,
-        description="Labelled images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.",
+        description="Labelled images: a folder in PASCAL VOC's layout, a .parquet or .csv manifest, or a version of "
+        "a data set (DATASET@latest, DATASET@3); path or URI.",
     )
 
 

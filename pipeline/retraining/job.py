@@ -39,7 +39,7 @@ from pipeline.segmentation.prepare import check_places
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainObserver, TrainReport, train
 from pipeline.training.placement import check_fits
-from pipeline.training.plan import check_inputs
+from pipeline.training.plan import check_inputs, pin_dataset
 from pipeline.training.store import TrainStore
 
 NAMED_AT_MOST = 3
@@ -130,7 +130,8 @@ def challenge(
     can be known before anything is trained, BadData among it; RetrainStopped when `should_stop` turned true;
     PipelineError when the machinery fails. Nothing was promoted then.
     """
-    work = _Challenge(job.dated(datetime.now(UTC)), observer or RetrainObserver(), should_stop, jobs)
+    # One version of the data for the check, the training and both evaluations, whatever is added meanwhile.
+    work = _Challenge(pin_dataset(job.dated(datetime.now(UTC))), observer or RetrainObserver(), should_stop, jobs)
     run("check data", work.check)
     # One Ray for all that follows, where it is a private one.
     with contextlib.nullcontext() if jobs.elsewhere else cluster.connect(job.ray_address):

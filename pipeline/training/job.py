@@ -24,7 +24,7 @@ from pipeline.outputs.lease import Lease
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.placement import check_fits, missing_resources, resolve_group
-from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start
+from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start, pin_dataset
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
 from pipeline.training.store import TrainStore
@@ -78,6 +78,7 @@ def train(
     """
     observer = observer or TrainObserver()
     observer.phase("checking inputs")
+    job = pin_dataset(job)
     inputs = check_inputs(job)
     with Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note) as lease:
         return _Driver(job, inputs, observer, should_stop, lease).work()

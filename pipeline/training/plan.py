@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
 from fcn_core.data.datasets import Pairs
@@ -19,6 +19,8 @@ from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.training.losses import balanced_weights
 from pipeline.data.datasets import class_pixels, open_dataset
+from pipeline.data.versioned.references import LATEST, split_reference
+from pipeline.data.versioned.versions import resolve
 from pipeline.errors import InputError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import OpenedModel, open_model
@@ -28,6 +30,9 @@ from pipeline.storage.opening import open_store, read_object
 from pipeline.storage.store import Store
 from pipeline.training.progress import now
 from pipeline.training.records import SplitPlan, StagePlan, TrainPlan, TrainRun
+from pipeline.training.store import TrainStore
+
+TrainJobType = TypeVar("TrainJobType", bound=TrainJob)
 
 _WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt|bin|caffemodel|binaryproto)$", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -63,6 +68,20 @@ def check_inputs(job: TrainJob) -> TrainInputs:
                 f"give --train.batch-size {least} or more, or fewer --workers"
             )
     return TrainInputs(output, train_set, val_set)
+
+
+def pin_dataset(job: TrainJobType) -> TrainJobType:
+    """The job with `DATASET@latest` as a number: that which its run was begun with, else today's.
+
+    So what a run has seen is in its record, and a run that goes on is not changed by a version that is newer.
+    """
+    place, version = split_reference(job.dataset)
+    if version != LATEST:
+        return job
+    run = TrainStore(open_store(job.output).at(job.name)).load_run()
+    begun = run.plan.dataset if run is not None else ""
+    same = split_reference(begun)[0] == absolute(place)
+    return job.model_copy(update={"dataset": begun if same else resolve(job.dataset)})
 
 
 def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:

@@ -39,6 +39,7 @@ NOT_RUN = {
     "CHANGELOG.md": "names commands, shows none",
     "CONTRIBUTING.md": "its commands are what CI runs",
     "SECURITY.md": "shows no commands",
+    "docs/annotations.md": "trains; tests/pipeline/data/test_versions.py and test_data_import.py import and add",
     "docs/architecture.md": "shows no commands",
     "docs/compatibility.md": "its commands are of a site and of releases; tests/compatibility reads what it speaks of",
     "docs/cli.md": "made from the commands themselves",

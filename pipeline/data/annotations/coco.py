@@ -124,7 +124,7 @@ class _Coco:
                 else:
                     strays += 1
             if strays:
-                yield LeftOut(document, f"{strays:,} annotations are of images that the file does not list")
+                yield LeftOut(document, f"{strays:,} annotations are of images that the file does not list once")
             for number, image in known.items():
                 yield self._one(document, image, of_image.get(number, []), names, classes)
 

@@ -4,11 +4,12 @@ ImageSets/Segmentation/. Also what datumaro calls VOC segmentation, and what `fc
 Objects are painted already, in z-order. "background" is what nobody has annotated.
 """
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
-from fcn_core.labels import RGB
+from fcn_core.labels import RGB, parse_labels
 from pipeline.data.annotations.class_map import ClassMap, means_no_label
 from pipeline.data.annotations.importer import Annotated, Format, LeftOut, SourceClass
 from pipeline.data.annotations.mask_files import from_colors
@@ -53,8 +54,15 @@ class _CvatMasks:
 
 
 def read_labelmap(text: str, where: str) -> dict[RGB, str]:
-    """The names of a labelmap.txt by colour, in its order. Raises InputError."""
+    """The names of a labelmap.txt by colour, in its order; without any colours, as datumaro has it, by PASCAL VOC's.
+
+    Raises InputError.
+    """
     table: dict[RGB, str] = {}
+    bare = [line.strip().removesuffix(":::") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if bare and all(line.strip().endswith(":::") for line in text.splitlines() if line.strip()[:1] not in ("", "#")):
+        labels = parse_labels(json.dumps({"name": "labelmap", "names": bare}).encode(), where)
+        return dict(zip(labels.palette, labels.names, strict=True))
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue

@@ -17,10 +17,9 @@ from pipeline.data.annotations.cvat_mask import read_lists
 from pipeline.data.annotations.importer import Annotated, Format, LeftOut, SourceClass
 from pipeline.data.annotations.mask_files import from_colors, from_numbers, indices, open_png
 from pipeline.data.annotations.regions import RegionError
-from pipeline.data.annotations.source_files import LARGEST_MASK, SourceFiles
+from pipeline.data.annotations.source_files import IMAGE_FOLDERS, LARGEST_MASK, SourceFiles
 from pipeline.errors import StorageError
 
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit")
 _MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "gt", "ground_truth", "segmentationclass",
     "segmentation", "masks_machine", "labels_png",
@@ -88,14 +87,14 @@ def _masks(files: SourceFiles) -> Iterator[tuple[str, str]]:
         if place is not None:
             above = "/".join([*folders[:place], *folders[place + 1 :], ""])
             yield name, above + base
-        elif not any(folder.lower() in _IMAGE_FOLDERS for folder in folders) and _MASK_ENDING.search(base):
+        elif not any(folder.lower() in IMAGE_FOLDERS for folder in folders) and _MASK_ENDING.search(base):
             yield name, "/".join([*folders, ""]) + _MASK_ENDING.sub("", base)
 
 
 def _key(image: str) -> str:
     """The image's path without the folder that only says that there are images."""
     folders, base = posixpath.split(image)
-    return "/".join([*(part for part in folders.split("/") if part and part.lower() not in _IMAGE_FOLDERS), base])
+    return "/".join([*(part for part in folders.split("/") if part and part.lower() not in IMAGE_FOLDERS), base])
 
 
 def _images(files: SourceFiles, masks: dict[str, str]) -> dict[str, list[str]]:
@@ -107,7 +106,7 @@ def _images(files: SourceFiles, masks: dict[str, str]) -> dict[str, list[str]]:
         if name in masks:
             continue
         folders, base = name.split("/")[:-1], posixpath.splitext(posixpath.basename(name))[0]
-        kept = [folder for folder in folders if folder.lower() not in _IMAGE_FOLDERS]
+        kept = [folder for folder in folders if folder.lower() not in IMAGE_FOLDERS]
         stem = "/".join([*kept, base])
         found.setdefault(stem if stem in wanted else short_names.get(stem, stem), []).append(name)
     return found

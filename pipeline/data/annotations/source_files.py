@@ -25,6 +25,9 @@ LARGEST_IMAGE = 512 << 20
 MOST_FILES = 2_000_000
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".gif", ".heic")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "leftimg8bit")
+"""What people call a folder of images, in lower case."""
+
 _PIECE = 64 << 20
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
 
@@ -97,8 +100,8 @@ class SourceFiles:
         return (name for name in self.names if name.lower().endswith(_IMAGES))
 
     def image(self, name: str) -> str | None:
-        """The image file that an annotation calls `name`: that path, or the only one that ends in it, or the only
-        one of that file name. None where there is none, or where several would do."""
+        """The image file that an annotation calls `name`: that path, also below a folder such as images/, or the
+        only one that ends in it, or the only one of that file name. None where there is none, or several."""
         if self._by_base is None:
             self._by_base = {}
             for each in self.images():
@@ -108,6 +111,8 @@ class SourceFiles:
         if name in same:
             return name
         closest = [each for each in same if each.endswith(f"/{name}")] or same
+        if len(closest) > 1:  # below a folder that only says that there are images
+            closest = [each for each in closest if _is_image_folder(each.removesuffix(f"/{name}"))]
         return closest[0] if len(closest) == 1 else None
 
     def image_of_stem(self, stem: str, folder: str = "") -> str | None:
@@ -239,6 +244,10 @@ def _opened(source: str) -> IO[bytes]:
         file.write(store.get_range(name, offset, min(_PIECE, size - offset)))
     file.seek(0)
     return file
+
+
+def _is_image_folder(path: str) -> bool:
+    return all(part.lower() in IMAGE_FOLDERS for part in path.split("/"))
 
 
 def _is_clutter(name: str) -> bool:
