@@ -9,11 +9,15 @@ import torch
 
 from fcn_core import Architecture, ModelBundle, WeightsError, preset
 from fcn_core.normalization import CAFFE, IMAGENET
+from pipeline.data.versioned.adding import add_to_dataset, import_dataset
 from pipeline.errors import InputError
-from pipeline.training.plan import check_inputs, check_same, new_run, next_start
+from pipeline.jobs.importing import AddOptions, ImportOptions
+from pipeline.training.plan import check_inputs, check_same, new_run, next_start, pin_dataset
 from pipeline.training.records import TrainRun
 from tests.commands import refused
-from tests.trainings import LABELS, job, write_scenes
+from tests.pipeline.data.annotations.sources import write
+from tests.pipeline.data.test_versions import export
+from tests.trainings import LABELS, job, kept, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +275,25 @@ def test_a_plan_of_0_1_is_continued_whatever_its_settings_were_called(place: Pat
     read = TrainRun.model_validate(record)
     assert read == run
     check_same(asked, inputs, read)
+
+
+def test_the_latest_version_of_a_data_set_is_a_number_in_the_record_and_stays_it(tmp_path: Path) -> None:
+    dataset = str(tmp_path / "set")
+    import_dataset(write(tmp_path / "one", export(["a.jpg", "b.jpg"])), dataset, ImportOptions(val_share=0))
+    changes = {
+        "dataset": f"{dataset}@latest",
+        "train_split": "train",
+        "val_split": None,
+        "output": str(tmp_path / "runs"),
+    }
+    asked = job(tmp_path, width=0.125, head_width=16, **changes)
+    pinned = pin_dataset(asked)
+    assert pinned.dataset == f"{dataset}@1"
+    inputs = check_inputs(pinned)
+    run, _ = new_run(pinned, inputs)
+    assert run.plan.dataset == f"{dataset}@1"
+    kept(asked).create_run(run)
+    add_to_dataset(dataset, write(tmp_path / "two", export(["c.jpg"])), AddOptions())
+    assert pin_dataset(asked).dataset == f"{dataset}@1"
+    check_same(pin_dataset(asked), inputs, run)
+    assert pin_dataset(asked.model_copy(update={"name": "another"})).dataset == f"{dataset}@2"
