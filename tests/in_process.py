@@ -55,5 +55,5 @@ def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
 def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
     patch.setattr(job, "ShardPool", InProcess)
     patch.setattr(job, "put_model", lambda bundle, settings: bundle.to_files())
-    connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda address: contextlib.nullcontext())
+    connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda *_: contextlib.nullcontext())
     patch.setattr(job, "cluster", connect)

@@ -3,7 +3,14 @@
 import json
 import re
 
+_TIME = re.compile(r"time=20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)(?: |$)')
+
+
+def without_time(line: str) -> str:
+    """A line of a log but for its time, which is first and in UTC. Raises AssertionError where it has none."""
+    assert _TIME.match(line), line
+    return _TIME.sub("", line)
 
 
 def parse(line: str) -> dict[str, str]:

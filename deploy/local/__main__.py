@@ -7,8 +7,11 @@ import contextlib
 import errno
 import fcntl
 import importlib.util
+import os
+import shlex
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -104,7 +107,8 @@ def run(place: Site, wish: Wish, images: int, model: Path) -> int:
         while not wish.stop():
             for sentence, command in processes.ended():
                 failed = True
-                _tell(f"\n{sentence}\nThe rest goes on. To start it again, in another terminal:\n\n  {command}\n")
+                again = restart_line(place, command)
+                _tell(f"\n{sentence}\nThe rest goes on. To start it again, in another terminal:\n\n  {again}\n")
             time.sleep(0.2)
     finally:
         _tell("\nstopping the site; Ctrl-C again to wait for nothing")
@@ -112,6 +116,16 @@ def run(place: Site, wish: Wish, images: int, model: Path) -> int:
         wish.fulfil()
     _tell(f"the site has stopped; its logs are in {place.logs}")
     return int(failed)
+
+
+def restart_line(place: Site, command: str) -> str:
+    """What starts a part again in any terminal: its command, where the site starts it and with the site's environment.
+
+    Secrets are not in it: it names the files that hold them.
+    """
+    files = (place.environment_file, place.server_file)
+    sourced = " && ".join(f". {shlex.quote(str(file))}" for file in files)
+    return f"(cd {shlex.quote(str(ROOT))} && {sourced} && exec {command})"
 
 
 def greeting(place: Site, seconds: float) -> str:
@@ -170,10 +184,28 @@ def claimed(folder: Path) -> Iterator[None]:
 def short_name(folder: Path) -> Iterator[Path]:
     """Another name for `folder`, below /tmp: Ray makes sockets there, whose names must be shorter than 108 bytes."""
     folder.mkdir()
-    with tempfile.TemporaryDirectory(prefix="fcn-site-") as place:
+    with tempfile.TemporaryDirectory(prefix="fcn-site-") as place, _removed_even_after_a_kill(place):
         name = Path(place) / "ray"
         name.symlink_to(folder)
         yield name
+
+
+@contextlib.contextmanager
+def _removed_even_after_a_kill(place: str) -> Iterator[None]:
+    """A process that removes `place`, with the name in it, where this one is killed: its standard input ends then."""
+    reader, writer = os.pipe()
+    remover = subprocess.Popen(
+        ["sh", "-c", 'cat; rm -f "$0/ray"; rmdir "$0"', place],
+        stdin=reader, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(reader)
+    try:
+        yield
+    finally:
+        remover.kill()
+        remover.wait()
+        os.close(writer)
 
 
 def _lock(file: IO[str], folder: Path) -> None:

@@ -75,6 +75,11 @@ class Site:
         return self.folder / "env"
 
     @property
+    def server_file(self) -> Path:
+        """What a server needs besides `environment_file`, for starting one again by hand."""
+        return self.folder / "server-env"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 
@@ -134,6 +139,8 @@ class Site:
         _write_private(self.token_file, secrets.token_hex(32))
         _write_private(self.prefect_file, self.prefect_auth)
         _write_private(self.environment_file, "".join(f"{line}\n" for line in self._environment_lines()))
+        settings = (f"export {name}={shlex.quote(value)}\n" for name, value in self.server_settings().items())
+        _write_private(self.server_file, "".join(settings))
 
     def _environment_lines(self) -> list[str]:
         here = shlex.quote(str(self.environment_file))

@@ -11,9 +11,8 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,9 +22,13 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled modul
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 
+from pipeline.actors.control_watch import watched
 from pipeline.actors.private_folder import private_folder, session_folder, working_folder
-from pipeline.actors.ray_start import NodeNotStarted, start
-from pipeline.errors import InputError, PipelineError, first_line
+from pipeline.actors.ray_start import start
+from pipeline.actors.ray_words import plain
+from pipeline.container import usable_cpus
+from pipeline.errors import InputError, PipelineError
+from pipeline.numbers import counted
 from pipeline.storage.uri import without_user
 
 RESOURCE_UNITS = 10_000
@@ -47,8 +50,11 @@ class NodeResources:
 
 
 @contextlib.contextmanager
-def connect(address: str | None = None) -> Iterator[None]:
+def connect(address: str | None = None, on_note: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Be connected to Ray: the one in use already, the one at `address` (or RAY_ADDRESS), or a new private one.
+
+    `on_note` is told which cluster was joined where RAY_ADDRESS chose it, which is easily forgotten; and, from another
+    thread, that Ray's control service is lost.
 
     Only what was started or joined here is left again at the end. Raises InputError when no Ray answers at `address`,
     and PipelineError when Ray itself fails in the body.
@@ -57,11 +63,15 @@ def connect(address: str | None = None) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        address = address or os.environ.get("RAY_ADDRESS")
+        by_variable = None if address else os.environ.get("RAY_ADDRESS")
+        address = address or by_variable
         with _joined(address) if address else _started():
-            yield
+            if by_variable:
+                on_note(f"joined the Ray cluster at {_shown_address(by_variable)}, because RAY_ADDRESS says so")
+            with watched(on_note):
+                yield
     except RayError as error:
-        raise PipelineError(f"Ray failed: {first_line(error)}; the same command resumes") from error
+        raise PipelineError(f"Ray failed: {plain(error)}; the same command resumes") from error
 
 
 @contextlib.contextmanager
@@ -74,12 +84,12 @@ def _joined(address: str) -> Iterator[None]:
             # Ray's own client would go on trying for minutes.
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, OverflowError, ValueError) as error:
-            raise InputError(f"{unanswered} ({first_line(error)}); check the address") from error
+            raise InputError(f"{unanswered} ({plain(error)}); check the address") from error
     try:
         with _ray(address):
             yield
     except _ConnectFailed as error:
-        raise InputError(f"{unanswered} ({first_line(error)}); check the address and the token") from error
+        raise InputError(f"{unanswered} ({plain(error)}); check the address and the token") from error
 
 
 @contextlib.contextmanager
@@ -96,7 +106,12 @@ def _started() -> Iterator[None]:
         with private_ray(num_cpus=int(here.cpus), num_gpus=int(here.gpus)):
             yield
     except _ConnectFailed as error:
-        raise PipelineError(f"Ray did not start on this machine: {first_line(error)}") from error
+        load, cpus = os.getloadavg()[0], int(here.cpus)
+        busy = f" (its load is {load:.0f} on {counted(cpus, 'CPU')}: try again when less runs)" if load > cpus else ""
+        raise PipelineError(
+            f"Ray did not start on this machine: {plain(error)}{busy}; its logs are under "
+            f"{session_folder(private_folder())}/session_latest/logs, and the same command resumes"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -133,8 +148,8 @@ def _ray(address: str, **options: Any) -> Iterator[None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         start(address, **options)
-    except (ConnectionError, RuntimeError, ValueError, NodeNotStarted, RayError) as error:
-        raise _ConnectFailed(first_line(error)) from error
+    except Exception as error:  # Ray raises bare Exceptions, too
+        raise _ConnectFailed(plain(error)) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             # ray.init() installs a handler that exits on the spot; who called us may have a better one.
@@ -143,6 +158,12 @@ def _ray(address: str, **options: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _shown_address(address: str) -> str:
+    """An address for a person: "auto" with what it stood for."""
+    actual = str(ray.get_runtime_context().gcs_address)
+    return address if address == actual else f"{without_user(address)} ({actual})"
 
 
 def is_remote(address: str | None) -> bool:
@@ -158,7 +179,7 @@ def nodes() -> list[NodeResources]:
         return [NodeResources(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
     import torch  # takes a second of every process that imports it, and is needed by few that import this module
 
-    return [NodeResources(float(_usable_cpus()), float(torch.cuda.device_count()))]
+    return [NodeResources(float(usable_cpus()), float(torch.cuda.device_count()))]
 
 
 def count_fitting(found: list[NodeResources], cpus: float, gpus: float) -> int:
@@ -200,13 +221,3 @@ def is_fixed() -> bool:
     report = status.get("autoscaler_report") or {}
     types: dict[str, str] = report.get("node_type_mapping") or {}
     return bool(types) and all(name == f"node_{node_id}" for node_id, name in types.items())
-
-
-def _usable_cpus() -> int:
-    """CPUs that this process may keep busy: its affinity, or a container's quota where that is less."""
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, int(int(quota) / int(period))))

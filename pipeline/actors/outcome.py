@@ -45,6 +45,8 @@ class ShardOutcome:
     written_bytes: int = 0
     attempt: int = 1
     seconds: float = 0.0
+    image_lines: tuple[dict[str, str], ...] | None = None
+    """What a log says of each image, where it is asked to."""
 
     def for_log(self) -> dict[str, object]:
         """What a log line says of it; stage seconds are sums over threads."""

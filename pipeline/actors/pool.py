@@ -17,9 +17,11 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.backlog import Backlog
+from pipeline.actors.deaths import Deaths
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
 from pipeline.actors.pool_actors import PoolActor, PoolActors, ShardAttempt
 from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
+from pipeline.actors.ray_words import clean, plain
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.suspects import SUSPICIOUS_DEATHS, Suspects
@@ -32,7 +34,6 @@ from pipeline.errors import (
     TakenOver,
     UntrustedCertificate,
     WorkerBroken,
-    first_line,
 )
 from pipeline.key_values import key_values
 from pipeline.outputs.plan import Shard
@@ -89,6 +90,8 @@ class ShardPool:
         self._backlog = Backlog()
         self._stalls = StallWatch()
         self._trust = Trust()
+        self._deaths = Deaths()
+        self._told_causes: set[str] = set()
         self._setup_failures = 0
         self._storage_failures = 0  # of actors that got ready, since the last that did
         self._storage_away_since: float | None = None
@@ -264,7 +267,9 @@ class ShardPool:
                 elif asked_for_progress:
                     self._pool.heard(actor, value)
                 else:
-                    self._stalls.set_up(self._pool.is_ready(actor, value))
+                    node_id, oom_kills = value
+                    self._deaths.note(node_id, oom_kills)
+                    self._stalls.set_up(self._pool.is_ready(actor, node_id))
                     self._setup_failures = self._storage_failures = 0
                     self._storage_away_since = None
 
@@ -348,7 +353,8 @@ class ShardPool:
 
     def _actor_died(self, actor: PoolActor, error: Exception) -> None:
         numbers = ",".join(str(number) for number in sorted(attempt.shard.number for attempt in actor.shards.values()))
-        log.warning("%s", key_values(actor="lost", ready=actor.ready, shards=numbers or None, error=_text(error)))
+        why = self._why_died(actor, error)
+        log.warning("%s", key_values(actor="lost", ready=actor.ready, shards=numbers or None, error=why))
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
         if not actor.ready and isinstance(error, StorageUnavailable):
@@ -357,11 +363,12 @@ class ShardPool:
             self._setup_failures += 1
             if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
                 raise PipelineError(
-                    f"actors fail before they are ready, {self._setup_failures} in a row: {_text(error)}"
+                    f"actors fail before they are ready, {self._setup_failures} in a row: {why}"
                 ) from error
             self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
         preempted = isinstance(error, RayActorError) and error.preempted
         for attempt in actor.shards.values():
+            attempt.last_death = why
             if attempt.is_left_to_others():
                 continue
             if isinstance(error, OutOfMemoryError):
@@ -390,6 +397,16 @@ class ShardPool:
                 "the same command resumes the run"
             ) from error
         self._next_start = now + min(15.0, 2.0 ** (self._storage_failures - 1))
+
+    def _why_died(self, actor: PoolActor, error: Exception) -> str:
+        """Why an actor died, in words. Memory or disk that ran out is noted once for people, too."""
+        cause = self._deaths.cause(actor.node_id, error) if isinstance(error, RayError) else None
+        if cause is None:
+            return _text(error)
+        if cause.lacks not in self._told_causes:
+            self._told_causes.add(cause.lacks)
+            self._on_note(f"an actor of node {_short(actor)} was lost: {cause}")
+        return str(cause)
 
     def _out_of_memory(self, attempt: ShardAttempt, error: OutOfMemoryError) -> None:
         """Ray ended the actor because its node ran out of memory. It chooses whom, so that is no fault of the shard."""
@@ -431,5 +448,7 @@ def _short(actor: PoolActor) -> str:
 
 def _text(error: BaseException) -> str:
     """The first line of an error, with its type where it is not one of ours."""
-    line = first_line(error) if str(error).strip() else "no message"
-    return line if isinstance(error, PipelineError | FcnError | RayError) else f"{type(error).__name__}: {line}"
+    if isinstance(error, RayError):
+        return plain(error)
+    line = (clean(str(error).strip().partition("\n")[0])) or "no message"
+    return line if isinstance(error, PipelineError | FcnError) else f"{type(error).__name__}: {line}"

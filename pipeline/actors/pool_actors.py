@@ -52,6 +52,7 @@ class ShardAttempt:
     handed_at: float = 0.0
     moved_at: float = 0.0  # when it was handed out, or an image of it was last reported as finished
     tries: int = 0
+    last_death: str = ""  # why the last actor died over it, as far as is known
 
     def part(self) -> "ShardAttempt | None":
         """Have no twin any more; returns the one it had."""

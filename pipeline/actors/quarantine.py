@@ -166,7 +166,7 @@ class Quarantine:
             self.waits_for_place = True
             ray.get(self._handle.progress.remote())
             self.waits_for_place = False
-        self._node = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else self._setup_seconds)
+        self._node, _ = ray.get(ready, timeout=REPLACEMENT_SECONDS if node else self._setup_seconds)
 
     def _discard(self) -> None:
         handle, self._handle, self._node = self._handle, None, None

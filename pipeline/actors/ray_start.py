@@ -7,6 +7,7 @@ of Ray that pyproject.toml names.
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,16 @@ from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.job_config import JobConfig
 
 from pipeline.actors.private_folder import absolute_files
+from pipeline.actors.ray_words import plain
 
 START_SECONDS = 150.0
 """How long a node may take to be there. Ray's own 30 seconds are too few beside other work: a dozen processes start."""
 
 ATTEMPTS = 4
+"""How often a node is started whose raylet ended, or which was not there in time."""
+
+ATTEMPTS_OTHERWISE = 2
+"""How often after any other failure that may have been the machine's: Ray has many words for having timed out."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +56,7 @@ class OwnPathOnly(JobConfig):
 
 
 def start(address: str, working_folder: Path | None = None, loopback: bool = False, **options: Any) -> None:
-    """`ray.init` with these options. A node that ends while it starts is started again.
+    """`ray.init` with these options. A node that ends while it starts is started again, and so is one that timed out.
 
     `working_folder` is where the processes of a new node run; with `loopback` they listen to 127.0.0.1 alone.
 
@@ -64,12 +70,13 @@ def start(address: str, working_folder: Path | None = None, loopback: bool = Fal
                     address, job_config=OwnPathOnly(), logging_level=logging.WARNING, log_to_driver=False, **options
                 )
                 return
-            except NodeNotStarted as error:
+            except BaseException as error:  # Ctrl-C, too: Ray itself ends only a node that is whole
                 for node in nodes:
                     node.kill_all_processes(check_alive=False, allow_graceful=False)
-                if attempt == ATTEMPTS:
+                if attempt >= _attempts(error):
                     raise
-                log.info("ray start attempt=%d error=%s", attempt, error)
+                log.info("ray start attempt=%d error=%s", attempt, plain(error))
+                ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -101,10 +108,16 @@ def adapted_start(working_folder: Path | None = None, loopback: bool = False) ->
                 time.sleep(0.1)
 
     def start_there(*arguments: Any, **named: Any) -> Any:
-        if working_folder is None:
+        if working_folder is not None:
+            named["env_updates"] = {**absolute_files(), **(named.get("env_updates") or {})}
+            named["cwd"] = str(working_folder)
+        # A closed terminal tells all of its processes. Ray's must live on until the job has stopped; what is blocked
+        # here is blocked in them. Ray does the same with Ctrl-C.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
             return start_process(*arguments, **named)
-        named["env_updates"] = {**absolute_files(), **(named.get("env_updates") or {})}
-        return start_process(*arguments, **{**named, "cwd": str(working_folder)})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     with (
         # Below `uv run`, Ray would send the current folder to its workers as their code.
@@ -118,6 +131,14 @@ def adapted_start(working_folder: Path | None = None, loopback: bool = False) ->
         patch.object(services, "get_node", ask),
     ):
         yield nodes
+
+
+def _attempts(error: BaseException) -> int:
+    """How often a start is tried in all that ended in this error. Not again: what another try would not mend."""
+    if isinstance(error, NodeNotStarted):
+        return ATTEMPTS
+    hopeless = not isinstance(error, Exception) or isinstance(error, ConnectionError | ValueError | TypeError)
+    return 1 if hopeless else ATTEMPTS_OTHERWISE
 
 
 def _has_ended(node: Node) -> bool:

@@ -78,8 +78,9 @@ class Suspects:
         attempt.alone = True
         if not culprits and attempt.examinations >= MAX_EXAMINATIONS:
             raise PipelineError(
-                f"shard {attempt.shard.number} kills its actors, though none of its images alone is to blame; look at "
-                "the Ray logs for the reason (out of memory is the usual one), then run the same command to resume"
+                f"shard {attempt.shard.number} kills its actors, though none of its images alone is to blame "
+                f"({attempt.last_death or 'out of memory is the usual reason'}); look at the Ray logs, then run the "
+                "same command to resume"
             )
         attempt.shard = replace(attempt.shard, culprits=attempt.shard.culprits | culprits)
         return attempt

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline import container
 from pipeline.actors.metrics import DEVICE_BUSY, JobKind, Recorder
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.key_values import key_values
@@ -58,12 +59,12 @@ class WorkerSpec:
 class _ShardWorker:
     """The actor. `setup` is apart from the constructor so that its exceptions arrive as they are."""
 
-    def setup(self, kind: JobKind, factory: Callable[..., Processor], *args: Any) -> str:
-        """Build the processor; returns the id of the node this is."""
+    def setup(self, kind: JobKind, factory: Callable[..., Processor], *args: Any) -> tuple[str, int | None]:
+        """Build the processor; returns the id of the node this is, and `container.oom_kills` there."""
         _log_to_stderr()
         self._processor = factory(*args)
         threading.Thread(target=_report_busy, args=(kind, self._processor), name="busy", daemon=True).start()
-        return str(ray.get_runtime_context().get_node_id())
+        return str(ray.get_runtime_context().get_node_id()), container.oom_kills()
 
     def process(self, shard: Shard) -> Any:
         try:
@@ -108,7 +109,7 @@ _SHARD_ACTOR: Any = ray.remote(concurrency_groups={"control": 2})(_ShardWorker) 
 
 
 def start_worker(spec: WorkerSpec, node_id: str | None = None) -> tuple[Any, Any]:
-    """A new actor's handle, and the reference that resolves to its node's id once it is ready.
+    """A new actor's handle, and the reference that resolves to what `setup` returns once it is ready.
 
     With `node_id` it runs there or not at all; else Ray spreads actors over the nodes.
     """

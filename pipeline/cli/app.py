@@ -23,7 +23,6 @@ from pipeline.cli.common import (
     TOO_MANY_ERRORS,
     Flag,
     error_text,
-    stop_signals,
     validation_message,
 )
 from pipeline.cli.compact import compact
@@ -34,7 +33,10 @@ from pipeline.cli.evaluate import evaluate
 from pipeline.cli.gc import gc
 from pipeline.cli.help import group_commands, group_of, own_version, print_examples, sort_key_of, usage_message
 from pipeline.cli.insight import compare, query, rank
-from pipeline.cli.lost_output import survive_lost_stderr
+from pipeline.cli.interrupts import quiet_interrupts, stop_signals
+from pipeline.cli.log_format import LogFormat, scope, time_warnings
+from pipeline.cli.log_format import use as use_log_format
+from pipeline.cli.lost_output import OutputLost, survive_lost_stderr, tell_lost_stdout
 from pipeline.cli.model import model_app
 from pipeline.cli.option_groups import RUN_CONTROL, SOURCE_AND_OUTPUT, GroupedSegmentOptions
 from pipeline.cli.registry import registry_app
@@ -97,6 +99,7 @@ def segment(
     dry_run: Annotated[Flag, RUN_CONTROL] = False,
     prices: Annotated[Path | None, RUN_CONTROL] = None,
     json: Annotated[Flag, RUN_CONTROL] = False,
+    log_format: Annotated[LogFormat | None, RUN_CONTROL] = None,
 ) -> int:
     """Segment every image under SOURCE and write masks and tables under OUTPUT.
 
@@ -116,9 +119,13 @@ def segment(
         With --dry-run: a TOML file of prices. Default: examples that come with the program.
     json
         Print the outcome as JSON on standard output.
+    log_format
+        How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
     from pipeline.cli import console
     from pipeline.errors import InputError
+
+    use_log_format(log_format)
     from pipeline.segmentation.job import segment as run_job
 
     job = SegmentJob(source=source, output=output, **options.model_dump())
@@ -297,19 +304,30 @@ app.command("pipeline.cli.run_launch:run_launch", name="run-launch", show=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """CatalogueEntry point of `fcn`: runs the command and exits with its code."""
+    """Entry point of `fcn`: runs the command and exits with its code."""
     survive_lost_stderr()
+    tell_lost_stdout()
     guard()
-    try:
-        code = run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
-        # `fcn ... | head`: who reads has seen enough. What Python flushes when it ends must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = READER_GONE
+    time_warnings()
+    with quiet_interrupts():
+        try:
+            code = run(arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not _reader_is_gone():
+                raise
+            # `fcn ... | head`: who reads has seen enough.
+            code = READER_GONE
+            _write_nowhere()
+        except OutputLost as error:
+            code = _fail(f"standard output could not be written ({error}): what was printed is not whole", FAILED)
+            _write_nowhere()
     sys.exit(code)
+
+
+def _write_nowhere() -> None:
+    """What Python flushes when it ends must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_is_gone() -> bool:
@@ -325,10 +343,14 @@ def run(arguments: list[str] | None = None) -> int:
     What a message quotes may hold control characters and line breaks: the first are shown, and lines that are not the
     first are set in.
     """
+    with scope():
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(tokens: list[str]) -> int:
     from fcn_core.errors import FcnError
     from pipeline.errors import InputError, PipelineError, StorageError
 
-    tokens = sys.argv[1:] if arguments is None else arguments
     try:
         code = int(app(tokens, exit_on_error=False, print_error=False) or 0)
         print_examples(app, tokens)

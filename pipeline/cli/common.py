@@ -1,12 +1,6 @@
-"""What the commands of `fcn` share: exit codes, how a flag is spelled, what Ctrl-C does."""
+"""What the commands of `fcn` share: exit codes, how a flag is spelled, how errors are worded."""
 
 import difflib
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -77,24 +71,3 @@ def _allowed(expected: str) -> list[str]:
 def _guess(given: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(given, choices, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nfcn: stopping; press Ctrl-C again to quit at once", file=sys.stderr)
-
-    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -20,6 +20,7 @@ from fcn_core.text.printable import printable
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.cli.live_bar import LiveBar
+from pipeline.cli.log_format import is_json, json_line, stamp
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
 from pipeline.key_values import key_values
@@ -47,8 +48,9 @@ def results_only_on_stdout() -> AbstractContextManager[object]:
 
 
 def print_line(console: Console, **values: object) -> None:
-    """A line for logs."""
-    console.print(key_values(**values), markup=False, emoji=False)
+    """A line for logs, with the time."""
+    line = json_line(time=stamp(), **values) if is_json() else key_values(time=stamp(), **values)
+    console.print(line, markup=False, emoji=False)
 
 
 @contextlib.contextmanager
@@ -127,6 +129,10 @@ class _LineObserver(_SegmentObserver):
             done=f"{done}/{images}",
             current_images_per_s=fixed(rate, 1),
         )
+        if outcome.image_lines is not None:
+            for image in outcome.image_lines:
+                print_line(self._console, run=run_id, shard=outcome.shard, **image)
+            return
         for example in outcome.examples:
             print_line(self._console, run=run_id, key=example.key, error=example.reason, message=example.message)
 
@@ -145,7 +151,9 @@ class _BarObserver(LiveBar, _SegmentObserver):
         self.show(progress.done, progress.images, numbers)
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
-        for example in outcome.examples:
+        for image in outcome.image_lines or ():
+            self._console.print(key_values(**image), markup=False)
+        for example in () if outcome.image_lines is not None else outcome.examples:
             self._console.print(f"[yellow]{shown(example.reason)}[/] {shown(example.key)}: {shown(example.message)}")
 
 

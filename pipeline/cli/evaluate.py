@@ -5,7 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
+from pipeline.cli.common import DONE, INTERRUPTED, Flag
+from pipeline.cli.interrupts import stop_signals
+from pipeline.cli.log_format import LogFormat
+from pipeline.cli.log_format import use as use_log_format
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
 
 
@@ -16,6 +19,7 @@ def evaluate(
     options: Annotated[EvaluateOptions | None, Parameter(name="*", negative="")] = None,
     config: Path | None = None,
     json: Flag = False,
+    log_format: LogFormat | None = None,
 ) -> int:
     """Score MODEL on a split of DATASET, labelled images that it was not trained on.
 
@@ -31,6 +35,8 @@ def evaluate(
         A YAML file with any of these options; the command line wins.
     json
         Print the scores as JSON on standard output, instead of the table.
+    log_format
+        How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
     from pipeline.cli import console
     from pipeline.cli.console_scores import print_scores, report_json
@@ -38,6 +44,7 @@ def evaluate(
     from pipeline.evaluation.job import EvaluationStopped
     from pipeline.evaluation.job import evaluate as run_job
 
+    use_log_format(log_format)
     given = options.model_dump() if options is not None else {}
     job = EvaluateJob(model=model, dataset=dataset, **given)
     screen = console.stderr_console()

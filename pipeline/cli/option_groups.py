@@ -17,7 +17,7 @@ GROUPS = {
     "Limits": ("max_pixels", "image_timeout", "image_memory", "max_error_rate", "abort_error_rate"),
     "Run control": (
         "config", "dry_run", "prices", "json", "retry_errors", "repair", "fresh", "takeover", "no_report",
-        "allow_empty",
+        "allow_empty", "log_format", "log_images",
     ),
 }  # fmt: skip
 """Groups in the order of the page, and the options in each."""

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pipeline.cli.common import DONE, INTERRUPTED, TOO_MANY_ERRORS, Flag, stop_signals
+from pipeline.cli.common import DONE, INTERRUPTED, TOO_MANY_ERRORS, Flag
+from pipeline.cli.interrupts import stop_signals
+from pipeline.cli.log_format import LogFormat
+from pipeline.cli.log_format import use as use_log_format
 from pipeline.cli.train import KINDS
 from pipeline.jobs.job_file import read_job_file
 from pipeline.jobs.retrain import RelabelJob, RetrainJob
@@ -22,6 +25,7 @@ def retrain(
     *,
     options: Annotated[RetrainOptions | None, Parameter(name="*", negative="")] = None,
     json: Flag = False,
+    log_format: LogFormat | None = None,
 ) -> int:
     """Train a challenger, score it and the champion on the same images, and promote it if it is better.
 
@@ -34,12 +38,15 @@ def retrain(
         A YAML file with any of these options; the command line wins.
     json
         Print the outcome as JSON on standard output.
+    log_format
+        How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
     from pipeline.cli import console
     from pipeline.cli.console_retrain import observe, print_report, report_json
-    from pipeline.retraining.job import RetrainStopped
+    from pipeline.retraining.job import RelabellingFailed, RetrainStopped
     from pipeline.retraining.job import retrain as run_job
 
+    use_log_format(log_format)
     given = options.model_dump(exclude_unset=True) if options is not None else {}
     described = RetrainJob.model_validate(merged(read_job_file(job), given))
     screen = console.stderr_console()
@@ -49,6 +56,11 @@ def retrain(
     except RetrainStopped as stopped:
         screen.print(str(stopped), markup=False)
         return INTERRUPTED
+    except RelabellingFailed as error:
+        print_report(screen, error.report)
+        if json:
+            console.print_json(report_json(error.report))
+        raise
     print_report(screen, report)
     if json:
         console.print_json(report_json(report))

@@ -12,7 +12,8 @@ import pydantic
 
 from fcn_core.errors import FcnError
 from pipeline.cli import console, console_train
-from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, error_text, stop_signals, validation_message
+from pipeline.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED, error_text, validation_message
+from pipeline.cli.interrupts import stop_signals
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import SegmentJob

@@ -21,7 +21,7 @@ def runs(output: str, *, json: Flag = False) -> int:
 
     Images and errors are those that are committed, of all attempts; the overall speed is images per second of all
     attempts, the start of Ray and of the model included. Of each run that has not ended a line says whether its driver
-    is alive, and how far it is.
+    is alive, and how far it is; of the newest, why it failed or was stopped.
 
     Parameters
     ----------
@@ -72,6 +72,11 @@ def runs(output: str, *, json: Flag = False) -> int:
             at_work = pulse is not None and pulse.state == "running"
             far = console.how_far(running[run_id]) if at_work else console.committed(by_id[run_id])
             screen.print(printable(f"run {run_id} is {pulse}; {far}"), markup=False, soft_wrap=True)
+        newest = found[0]
+        if newest.reason is not None:
+            screen.print(
+                printable(f"run {newest.run_id} {newest.state}: {newest.reason}"), markup=False, soft_wrap=True
+            )
     else:
         console.stderr_console().print(f"no runs under {output}", markup=False)
     if waiting is not None:

@@ -46,6 +46,14 @@ def unguarded(stream: Any) -> Any:
     return stream.behind if isinstance(stream, _Guarded) else stream
 
 
+def behind_guard(stream: Any) -> None:
+    """Put `stream` where standard error's own stands: behind its guard, where it has one."""
+    if isinstance(sys.stderr, _Guarded):
+        sys.stderr.behind = stream
+    else:
+        sys.stderr = stream
+
+
 class _Guarded:
     """A text stream that writes what does not print as escapes."""
 
@@ -85,6 +93,10 @@ class Screen(Console):
     @file.setter
     def file(self, file: IO[str]) -> None:
         self._file = file
+
+    def on_broken_pipe(self) -> None:
+        """Called where nobody reads any more. Rich would end the program with 1; the program has a code for it."""
+        raise
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Rich's segments, in whose text there is no control character but line breaks."""

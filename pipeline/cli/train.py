@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pipeline.cli.common import DONE, INTERRUPTED, Flag, stop_signals
+from pipeline.cli.common import DONE, INTERRUPTED, Flag
+from pipeline.cli.interrupts import stop_signals
+from pipeline.cli.log_format import LogFormat
+from pipeline.cli.log_format import use as use_log_format
 from pipeline.jobs.job_file import read_job_file
 from pipeline.jobs.train import TrainJob, merged, optional
 
@@ -27,6 +30,7 @@ def train(
     *,
     options: Annotated[TrainJobOptions | None, Parameter(name="*", negative="")] = None,
     json: Flag = False,
+    log_format: LogFormat | None = None,
 ) -> int:
     """Train a network on labelled images, on one machine or many.
 
@@ -38,11 +42,14 @@ def train(
         A YAML file with any of these options; the command line wins.
     json
         Print the outcome as JSON on standard output.
+    log_format
+        How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
     from pipeline.cli import console
     from pipeline.cli.console_train import observe, print_report, report_json
     from pipeline.training.job import train as run_job
 
+    use_log_format(log_format)
     given = options.model_dump(exclude_unset=True) if options is not None else {}
     described = TrainJob.model_validate(merged(read_job_file(job), given))
     screen = console.stderr_console()

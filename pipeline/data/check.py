@@ -5,7 +5,6 @@ not grow with pixels. Nothing is mended: each fault is named with its file, and 
 """
 
 import hashlib
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from fcn_core.data.mask_coding import MaskError, MaskFault, read_mask
 from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet
 from pipeline.codec.processes import CodecPool
+from pipeline.container import usable_cpus
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
 from pipeline.data.orientation import fits_better_turned
@@ -67,7 +67,7 @@ def check_dataset(
     reports = []
     images = _Images(findings)
     # A stranger's files, and credentials are in this process.
-    with CodecPool(len(os.sched_getaffinity(0))) as codecs:
+    with CodecPool(usable_cpus()) as codecs:
         for name, split in found.items():
             tally = _Tally(catalog.labels)
             for checked in _check_pairs(catalog.pairs(split), codecs):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from pipeline import container
 from pipeline.doctor.codecs import check_codecs
 from pipeline.doctor.finding import Finding
 from pipeline.errors import InputError, ObjectExists, StorageError
@@ -158,10 +159,9 @@ def _device() -> Iterator[Finding]:
 def _cpu() -> Iterator[Finding]:
     from fcn_core.inference import openvino_runtime
     from fcn_core.inference.settings import resolve_settings
-    from pipeline.actors.cluster import nodes
 
     there = os.cpu_count() or 1
-    usable = int(nodes()[0].cpus)
+    usable = container.usable_cpus()
     flags = _cpu_flags()
     fast = [flag for flag in _FAST_CPU_FLAGS if flag in flags]
     settings = resolve_settings(device="cpu")
@@ -185,7 +185,8 @@ def _cpu_flags() -> set[str]:
 
 def _memory() -> Iterator[Finding]:
     available = _available_memory()
-    found = f"{_size(available)} available"
+    limit = container.memory_limit()
+    found = f"{_size(available)} available" + (f" of the {_size(limit)} of this container" if limit else "")
     if available < LEAST_MEMORY:
         yield Finding("memory", "wrong", found, f"free some, or use a larger machine: {_size(LEAST_MEMORY)} at least")
     else:
@@ -203,12 +204,8 @@ def _available_memory() -> int:
     """Bytes that a new process could take: the machine's, or what the container's limit leaves."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-    except OSError:
-        return available
-    return available if limit == "max" else min(available, max(0, int(limit) - int(used)))
+    left = container.memory_left()
+    return available if left is None else min(available, left)
 
 
 def _disk() -> Iterator[Finding]:

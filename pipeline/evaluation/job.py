@@ -111,12 +111,12 @@ def evaluate(
         if cluster.is_remote(job.ray_address):
             # What the actors' machines can do is asked there, so Ray comes first.
             observer.phase("connecting to Ray")
-            stack.enter_context(cluster.connect(job.ray_address))
+            stack.enter_context(cluster.connect(job.ray_address, observer.note))
         placement = place(job, on_note=observer.note, int8=inputs.model.bundle.int8 is not None)
         for note in placement.notes(inputs.model.bundle.model_id):
             observer.note(note)
         observer.phase("starting Ray")
-        stack.enter_context(cluster.connect(job.ray_address))
+        stack.enter_context(cluster.connect(job.ray_address, observer.note))
         collected = _run(job, inputs, placement, observer, should_stop)
     observer.phase("adding up")
     return _conclude(job, inputs, placement, collected)

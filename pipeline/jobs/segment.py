@@ -165,6 +165,9 @@ class LabelOptions(BaseModel):
     no_report: Annotated[bool, RUN_ONCE] = Field(
         default=False, description="Make no HTML report at the end of the run."
     )
+    log_images: Annotated[bool, RUN_ONCE] = Field(
+        default=False, description="Log a line per image when its shard is committed: key, status, mask, error."
+    )
 
 
 class SegmentOptions(ActorOptions, LabelOptions, ModelOptions):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from pipeline.actors.ray_words import clean
 from pipeline.errors import InputError
 from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command, launch_id, next_attempt
 from pipeline.launch.work import Work
@@ -63,7 +64,7 @@ class RayJobsLauncher:
             job = self._ask(lambda client: client.get_job_info(launch_id))
         except _Unknown:
             return LaunchStatus("ended", f"the cluster at {self._shown} does not know it")
-        reason = f"{job.status.value}: {' '.join((job.message or '').split())}"
+        reason = f"{job.status.value}: {clean(job.message or '', most=2000)}"
         if job.status.is_terminal():
             return LaunchStatus("ended", reason)
         return LaunchStatus("waiting" if job.status == JobStatus.PENDING else "running", reason)
@@ -94,7 +95,7 @@ class RayJobsLauncher:
             raise self._explain(error) from error
 
     def _explain(self, error: RuntimeError) -> Exception:
-        text = " ".join(str(error).split())
+        text = clean(str(error), most=2000)
         if "status code 404" in text:
             return _Unknown(text[:300])
         if "status code 5" in text:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fcn_core.text.json_text import parse_json
-from pipeline.errors import InputError, ObjectMissing, StorageError, TakenOver
+from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageError, TakenOver
 from pipeline.storage.store import Store, create_own
 
 HEARTBEAT_SECONDS = 10.0
@@ -43,6 +43,10 @@ class _Owner:
     started: str
     since: str
     nonce: str = ""
+
+
+class WatchStopped(PipelineError):
+    """`should_stop` turned true while a silent owner was watched; nothing was begun."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,18 @@ class Lease:
 
     @classmethod
     def acquire(
-        cls, store: Store, *, takeover: bool = False, on_note: Callable[[str], None] = lambda text: None
+        cls,
+        store: Store,
+        *,
+        takeover: bool = False,
+        on_note: Callable[[str], None] = lambda text: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> "Lease":
         """Become the driver of the output behind `store`.
 
         Raises InputError, naming the owner, when another driver is alive and `takeover` is false. An owner on another
         machine that seems to have fallen silent is watched for SILENT_AFTER_SECONDS first, because clocks differ;
-        `on_note` is told so.
+        `on_note` is told so. Raises WatchStopped when `should_stop` turns true meanwhile.
         """
         newest, owner = _newest(store)
         if newest and owner is None and not takeover:
@@ -90,7 +99,7 @@ class Lease:
                 f"{store.uri}: {_lease_key(newest)} is damaged, so nobody can tell whether another run is at work; "
                 "make sure that none is, then supersede it with --takeover"
             )
-        if owner is not None and not takeover and cls._is_alive(store, owner, on_note):
+        if owner is not None and not takeover and cls._is_alive(store, owner, on_note, should_stop):
             raise InputError(
                 f"{store.uri} is being written by another run (host {owner.host}, process {owner.pid}, "
                 f"since {owner.since}); wait for it, stop it, or supersede it with --takeover"
@@ -171,7 +180,9 @@ class Lease:
         return owner.nonce not in cls._held if owner.pid == os.getpid() else not _is_running(owner)
 
     @classmethod
-    def _is_alive(cls, store: Store, owner: _Owner, on_note: Callable[[str], None]) -> bool:
+    def _is_alive(
+        cls, store: Store, owner: _Owner, on_note: Callable[[str], None], should_stop: Callable[[], bool]
+    ) -> bool:
         """Whether `owner` has neither released, nor died on this machine, nor fallen silent.
 
         The owner's clock is believed where it says that the owner lives. That it is dead is for our own clock to say,
@@ -195,6 +206,8 @@ class Lease:
         since = time.monotonic()
         while True:
             time.sleep(HEARTBEAT_SECONDS / 10)
+            if should_stop():
+                raise WatchStopped(f"stopped while it was watched whether {owner.host} still writes {store.uri}")
             # Taken before asking: whoever freezes after an answer has not heard that the owner is silent still.
             asked = time.monotonic()
             heard = _read_beat(store, owner)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol, TypeVar
 
+from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet
 from fcn_core.training.loop import History
 from pipeline.actors import cluster
@@ -90,12 +91,30 @@ def _here(name: str, step: Callable[[], T], /) -> T:
 def retrain(
     job: RetrainJob, observer: RetrainObserver | None = None, should_stop: Callable[[], bool] = lambda: False
 ) -> RetrainReport:
-    """A whole retraining: `challenge`, then the labelling of `job.relabel` if the challenger is the champion now."""
+    """A whole retraining: `challenge`, then the labelling of `job.relabel` if the challenger is the champion now.
+
+    Raises RelabellingFailed where only that labelling failed.
+    """
     observer = observer or RetrainObserver()
     report = challenge(job, observer, should_stop)
     if report.relabelling is None:
         return report
-    return replace(report, relabelled=segment(report.relabelling, ActorsPart(observer, "labelling"), should_stop))
+    try:
+        relabelled = segment(report.relabelling, ActorsPart(observer, "labelling"), should_stop)
+    except (PipelineError, FcnError) as error:
+        raise RelabellingFailed(report, error) from error
+    return replace(report, relabelled=relabelled)
+
+
+class RelabellingFailed(PipelineError):
+    """The retraining is done, and the labelling after it failed; `report` has what came of all but that."""
+
+    def __init__(self, report: RetrainReport, error: Exception) -> None:
+        super().__init__(
+            f"the retraining is done, and the labelling after it failed: {error}; the same command trains and promotes "
+            "nothing again, and goes on with the labelling"
+        )
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -130,11 +149,12 @@ def challenge(
     can be known before anything is trained, BadData among it; RetrainStopped when `should_stop` turned true;
     PipelineError when the machinery fails. Nothing was promoted then.
     """
+    observer = observer or RetrainObserver()
     # One version of the data for the check, the training and both evaluations, whatever is added meanwhile.
-    work = _Challenge(pin_dataset(job.dated(datetime.now(UTC))), observer or RetrainObserver(), should_stop, jobs)
+    work = _Challenge(pin_dataset(job.dated(datetime.now(UTC))), observer, should_stop, jobs)
     run("check data", work.check)
     # One Ray for all that follows, where it is a private one.
-    with contextlib.nullcontext() if jobs.elsewhere else cluster.connect(job.ray_address):
+    with contextlib.nullcontext() if jobs.elsewhere else cluster.connect(job.ray_address, observer.note):
         trained = run("train", work.train)
         challenger = run("score challenger", partial(work.score_challenger, trained))
         while True:

@@ -27,7 +27,7 @@ from pipeline.outputs.compact import compact, is_due
 from pipeline.outputs.generation import current_generation
 from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.index import CommittedResults, read_history
-from pipeline.outputs.lease import Lease
+from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
@@ -97,7 +97,11 @@ def segment(
     observer = observer or Observer()
     observer.phase("checking inputs")
     inputs = check_inputs(job)
-    with Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note) as lease:
+    try:
+        held = Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note, should_stop=should_stop)
+    except WatchStopped:
+        return RunReport("interrupted", (), SelectionCounts(), Counts(), job.max_error_rate)
+    with held as lease:
         return _Driver(job, inputs, observer, should_stop, lease).work()
 
 
@@ -129,7 +133,7 @@ class _Driver:
             return self._work(resolve(self._job, self._inputs, self._observer.note))
         # What the actors' machines can do is asked there, so Ray comes first.
         self._observer.phase("connecting to Ray")
-        with cluster.connect(self._job.ray_address):
+        with cluster.connect(self._job.ray_address, self._observer.note):
             return self._work(resolve(self._job, self._inputs, self._observer.note))
 
     def _work(self, resolved: ResolvedJob) -> RunReport:
@@ -302,8 +306,13 @@ class _Driver:
                 with contextlib.suppress(StorageError):
                     # Also what actors committed without being heard.
                     count_committed(self._output, record.run_id, self._seen)
-                with contextlib.suppress(StorageError):
+                try:
                     close("interrupted" if stopped else "failed", str(error) or "stopped on request")
+                except StorageError as unwritten:
+                    self._observer.note(
+                        f"the record of run {record.run_id} could not be written ({unwritten}), so it says running "
+                        "though it has ended; the same command resumes it once that is mended"
+                    )
             raise
         close("finished")
         if not self._job.no_report:
@@ -339,7 +348,7 @@ class _Driver:
         if first is None:
             return True
         self._observer.phase("starting Ray")
-        with cluster.connect(self._job.ray_address):
+        with cluster.connect(self._job.ray_address, self._observer.note):
             spec = SegmenterSpec(
                 source=self._inputs.source.uri,
                 output=self._output.uri,
@@ -355,6 +364,7 @@ class _Driver:
                 generation=record.generation,
                 lease=self._lease.number,
                 follow_links=self._job.follow_links,
+                log_images=self._job.log_images,
             )
             files = put_model(self._inputs.bundle, resolved.settings)
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

@@ -69,6 +69,7 @@ class SegmenterSpec:
     lease: int | None = None
     """The number of the driver's lease, where it has one: whoever has a higher one does this work by now."""
     follow_links: bool = False
+    log_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Segmenter:
         outcome = summarize(shard.number, table, self._clock.take(), self._clock.take_bytes())
         outcome = replace(outcome, attempt=shard.attempt, seconds=time.monotonic() - started)
         log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
-        return outcome
+        return replace(outcome, image_lines=_image_lines(table)) if self.spec.log_images else outcome
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
@@ -314,6 +315,12 @@ def group_by_shape(
             if ready is group:
                 break
     yield from groups.values()
+
+
+def _image_lines(table: pa.Table) -> tuple[dict[str, str], ...]:
+    """A line per row, in the order of keys: what it became and where its mask is, or why it has none."""
+    rows = table.select(["key", "status", "mask_key", "error", "message"]).to_pylist()
+    return tuple({name: str(value) for name, value in row.items() if value is not None} for row in rows)
 
 
 def summarize(

@@ -4,7 +4,6 @@
 one has nothing to do.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,15 +11,18 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+from ray.exceptions import RayError
+
 from fcn_core import ModelBundle
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
 from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
+from pipeline.actors.deaths import Deaths
 from pipeline.actors.metrics import Recorder
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
-from pipeline.outputs.lease import Lease
+from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.placement import check_fits, missing_resources, resolve_group
@@ -80,7 +82,11 @@ def train(
     observer.phase("checking inputs")
     job = pin_dataset(job)
     inputs = check_inputs(job)
-    with Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note) as lease:
+    try:
+        held = Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note, should_stop=should_stop)
+    except WatchStopped:
+        return TrainReport("interrupted", job.name, inputs.output.uri, False, None, None, None, 0, 0.0, 0)
+    with held as lease:
         return _Driver(job, inputs, observer, should_stop, lease).work()
 
 
@@ -103,6 +109,7 @@ class _Driver:
         self._store = TrainStore(inputs.output)
         self._failures = 0
         self._recorder = Recorder("train")
+        self._deaths: Deaths | None = None
 
     def work(self) -> TrainReport:
         private = not cluster.is_remote(self._job.ray_address)
@@ -115,14 +122,19 @@ class _Driver:
         started = before.started if before else now()
         self._save_record(state="running", started=started)
         try:
-            with cluster.connect(self._job.ray_address):
+            with cluster.connect(self._job.ray_address, self._observer.note):
                 last = self._train_stages(run, private)
         except BaseException as error:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
             if self._lease.is_held():
                 state = "failed" if isinstance(error, Exception) else "interrupted"
-                with contextlib.suppress(StorageError):
+                try:
                     self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
+                except StorageError as unwritten:
+                    self._observer.note(
+                        f"the record of training {self._job.name} could not be written ({unwritten}), so it says "
+                        "running though it has ended; the same command resumes it once that is mended"
+                    )
             raise
         # Looked at now: the last heartbeat may be ten seconds old, and a successor's record is not ours to replace.
         self._lease.check()
@@ -184,6 +196,7 @@ class _Driver:
         return self._store if len(stages) == 1 else self._store.stage(stages[number].arch)
 
     def _train_stages(self, run: TrainRun, private: bool) -> WorkerOutcome:
+        self._deaths = Deaths()
         spec, notes = resolve_group(self._job, private)
         for note in notes:
             self._observer.note(note)
@@ -246,7 +259,7 @@ class _Driver:
         if result.outcome is None:
             times = f"{self._failures} times" if self._failures > 1 else "once"
             raise PipelineError(
-                f"training ended after its workers had failed {times} ({result.failed}); "
+                f"training ended after its workers had failed {times} ({result.failed}{self._lacked()}); "
                 "the same command goes on from the newest checkpoint"
             )
         return result.outcome
@@ -281,7 +294,10 @@ class _Driver:
         """Tell the observer what is new since it was told last."""
         failures = told.failures if told else 0
         if status.failures > failures:
-            self._observer.note(f"{status.reason}; going on from the newest checkpoint (failure {status.failures})")
+            lacked = self._lacked()
+            self._observer.note(
+                f"{status.reason}{lacked}; going on from the newest checkpoint (failure {status.failures})"
+            )
         if status.waiting and (told is None or not told.waiting):
             self._observer.phase(f"{phase}: waiting for {spec}")
         if not status.waiting and (told is None or told.waiting):
@@ -291,6 +307,11 @@ class _Driver:
             if status.progress.workers != before:
                 self._observer.note(f"{status.progress.workers} worker(s) now, {before} before")
             self._observer.progress(status.progress)
+
+    def _lacked(self) -> str:
+        """What this machine ran out of since it was last asked, in words; "" for nothing, or where Ray is elsewhere."""
+        cause = self._deaths.cause(None, RayError()) if self._deaths is not None else None
+        return f": {cause.text}" if cause is not None else ""
 
     def _record(self, status: GroupStatus, told: GroupStatus | None) -> None:
         """The same for Prometheus, at every look: a gauge that is not set again is forgotten."""

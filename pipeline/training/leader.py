@@ -22,7 +22,8 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from fcn_core.errors import FcnError
-from pipeline.errors import InputError, StorageError, StorageUnavailable, first_line
+from pipeline.actors.ray_words import plain
+from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.meeting import OneMachineConfig
 from pipeline.training.progress import TrainProgress
@@ -55,7 +56,28 @@ class GroupLeader:
         """Train one stage; returns when that has ended in any way.
 
         `me` is this actor's handle, `work` a reference to the WorkerSpec.
+
+        Ray Train starts workers anew that die between their first step and their last. A death before or after, while
+        it connects or ends them, is an error of its own controller to it, which ends the training. It is a failure like
+        any other, and all is begun again, from the newest checkpoint.
         """
+        while True:
+            failures = self.status().failures
+            left = group.max_failures if group.max_failures < 0 else max(0, group.max_failures - failures)
+            try:
+                return self._train(me, replace(group, max_failures=left), name, work)
+            except ControllerError as error:
+                death = _death(error.controller_failure)
+                if death is None:
+                    return _explain(error)
+                # Its own failures reach `broken` by a message, which may be on its way still.
+                self.broken(f"a worker was lost while its group started or ended ({death})")
+                if 0 <= group.max_failures < self.status().failures:
+                    return GroupResult(None, failed=self.status().reason)
+            except TrainingFailedError as error:
+                return _explain(error)
+
+    def _train(self, me: Any, group: GroupSpec, name: str, work: list[Any]) -> GroupResult:
         folder = tempfile.mkdtemp(prefix="fcn-ray-train-")
         least, most = group.workers
         worker: Callable[[], Any] = _worker_function(group.device, work, me)
@@ -79,8 +101,6 @@ class GroupLeader:
         )
         try:
             result: Any = trainer.fit()
-        except TrainingFailedError as error:
-            return _explain(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return GroupResult(result.return_value)
@@ -166,14 +186,24 @@ class _OnFailure(UserCallback):
         self._leader.broken.remote(_reason(worker_exceptions))
 
 
+def _death(error: BaseException) -> str | None:
+    """What an error of the controller says of the loss of a worker, or of its connection; None where it is another."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RayError):
+            return plain(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def _explain(error: TrainingFailedError) -> GroupResult:
     if isinstance(error, ControllerError):
         cause = error.controller_failure
         if isinstance(cause, _Refused):
             return GroupResult(None, refused=str(cause))
-        return GroupResult(None, failed=first_line(cause))
+        return GroupResult(None, failed=plain(cause))
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    return GroupResult(None, failed=_reason(failures) if failures else first_line(error))
+    return GroupResult(None, failed=_reason(failures) if failures else plain(error))
 
 
 def _reason(failures: dict[int, Exception]) -> str:
@@ -183,6 +213,6 @@ def _reason(failures: dict[int, Exception]) -> str:
         if isinstance(death, OutOfMemoryError):
             return f"worker {rank} was ended because its node ran out of memory"
         if isinstance(death, RayError):
-            return f"worker {rank} died"
+            return f"worker {rank} died ({plain(death)})"
     rank = min(failures)
-    return f"worker {rank} failed ({first_line(failures[rank])})"
+    return f"worker {rank} failed ({plain(failures[rank])})"

@@ -15,7 +15,7 @@ from pipeline.outputs.runs import records
 from pipeline.storage.opening import open_store
 from tests.gate import gated_images
 
-IMAGES = 16
+IMAGES = 20
 SHARD_SIZE = 2
 MARK = "FCN_TEST_OUTPUT"
 PATIENCE = 120.0
@@ -31,7 +31,7 @@ def start(output: Path, words: list[str]) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {MARK: str(output), "RAY_worker_niceness": "0"}
     program = [sys.executable, "-c", "from pipeline.cli.app import main; main()", *words]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
 def wait_for_a_shard(driver: subprocess.Popen[str]) -> str:
@@ -72,13 +72,16 @@ def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
     with gated_images(s3_endpoint, IMAGES) as gate:
         words = command(gate.source, output, model_dir)
         committed = 0
-        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
             driver = start(output, words)
             try:
                 gate.allow(committed + 2 * SHARD_SIZE)
                 told = wait_for_a_shard(driver)
                 assert run_processes(output), "the test looks for what would be left"
-                driver.send_signal(how)
+                if how == signal.SIGHUP:
+                    os.killpg(driver.pid, how)  # as a terminal that is closed tells all of its processes, Ray's too
+                else:
+                    driver.send_signal(how)
                 told += driver.communicate(timeout=PATIENCE)[1]
             finally:
                 driver.kill()

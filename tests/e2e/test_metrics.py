@@ -146,7 +146,7 @@ def lose_an_actor(gate: Gate, model_dir: Path, place: Path) -> Iterator[Run]:
         scrapes.wait_until(lambda: scrapes.names >= everything)
         assert scrapes.wait_until(lambda: bool(scrapes.tags("ray_fcn_images_total", "WorkerId") - others))
         (worker_id,) = scrapes.tags("ray_fcn_images_total", "WorkerId") - others
-        lines = [parse(line) for line in log.read_text().splitlines() if line.startswith(("run=", "phase=", "note="))]
+        lines = [parse(line) for line in log.read_text().splitlines() if line.startswith("time=")]
         yield Run(json.loads(out), photos, place / "labels", lines, worker_id, scrapes)
     finally:
         scrapes.close()

@@ -4,19 +4,21 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from pipeline import doctor, open_registry
+from pipeline import container, doctor, open_registry
 from pipeline.cli.app import run as fcn
 from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.doctor import DoctorPlaces, Finding, examine
 from pipeline.doctor.codecs import describe
 from pipeline.storage.local import LocalStore
 from pipeline.storage.store import ObjectInfo
+from tests.pipeline.test_container import version_1
 from tests.samples import model
 
 
@@ -147,6 +149,17 @@ def test_a_full_disk_and_little_memory_are_wrong(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor, "LEAST_MEMORY", 1 << 60)
     assert next(found.state for found in findings("disk")) == "wrong"
     assert next(found.state for found in findings("memory")) == "wrong"
+
+
+def test_the_limits_of_the_container_are_those_that_jobs_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """22 GiB and 2 CPUs were found inside 900 MB and one."""
+    root = version_1(tmp_path)
+    for name in ("memory_limit", "memory_left", "usable_cpus"):
+        monkeypatch.setattr(container, name, partial(getattr(container, name), root))
+    memory = next(iter(findings("memory")))
+    assert (memory.state, memory.found) == ("wrong", "300 MiB available of the 900 MiB of this container")
+    (cpu,) = findings("cpu")
+    assert cpu.found.startswith("1 of ")
 
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

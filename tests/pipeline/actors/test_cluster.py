@@ -1,9 +1,11 @@
 """A private Ray: guarded, alone, and there as often as it is needed in one process."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +59,53 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cluster.ray, "init", too_late)
     with pytest.raises(PipelineError, match="Ray did not start on this machine: Ray's node was not there"):
         cluster.connect().__enter__()
+
+
+def test_a_ray_that_times_out_is_started_once_more_and_then_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a bare traceback: Ray raises an Exception of no class of its own."""
+    words = "\x1b[31mThe current node timed out during startup. This could happen because the raylet failed to start."
+    tries: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        tries.append(address)
+        if len(tries) <= broken:
+            raise Exception(words)
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name, value in (("is_initialized", lambda: False), ("shutdown", lambda: None), ("init", init)):
+        monkeypatch.setattr(cluster.ray, name, value)
+    monkeypatch.setattr(cluster, "watched", lambda on_note: contextlib.nullcontext())
+    monkeypatch.setattr(cluster.os, "getloadavg", lambda: (45.0, 40.0, 30.0))
+    broken = 2
+    with pytest.raises(PipelineError) as caught, cluster.connect():
+        pass
+    said = str(caught.value)
+    assert said.startswith("Ray did not start on this machine: The current node timed out during startup.")
+    assert "(its load is 45 on " in said
+    assert "\n" not in said
+    assert len(tries) == 2
+    broken = 3
+    with cluster.connect():
+        assert len(tries) == 4, "the third failure is followed by a start that succeeds"
+
+
+def test_which_cluster_was_joined_for_ray_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    context = SimpleNamespace(gcs_address="10.0.0.7:6379")
+    for name, value in (
+        ("is_initialized", lambda: False), ("shutdown", lambda: None), ("init", lambda *_, **__: None),
+        ("get_runtime_context", lambda: context),
+    ):  # fmt: skip
+        monkeypatch.setattr(cluster.ray, name, value)
+    monkeypatch.setattr(cluster, "watched", lambda on_note: contextlib.nullcontext())
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with cluster.connect(None, notes.append):
+        pass
+    assert notes == ["joined the Ray cluster at auto (10.0.0.7:6379), because RAY_ADDRESS says so"]
+    with cluster.connect("auto", notes.append):
+        pass
+    assert len(notes) == 1, "whoever names a cluster knows it"
 
 
 def run(code: str, home: Path) -> "subprocess.CompletedProcess[str]":

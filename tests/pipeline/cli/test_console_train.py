@@ -8,6 +8,7 @@ from fcn_core.metrics import ConfusionMatrix
 from pipeline.cli.console_train import observe, print_report, report_json
 from pipeline.training.job import TrainReport
 from pipeline.training.progress import TrainProgress, now
+from tests.log_lines import without_time
 
 PROGRESS = TrainProgress(
     name="street",
@@ -35,7 +36,7 @@ def lines(*progress: TrainProgress) -> list[str]:
         observer.note("worker 1 died; going on from the newest checkpoint (failure 1)")
         for one in progress:
             observer.progress(one)
-    return sink.getvalue().splitlines()
+    return [without_time(line) for line in sink.getvalue().splitlines()]
 
 
 def test_a_log_has_a_line_with_all_that_matters() -> None:

@@ -10,6 +10,7 @@ import yaml
 from pipeline.cli.app import run as fcn
 from pipeline.cli.console import stderr_console
 from pipeline.cli.console_retrain import observe
+from pipeline.errors import StorageUnavailable
 from pipeline.models.registry import open_registry
 from pipeline.training import job as training
 from tests.in_process import evaluate_in_process, segment_in_process
@@ -35,7 +36,7 @@ def write_job(place: Path, **changes: Any) -> Path:
 
 @pytest.mark.usefixtures("without_actors")
 def test_a_first_challenger_is_champion_and_labels_and_the_same_again_promotes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_scenes(tmp_path / "data", train=4, val=2)
     (tmp_path / "registry").mkdir()
@@ -52,9 +53,17 @@ def test_a_first_challenger_is_champion_and_labels_and_the_same_again_promotes_n
     assert first["relabelled"]["ok"] == 6
     assert f"registry:squares@{first['version']}, champion by promotion 1" in printed.err
 
-    assert fcn(["retrain", str(file), "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert (again["promoted"], again["version"]) == (False, first["version"])
+    def fails(*arguments: object) -> None:
+        raise StorageUnavailable("s3://labels does not answer.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.retraining.job.segment", fails)
+        assert fcn(["retrain", str(file), "--json"]) == 1
+    printed = capsys.readouterr()
+    again = json.loads(printed.out)
+    assert (again["promoted"], again["version"], again["relabelled"]) == (False, first["version"], None)
+    assert f"registry:squares@{first['version']}, champion by promotion 1" in printed.err, "what is done is told"
+    assert "fcn: the retraining is done, and the labelling after it failed: s3://labels does not answer." in printed.err
 
     # Nothing can win by a whole unit of IoU.
     assert fcn(["retrain", str(file), "--json", "--name", "second", "--margin", "1", "--train.seed", "1"]) == 0

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.outputs import lease as leases
-from pipeline.outputs.lease import Lease
+from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 
@@ -105,6 +105,14 @@ def test_an_owner_elsewhere_that_fell_silent_is_superseded(store: Store, clock: 
     Lease.acquire(store, on_note=notes.append).release()
     assert leases.SILENT_AFTER_SECONDS <= clock.now - 1000.0 < leases.SILENT_AFTER_SECONDS + 5
     assert [note for note in notes if "another-machine seems to have died" in note and "60 s" in note] == notes != []
+
+
+def test_whoever_watches_a_silent_owner_can_be_stopped(store: Store, clock: Clock) -> None:
+    owner_elsewhere(store, LONG_AGO)
+    with pytest.raises(WatchStopped):
+        Lease.acquire(store, should_stop=lambda: clock.now > 1003)
+    assert clock.now < 1010
+    assert not [info for info in store.list("lease/") if "00000002" in info.key]
 
 
 def test_a_lease_that_was_given_back_elsewhere_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,111 @@
+"""What ends a command early: Ctrl-C, SIGTERM, and SIGHUP of a terminal that was closed or an ssh that broke off.
+
+The first asks a job to stop: what is at work is finished or left, resumably. The second interrupts it, and gives it
+QUIT_SECONDS to clean up. The third ends the process at once, and so does the end of that time. Signals are counted in
+a thread, because the main one may be inside a library for minutes; nothing is lost, for a commit is one request.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from pipeline.cli.common import INTERRUPTED
+
+QUIT_SECONDS = 5.0
+"""How long cleaning up may take after the second signal: storage that is away would be waited for for minutes."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that the first of these signals sets; the second raises KeyboardInterrupt, the third ends the process.
+
+    To be called in the main thread. `nohup` is respected: a SIGHUP that is ignored stays so.
+    """
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        told = "\nfcn: stopping; press Ctrl-C again to quit at once"
+        print(told if number == signal.SIGINT else f"fcn: {signal.Signals(number).name}: stopping", file=sys.stderr)
+
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    numbers = [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
+    previous: dict[int, _Handler] = {number: signal.signal(number, handle) for number in numbers}
+    with _counted(frozenset(numbers)):
+        try:
+            yield stop
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def quiet_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt once; from then on, and from the end of the body on, it ends the process at once.
+
+    For a whole program: nothing that is pressed while it ends becomes a traceback.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, lambda *_: leave())
+        raise KeyboardInterrupt
+
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, lambda *_: leave())
+
+
+def leave() -> None:
+    """End this process at once. What it has started ends with it: Ray's processes and codecs see that it is gone."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nfcn: quit at once; the same command resumes\n")
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def _counted(numbers: frozenset[int]) -> Iterator[None]:
+    """End the process at the third of these signals, and QUIT_SECONDS after the second where the body is not over."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    over = threading.Event()
+
+    def count() -> None:
+        seen = 0
+        while data := os.read(reader, 64):
+            now = sum(byte in numbers for byte in data)
+            if seen < 2 <= seen + now:
+                threading.Thread(target=late, name="quit", daemon=True).start()
+            seen += now
+            if seen >= 3 and not over.is_set():
+                leave()
+
+    def late() -> None:
+        if not over.wait(QUIT_SECONDS):
+            leave()
+
+    threading.Thread(target=count, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # ends the thread, which leaves the other end to the process: it may be in a read

@@ -1,0 +1,129 @@
+"""Ctrl-C and a closed terminal end a command as soon as can be, however often and whatever it is at."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.isolation import child_path
+from tests.samples import fill
+
+PATIENCE = 120.0
+
+AT_WORK = """
+import ctypes, signal, sys
+from pipeline.cli import interrupts
+interrupts.QUIT_SECONDS = 1.0
+with interrupts.quiet_interrupts(), interrupts.stop_signals() as stop:
+    print("at work", flush=True)
+    {body}
+    print("stopped", flush=True)
+sys.exit(130)
+"""
+WAITS = "stop.wait(100)"
+HANGS = "mutex = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; lock(mutex); lock(mutex)"
+"""Stands in C for ever, as a library that waits for storage does."""
+
+
+def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> "subprocess.Popen[str]":
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-P", "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=ours | {"PYTHONPATH": child_path()} | environment, start_new_session=True,
+    )  # fmt: skip
+
+
+def pressed(program: "subprocess.Popen[str]", signals: list[int]) -> tuple[int, str]:
+    """Send signals within half a second; returns the exit code and all that was said."""
+    try:
+        for number in signals:
+            program.send_signal(number)
+            time.sleep(0.5 / len(signals))
+        out, err = program.communicate(timeout=PATIENCE)
+    finally:
+        program.kill()
+    return program.returncode, out + err
+
+
+INT, HUP = signal.SIGINT, signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    ("body", "signals", "said"),
+    [
+        (WAITS, [INT], "press Ctrl-C again"),
+        (WAITS, [HUP], "SIGHUP: stopping"),
+        (HANGS, [INT, INT], "quit at once"),
+        (HANGS, [HUP, INT], "quit at once"),
+        (HANGS, [INT, INT, INT], "quit at once"),
+    ],
+)
+def test_ctrl_c_and_sighup_end_what_stops_and_what_hangs(body: str, signals: list[int], said: str) -> None:
+    program = start(AT_WORK.format(body=body))
+    assert program.stdout
+    assert program.stdout.readline() == "at work\n"
+    code, text = pressed(program, signals)
+    assert (code, "Traceback" in text) == (130, False), text
+    assert said in text or body == HANGS, "a handler in Python has no turn while the main thread hangs"
+    assert ("stopped" in text) == (body == WAITS)
+
+
+def test_nohup_is_respected() -> None:
+    program = start(AT_WORK.format(body="stop.wait(1.5)"), prefix=("nohup",))
+    assert program.stdout
+    assert program.stdout.readline() == "at work\n"
+    _, text = pressed(program, [HUP])
+    assert "stopping" not in text
+    assert "stopped" in text
+
+
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_at_once_is_quiet(presses: int) -> None:
+    program = start("print('up', flush=True); from pipeline.cli.entry import main; main()", "doctor")
+    assert program.stdout
+    assert program.stdout.readline() == "up\n"
+    time.sleep(0.05)  # Python's own handler is there until the first line of main
+    code, text = pressed(program, [INT] * presses)
+    assert (code, "Traceback" in text) == (130, False), text
+
+
+def left_behind(mark: str) -> Iterator[str]:
+    """The commands of processes that inherited `mark` in their environment."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment, command = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"FCN_TEST_MARK={mark}".encode() in environment.split(b"\0"):
+                yield command.replace(b"\0", b" ").decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "presses", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
+def test_ctrl_c_while_ray_starts_leaves_nothing_behind(presses: int, tmp_path: Path, model_dir: Path) -> None:
+    source, output = tmp_path / "photos", tmp_path / "labels"
+    source.mkdir()
+    fill(source, 1)
+    program = start(
+        "from pipeline.cli.entry import main; main()",
+        *("segment", str(source), str(output), "--model", str(model_dir), "--device", "cpu", "--engine", "torch"),
+        *("--actors", "1", "--cpus-per-actor", "1", "--no-report"),
+        FCN_TEST_MARK=str(tmp_path),
+    )
+    assert program.stderr
+    for line in program.stderr:
+        if "starting Ray" in line:
+            break
+    code, text = pressed(program, [INT] * presses)
+    assert (code, "Traceback" in text) == (130, False), text
+    deadline = time.monotonic() + 5
+    while (left := list(left_behind(str(tmp_path)))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
