@@ -29,12 +29,15 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 def stop_signals() -> Iterator[threading.Event]:
     """An event that the first of these signals sets; the second raises KeyboardInterrupt, the third ends the process.
 
-    To be called in the main thread. `nohup` is respected: a SIGHUP that is ignored stays so.
+    To be called in the main thread. A SIGHUP counts once: the kernel and the shell each send one. `nohup` is respected:
+    a SIGHUP that is ignored stays so.
     """
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
+            if number == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         stop.set()
         told = "\nfcn: stopping; press Ctrl-C again to quit at once"
@@ -90,8 +93,12 @@ def _counted(numbers: frozenset[int]) -> Iterator[None]:
 
     def count() -> None:
         seen = 0
+        hung_up = False
         while data := os.read(reader, 64):
-            now = sum(byte in numbers for byte in data)
+            now = sum(byte in numbers and byte != signal.SIGHUP for byte in data)
+            if signal.SIGHUP in data and not hung_up:
+                hung_up = True
+                now += 1
             if seen < 2 <= seen + now:
                 threading.Thread(target=late, name="quit", daemon=True).start()
             seen += now

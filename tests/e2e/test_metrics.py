@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def lose_an_actor(gate: Gate, model_dir: Path, place: Path) -> Iterator[Run]:
         scrapes.wait_until(lambda: scrapes.names >= everything)
         assert scrapes.wait_until(lambda: bool(scrapes.tags("ray_fcn_images_total", "WorkerId") - others))
         (worker_id,) = scrapes.tags("ray_fcn_images_total", "WorkerId") - others
-        lines = [parse(line) for line in log.read_text().splitlines() if line.startswith("time=")]
+        lines = [parse(line) for line in log.read_text().splitlines() if re.match(r"time=\S+ (run|phase|note)=", line)]
         yield Run(json.loads(out), photos, place / "labels", lines, worker_id, scrapes)
     finally:
         scrapes.close()

@@ -81,6 +81,8 @@ def test_a_run_that_failed_says_why_and_so_does_the_exit_code(
     write_record(output, record.model_copy(update={"state": "failed", "reason": "storage stayed down"}))
     assert fcn(["runs", "watch", output.uri]) == 1
     assert "failed (storage stayed down)" in capsys.readouterr().err
+    assert fcn(["runs", output.uri]) == 0
+    assert f"run {record.run_id} failed: storage stayed down" in capsys.readouterr().out
 
 
 def test_a_silent_run_is_said_to_be_silent_once(
