@@ -54,8 +54,10 @@ def ask_patiently(
                 continue
         if not isinstance(trouble, StorageUnavailable) or isinstance(trouble, UntrustedCertificate):
             raise trouble
-        if time.monotonic() + pause > deadline and tries >= attempts:
+        left = deadline - time.monotonic()
+        if left <= 0 and tries >= attempts:
             raise trouble
-        if waiting.wait(pause * random.uniform(0.5, 1)):
+        wanted = pause * random.uniform(0.5, 1)
+        if waiting.wait(min(wanted, left) if left > 0 else wanted):  # the last try is made when the time is up
             raise trouble
         pause, renewed = min(2 * pause, _LONGEST_PAUSE), False

@@ -103,9 +103,12 @@ class Clients:
     @cached_property
     def attempts(self) -> int:
         """How often the profile, or the environment, wants a request tried at least."""
-        with self._lock:
-            self._open_session()
-            return int(self._core.get_config_variable("max_attempts") or 1)
+        try:
+            with self._lock:
+                self._open_session()
+                return int(self._core.get_config_variable("max_attempts") or 1)
+        except Exception:  # the request itself will say what is wrong with the configuration
+            return 1
 
     @property
     def where(self) -> str:

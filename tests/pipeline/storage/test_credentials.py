@@ -130,6 +130,14 @@ def test_keys_that_live_for_a_minute_are_not_asked_for_with_each_request(
     assert broker.asked <= 2  # not for each request
 
 
+def test_a_profile_that_is_not_there_is_one_sentence_for_every_call(config: Path, bucket: str) -> None:
+    store = open_store(f"s3://{bucket}?profile=nobody", HASTY)
+    for call in (lambda: store.get("k"), lambda: store.put("k", b""), lambda: list(store.list()), store.check_readable):
+        with pytest.raises(AccessDenied, match="nobody") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 @pytest.fixture
 def role(config: Path, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
     """STS, which a profile `role` asks; its requests are the only ones here that are posted."""
