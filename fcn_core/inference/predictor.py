@@ -28,6 +28,7 @@ from fcn_core.inference.engines.torch_engine import TorchEngine
 from fcn_core.inference.openvino_runtime import INSTALL
 from fcn_core.inference.settings import PredictorSettings, require_settings, resolve_settings
 from fcn_core.labels import LabelSet, Mask
+from fcn_core.models.upsampling import Upsampling
 from fcn_core.render import colorize, overlay
 
 _MOST_IN_FLIGHT = 2
@@ -201,6 +202,10 @@ class Predictor:
         if launched.arrived is not None:
             self._in_flight.append(launched.arrived)
         return launched
+
+    def upsampling(self, height: int, width: int) -> Upsampling:
+        """From the cells of an image's `Outputs.probabilities` to its pixels; `height` and `width` are the image's."""
+        return self._network.upsampling((height, width))
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Indices of images to predict together: of one size, and within the limits of the settings."""

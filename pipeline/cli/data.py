@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -15,7 +15,7 @@ from pipeline.jobs.importing import AddOptions, ImportOptions
 if TYPE_CHECKING:
     from pipeline.data.versioned.report import AddReport
 
-data_app = App(name="data", help="Photos and their masks: import, add, log, diff, check, show.")
+data_app = App(name="data", help="Photos and their masks: import, add, log, diff, check, suspects, show.")
 
 
 @data_app.command
@@ -171,6 +171,58 @@ def diff(before: str, after: str, *, names: Annotated[int, Parameter(validator=N
     for line in describe_diff(compare_versions(open_version(before)[1], open_version(after)[1]), names):
         print(printable(line))
     return DONE
+
+
+@data_app.command
+def suspects(
+    dataset: str,
+    model: str,
+    *,
+    options: Annotated[ReadingOptions | None, Parameter(name="*", negative="")] = None,
+    split: Annotated[tuple[str, ...], Parameter(negative="")] = ("val",),
+    top: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
+    registry: str | None = None,
+    picture: Path | None = None,
+    export: Path | None = None,
+    copy_to: str | None = None,
+    format: Literal["label-studio", "cvat"] = "label-studio",
+    url_prefix: str | None = None,
+    json: Flag = False,
+) -> int:
+    """Find annotations that are probably wrong: where a model that was not trained on them sees something else.
+
+    A model agrees with what it has learnt, errors included: score the split that it has not seen.
+
+    Parameters
+    ----------
+    dataset
+        Labelled images: a folder in PASCAL VOC's layout, a manifest, or DATASET@latest; path or URI.
+    model
+        The model: the folder or URI of a bundle, or registry:NAME@champion.
+    split
+        Look at this split; may be given several times.
+    top
+        How many images to list.
+    registry
+        Where registry:NAME is looked up. Default: FCN_REGISTRY.
+    picture
+        Draw the first 24 on a contact sheet: image, annotation and prediction.
+    export
+        Also write the list to this .parquet or .csv file.
+    copy_to
+        Copy the images, with their annotations to be corrected, to this folder or URI.
+    format
+        The labelling tool that --copy-to writes for.
+    url_prefix
+        Where Label Studio will find the folder images/, if not where --copy-to says.
+    json
+        Print the list as JSON.
+    """
+    from pipeline.cli.suspects import run
+
+    place = DatasetOptions(dataset=dataset, **(options or ReadingOptions()).model_dump())
+    with _progress() as on_image:
+        return run(place, model, split, top, registry, picture, export, copy_to, format, url_prefix, json, on_image)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -90,13 +90,31 @@ def export_labelling(
     its mask is of another picture. `url_prefix` is where Label Studio will find the folder `images/`; default: what
     `image_prefix` says. Raises InputError for labels that the format cannot express.
     """
+
+    def read(item: ExportedImage) -> tuple[bytes, Mask]:
+        return source.get(item.key, etag=item.etag), decode_mask(read_mask(output, item.mask_key))
+
+    return write_project(items, read, target, labels, form, model_version=model_version, url_prefix=url_prefix)
+
+
+def write_project(
+    items: Sequence[ExportedImage],
+    read: Callable[[ExportedImage], tuple[bytes, Mask]],
+    target: Store,
+    labels: LabelSet,
+    form: LabellingFormat,
+    *,
+    model_version: str,
+    url_prefix: str | None = None,
+) -> Exported:
+    """The same with images' bytes and masks, uint8 [H, W], from `read`, which raises ObjectChanged, ObjectMissing or
+    LabelError for an item that is to be left out."""
     names = copy_names([item.key for item in items])
     left_out: list[tuple[str, str]] = []
 
     def load(item: ExportedImage) -> _Loaded | None:
         try:
-            image = source.get(item.key, etag=item.etag)
-            mask = decode_mask(read_mask(output, item.mask_key))
+            image, mask = read(item)
         except (ObjectChanged, ObjectMissing, LabelError) as error:
             left_out.append((item.key, str(error)))
             return None

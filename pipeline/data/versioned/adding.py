@@ -11,9 +11,8 @@ import json
 import os
 import posixpath
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fcn_core.data.datasets import decode_displayed
@@ -32,6 +31,7 @@ from pipeline.data.versioned.splits import Grouping, choose_splits, group_splits
 from pipeline.data.versioned.versions import VersionRow, digest_of, numbers, read_version, store_file, write_version
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.jobs.importing import AddOptions, ImportOptions
+from pipeline.parallel import in_parallel
 from pipeline.storage.opening import open_source, open_store, read_object
 from pipeline.storage.store import Store
 
@@ -212,22 +212,17 @@ class _Addition:
         self, opened: AnnotationSource, classes: ClassMap, finder: "_Finder", codecs: CodecPool
     ) -> Iterator[tuple[str, _Stored | str]]:
         """Every record of the source with what became of it, in order; a few images are decoded at a time."""
-        waiting: deque[tuple[str, Future[_Stored | str]]] = deque()
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="import") as threads:
+
+        def records() -> Iterator[tuple[str, _Pictured | str]]:
             for item in opened.images(classes):
-                if isinstance(item, LeftOut):
-                    yield item.key, item.why
-                    continue
-                found = finder.find(item)
-                if isinstance(found, str):
-                    yield item.key, found
-                    continue
-                waiting.append((found.key, threads.submit(self._keep, found, codecs)))
-                while len(waiting) >= 2 * _AT_ONCE:
-                    key, future = waiting.popleft()
-                    yield key, future.result()
-            for key, future in waiting:
-                yield key, future.result()
+                found = item.why if isinstance(item, LeftOut) else finder.find(item)
+                yield item.key if isinstance(found, str) else found.key, found
+
+        def keep(record: tuple[str, _Pictured | str]) -> tuple[str, _Stored | str]:
+            key, found = record
+            return key, found if isinstance(found, str) else self._keep(found, codecs)
+
+        return in_parallel(keep, records(), threads=_AT_ONCE, name="import")
 
     def _keep(self, found: _Pictured, codecs: CodecPool) -> _Stored | str:
         """Write an image and its mask, or say why not."""
