@@ -12,6 +12,7 @@ import pydantic
 from cyclopts import App, Parameter
 
 from flows.environment import leave_folder, prepare_prefect, start_prefect
+from pipeline.audit.job import AuditJob
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, validation_message
 from pipeline.cli.retrain import RetrainOptions
 from pipeline.cli.terminal import guard
@@ -47,6 +48,16 @@ def evaluate(
     given = options.model_dump() if options is not None else {}
     job = leave_folder(EvaluateJob(model=model, dataset=dataset, **given))
     from flows.evaluate import evaluate as flow
+
+    start_prefect()
+    print(flow(job).model_dump_json(indent=2))
+
+
+@app.command
+def audit(*, options: Annotated[AuditJob, Parameter(name="*", negative="")]) -> None:
+    """Estimate areas and accuracies from an audit's annotations, as a flow run that fails when its gate does."""
+    job = leave_folder(options)
+    from flows.audit import audit as flow
 
     start_prefect()
     print(flow(job).model_dump_json(indent=2))

@@ -15,6 +15,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from pipeline.cli.audit import audit_app
 from pipeline.cli.common import (
     BAD_INPUT,
     DONE,
@@ -80,6 +81,7 @@ app.command(report)
 app.command(rank)
 app.command(compare)
 app.command(query)
+app.command(audit_app)
 app.command(model_app)
 app.command(registry_app)
 app.command(data_app)

@@ -8,7 +8,18 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 GROUPS = {
     "Label images": ("segment", "preview"),
-    "Look at what came out": ("runs", "report", "query", "rank", "compare", "masks", "verify", "compact", "gc"),
+    "Look at what came out": (
+        "runs",
+        "report",
+        "query",
+        "rank",
+        "compare",
+        "audit",
+        "masks",
+        "verify",
+        "compact",
+        "gc",
+    ),
     "Make a model": ("data", "train", "evaluate", "retrain"),
     "Keep models": ("model", "registry"),
     "This program": ("doctor", "--install-completion", "--help", "--version"),
@@ -45,6 +56,12 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     ("gc",): (
         ("what is left over", "fcn gc labels/"),
         ("remove what is older than a week", "fcn gc labels/ --delete --older-than 7d"),
+    ),
+    ("audit",): (
+        ("how wide would intervals be?", "fcn audit plan labels/ -n 300 --dry-run"),
+        ("draw 300 images, as tasks for Label Studio", "fcn audit plan labels/ -n 300 -o audit/"),
+        ("when they are annotated", "fcn audit estimate audit/ annotated/"),
+        ("later: also cover what is new", "fcn audit extend audit/ -n 50"),
     ),
     ("preview",): (
         ("the photo, its mask and a legend side by side", "fcn preview photo.jpg --model model/ -o look.png"),

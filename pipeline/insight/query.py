@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.outputs.audits import AUDITS_SCHEMA
 from pipeline.outputs.current import ADDED_COLUMNS
 from pipeline.outputs.results import CLASS_TOTALS_SCHEMA, RESULTS_SCHEMA
 from pipeline.storage.files import ROOT, StoreFiles
@@ -20,7 +21,7 @@ from pipeline.storage.store import Store
 if TYPE_CHECKING:
     import duckdb
 
-TABLES = ("results", "all_variants", "current", "class_areas", "runs", "class_totals")
+TABLES = ("results", "all_variants", "current", "class_areas", "runs", "class_totals", "audits")
 """What can be asked, in the order in which the views build on each other."""
 
 BATCH_ROWS = 10_000
@@ -30,8 +31,9 @@ _EMPTY = {
     "results": RESULTS_SCHEMA,
     "class_totals": CLASS_TOTALS_SCHEMA,
     "runs": pa.schema([(name, pa.string()) for name in ("state", "model_id", "params_id")]),
+    "audits": AUDITS_SCHEMA,
 }
-_FOLDERS = {"results": "results/", "class_totals": "class_totals/", "runs": "runs/"}
+_FOLDERS = {"results": "results/", "class_totals": "class_totals/", "runs": "runs/", "audits": "audits/"}
 
 
 def view_sql(table: str) -> str:
@@ -40,9 +42,9 @@ def view_sql(table: str) -> str:
 
 
 def views_script(output: str) -> str:
-    """All views as a script for the duckdb shell: `duckdb -init FILE`."""
+    """The views as a script for the duckdb shell: `duckdb -init FILE`. Without `audits`, which most outputs lack."""
     quoted = output.split("?")[0].rstrip("/").replace("'", "''")
-    return "\n".join([f"SET VARIABLE output = '{quoted}';", "SET TimeZone = 'UTC';", "", *map(view_sql, TABLES)])
+    return "\n".join([f"SET VARIABLE output = '{quoted}';", "SET TimeZone = 'UTC';", "", *map(view_sql, TABLES[:-1])])
 
 
 @contextmanager
@@ -106,5 +108,9 @@ def _local_root(store: Store) -> str | None:
 
 
 def _empty_view(connection: "duckdb.DuckDBPyConnection", table: str) -> None:
-    connection.register(f"no_{table}", pa.schema([*_EMPTY[table], *_ADDED]).empty_table())
+    schema = _EMPTY[table]
+    connection.register(
+        f"no_{table}",
+        pa.schema([*schema, *(field for field in _ADDED if field.name not in schema.names)]).empty_table(),
+    )
     connection.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM no_{table}")

@@ -67,7 +67,7 @@ def bars(chart_id: str, title: str, description: str, rows: Sequence[Bar]) -> Ht
         "div",
         # The names are in the description and in the table; a screen reader need not hear them a third time.
         el("ul", *names, class_="bar-names", aria_hidden="true"),
-        _picture(chart_id, title, description, max(1, len(rows)) * ROW, *marks),
+        picture(chart_id, title, description, max(1, len(rows)) * ROW, *marks),
         class_="bars",
     )
 
@@ -104,9 +104,9 @@ def columns(
     for mark in marks:
         at = f"{100 * mark.at:.2f}%"
         drawn.append(el("line", x1=at, x2=at, y1=_TOP, y2=y(0), class_="mark"))
-        drawn.append(el("text", mark.word, x=at, y=_TOP - 2, text_anchor=_anchor(mark.at)))
+        drawn.append(el("text", mark.word, x=at, y=_TOP - 2, text_anchor=anchor(mark.at)))
     drawn += [
-        el("text", tick.word, x=f"{100 * tick.at:.2f}%", y=PLOT_HEIGHT - 6, text_anchor=_anchor(tick.at))
+        el("text", tick.word, x=f"{100 * tick.at:.2f}%", y=PLOT_HEIGHT - 6, text_anchor=anchor(tick.at))
         for tick in ticks
     ]
     words = [f"{level:g}" for level in levels]
@@ -118,7 +118,7 @@ def columns(
     return el(
         "div",
         el("svg", *axis, width=width, height=PLOT_HEIGHT, aria_hidden="true", class_="axis"),
-        _picture(chart_id, title, description, PLOT_HEIGHT, *drawn),
+        picture(chart_id, title, description, PLOT_HEIGHT, *drawn),
         class_="columns",
     )
 
@@ -148,7 +148,8 @@ def round_step(span: float, most: int) -> float:
     return next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
 
 
-def _picture(chart_id: str, title: str, description: str, height: int, *marks: str) -> Html:
+def picture(chart_id: str, title: str, description: str, height: int, *marks: str) -> Html:
+    """Marks as one image with a title and a description, as wide as there is room and `height` pixels high."""
     return el(
         "svg",
         el("title", title, id=f"{chart_id}-title"),
@@ -164,5 +165,6 @@ def _picture(chart_id: str, title: str, description: str, height: int, *marks: s
     )
 
 
-def _anchor(at: float) -> str:
+def anchor(at: float) -> str:
+    """How a word at 0..1 of the width is anchored, so that it stays within."""
     return "start" if at < 0.08 else "end" if at > 0.92 else "middle"

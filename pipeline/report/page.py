@@ -50,6 +50,11 @@ class Contents:
 
 def page(contents: Contents) -> str:
     """The whole document."""
+    return document(f"Run {contents.record.run_id}", _header(contents), _main(contents), _footer(contents))
+
+
+def document(title: str, *body: Html) -> str:
+    """A page of its own with the style and script of reports, and a policy that lets it load nothing."""
     style, script = _resource("report.css"), _resource("report.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
@@ -62,12 +67,12 @@ def page(contents: Contents) -> str:
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="color-scheme", content="light dark"),
         el("meta", name="referrer", content="no-referrer"),
-        el("title", f"Run {contents.record.run_id}"),
+        el("title", title),
         Html(f'<link rel="icon" href="{ICON}">'),
         Html(f"<style>{style}</style>"),
     )
-    body = el("body", _header(contents), _main(contents), _footer(contents), Html(f"<script>{script}</script>"))
-    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+    whole = el("html", head, el("body", *body, Html(f"<script>{script}</script>")), lang="en")
+    return f"<!DOCTYPE html>\n{whole}\n"
 
 
 def _header(contents: Contents) -> Html:

@@ -42,6 +42,7 @@ NOT_RUN = {
     "docs/annotations.md": "trains; tests/pipeline/data/test_versions.py and test_data_import.py import and add",
     "docs/architecture.md": "shows no commands",
     "docs/compatibility.md": "its commands are of a site and of releases; tests/compatibility reads what it speaks of",
+    "docs/audit.md": "test_audit_page.py runs it, on an output of its own",
     "docs/cli.md": "made from the commands themselves",
     "docs/cookbook.md": "test_cookbook.py runs it, on an output of its own",
     "docs/deploy.md": "wants containers and clusters; tests/deploy checks what it hands to them",
