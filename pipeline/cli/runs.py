@@ -34,8 +34,7 @@ def runs(output: str, *, json: Flag = False) -> int:
     from pipeline.cli import console
     from pipeline.cli.terminal import Screen
     from pipeline.errors import StorageError
-    from pipeline.outputs.lease import Lease
-    from pipeline.outputs.pulse import Listener, before_a_run
+    from pipeline.outputs.pulse import Listener, before_a_run, holder_of
     from pipeline.outputs.runs import RunRecord, records
     from pipeline.outputs.standing import live_progress, standing
     from pipeline.storage.opening import open_store
@@ -52,7 +51,7 @@ def runs(output: str, *, json: Flag = False) -> int:
             return record
 
     found = [stands(record) for record in records(store)]
-    holder = Lease.holder(store)
+    holder = holder_of(store)
     by_id = {record.run_id: record for record in found}
     running = {each.run_id: live_progress(store, each) for each in found if each.state == "running"}
     pulses = {run_id: Listener().hear(by_id[run_id], progress, holder) for run_id, progress in running.items()}
@@ -98,8 +97,7 @@ def watch(output: str, run: str | None = None) -> int:
     from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.outputs.current import choose_run
-    from pipeline.outputs.lease import Lease
-    from pipeline.outputs.pulse import Listener, before_a_run
+    from pipeline.outputs.pulse import Listener, before_a_run, holder_of
     from pipeline.outputs.runs import read_record, records
     from pipeline.outputs.standing import live_progress, standing
     from pipeline.storage.opening import open_store
@@ -108,7 +106,7 @@ def watch(output: str, run: str | None = None) -> int:
     store = open_store(output)
     store.check_readable()
     record = choose_run(store, run) if run else next(records(store), None)
-    waiting = before_a_run(Lease.holder(store)) if record is None or record.state != "running" else None
+    waiting = before_a_run(holder_of(store)) if record is None or record.state != "running" else None
     if waiting is not None:
         screen.print(printable(waiting), markup=False)
     if record is None:
@@ -120,7 +118,7 @@ def watch(output: str, run: str | None = None) -> int:
         with console.watch(screen, record.run_id) as show:
             while record.state == "running":
                 progress = live_progress(store, record)
-                pulse = listener.hear(record, progress, Lease.holder(store))
+                pulse = listener.hear(record, progress, holder_of(store))
                 if progress is not None:
                     show(progress)
                 state = None if pulse is None else pulse.state

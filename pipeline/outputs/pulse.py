@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from pipeline.errors import AccessDenied
 from pipeline.numbers import duration
-from pipeline.outputs.lease import SILENT_AFTER_SECONDS, Holder
+from pipeline.outputs.lease import SILENT_AFTER_SECONDS, Holder, Lease
 from pipeline.outputs.runs import Progress, RunRecord
+from pipeline.storage.store import Store
 
 State = Literal["running", "silent", "gone"]
 """Heard of within the last minute; not, and nobody knows why; or known to be at work no more."""
@@ -37,6 +39,14 @@ class Pulse:
                 return f"gone for {duration(self.quiet)}: its driver{self.driver} ended; the same command resumes"
 
 
+def holder_of(store: Store) -> Holder | None:
+    """`Lease.holder`; None as well where leases may not be read, so that runs are told by their progress alone."""
+    try:
+        return Lease.holder(store)
+    except AccessDenied:
+        return None
+
+
 class Listener:
     """Listens for the driver of one run, once or again and again.
 
@@ -51,7 +61,7 @@ class Listener:
     def hear(self, record: RunRecord, progress: Progress | None, holder: Holder | None) -> Pulse | None:
         """How the driver of that run is. None where its record says that the run has ended.
 
-        `progress` is that of its newest attempt, `holder` is `Lease.holder` of its output.
+        `progress` is that of its newest attempt, `holder` is `holder_of` its output.
         """
         if record.state != "running":
             return None

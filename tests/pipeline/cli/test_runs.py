@@ -14,6 +14,7 @@ import pytest
 from fcn_core import preset
 from pipeline.cli import runs as command
 from pipeline.cli.app import run as fcn
+from pipeline.errors import AccessDenied
 from pipeline.outputs.lease import Lease
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, records, write_record
 from pipeline.storage.opening import open_store
@@ -173,6 +174,18 @@ def test_watch_speaks_of_a_driver_that_died_before_its_first_progress(
     assert second.startswith("gone for ")
     assert "ended; the same command resumes" in second
     assert "finished" in last
+
+
+def test_where_leases_may_not_be_read_progress_tells_alone(
+    output: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(store: Store) -> None:
+        raise AccessDenied("lease/ may not be read.")
+
+    tell(output, start(output, "worker-3", quiet=4), 2, age=190)
+    monkeypatch.setattr(Lease, "holder", refused)
+    assert fcn(["runs", output.uri]) == 0
+    assert "is silent for 3 min" in capsys.readouterr().out
 
 
 def test_a_driver_that_has_begun_no_run_yet_is_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
