@@ -157,3 +157,11 @@ def test_a_service_that_lists_other_etags_than_its_objects_have_is_named_with_a_
         ):
             store.get(key, size=listed[key].size, etag=listed[key].etag)
     assert sum("listed ones differ" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_an_object_has_changed_also_for_whoever_may_not_list(proxy: FaultyS3, store: Store) -> None:
+    proxy.matches = lambda method, path: "list-type" in path
+    proxy.faults = ["403 AccessDenied"] * 10
+    for key in BOTH_CLIENTS:
+        with pytest.raises(ObjectChanged, match="has changed since it was listed"):
+            store.get(key, etag="another")
