@@ -3,7 +3,8 @@
 The one thing to know: `model_id` is a digest of architecture, labels, normalisation and weights. Two bundles
 with the same id predict the same; provenance and scores are notes about a model and do not change it. Loading
 verifies everything, and nothing is ever unpickled. An int8 bundle has its quantized graph beside the float weights, in
-two more files, and an id of its own.
+two more files, and an id of its own. Beside a model that was trained here lies a note of the images it has seen, which
+loading does not need.
 """
 
 import hashlib
@@ -32,9 +33,11 @@ from fcn_core.models.description import (
     LARGEST_DESCRIPTION,
     MODEL_FILE,
     REMEDY,
+    TRAINED_ON_FILE,
     WEIGHTS_FILE,
     Int8Description,
     ModelDescription,
+    TrainedOnDescription,
     parse_description,
 )
 from fcn_core.models.int8_graph.check import check_graph
@@ -42,6 +45,7 @@ from fcn_core.models.network import Network
 from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.text.json_text import parse_json
+from fcn_core.trained_on import DIGEST_BYTES, MOST_DIGESTS, TrainedOn
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class ModelBundle:
     `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
     model came from) and `scores` (how good it was) are JSON-able notes. `int8` is the graph that predicts instead, in
     a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of. `graph_tried` says that
-    this graph has been compiled in a process of its own already (`fcn_core.inference.graph_trial`).
+    this graph has been compiled in a process of its own already (`fcn_core.inference.graph_trial`). `trained_on`: the
+    images it was trained on, itself or the model it was started from, as far as that is known.
     """
 
     architecture: Architecture
@@ -79,6 +84,7 @@ class ModelBundle:
     scores: Mapping[str, Any] = field(default_factory=dict)
     int8: Int8Graph | None = None
     graph_tried: bool = field(default=False, compare=False)
+    trained_on: TrainedOn | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.architecture.num_classes != self.labels.num_classes:
@@ -154,9 +160,11 @@ class ModelBundle:
             provenance={},
             scores={},
             int8=int8,
+            trained_on=None if self.trained_on is None else _describe_images(self.trained_on),
         )
         # The notes go in as they are: pydantic would make null of NaN, where the caller should hear of it.
-        values = description.model_dump(mode="json", exclude={"int8"} if int8 is None else None) | {
+        absent = {name for name in ("int8", "trained_on") if getattr(description, name) is None}
+        values = description.model_dump(mode="json", exclude=absent) | {
             "provenance": dict(self.provenance),
             "scores": dict(self.scores),
         }
@@ -167,7 +175,8 @@ class ModelBundle:
                 f"provenance and scores must be plain JSON values ({error}); leave the others out"
             ) from error
         graph = {} if self.int8 is None else self.int8.files()
-        return {WEIGHTS_FILE: weights, **graph, MODEL_FILE: text.encode() + b"\n"}
+        notes = {} if self.trained_on is None else {TRAINED_ON_FILE: self.trained_on.digests}
+        return {WEIGHTS_FILE: weights, **graph, **notes, MODEL_FILE: text.encode() + b"\n"}
 
     @classmethod
     def from_files(
@@ -213,6 +222,7 @@ class ModelBundle:
                 scores=description.scores,
                 int8=None if description.int8 is None else Int8Graph(*(files[name] for name in INT8_FILES)),
                 graph_tried=graph_tried,
+                trained_on=_read_images(description.trained_on, files.get(TRAINED_ON_FILE), source),
             )
             if bundle.int8 is not None:
                 check_graph(bundle.int8.graph, bundle.int8.values, bundle.labels.num_classes)
@@ -262,8 +272,8 @@ class ModelBundle:
         if text is not None:
             files[MODEL_FILE] = text
             description = parse_description(text, str(source))
-            for name in description.other_files:
-                content = _read_file(source / name, description.most_bytes)
+            for name in (*description.other_files, *description.notes_files):
+                content = _read_file(source / name, description.most_bytes_of(name))
                 if content is not None:
                     files[name] = content
         return cls.from_files(files, source=str(source))
@@ -290,6 +300,24 @@ def _read_file(path: Path, most_bytes: int) -> bytes | None:
 
 def _missing(source: str, name: str, others: tuple[str, ...]) -> BundleError:
     return BundleError(f"{source}: {name} is missing; a bundle is {MODEL_FILE} and {' and '.join(others)}")
+
+
+def _describe_images(trained_on: TrainedOn) -> TrainedOnDescription:
+    sha256 = hashlib.sha256(trained_on.digests).hexdigest()
+    return TrainedOnDescription(images=trained_on.images, sha256=sha256)
+
+
+def _read_images(description: TrainedOnDescription | None, content: bytes | None, source: str) -> TrainedOn | None:
+    """The note of the images; None where there is none, or its file was not copied along. Raises BundleError."""
+    if description is None or content is None:
+        return None
+    _check_digest(source, TRAINED_ON_FILE, content, description.sha256)
+    if len(content) != DIGEST_BYTES * min(description.images, MOST_DIGESTS):
+        raise BundleError(
+            f"{source}: {TRAINED_ON_FILE} has {len(content)} bytes, which are not the digests of {description.images}"
+            f" images; {REMEDY}"
+        )
+    return TrainedOn(description.images, content)
 
 
 def _check_digest(source: str, name: str, content: bytes, promised: str) -> None:

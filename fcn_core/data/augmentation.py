@@ -21,12 +21,16 @@ JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Augmentation(BaseModel):
     """How training examples are varied. Sizes in pixels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    crop_height: int | None = Field(384, ge=1, description="height of a training crop, pixels; none: whole images")
-    crop_width: int | None = Field(384, ge=1, description="width of a training crop, pixels; none: whole images")
-    scale_min: float = Field(0.75, gt=0, description="smallest random enlargement before the crop")
-    scale_max: float = Field(1.5, gt=0, description="largest random enlargement before the crop")
+    crop_height: int | None = Field(
+        384, ge=1, le=65_536, description="height of a training crop, pixels; none: whole images"
+    )
+    crop_width: int | None = Field(
+        384, ge=1, le=65_536, description="width of a training crop, pixels; none: whole images"
+    )
+    scale_min: float = Field(0.75, gt=0, le=1000, description="smallest random enlargement before the crop")
+    scale_max: float = Field(1.5, gt=0, le=1000, description="largest random enlargement before the crop")
     flip: float = Field(0.5, ge=0, le=1, description="how often an example is mirrored left to right")
     brightness: float = Field(0.2, ge=0, description="largest relative change of brightness; 0 for none")
     contrast: float = Field(0.2, ge=0, description="largest relative change of contrast; 0 for none")

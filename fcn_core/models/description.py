@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from fcn_core.errors import BundleError, FcnError
 from fcn_core.labels import LabelSet
@@ -13,11 +13,15 @@ from fcn_core.models.building import build
 from fcn_core.normalization import Normalization
 from fcn_core.text.json_text import LARGEST_BYTES, parse_json
 from fcn_core.text.printable import printable
+from fcn_core.trained_on import DIGEST_BYTES, MOST_DIGESTS
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
+TRAINED_ON_FILE = "trained_on.bin"
+"""Which images a model was trained on (`fcn_core.trained_on`): digests of 8 bytes, sorted. A note, like the scores."""
+
 INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
 """The graph of an int8 bundle, and the values of its constants."""
 
@@ -44,6 +48,15 @@ class Int8Description(BaseModel):
         return self
 
 
+class TrainedOnDescription(BaseModel):
+    """What model.json says of TRAINED_ON_FILE: how many images there were, and the file's SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int = Field(ge=0)
+    sha256: Sha256
+
+
 class ModelDescription(BaseModel):
     """What model.json holds: all of a bundle but its weights and graphs."""
 
@@ -58,6 +71,7 @@ class ModelDescription(BaseModel):
     provenance: dict[str, Any]
     scores: Annotated[dict[str, Any], BeforeValidator(with_current_names)]
     int8: Int8Description | None = None
+    trained_on: TrainedOnDescription | None = None
 
     @model_validator(mode="after")
     def _version_says_int8(self) -> Self:
@@ -67,12 +81,21 @@ class ModelDescription(BaseModel):
 
     @property
     def other_files(self) -> tuple[str, ...]:
-        """The bundle's files beside model.json."""
+        """The bundle's files beside model.json and notes."""
         return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
 
     @property
+    def notes_files(self) -> tuple[str, ...]:
+        """Files that a bundle is whole without."""
+        return () if self.trained_on is None else (TRAINED_ON_FILE,)
+
+    def most_bytes_of(self, name: str) -> int:
+        """More than the file of this name can need: whoever reads one asks its size first."""
+        return DIGEST_BYTES * MOST_DIGESTS if name == TRAINED_ON_FILE else self.most_bytes
+
+    @property
     def most_bytes(self) -> int:
-        """More than any of these files can need for its network: whoever reads one asks its size first."""
+        """More than any of `other_files` can need for its network."""
         with torch.device("meta"):
             state = build(self.architecture).state_dict()
         return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)

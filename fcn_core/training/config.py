@@ -15,6 +15,11 @@ RecipeName = Literal["modern", "paper"]
 
 DEFAULT_EPOCHS = 30.0
 
+LONGEST = 1_000_000_000
+"""Steps or seconds of a run: far more than any has, and far less than what integers and clocks can hold."""
+
+LARGEST_BATCH = 65_536
+
 _COARSE: dict[str, Any] = {"learning_rate": 1e-10, "steps": 100_000}
 _FINER: dict[str, Any] = {"learning_rate": 1e-12, "steps": 100_000}
 _FINEST: dict[str, Any] = {"learning_rate": 1e-14, "steps": 100_000}
@@ -45,19 +50,23 @@ net.py). The rates of the VGG networks are for a loss summed over the pixels of 
 class TrainConfig(BaseModel):
     """How to train. With the mean loss, learning rates are for the mean per labelled pixel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: float | None = Field(None, gt=0, description="Passes over the training set. Default: 30, unless steps say.")
-    steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
+    epochs: float | None = Field(
+        None, gt=0, le=1e6, description="Passes over the training set. Default: 30, unless steps say."
+    )
+    steps: int | None = Field(None, ge=1, le=LONGEST, description="Optimiser steps, instead of epochs.")
     max_seconds: float | None = Field(
         None,
         gt=0,
+        le=LONGEST,
         description="Time budget of the training steps; the schedule then follows whichever runs out first.",
     )
-    batch_size: int = Field(4, ge=1, description="Examples per step, of all workers together.")
+    batch_size: int = Field(4, ge=1, le=LARGEST_BATCH, description="Examples per step, of all workers together.")
     gradient_accumulation_steps: int = Field(
         1,
         ge=1,
+        le=LARGEST_BATCH,
         description="Number of gradient accumulation steps, to save memory: at most one per example of a worker.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper.")
@@ -84,7 +93,7 @@ class TrainConfig(BaseModel):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; AdamW uses its usual betas.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay; biases have none unless they train as weights.")
-    warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
+    warmup_steps: int = Field(100, ge=0, le=LONGEST, description="Steps over which the learning rate rises from zero.")
     poly_power: float = Field(
         0.9, ge=0, description="The rate falls as (1 - progress) to this power; 0 keeps it constant."
     )
@@ -106,10 +115,11 @@ class TrainConfig(BaseModel):
     workers: int = Field(
         0,
         ge=0,
+        le=1024,
         description="Processes that read and augment examples. 0: the training process does. They are started anew, "
         'not forked, so a script of your own that asks for some needs `if __name__ == "__main__":`.',
     )
-    seed: int = Field(0, ge=0, description="Seed of order, augmentation and dropout.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of order, augmentation and dropout.")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="How examples are augmented.")
 
     @model_validator(mode="after")

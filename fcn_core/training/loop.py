@@ -20,6 +20,7 @@ from fcn_core.inference.evaluation import check_classes, confusion
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import Scores
+from fcn_core.training.config import LONGEST
 from fcn_core.training.trainer import StepReport, Trainer
 
 
@@ -62,11 +63,15 @@ class History(BaseModel):
 class LoopPlan(BaseModel):
     """How often the loop validates, saves and notes the loss. None of it changes the weights of a step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    validate_every: float = Field(1.0, gt=0, description="Epochs between validations; the last step always validates.")
-    save_every: int = Field(200, ge=1, description="Steps between checkpoints; a crash costs at most so many.")
-    log_every: int = Field(20, ge=1, description="Steps that one point of the loss curve is the mean of.")
+    validate_every: float = Field(
+        1.0, gt=0, le=1e6, description="Epochs between validations; the last step always validates."
+    )
+    save_every: int = Field(
+        200, ge=1, le=LONGEST, description="Steps between checkpoints; a crash costs at most so many."
+    )
+    log_every: int = Field(20, ge=1, le=LONGEST, description="Steps that one point of the loss curve is the mean of.")
 
 
 class Keeper(Protocol):

@@ -1,7 +1,8 @@
 """Looks through a data set before anybody trains on it: every list, every file, every label value.
 
-Pairs stream through a pool of threads; what is kept of an image is its name and a digest of its bytes, so memory does
-not grow with pixels. Nothing is mended: each fault is named with its file, and what to do about it.
+Pairs stream through a pool of threads; what is kept of an image is its name, a digest of its pixels and a thumbnail of
+17 x 17 cells, so memory does not grow with pixels. Nothing is mended: each fault is named with its file, and what to do
+about it.
 """
 
 import hashlib
@@ -21,8 +22,17 @@ from pipeline.codec.processes import CodecPool
 from pipeline.container import usable_cpus
 from pipeline.data.datasets import READS_AT_ONCE, open_catalog
 from pipeline.data.layouts import Split
+from pipeline.data.leaks import Fingerprint, Looks, fingerprint
 from pipeline.data.orientation import fits_better_turned
-from pipeline.data.report import WARNINGS, ClassCount, DataFinding, DataReport, Kind, SplitReport
+from pipeline.data.report import (
+    WARNINGS,
+    ClassCount,
+    DataFinding,
+    DataReport,
+    Kind,
+    SplitContent,
+    SplitReport,
+)
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.jobs.dataset import DatasetOptions
 
@@ -55,7 +65,7 @@ def check_dataset(
     catalog = open_catalog(options)
     found = {name: catalog.split(name) for name in dict.fromkeys(splits or catalog.splits())}
     notes = [f"split {name}: {note}" for name, split in found.items() for note in split.notes]
-    for name, parts in ({} if splits else _sums(found)).items():
+    for name, parts in ({} if splits else _unions(found)).items():
         notes.append(f"split {name} is {' + '.join(parts)} together and was not read again")
         del found[name]
 
@@ -65,23 +75,28 @@ def check_dataset(
     findings.of_shared_names(found)
     total, done = sum(len(split.pairs) for split in found.values()), 0
     reports = []
+    contents = {}
     images = _Images(findings)
     # A stranger's files, and credentials are in this process.
     with CodecPool(usable_cpus()) as codecs:
         for name, split in found.items():
             tally = _Tally(catalog.labels)
+            content = _Content()
             for checked in _check_pairs(catalog.pairs(split), codecs):
                 for kind, text in (*checked.faults, *checked.warnings):
                     findings.add(kind, name, text)
                 images.add(name, checked)
+                content.add(checked)
                 tally.add(checked)
                 if checked.counts is not None and not checked.faults and not checked.counts[: len(tally.pixels)].any():
                     findings.add("empty_mask", name, checked.pair.mask)
                 done += 1
                 on_image(done, total)
             reports.append(tally.report(name, len(split.pairs) + len({gone.name for gone in split.missing})))
+            contents[name] = content.result()
             for class_name in tally.absent():
                 findings.add("absent_class", name, class_name)
+    notes += images.compare_looks()
     return DataReport(
         dataset=catalog.uri,
         labels=catalog.labels.name,
@@ -89,18 +104,20 @@ def check_dataset(
         problems=findings.sorted(warnings=False),
         warnings=findings.sorted(warnings=True),
         notes=tuple(notes),
+        contents=contents,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One pair looked at. `faults` keep it from being trained on. `counts`: pixels by mask value, int64 [256], if the
-    mask could be read.
+    """One pair looked at. `faults` keep it from being trained on. `seen`, `truth`: what the image is told by, and a
+    digest of the mask's values; `counts`: pixels by mask value, int64 [256]; None for what could not be read.
     """
 
     pair: Pair
     faults: tuple[tuple[Kind, str], ...]
-    digest: bytes | None
+    seen: Fingerprint | None
+    truth: bytes | None
     counts: npt.NDArray[np.int64] | None
     warnings: tuple[tuple[Kind, str], ...] = ()
 
@@ -123,13 +140,13 @@ def _check_pairs(dataset: Pairs, codecs: CodecPool) -> Iterator[_Checked]:
 def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
     faults: list[tuple[Kind, str]] = []
     warnings: list[tuple[Kind, str]] = []
-    digest = size = counts = image = None
+    seen = truth = size = counts = image = None
     orientation = 1
     try:
         data = _read(dataset, pair.image)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
         image, orientation = decode_displayed(data, pair.image, codecs.decode_for_core)
         size = image.shape[:2]
+        seen = fingerprint(image)
         if orientation != 1:
             warnings.append(("turned_image", f"{pair.image} (EXIF orientation {orientation})"))
     except (DataError, StorageError, OSError) as error:
@@ -142,6 +159,7 @@ def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
         faults.append(("unreadable_mask", _named(pair.mask, error)))
     else:
         counts = np.bincount(mask.ravel(), minlength=256)
+        truth = hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16).digest()
         strange = strange_values(counts, dataset.labels)
         if strange:
             listed = ", ".join(f"{value} ({counts[value]:,} pixels)" for value in strange[:5])
@@ -157,7 +175,7 @@ def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
             )
         elif image is not None and fits_better_turned(image, mask, orientation, dataset.labels.ignore_index):
             warnings.append(("mask_not_turned", f"{pair.mask}, of {pair.image} (EXIF orientation {orientation})"))
-    return _Checked(pair, tuple(faults), digest, counts, tuple(warnings))
+    return _Checked(pair, tuple(faults), seen, truth, counts, tuple(warnings))
 
 
 def _read(dataset: Pairs, key: str) -> bytes:
@@ -256,34 +274,87 @@ class _Findings:
         )
 
 
+class _Content:
+    """A digest of all that a split holds, in its order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._images: list[bytes] = []
+
+    def add(self, checked: _Checked) -> None:
+        pixels = checked.seen.pixels if checked.seen else b""
+        self._digest.update(repr((checked.pair.name, pixels, checked.truth)).encode())
+        if pixels:
+            self._images.append(pixels)
+
+    def result(self) -> SplitContent:
+        return SplitContent(self._digest.hexdigest(), tuple(self._images))
+
+
 class _Images:
-    """Finds images that are there twice, by a digest of their bytes."""
+    """Finds images that are there twice, by their pixels and by their looks."""
 
     def __init__(self, findings: _Findings) -> None:
         self._findings = findings
         self._first: dict[bytes, tuple[str, str]] = {}
+        self._looks: dict[str, Looks] = {}
+        self._same: set[tuple[str, str]] = set()
 
     def add(self, split: str, checked: _Checked) -> None:
-        if checked.digest is None:
-            return
-        other, name = self._first.setdefault(checked.digest, (split, checked.pair.name))
-        if name == checked.pair.name:
+        if checked.seen is None or checked.seen.plain:
+            return  # images of one colour are equal and tell nothing
+        mine = checked.pair.name
+        self._looks.setdefault(split, Looks()).add(mine, checked.seen)
+        other, name = self._first.setdefault(checked.seen.pixels, (split, mine))
+        if name == mine:
             return  # itself, or found by its name
+        self._same.add((split, mine))
         kind: Kind = "repeated_image" if other == split else "image_in_two_splits"
         where = "" if other == split else f" in {other}"
-        self._findings.add(kind, split, f"{checked.pair.name} is {name}{where}")
+        self._findings.add(kind, split, f"{mine} is {name}{where}")
+
+    def compare_looks(self) -> list[str]:
+        """Find images that look like one of another split; a note of what was too much to compare."""
+        notes, splits = [], list(self._looks)
+        for index, split in enumerate(splits):
+            for other in splits[:index]:
+                mine, theirs = self._looks[split], self._looks[other]
+                if not mine.can_be_compared(theirs):
+                    notes.append(f"splits {other} and {split} are too large to compare how their images look")
+                    continue
+                for name, nearest in mine.near(theirs):
+                    if name != nearest and (split, name) not in self._same:
+                        self._findings.add("similar_in_two_splits", split, f"{name} looks like {nearest} in {other}")
+        return notes
 
 
 def _names(split: Split) -> Iterable[str]:
     return dict.fromkeys([*(pair.name for pair in split.pairs), *(gone.name for gone in split.missing)])
 
 
-def _sums(splits: Mapping[str, Split]) -> dict[str, list[str]]:
-    """The splits that are exactly several others together, as VOC's trainval is, with those others."""
+def _unions(splits: Mapping[str, Split]) -> dict[str, list[str]]:
+    """The splits that are others together, by their names and by what they list, as VOC's trainval is; with those.
+
+    By the name, too: a train that lists all of val and of another split is no union, but a leak.
+    """
     names = {split: set(_names(found)) for split, found in splits.items()}
-    sums = {}
+    unions = {}
     for split, whole in names.items():
-        parts = [other for other, part in names.items() if other != split and part and part < whole]
+        parts = _parts(split, sorted(names.keys() - {split}, key=len, reverse=True))
         if len(parts) > 1 and set().union(*(names[part] for part in parts)) == whole:
-            sums[split] = parts
-    return sums
+            unions[split] = parts
+    return unions
+
+
+def _parts(name: str, others: Sequence[str]) -> list[str]:
+    """The names of splits that `name` is made of, such as train and val of trainval or train+val; else nothing."""
+    if not name:
+        return []
+    for other in others:
+        if name.startswith(other):
+            rest = name.removeprefix(other).lstrip("+-_")
+            if not rest:
+                return [other]
+            if more := _parts(rest, [each for each in others if each != other]):
+                return [other, *more]
+    return []

@@ -172,25 +172,35 @@ def open_dataset(options: DatasetOptions, split: str) -> Pairs:
     return catalog.pairs(found)
 
 
-def class_pixels(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """How many pixels each class has in all masks of a data set: int64 [num_classes]; ignored ones count nowhere.
+@dataclass(frozen=True)
+class ClassPixels:
+    """How often classes occur in the masks of a data set: int64 [num_classes] each.
 
-    Reads the masks only. Raises DataError for a mask that cannot be used.
+    `pixels`: labelled with each class; `of_images`: all pixels, ignored ones too, of the images that hold it.
     """
+
+    pixels: npt.NDArray[np.int64]
+    of_images: npt.NDArray[np.int64]
+
+
+def class_pixels(dataset: Dataset) -> ClassPixels:
+    """Count the pixels of each class. Reads the masks only. Raises DataError for a mask that cannot be used."""
     mask_of: Callable[[int], npt.NDArray[np.uint8]]
     mask_of = dataset.mask if isinstance(dataset, Pairs) else lambda index: dataset[index].mask
     classes = dataset.labels.num_classes
 
-    def count(index: int) -> npt.NDArray[np.int64]:
-        return np.bincount(mask_of(index).ravel(), minlength=256)[:classes].astype(np.int64)
+    def count(index: int) -> tuple[npt.NDArray[np.int64], int]:
+        mask = mask_of(index)
+        return np.bincount(mask.ravel(), minlength=256)[:classes].astype(np.int64), mask.size
 
-    total = np.zeros(classes, np.int64)
+    pixels, of_images = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="masks") as threads:
         # In blocks, so that what is queued does not grow with the data set.
         for first in range(0, len(dataset), 1024):
-            for counts in threads.map(count, range(first, min(first + 1024, len(dataset)))):
-                total += counts
-    return total
+            for counts, size in threads.map(count, range(first, min(first + 1024, len(dataset)))):
+                pixels += counts
+                of_images += np.where(counts > 0, size, 0)
+    return ClassPixels(pixels, of_images)
 
 
 def _missing(missing: tuple[Missing, ...]) -> str:

@@ -1,9 +1,10 @@
 """What a check of a data set found: counts a split, problems and warnings, and how a person reads them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.numbers import percent
 
@@ -22,6 +23,7 @@ Kind = Literal[
     "listed_twice",
     "name_in_two_splits",
     "image_in_two_splits",
+    "similar_in_two_splits",
     "empty_split",
     "empty_mask",
     "absent_class",
@@ -48,6 +50,10 @@ EXPLANATIONS: dict[Kind, tuple[str, str]] = {
     "listed_twice": ("names that a split lists more than once", "list every image once"),
     "name_in_two_splits": ("images that are in two splits", "take them off one, or scores mean nothing"),
     "image_in_two_splits": ("the same image under two names in two splits", "take one out, or scores mean nothing"),
+    "similar_in_two_splits": (
+        "images that look nearly like one of another split",
+        "if they are the same or frames next to each other, take one out, or scores promise too much",
+    ),
     "empty_split": ("splits that list nothing", "list images, or remove the split"),
     "empty_mask": ("masks in which nothing is labelled", "they teach nothing; leave them out or label them"),
     "absent_class": ("classes that never occur", "they cannot be learnt or scored there"),
@@ -64,9 +70,13 @@ EXPLANATIONS: dict[Kind, tuple[str, str]] = {
 """What each kind is, and what to do about it."""
 
 WARNINGS: frozenset[Kind] = frozenset(
-    {"empty_mask", "absent_class", "repeated_image", "turned_image", "mask_not_turned"}
+    {"empty_mask", "absent_class", "repeated_image", "similar_in_two_splits", "turned_image", "mask_not_turned"}
 )
 """Kinds that do not keep anybody from training."""
+
+
+_NAMED_AT_MOST = 3
+"""Problems, and examples of a warning, that one sentence names."""
 
 
 class DataFinding(BaseModel):
@@ -104,6 +114,14 @@ class SplitReport(BaseModel):
     classes: tuple[ClassCount, ...]
 
 
+@dataclass(frozen=True)
+class SplitContent:
+    """What the files of a split hold: a digest of all names, pixels and masks; and each image's pixel digest."""
+
+    digest: str
+    images: tuple[bytes, ...]
+
+
 class DataReport(BaseModel):
     """A check's outcome. With any of `problems` the data set is not fit for training; `warnings` are worth a look."""
 
@@ -115,6 +133,8 @@ class DataReport(BaseModel):
     problems: tuple[DataFinding, ...]
     warnings: tuple[DataFinding, ...]
     notes: tuple[str, ...] = ()
+    contents: dict[str, SplitContent] = Field(default_factory=dict, exclude=True)
+    """Of each split that was read: not part of the report as JSON."""
 
     @property
     def ok(self) -> bool:
@@ -154,6 +174,29 @@ def describe(report: DataReport) -> Iterator[str]:
                 yield f"    and {finding.count - len(finding.examples):,} more"
     yield ""
     yield f"{_sum(report.problems, 'problem')}, {_sum(report.warnings, 'warning')}"
+
+
+def refusal(report: DataReport) -> str:
+    """One sentence of the first problems, for whoever cannot train on this."""
+    problems = report.problems
+    named = "; ".join(
+        f"{EXPLANATIONS[problem.kind][0]} ({problem.count} in split {problem.split}: {problem.examples[0]}"
+        f"{', ...' if problem.count > 1 else ''})"
+        for problem in problems[:_NAMED_AT_MOST]
+    )
+    more = f"; and {len(problems) - _NAMED_AT_MOST} more kinds of problems" if len(problems) > _NAMED_AT_MOST else ""
+    return (
+        f"data set {report.dataset} is not fit for training: {named}{more}; `fcn data check` tells all, and what to do"
+    )
+
+
+def warning_lines(report: DataReport) -> Iterator[str]:
+    """One line per kind of warning and split, with the first examples."""
+    for finding in report.warnings:
+        named = ", ".join(finding.examples[:_NAMED_AT_MOST])
+        more = ", ..." if finding.count > _NAMED_AT_MOST else ""
+        what, remedy = EXPLANATIONS[finding.kind]
+        yield f"warning: {what} ({finding.count} in split {finding.split}: {named}{more}): {remedy}"
 
 
 def _percent(part: int, whole: int) -> str:

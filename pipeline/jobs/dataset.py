@@ -50,7 +50,9 @@ class ReadingOptions(BaseModel):
         description="Local folder for fetched files, shared by all processes. Default: none for local data, else one "
         "among the temporary files.",
     )
-    cache_bytes: int = Field(default=10 << 30, ge=0, description="Bytes that folder may hold. 0: no cache.")
+    cache_bytes: int = Field(
+        default=10 << 30, ge=0, le=2**63 - 1, description="Bytes that folder may hold. 0: no cache."
+    )
 
 
 class DatasetOptions(ReadingOptions, DatasetPlace):

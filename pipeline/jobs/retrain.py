@@ -22,7 +22,7 @@ class RelabelJob(ActorOptions, LabelOptions, SourceAndOutput):
 class ContestOptions(BaseModel):
     """Against whom a newly trained model stands, on which images, and by how much it has to win."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     registry_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",

@@ -28,6 +28,10 @@ from pipeline.jobs.affects import DRIVER, DRIVER_ONCE
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.storage.uri import Uri
 
+_MOST_WORKERS = 65_536
+_LONGEST_WAIT = 1e8
+"""Seconds: three years. Ray and gloo count some of these waits in 64-bit nanoseconds."""
+
 PlacementStrategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 
@@ -50,7 +54,7 @@ def optional(model: type[BaseModel], leave_out: frozenset[str] = frozenset(), **
         if field.metadata and name not in kinds:
             kind = Annotated[(kind, *field.metadata)]
         fields[name] = (kind | None, Field(default=None, description=description))
-    config = ConfigDict(frozen=True, extra="forbid")
+    config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     return create_model(f"Optional{model.__name__}", __config__=config, **fields)
 
 
@@ -77,7 +81,7 @@ Workers = Annotated[tuple[int, int], BeforeValidator(_worker_range, json_schema_
 class TrainJob(DatasetOptions, LoopPlan):
     """Train a network on a data set, with Ray Train, and keep everything under `output`/`name`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -100,8 +104,8 @@ class TrainJob(DatasetOptions, LoopPlan):
     new_head: bool = Field(False, description="Make new score layers if the start model has other classes.")
     arch: ArchName | None = Field(None, description="The network. Default: the start model's, else fcn8s.")
     backbone: BackboneName | None = Field(None, description="Backbone network. Default: the model's, else vgg16.")
-    width: float | None = Field(None, gt=0, description="Factor on the backbone's channels. Default: 1.")
-    head_width: int | None = Field(None, ge=1, description="Channels of fc6 and fc7. Default: by backbone.")
+    width: float | None = Field(None, gt=0, le=64, description="Factor on the backbone's channels. Default: 1.")
+    head_width: int | None = Field(None, ge=1, le=65_536, description="Channels of fc6 and fc7. Default: by backbone.")
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout probability after fc6 and fc7.")
     upsampling: Doubling | None = Field(None, description="How coarse scores are doubled: learned, or fixed bilinear.")
 
@@ -110,7 +114,9 @@ class TrainJob(DatasetOptions, LoopPlan):
         None, description="Train 32s, 16s and 8s one after the other, as the paper does. Default: if recipe is paper."
     )
     class_balance: ClassBalance = Field(
-        "none", description="Weight rare classes more, by their share of the split's masks."
+        "none",
+        description="Weight rare classes more, by how often they occur in the split's masks: median (of the images "
+        "that hold them), log (milder), or median_share (of all pixels, which 0.1 called median).",
     )
     train: TrainOverrides = Field(
         default_factory=TrainOverrides, description="What differs from the recipe: epochs, batch_size, ..."
@@ -120,7 +126,9 @@ class TrainJob(DatasetOptions, LoopPlan):
     workers: Workers = Field(
         (1, 1), description="Worker processes: a number, or [least, most] to use what the cluster has at the time."
     )
-    cpus_per_worker: int | None = Field(None, ge=1, description="CPUs, and threads, per worker. Default: a fair share.")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, le=_MOST_WORKERS, description="CPUs, and threads, per worker. Default: a fair share."
+    )
     use_gpu: bool | None = Field(None, description="A GPU for each worker. Default: where the cluster has GPUs.")
     resources_per_worker: dict[str, float] = Field(
         default_factory=dict, description="Further resources per worker, by Ray's names: memory, your own."
@@ -129,17 +137,27 @@ class TrainJob(DatasetOptions, LoopPlan):
     backend: Literal["auto", "gloo", "nccl"] = Field(
         "auto", description="How workers exchange gradients. auto: nccl on GPUs, gloo on CPUs."
     )
-    backend_timeout: float = Field(600.0, ge=1, description="Seconds that workers wait for each other.")
+    backend_timeout: float = Field(
+        600.0, ge=1, le=_LONGEST_WAIT, description="Seconds that workers wait for each other."
+    )
     network_interface: str | None = Field(
         None, pattern=r"^[^\s,]+(,[^\s,]+)*$", description="Network interface for gradients, such as eth0."
     )
     nccl: dict[str, str] = Field(default_factory=dict, description="Environment variables for NCCL: NCCL_DEBUG, ...")
-    max_failures: int = Field(10, ge=-1, description="How often workers may die before the run fails; -1: for ever.")
+    max_failures: int = Field(
+        10, ge=-1, le=1_000_000, description="How often workers may die before the run fails; -1: for ever."
+    )
     resize_interval: float = Field(
-        60.0, gt=0, description="Seconds between looks for more or fewer nodes, for workers [least, most]."
+        60.0,
+        gt=0,
+        le=_LONGEST_WAIT,
+        description="Seconds between looks for more or fewer nodes, for workers [least, most].",
     )
     placement_timeout: float = Field(
-        600.0, gt=0, description="Seconds to wait for the first workers; a GPU node takes minutes to boot."
+        600.0,
+        gt=0,
+        le=_LONGEST_WAIT,
+        description="Seconds to wait for the first workers; a GPU node takes minutes to boot.",
     )
     takeover: Annotated[bool, DRIVER_ONCE] = Field(False, description="Supersede another driver of this run.")
     registry: Uri | None = Field(None, description="Where registry: references are looked up. Default: FCN_REGISTRY.")
@@ -156,8 +174,8 @@ class TrainJob(DatasetOptions, LoopPlan):
     @classmethod
     def _ordered(cls, workers: tuple[int, int]) -> tuple[int, int]:
         least, most = workers
-        if not 1 <= least <= most:
-            raise ValueError("workers are a number of at least 1, or [least, most]")
+        if not 1 <= least <= most <= _MOST_WORKERS:
+            raise ValueError(f"workers are a number of 1 to {_MOST_WORKERS}, or [least, most]")
         return workers
 
     @field_validator("nccl")
@@ -173,6 +191,10 @@ class TrainJob(DatasetOptions, LoopPlan):
         if self.staged and self.arch is not None and not network_spec(self.arch).stages:
             staged = [arch for arch in ARCHS if network_spec(arch).stages]
             raise ValueError(f"{self.arch} is not trained in stages; these are: {', '.join(staged)}")
+        if self.class_balance != "none" and self.train.class_weights is not None:
+            raise ValueError(
+                f"class_balance {self.class_balance} and train.class_weights both weight the classes; give one"
+            )
         if "GPU" in self.resources_per_worker and self.use_gpu is False:
             raise ValueError("resources_per_worker asks for GPUs and use_gpu is false; take one of them back")
         if "CPU" in self.resources_per_worker:
@@ -197,6 +219,8 @@ class TrainJob(DatasetOptions, LoopPlan):
         values = recipe(self.recipe, arch).model_dump()
         if changes.get("epochs") is not None:
             values["steps"] = None
+        if changes.get("precision") == "float16" and self.use_gpu is not False:
+            values["device"] = "cuda"  # whether there is one is known where the workers are placed
         return TrainConfig.model_validate(merged(values, changes))
 
 

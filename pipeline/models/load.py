@@ -99,9 +99,9 @@ def _read_bundle(uri: str) -> ModelBundle:
         _require_weights(store, uri)
         return ModelBundle.from_files({}, source=uri)  # says that model.json is missing
     description = parse_description(files[MODEL_FILE], uri)
-    for name in description.other_files:
+    for name in (*description.other_files, *description.notes_files):
         try:
-            files[name] = store.get(name, most_bytes=description.most_bytes)
+            files[name] = store.get(name, most_bytes=description.most_bytes_of(name))
         except ObjectMissing:
             continue  # from_files says which one is missing
     return ModelBundle.from_files(files, source=uri)

@@ -21,7 +21,7 @@ from pipeline.actors.placement import place
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
-from pipeline.data.report import EXPLANATIONS, DataReport
+from pipeline.data.report import refusal
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
@@ -42,9 +42,6 @@ from pipeline.training.job import TrainObserver, TrainReport, train
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import check_inputs, pin_dataset
 from pipeline.training.store import TrainStore
-
-NAMED_AT_MOST = 3
-"""Problems of the data that the one sentence names; the report that the observer gets has more."""
 
 _STOPPED = "stopped before the verdict; nothing was promoted, and the same job resumes"
 
@@ -220,7 +217,7 @@ class _Challenge:
         report = check_dataset(self._job, splits, on_image=self._on_image)
         self._observer.checked(report)
         if not report.ok:
-            raise BadData(_describe(report))
+            raise BadData(refusal(report))
 
     def _check_classes(self, champion: Champion, ours: LabelSet) -> None:
         found = self._registry.find(self._name, champion.version)
@@ -357,20 +354,6 @@ def _why_not_promoted(name: str, before: Champion, champion: Champion) -> str:
 def _is_whole(split: Split) -> bool:
     """Whether the list of a split fits the files. What is in them takes longer to tell."""
     return bool(split.pairs) and not split.missing and not split.duplicates
-
-
-def _describe(report: DataReport) -> str:
-    """A sentence of the first problems."""
-    problems = report.problems
-    named = "; ".join(
-        f"{EXPLANATIONS[problem.kind][0]} ({problem.count} in split {problem.split}: {problem.examples[0]}"
-        f"{', ...' if problem.count > 1 else ''})"
-        for problem in problems[:NAMED_AT_MOST]
-    )
-    more = f"; and {len(problems) - NAMED_AT_MOST} more kinds of problems" if len(problems) > NAMED_AT_MOST else ""
-    return (
-        f"data set {report.dataset} is not fit for training: {named}{more}; `fcn data check` tells all, and what to do"
-    )
 
 
 def _few(names: Sequence[str]) -> str:

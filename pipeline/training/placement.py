@@ -33,8 +33,8 @@ def check_fits(job: TrainJob, here: NodeResources) -> None:
 def resolve_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
     """The group of workers on the connected Ray, and what a person should know of it.
 
-    `private`: that Ray is this process's own, so its node is this machine. Raises InputError for a backend that has not
-    the devices it needs.
+    `private`: that Ray is this process's own, so its node is this machine. Raises InputError for a backend or a
+    precision that has not the devices it needs.
     """
     nodes = cluster.nodes()
     least, most = job.workers
@@ -49,6 +49,10 @@ def resolve_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
         use_gpu = bool(job.use_gpu)
     if job.backend == "nccl" and not has_cuda:
         raise InputError("backend nccl needs a CUDA device for each worker, and there are none; give --backend gloo")
+    if job.train.precision == "float16" and not has_cuda:
+        raise InputError(
+            "train.precision float16 needs a CUDA device for each worker, and there are none; give bfloat16 or float32"
+        )
     backend: Literal["gloo", "nccl"] = "nccl" if has_cuda and job.backend != "gloo" else "gloo"
     environment = (loopback_environment() if private else {}) | job.nccl
     if job.network_interface:

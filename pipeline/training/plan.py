@@ -104,7 +104,8 @@ def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
         start = _with_dropout(start, job.dropout)
     weights = None
     if job.class_balance != "none":
-        weights = balanced_weights(class_pixels(inputs.train_set), job.class_balance)
+        counted = class_pixels(inputs.train_set)
+        weights = balanced_weights(counted.pixels, job.class_balance, counted.of_images)
     run = TrainRun(
         plan=_plan(job, inputs, _changed(start.architecture, arch=arch)),
         start_model_id=start.model_id,

@@ -22,6 +22,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fcn_core import ModelBundle
+<<<<<<< HEAD
+=======
+from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, parse_description
+>>>>>>> ed1b835 (A split is others together by its name only; images in two splits are found by pixels and by look. Balanced weights as published, bounds on all numbers of a training)
 from fcn_core.errors import BundleError, CheckpointError
 from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
 from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE, from_files, to_files
@@ -178,14 +182,16 @@ class TrainStore:
             raise InputError(f"{self.store.uri}: {key} is not one that this version reads ({reason})") from error
 
     def _save_bundle(self, folder: str, bundle: ModelBundle) -> None:
-        files = bundle.to_files()
-        for name in (WEIGHTS_FILE, MODEL_FILE):
-            self.store.put(folder + name, files[name])
+        for name, content in bundle.to_files().items():  # model.json comes last
+            self.store.put(folder + name, content)
 
     def _load_bundle(self, folder: str) -> ModelBundle:
         place = f"{self.store.uri}/{folder.rstrip('/')}"
         try:
-            files = {name: self.store.get(folder + name) for name in (MODEL_FILE, WEIGHTS_FILE)}
+            files = {MODEL_FILE: self.store.get(folder + MODEL_FILE)}
+            description = parse_description(files[MODEL_FILE], place)
+            for name in (*description.other_files, *description.notes_files):
+                files[name] = self.store.get(folder + name)
             return ModelBundle.from_files(files, place)
         except (BundleError, ObjectMissing) as error:
             raise PipelineError(

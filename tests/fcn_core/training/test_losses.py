@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcn_core.training.losses import balanced_weights, pixel_cross_entropy
+from fcn_core.training.losses import LARGEST_WEIGHT, balanced_weights, pixel_cross_entropy
 
 
 def test_equals_the_sum_over_labelled_pixels_written_out():
@@ -86,6 +86,48 @@ def test_class_weights_weigh_the_pixels_of_their_class():
 def test_median_balance_makes_the_median_class_weigh_one():
     weights = balanced_weights(np.array([100, 50, 10, 0]), "median")
     assert weights == pytest.approx((0.5, 1.0, 5.0, 1.0))
+
+
+CAMVID_TRAIN = {
+    "sky": (10682767, 63244800),
+    "building": (14750079, 63072000),
+    "pole": (623349, 63244800),
+    "road": (20076880, 63417600),
+    "sidewalk": (2845085, 60307200),
+    "tree": (6166762, 55123200),
+    "sign": (743859, 60652800),
+    "fence": (714595, 29894400),
+    "car": (3719877, 62208000),
+    "pedestrian": (405385, 54777600),
+    "cyclist": (184967, 34732800),
+}
+"""CamVid's training split (SegNet's 367 images): pixels of each class, and of the images that hold it."""
+
+
+def test_median_balance_is_eigen_and_fergus_on_camvid():
+    pixels, of_images = np.array(list(CAMVID_TRAIN.values())).T
+    weights = balanced_weights(pixels, "median", of_images)
+    assert weights is not None
+    named = dict(zip(CAMVID_TRAIN, weights, strict=True))
+    assert named["fence"] == pytest.approx(1.97, abs=0.005)
+    assert named["cyclist"] == pytest.approx(8.86, abs=0.005)
+    assert named["sidewalk"] == 1.0
+
+
+def test_what_0_1_called_median_is_to_be_had_by_its_name():
+    pixels, of_images = np.array(list(CAMVID_TRAIN.values())).T
+    weights = balanced_weights(pixels, "median_share", of_images)
+    assert weights is not None
+    named = dict(zip(CAMVID_TRAIN, weights, strict=True))
+    assert named["fence"] == pytest.approx(3.98, abs=0.005)
+    assert named["cyclist"] == pytest.approx(15.38, abs=0.005)
+
+
+@pytest.mark.parametrize("balance", ["median", "log"])
+def test_a_class_of_one_pixel_does_not_outweigh_all_others(balance):
+    weights = balanced_weights(np.array([10**9, 10**9, 1]), balance)
+    assert weights is not None
+    assert weights[2] <= LARGEST_WEIGHT
 
 
 def test_log_balance_is_milder_and_keeps_the_mean_pixel_at_one():

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_core.decoding import turned
+from fcn_core.decoding import decode, turned
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.render import colorize
 from pipeline.data.check import check_dataset
-from pipeline.data.report import EXPLANATIONS, DataReport, describe
+from pipeline.data.report import EXPLANATIONS, WARNINGS, DataReport, describe
 from pipeline.errors import InputError
 from pipeline.jobs.dataset import DatasetOptions
 from tests.fcn_core.data.sbd_files import sbd_file
@@ -78,6 +78,14 @@ def _list(folder: Path, split: str, text: str) -> None:
 
 def _save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path, "PNG")
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return decode(path.read_bytes()).pixels
+
+
+def _save_jpeg(folder: Path, name: str, array: np.ndarray) -> None:
+    Image.fromarray(array).save(_jpeg(folder, name), "JPEG", quality=90)
 
 
 def _smooth(folder: Path) -> None:
@@ -143,6 +151,30 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "val",
         "007 is 001 in train",
     ),
+    "leak by pixels": (
+        lambda f: _save(f / "JPEGImages/007.png", _pixels(_jpeg(f, "001"))) or _jpeg(f, "007").unlink(),
+        "image_in_two_splits",
+        "val",
+        "007 is 001 in train",
+    ),
+    "leak with a byte after its end": (
+        lambda f: _jpeg(f, "007").write_bytes(_jpeg(f, "001").read_bytes() + b"\n"),
+        "image_in_two_splits",
+        "val",
+        "007 is 001 in train",
+    ),
+    "leak compressed anew": (
+        lambda f: Image.open(_jpeg(f, "001")).save(_jpeg(f, "007"), "JPEG", quality=60),
+        "similar_in_two_splits",
+        "val",
+        "007 looks like 001 in train",
+    ),
+    "leak mirrored": (
+        lambda f: _save_jpeg(f, "007", _pixels(_jpeg(f, "001"))[:, ::-1]),
+        "similar_in_two_splits",
+        "val",
+        "007 looks like 001 in train",
+    ),
     "empty list": (lambda f: _list(f, "test", "\n"), "empty_split", "test", "test"),
 }
 
@@ -152,8 +184,8 @@ def test_a_fault_is_named_with_its_file_and_nothing_else_is(folder: Path, how: s
     spoil, kind, split, named = BROKEN[how]
     spoil(folder)
     report = check(folder)
-    assert not report.ok
-    problems = {(finding.kind, finding.split): finding for finding in report.problems}
+    assert report.ok == (kind in WARNINGS)
+    problems = {(finding.kind, finding.split): finding for finding in report.problems or report.warnings}
     assert list(problems) == [(kind, split)]
     assert problems[kind, split].count == 1
     (example,) = problems[kind, split].examples
@@ -224,6 +256,22 @@ def test_a_list_that_sums_up_others_is_no_leak(folder: Path) -> None:
     assert report.notes == ("split trainval is train + val together and was not read again",)
     asked = check(folder, "train", "trainval")
     assert ("name_in_two_splits", "trainval") in found(asked), "asked for both, one hears what they share"
+
+
+def test_a_train_that_lists_all_of_val_and_another_split_is_a_leak_and_no_sum(folder: Path) -> None:
+    lists = folder / "ImageSets/Segmentation"
+    (lists / "extra.txt").write_text("".join(f"00{index}\n" for index in range(6)))
+    (lists / "train.txt").write_text("".join(f"00{index}\n" for index in range(8)))
+    report = check(folder)
+    assert ("name_in_two_splits", "val") in found(report)
+    assert not report.ok
+    assert report.notes == ()
+
+
+def test_images_of_one_colour_are_no_leak(folder: Path) -> None:
+    for name in ("001", "007"):
+        Image.fromarray(np.full((*SIZE[::-1], 3), 40, np.uint8)).save(_jpeg(folder, name))
+    assert found(check(folder)) == {}
 
 
 def test_only_the_splits_that_are_asked_for_are_read(folder: Path) -> None:

@@ -377,18 +377,22 @@ def test_sbd_in_its_own_folder_needs_the_list_of_what_must_not_be_trained_on(tmp
 # Counting
 
 
-def test_class_pixels_count_labelled_pixels_only(tmp_path: Path) -> None:
+def test_class_pixels_count_labelled_pixels_and_those_of_the_images_that_hold_a_class(tmp_path: Path) -> None:
     write_labelled(tmp_path, 5)
     dataset = open_dataset(options(tmp_path, labels="camvid"), "val")
-    expected = np.zeros(256, np.int64)
+    expected, holding = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for index in range(5):
-        expected += np.bincount(dataset[index].mask.ravel(), minlength=256)
-    counts = class_pixels(dataset)
-    assert counts.dtype == np.int64
+        counts = np.bincount(dataset[index].mask.ravel(), minlength=256)
+        expected += counts
+        holding[counts > 0] += dataset[index].mask.size
+    counted = class_pixels(dataset)
+    assert counted.pixels.dtype == np.int64
     assert expected[255] > 0
-    assert (counts == expected[: LABELS.num_classes]).all()
-    in_memory = InMemory([dataset[index] for index in range(5)], LABELS)
-    assert (class_pixels(in_memory) == counts).all()
+    assert (counted.pixels == expected[: LABELS.num_classes]).all()
+    assert (counted.of_images == holding[: LABELS.num_classes]).all()
+    in_memory = class_pixels(InMemory([dataset[index] for index in range(5)], LABELS))
+    assert (in_memory.pixels == counted.pixels).all()
+    assert (in_memory.of_images == counted.of_images).all()
 
 
 def _png() -> bytes:

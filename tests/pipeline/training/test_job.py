@@ -251,6 +251,11 @@ def test_nccl_without_gpus_is_refused(place: Path) -> None:
         train(job(place, name="nccl", backend="nccl"))
 
 
+def test_float16_without_gpus_is_refused(place: Path) -> None:
+    with pytest.raises(InputError, match="float16 needs a CUDA device"):
+        train(job(place, name="half", use_gpu=None, train={"precision": "float16"}))
+
+
 def test_workers_that_find_no_room_are_given_up(place: Path) -> None:
     run = job(place, name="too-many", cpus_per_worker=7, workers=2, placement_timeout=3)
     with pytest.raises(PipelineError, match=r"could not be placed within 3 s: 2 worker\(s\) of 7 CPU.* 8 CPU"):

@@ -1,15 +1,17 @@
 """The options of a training job: from a file, from the command line, and what they make of the recipes."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fcn_core.training.config import TrainConfig, recipe
+from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.train import TrainJob, merged, optional
 from tests.commands import refused
 
@@ -83,11 +85,45 @@ def test_the_paper_trains_in_stages_each_at_its_own_rate() -> None:
         ({"resources_per_worker": {"CPU": 2}}, "cpus_per_worker"),
         ({"max_failures": -2}, "max_failures"),
         ({"epochs": 3}, "epochs"),
+        (
+            {"class_balance": "log", "train": {"class_weights": [1.0, 2.0]}},
+            "class_balance log and train.class_weights both weight the classes",
+        ),
+        ({"train": {"class_weights": [0.0, 0.0]}}, "class_weights are all 0"),
+        ({"train": {"precision": "float16"}, "use_gpu": False}, "float16 needs a CUDA device"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         job(**changes)
+
+
+def numbers(form: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type]]:
+    """Every option of a form, and of the forms in it, that takes a number."""
+    for name, field in form.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from numbers(kind, (*path, name))
+            elif kind in (int, float):
+                yield (*path, name), kind
+
+
+def of_training(number: tuple[tuple[str, ...], type]) -> bool:
+    return number[0][0] not in ("relabel", "evaluation")
+
+
+@pytest.mark.parametrize(("path", "kind"), [*filter(of_training, numbers(RetrainJob)), (("workers",), int)])
+def test_no_number_is_infinite_or_beyond_what_a_machine_counts_with(path: tuple[str, ...], kind: type) -> None:
+    for value in (float("inf"), float("nan"), 2**64, -(2**64)) if kind is int else (float("inf"), float("nan")):
+        changes: Any = value
+        for name in reversed(path):
+            changes = {name: changes}
+        with pytest.raises(ValidationError, match=path[-1]):
+            RetrainJob.model_validate(PLACES | {"registry_name": "x"} | changes)
+
+
+def test_float16_can_be_chosen_where_workers_may_have_gpus() -> None:
+    assert job(train={"precision": "float16"}).train_config("fcn8s").precision == "float16"
 
 
 def test_a_form_without_obligations_remembers_what_was_given() -> None:
