@@ -78,6 +78,7 @@ def options(place: Path | str, **changes: Any) -> dict[str, Any]:
         "cpus_per_worker": 1,
         "use_gpu": False,
         "save_every": 2,
+        "keep_checkpoints": 2,
         "log_every": 1,
         "train": train,
     } | changes

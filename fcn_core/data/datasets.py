@@ -106,10 +106,15 @@ class Pairs:
         return mask
 
     def _decode_mask(self, pair: Pair) -> npt.NDArray[np.uint8]:
+        data = self._bytes(pair.mask)
         try:
-            return read_mask(self._bytes(pair.mask), self.labels, self.coding, self.recode)
+            return read_mask(data, self.labels, self.coding, self.recode)
         except LabelError as error:
             raise DataError(f"{pair.mask}: {error}") from error
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:
+            raise _unusable(pair.mask, error) from error
 
     def _bytes(self, key: str) -> bytes:
         try:
@@ -161,7 +166,16 @@ def decode_rgb(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     """Image bytes -> uint8 [H, W, 3] RGB, by the same rules as those of images that are segmented (see
     `fcn_core.decoding.decode`). DataError names the file.
     """
-    return decode_displayed(data, name)[0]
+    try:
+        return decode_displayed(data, name)[0]
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a decoder's own fault is that of the file: it must be named, and end a training once
+        raise _unusable(name, error) from error
+
+
+def _unusable(name: str, error: Exception) -> DataError:
+    return DataError(f"{name} cannot be read ({type(error).__name__}: {error}): replace it or leave it out")
 
 
 def decode_displayed(

@@ -33,6 +33,12 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
         ),
         markup=False,
     )
+    if record.trained_on:
+        console.print(
+            f"{record.trained_on:,} of these images are among those that the model was trained on: "
+            "its scores on others are lower",
+            markup=False,
+        )
 
 
 def class_scores_table(record: EvaluationRecord) -> Table:

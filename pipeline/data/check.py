@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +55,12 @@ def check_dataset(
     *,
     examples: int = EXAMPLES,
     on_image: Callable[[int, int], None] = lambda done, total: None,
+    max_pixels: Mapping[str, int] = MappingProxyType({}),
 ) -> DataReport:
     """Read every image and mask of these splits; by default of all, less those that only sum up others (trainval).
 
-    `on_image` is told how many of how many images are done. Raises InputError for a data set that cannot be opened, a
+    `on_image` is told how many of how many images are done. `max_pixels`: of a split's images, where whoever will read
+    them refuses larger ones. Raises InputError for a data set that cannot be opened, a
     split that is not there, StorageUnavailable when storage stops answering on the way.
     """
     if options.cache is None:
@@ -82,7 +85,7 @@ def check_dataset(
         for name, split in found.items():
             tally = _Tally(catalog.labels)
             content = _Content()
-            for checked in _check_pairs(catalog.pairs(split), codecs):
+            for checked in _check_pairs(catalog.pairs(split), codecs, max_pixels.get(name)):
                 for kind, text in (*checked.faults, *checked.warnings):
                     findings.add(kind, name, text)
                 images.add(name, checked)
@@ -122,13 +125,13 @@ class _Checked:
     warnings: tuple[tuple[Kind, str], ...] = ()
 
 
-def _check_pairs(dataset: Pairs, codecs: CodecPool) -> Iterator[_Checked]:
+def _check_pairs(dataset: Pairs, codecs: CodecPool, max_pixels: int | None) -> Iterator[_Checked]:
     """Every pair in order, read and decoded by threads that stay only a little ahead."""
     waiting: deque[Future[_Checked]] = deque()
     with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="check") as threads:
         try:
             for pair in dataset.pairs:
-                waiting.append(threads.submit(_check_pair, dataset, pair, codecs))
+                waiting.append(threads.submit(_check_pair, dataset, pair, codecs, max_pixels))
                 if len(waiting) >= 2 * READS_AT_ONCE:
                     yield waiting.popleft().result()
             while waiting:
@@ -137,7 +140,7 @@ def _check_pairs(dataset: Pairs, codecs: CodecPool) -> Iterator[_Checked]:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
+def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool, max_pixels: int | None) -> _Checked:
     faults: list[tuple[Kind, str]] = []
     warnings: list[tuple[Kind, str]] = []
     seen = truth = size = counts = image = None
@@ -146,6 +149,9 @@ def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
         data = _read(dataset, pair.image)
         image, orientation = decode_displayed(data, pair.image, codecs.decode_for_core)
         size = image.shape[:2]
+        if max_pixels is not None and size[0] * size[1] > max_pixels:
+            text = f"{pair.image}: {size[1]}x{size[0]} pixels, more than the {max_pixels:,} of max_pixels"
+            faults.append(("unreadable_image", text))
         seen = fingerprint(image)
         if orientation != 1:
             warnings.append(("turned_image", f"{pair.image} (EXIF orientation {orientation})"))
@@ -155,7 +161,9 @@ def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool) -> _Checked:
         mask = read_mask(_read(dataset, pair.mask), dataset.labels, dataset.coding, dataset.recode)
     except MaskError as error:
         faults.append((_KIND_OF_FAULT[error.fault], f"{pair.mask}: {error}"))
-    except (StorageError, OSError) as error:
+    except (StorageUnavailable, MemoryError):
+        raise
+    except Exception as error:  # whatever a file does to its decoder, it is the file that is named
         faults.append(("unreadable_mask", _named(pair.mask, error)))
     else:
         counts = np.bincount(mask.ravel(), minlength=256)

@@ -36,6 +36,7 @@ from pipeline.data.versioned.references import LATEST, split_reference, version_
 from pipeline.data.versioned.versions import digest_of, numbers, read_version, resolve
 from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
+from pipeline.outputs.identity import digest
 from pipeline.storage.file_cache import FileCache
 from pipeline.storage.opening import open_source, read_object
 from pipeline.storage.store import ObjectInfo, Store
@@ -127,6 +128,13 @@ class Catalog:
         read = StoredFiles(self.places, known, cache)
         return Pairs(read, split.pairs, self.labels, self.options.mask_coding, self.layout.recode)
 
+    def files_digest(self, pairs: Pairs) -> str:
+        """Changes when a file of these pairs is written anew: by the etags of object storage, by size and time of files
+        on disk."""
+        keys = sorted({key for pair in pairs.pairs for key in (pair.image, pair.mask)})
+        known = self.layout.known
+        return digest([[key, known[key].etag, known[key].size] for key in keys if key in known])
+
     def _is_local(self, keys: set[str]) -> bool:
         schemes = {scheme_of(key) for key in keys}
         return self.places.root.location.scheme == "file" and schemes <= {"file"}
@@ -154,7 +162,11 @@ def open_dataset(options: DatasetOptions, split: str) -> Pairs:
     Raises InputError for storage that cannot be reached, a split that is not there, and a list that does not fit the
     files; what is in the files shows when they are read (`fcn data check` reads them all).
     """
-    catalog = open_catalog(options)
+    return whole_split(open_catalog(options), split)
+
+
+def whole_split(catalog: Catalog, split: str) -> Pairs:
+    """The same of a data set that is open."""
     found = catalog.split(split)
     for note in found.notes:
         log.info("dataset=%s split=%s note=%r", catalog.uri, split, note)

@@ -1,8 +1,8 @@
 """Images that are in two splits: the same pixels, and what looks nearly the same.
 
 The one thing to know: a look is an image shrunk to 17 x 17 cells, and two looks are compared by their correlation,
-which compression, size, brightness and a few cropped pixels hardly change. Copies of CamVid's images so treated have 0.97 to
-0.9999 with their originals; of its 367 x 101 pairs of training and validation images none has more than 0.93.
+which compression, size, brightness and a few cropped pixels hardly change. Copies of CamVid's images so treated have
+0.97 to 0.9999 with their originals; of its 367 x 101 pairs of training and validation images none has more than 0.93.
 """
 
 from collections.abc import Iterator

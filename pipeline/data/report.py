@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.errors import InputError
 from pipeline.numbers import percent
 
 Kind = Literal[
@@ -77,6 +78,10 @@ WARNINGS: frozenset[Kind] = frozenset(
 
 _NAMED_AT_MOST = 3
 """Problems, and examples of a warning, that one sentence names."""
+
+
+class BadData(InputError):
+    """The data set is not fit for training."""
 
 
 class DataFinding(BaseModel):

@@ -24,6 +24,7 @@ from fcn_core.data.mask_coding import MaskError
 from fcn_core.errors import DataError
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.render import SheetTile
+from fcn_core.trained_on import pixel_digest
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import ModelThread
 from pipeline.actors.model_files import load_tried
@@ -68,12 +69,13 @@ class ShardScores:
     """What the driver hears of a shard.
 
     `table`: one row an example in the data set's order (IMAGES_SCHEMA); `confusion`: counts over those that are ok,
-    int64 [C, C].
+    int64 [C, C]; `images`: their pixel digests.
     """
 
     outcome: ShardOutcome
     table: pa.Table
     confusion: npt.NDArray[np.int64]
+    images: tuple[bytes, ...]
     worst: tuple[ScoredExample, ...]
 
 
@@ -97,6 +99,7 @@ class _Tally:
     gallery: Gallery
     rows: dict[int, ExampleRow] = field(default_factory=dict)
     errors: list[ErrorExample] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
     pixels: int = 0
 
 
@@ -172,7 +175,9 @@ class Evaluator:
             seconds=time.monotonic() - started,
         )
         log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
-        return ShardScores(outcome, images_table(rows), tally.confusion.counts, tally.gallery.examples())
+        return ShardScores(
+            outcome, images_table(rows), tally.confusion.counts, tuple(tally.images), tally.gallery.examples()
+        )
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one example's work: fetch, decode, predict. Raises what goes wrong."""
@@ -266,6 +271,7 @@ class Evaluator:
         matrix.update(example.truth, found.mask)
         tally.confusion.add(matrix)
         tally.pixels += found.mask.size
+        tally.images.append(pixel_digest(example.image))
         scores = matrix.scores()
         pair = self.dataset.pairs[example.index]
         if scores.mean_iou is not None:

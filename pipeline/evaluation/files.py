@@ -128,6 +128,8 @@ class EvaluationRecord(BaseModel):
     confusion: tuple[tuple[int, ...], ...]
     """Pixels of true class (row) that were given a class (column)."""
     errors: tuple[BrokenExample, ...] = ()
+    trained_on: int | None = None
+    """How many of the examples' images the model was trained on, by their pixels; None where it does not say."""
 
     def same_examples(self, other: "EvaluationRecord") -> bool:
         """Whether both were scored on the same images against the same truth, so that their scores can be compared."""

@@ -274,6 +274,10 @@ class _Collected:
         """One row an example, in the data set's order."""
         return pa.concat_tables(part.table for _, part in sorted(self._parts.items()))
 
+    def images(self) -> Iterator[bytes]:
+        """The pixel digests of all that were scored."""
+        return itertools.chain.from_iterable(part.images for part in self._parts.values())
+
     def confusion(self) -> npt.NDArray[np.int64]:
         return np.asarray(np.sum([part.confusion for part in self._parts.values()], axis=0, dtype=np.int64))
 
@@ -301,6 +305,7 @@ def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected
         scores=matrix.scores(),
         confusion=tuple(tuple(counts) for counts in matrix.counts.tolist()),
         errors=errors,
+        trained_on=None if bundle.trained_on is None else bundle.trained_on.count(collected.images()),
     )
     report = EvaluateReport(record, matrix.counts, table)
     if inputs.output is None:

@@ -4,7 +4,9 @@ Promote when mean IoU is better by a margin and no class falls by more than a li
 The one thing to know: scores of different splits or data sets are refused, never compared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from fcn_core import LabelSet
 from fcn_core.metrics import Scores
@@ -53,8 +55,12 @@ def compare_evaluations(
     labels: LabelSet,
     margin: float,
     class_limit: float,
+    min_mean_iou: float | None = None,
 ) -> Verdict:
     """As `compare`, of whole evaluations, which prove what they were made on.
+
+    `min_mean_iou` is the least that a model must have to be promoted. Without one, a first champion must have more
+    than a model that gives every pixel the commonest class.
 
     Raises InputError also when they are not of the same images against the same truth, with the same classes.
     """
@@ -62,7 +68,32 @@ def compare_evaluations(
         raise InputError(
             f"the champion was scored on {_made_on(champion)}, the challenger on {_made_on(challenger)}; {_REMEDY}"
         )
-    return compare(champion.scores if champion else None, challenger.scores, labels, margin, class_limit)
+    verdict = compare(champion.scores if champion else None, challenger.scores, labels, margin, class_limit)
+    if not verdict.promote:
+        return verdict
+    refused = _below_floor(challenger, champion is None, min_mean_iou)
+    return verdict if refused is None else replace(verdict, promote=False, reason=refused)
+
+
+def _below_floor(challenger: EvaluationRecord, first: bool, min_mean_iou: float | None) -> str | None:
+    """Why a model is too bad to be promoted, whatever it is better than; None if it is not."""
+    score = challenger.scores.mean_iou or 0.0
+    if min_mean_iou is not None:
+        if score >= min_mean_iou:
+            return None
+        shown, least = differing(score, min_mean_iou, fixed)
+        return f"mean IoU {shown} is below the min_mean_iou of {least}"
+    truths = np.array(challenger.confusion, np.int64).sum(axis=1)
+    if not first or not truths.any():
+        return None
+    commonest = int(truths.argmax())
+    floor = float(truths[commonest] / truths.sum() / np.count_nonzero(truths))
+    if round(score - floor, _DIGITS) > 0:
+        return None
+    return (
+        f"there is no champion yet, but mean IoU {fixed(score)} is no more than a model has that calls every pixel "
+        f"{challenger.classes[commonest]} ({fixed(floor)}); train longer, or with a lower learning rate"
+    )
 
 
 def compare(

@@ -33,6 +33,13 @@ class ContestOptions(BaseModel):
     )
     margin: float = Field(0.005, ge=0, le=1, description="Minimum gain in mean IoU for a promotion; 0: any gain.")
     class_limit: float = Field(0.05, ge=0, le=1, description="Maximum allowed drop in any class's IoU.")
+    min_mean_iou: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Minimum mean IoU for a promotion. Default: a first champion must have more than a model that "
+        "gives every pixel the commonest class.",
+    )
     relabel: RelabelJob | None = Field(
         None, description="Images that the new champion labels at once: source, output and options of a labelling job."
     )

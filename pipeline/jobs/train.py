@@ -121,7 +121,20 @@ class TrainJob(DatasetOptions, LoopPlan):
     train: TrainOverrides = Field(
         default_factory=TrainOverrides, description="What differs from the recipe: epochs, batch_size, ..."
     )
+    check_data: bool = Field(
+        True,
+        description="Read all images and masks once before the first step: name what cannot be trained on, find images "
+        "of val_split among those of train_split, and keep which images the model has seen.",
+    )
     record_examples: bool = Field(False, description="Keep the names of what each worker saw at each step.")
+
+    keep_checkpoints: int = Field(
+        0,
+        ge=0,
+        le=2,
+        description="Newest checkpoints that stay when the training is finished; until then two do. Each is three "
+        "times as large as the weights.",
+    )
 
     workers: Workers = Field(
         (1, 1), description="Worker processes: a number, or [least, most] to use what the cluster has at the time."
@@ -191,6 +204,11 @@ class TrainJob(DatasetOptions, LoopPlan):
         if self.staged and self.arch is not None and not network_spec(self.arch).stages:
             staged = [arch for arch in ARCHS if network_spec(arch).stages]
             raise ValueError(f"{self.arch} is not trained in stages; these are: {', '.join(staged)}")
+        if self.val_split == self.train_split:
+            raise ValueError(
+                f"train_split and val_split are both {self.train_split!r}, and scores on what was trained on mean "
+                "nothing; give another val_split, or leave it empty"
+            )
         if self.class_balance != "none" and self.train.class_weights is not None:
             raise ValueError(
                 f"class_balance {self.class_balance} and train.class_weights both weight the classes; give one"

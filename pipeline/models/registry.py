@@ -8,6 +8,7 @@ publishing the same model twice, or from two machines at once, is one version; a
 exist; and of promotions at the same moment each gets a number of its own, which is their order.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,11 +19,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from fcn_core import BundleError, ModelBundle
+from fcn_core import BundleError, ModelBundle, PredictionError
 from fcn_core.metrics import Scores, with_current_names
-from fcn_core.models.description import MODEL_FILE, ModelDescription, ModelId, parse_description
+from fcn_core.models.description import (
+    LARGEST_DESCRIPTION,
+    MODEL_FILE,
+    ModelDescription,
+    ModelId,
+    parse_description,
+)
+from fcn_core.models.state_check import check_finite
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.models.references import NAME, PREFIX, VERSION, Reference, ResolvedReference, check_name, check_version
 from pipeline.storage.opening import open_store
@@ -33,6 +42,10 @@ log = logging.getLogger(__name__)
 ENVIRONMENT = "FCN_REGISTRY"
 
 _CHAMPION_KEY = re.compile(r"models/[^/]+/champions/([0-9]{8})\.json")
+
+
+_PROBE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+"""An image of noise that every model must have finite scores of."""
 
 
 class ChampionChanged(PipelineError):
@@ -107,14 +120,17 @@ class Registry:
 
         A model that is there already stays as it was first published, notes included. `notes` are JSON-able and kept,
         with the time, in model.json under provenance. Cut off at any point, nothing was published, and the same call
-        again completes it.
+        again completes it. Raises InputError for a model whose scores are not finite, and where the version that is
+        there has damaged files.
         """
         check_name(name)
+        check_scores(bundle)
         self._check_writable(f"models/{name}")
         version = bundle.model_id
         folder = _folder(name, version)
         published = self.find(name, version)
         if published is not None and not self._lost(published):
+            self._check_whole(published)
             return version
         stamp = {"name": name, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "notes": dict(notes or {})}
         files = replace(bundle, provenance={**bundle.provenance, "published": stamp}).to_files()
@@ -201,6 +217,7 @@ class Registry:
         found = self._require(name, version)
         if lost := self._lost(found):
             raise InputError(f"{found.uri} has lost its {lost[0]}; publish the model again before it is promoted")
+        self._check_whole(found)
         self._check_writable(f"models/{name}/champions")
         values = scores.model_dump(mode="json") if isinstance(scores, Scores) else scores
         token = secrets.token_hex(16)
@@ -280,6 +297,18 @@ class Registry:
         there = self._files(version.name, version.version)
         return [file for file in version.description.other_files if file not in there]
 
+    def _check_whole(self, version: Version) -> None:
+        """Raise InputError if any of a version's files is not what was published: its users would fail one by one."""
+        store, description = self._store.at(_folder(version.name, version.version)), version.description
+        try:
+            files = {MODEL_FILE: store.get(MODEL_FILE, most_bytes=LARGEST_DESCRIPTION)}
+            for name in (*description.other_files, *description.notes_files):
+                with contextlib.suppress(ObjectMissing):
+                    files[name] = store.get(name, most_bytes=description.most_bytes_of(name))
+            ModelBundle.from_files(files, store.uri)
+        except BundleError as error:
+            raise InputError(f"{error}: delete the folder {store.uri} and publish the model again") from error
+
     def _files(self, name: str, version: str) -> set[str]:
         """Which of a version's files are there. Listed: to whom listing is allowed below a prefix only, S3 answers a
         request for what is not there as one that is not allowed.
@@ -315,6 +344,20 @@ class Registry:
             raise
         except StorageError as error:
             raise InputError(f"the registry cannot be written: {error}") from error
+
+
+def check_scores(bundle: ModelBundle) -> None:
+    """Raise InputError if a model has weights, or scores of an image, that are not finite numbers."""
+    from fcn_core.inference.predictor import Predictor  # PyTorch's operators: who only looks models up needs none
+    from fcn_core.inference.settings import resolve_settings
+
+    try:
+        check_finite(bundle.state, "its state")
+        if bundle.int8 is None:  # which needs OpenVINO, and was compared with its original when it was made
+            settings = resolve_settings(device="cpu", precision="float32", engine="torch")
+            Predictor(bundle, settings).predict([_PROBE])
+    except (BundleError, PredictionError) as error:
+        raise InputError(f"model {bundle.model_id} is of no use: {error}") from error
 
 
 def open_registry(uri: str | None = None) -> Registry:

@@ -21,7 +21,7 @@ from pipeline.actors.placement import place
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
-from pipeline.data.report import refusal
+from pipeline.data.report import BadData, refusal
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
@@ -32,7 +32,7 @@ from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import load_bundle
 from pipeline.models.references import PREFIX, is_reference
-from pipeline.models.registry import Champion, ChampionChanged, open_registry
+from pipeline.models.registry import Champion, ChampionChanged, check_scores, open_registry
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.segmentation.job import RunReport, segment
@@ -46,10 +46,6 @@ from pipeline.training.store import TrainStore
 _STOPPED = "stopped before the verdict; nothing was promoted, and the same job resumes"
 
 T = TypeVar("T")
-
-
-class BadData(InputError):
-    """The data set is not fit for training."""
 
 
 class RetrainStopped(PipelineError):
@@ -192,8 +188,10 @@ class _Challenge:
             self._check_data(splits)  # which tells all that is wrong, not the first thing only
         self._labels = check_inputs(job).train_set.labels
         champion = self.champion()
+        self._registry.promotions(self._name)  # all are read before a promotion, and a damaged one is in its way
         if champion is not None:
             self._check_classes(champion, self._labels)
+            check_scores(load_bundle(f"{PREFIX}{self._name}@{champion.version}", self._registry.uri))
         if job.relabel is not None:
             check_places(
                 job.relabel,
@@ -214,7 +212,8 @@ class _Challenge:
         self._check_data(splits)
 
     def _check_data(self, splits: Sequence[str]) -> None:
-        report = check_dataset(self._job, splits, on_image=self._on_image)
+        limits = {self._job.scored_split: self._job.evaluation.max_pixels}
+        report = check_dataset(self._job, splits, on_image=self._on_image, max_pixels=limits)
         self._observer.checked(report)
         if not report.ok:
             raise BadData(refusal(report))
@@ -279,7 +278,16 @@ class _Challenge:
     ) -> Contest:
         """The verdict, by the rule; but what was champion before does not become it again by itself."""
         assert self._labels is not None, "the data was checked"
-        verdict = compare_evaluations(scores, challenger, self._labels, self._job.margin, self._job.class_limit)
+        options = self._job
+        for role, record in (("challenger", challenger), ("champion", scores)):
+            if record is not None and record.trained_on:
+                self._observer.note(
+                    f"warning: {record.trained_on} of the {record.examples} images of split {options.scored_split} are "
+                    f"among those that the {role} was trained on, which favours it"
+                )
+        verdict = compare_evaluations(
+            scores, challenger, self._labels, options.margin, options.class_limit, options.min_mean_iou
+        )
         version = challenger.model_id
         before = next((each for each in self._registry.promotions(self._name) if each.version == version), None)
         if champion is not None and before is not None:

@@ -5,7 +5,7 @@ one has nothing to do.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -16,17 +16,29 @@ from ray.exceptions import RayError
 from fcn_core import ModelBundle
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
+from fcn_core.trained_on import TrainedOn
 from fcn_core.training.loop import LoopPlan
 from pipeline.actors import cluster, metrics
 from pipeline.actors.deaths import Deaths
 from pipeline.actors.metrics import Recorder
+from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
 from pipeline.training.placement import check_fits, missing_resources, resolve_group
-from pipeline.training.plan import TrainInputs, check_inputs, check_same, new_run, next_start, pin_dataset
+from pipeline.training.plan import (
+    TrainInputs,
+    check_inputs,
+    check_same,
+    check_same_content,
+    files_changed,
+    look_through,
+    new_run,
+    next_start,
+    pin_dataset,
+)
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
 from pipeline.training.store import TrainStore
@@ -90,6 +102,10 @@ def train(
         return _Driver(job, inputs, observer, should_stop, lease).work()
 
 
+class _StoppedEarly(Exception):
+    """`should_stop` turned true before there was a run."""
+
+
 class _Driver:
     """One call of `train`, with what its steps share."""
 
@@ -115,9 +131,13 @@ class _Driver:
         private = not cluster.is_remote(self._job.ray_address)
         if private:
             check_fits(self._job, cluster.nodes()[0])
-        run = self._begin()
+        try:
+            run = self._begin()
+        except _StoppedEarly:
+            return self._report(self._save_record(state="interrupted", started=now(), reason="stopped on request"))
         before = self._store.load_record()
         if before is not None and before.state == "finished":
+            self._restore_model(run)
             return self._report(before, nothing_to_do=True)
         started = before.started if before else now()
         self._save_record(state="running", started=started)
@@ -128,8 +148,9 @@ class _Driver:
             # Another driver's run is not ours to describe, and a record that cannot be written must not hide the error.
             if self._lease.is_held():
                 state = "failed" if isinstance(error, Exception) else "interrupted"
+                reason = str(error) or type(error).__name__
                 try:
-                    self._save_record(state=state, started=started, reason=str(error) or type(error).__name__)
+                    self._save_record(state=state, started=started, reason=reason, step=self._step_kept(run))
                 except StorageError as unwritten:
                     self._observer.note(
                         f"the record of training {self._job.name} could not be written ({unwritten}), so it says "
@@ -163,10 +184,14 @@ class _Driver:
         """
         run = self._store.load_run()
         if run is None:
+            contents = self._look_through() if self._job.check_data else {}
             self._observer.phase("preparing the start model")
             if self._job.class_balance != "none":
                 self._observer.note("counting the pixels of each class, once")
-            run, start = new_run(self._job, self._inputs)
+            run, start = new_run(self._job, self._inputs, contents)
+            if run.plan.train.content is not None:
+                images = TrainedOn.of(contents[run.plan.train.name].images)
+                self._store.save_images(run.plan.train.content, images)
             if self._store.create_run(run):
                 for note in run.start_notes:
                     self._observer.note(note)
@@ -174,9 +199,26 @@ class _Driver:
                 return run
             run = self._store.load_run() or run
         check_same(self._job, self._inputs, run)
+        if changed := files_changed(self._inputs, run):
+            self._observer.phase(f"reading split {' and '.join(changed)}, whose files were written anew")
+            check_same_content(self._job, self._inputs, run, changed)
+            self._observer.note(f"files of split {' and '.join(changed)} were written anew, and hold what they held")
         if not self._stage_store(run, 0).has_start():
             self._restore_start(run)
         return run
+
+    def _look_through(self) -> Mapping[str, SplitContent]:
+        """Read all that will be trained on, before anything else takes time."""
+        self._observer.phase("looking through the data")
+
+        def on_image(done: int, total: int) -> None:
+            if self._asked_to_stop():
+                raise _StoppedEarly
+
+        report = look_through(self._job, self._inputs, on_image)
+        for line in warning_lines(report):
+            self._observer.note(line)
+        return report.contents
 
     def _restore_start(self, run: TrainRun) -> None:
         """Make the start model of a run once more, that died before it had written it."""
@@ -215,7 +257,19 @@ class _Driver:
             if not outcome.finished:
                 return outcome
             store.save_done(outcome)
+            store.drop_checkpoints(self._job.keep_checkpoints)
         return outcome
+
+    def _step_kept(self, run: TrainRun) -> int:
+        """The step of the newest checkpoint of the stage that the run is in."""
+        stages = (self._stage_store(run, number) for number in reversed(range(len(run.plan.stages))))
+        return next((steps[-1] for store in stages if (steps := store.checkpoint_steps())), 0)
+
+    def _restore_model(self, run: TrainRun) -> None:
+        """Put the model of a finished run back where it belongs, if somebody has deleted it."""
+        if not self._store.has_model():
+            bundle = self._finish(run)
+            self._observer.note(f"the model of this finished run was gone; {bundle.model_id} is there again")
 
     def _begin_stage(self, run: TrainRun, number: int) -> None:
         store, arch = self._stage_store(run, number), run.plan.stages[number].arch
@@ -344,7 +398,10 @@ class _Driver:
         bundle = self._best_of(store)
         start = self._stage_store(run, 0).load_start()
         origin = {"run": self._job.name, "started_from": {"model_id": run.start_model_id} | dict(start.provenance)}
-        bundle = replace(bundle, provenance=dict(bundle.provenance) | origin)
+        seen = self._store.load_images(run.plan.train.content)
+        if seen is not None and start.trained_on is not None:
+            seen |= start.trained_on
+        bundle = replace(bundle, provenance=dict(bundle.provenance) | origin, trained_on=seen)
         self._store.save_model(bundle)
         if store is not self._store:
             self._store.save_history(store.load_history())

@@ -169,6 +169,21 @@ def _worker_function(kind: str, work: list[Any], leader: Any) -> Callable[[], An
     return run_worker
 
 
+_ALWAYS_THE_SAME = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    NameError,
+    ImportError,
+    NotImplementedError,
+)
+"""What a program raises because of what it was given. Deaths, full memory, broken connections and storage that does not
+answer are others, and may get better."""
+
+
 class _Refused(Exception):
     """What no other try would mend."""
 
@@ -180,9 +195,15 @@ class _OnFailure(UserCallback):
         self._leader = leader
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
+        for rank in sorted(worker_exceptions):
+            error = worker_exceptions[rank]
             if isinstance(error, (FcnError, InputError, StorageError)) and not isinstance(error, StorageUnavailable):
                 raise _Refused(str(error))
+            if isinstance(error, _ALWAYS_THE_SAME) and not isinstance(error, StorageUnavailable):
+                raise _Refused(
+                    f"worker {rank} failed with {type(error).__name__} ({first_line(error)}), which another try would "
+                    "not mend"
+                )
         self._leader.broken.remote(_reason(worker_exceptions))
 
 

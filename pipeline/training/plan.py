@@ -7,10 +7,11 @@ start under the same name makes its own plan anew and must come to the same.
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
@@ -18,7 +19,10 @@ from fcn_core.data.datasets import Pairs
 from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.training.losses import balanced_weights
-from pipeline.data.datasets import class_pixels, open_dataset
+from fcn_core.training.shape_trial import check_shapes
+from pipeline.data.check import check_dataset
+from pipeline.data.datasets import Catalog, class_pixels, open_catalog, whole_split
+from pipeline.data.report import BadData, DataReport, SplitContent, refusal
 from pipeline.data.versioned.references import LATEST, split_reference
 from pipeline.data.versioned.versions import resolve
 from pipeline.errors import InputError, StorageError
@@ -46,6 +50,7 @@ class TrainInputs:
     """What a job works with, opened and checked."""
 
     output: Store
+    catalog: Catalog
     train_set: Pairs
     val_set: Pairs | None
 
@@ -57,8 +62,11 @@ def check_inputs(job: TrainJob) -> TrainInputs:
         output.check_writable()
     except StorageError as error:
         raise InputError(str(error)) from error
-    train_set = open_dataset(job, job.train_split)
-    val_set = open_dataset(job, job.val_split) if job.val_split else None
+    catalog = open_catalog(job)
+    train_set = whole_split(catalog, job.train_split)
+    val_set = whole_split(catalog, job.val_split) if job.val_split else None
+    if val_set is not None:
+        _refuse_shared(job, train_set, val_set)
     for stage in job.stages(job.arch or "fcn8s"):
         config = job.train_config(stage)
         least = job.workers[1]
@@ -67,7 +75,7 @@ def check_inputs(job: TrainJob) -> TrainInputs:
                 f"a batch_size of {config.batch_size} cannot be shared by {least} workers; "
                 f"give --train.batch-size {least} or more, or fewer --workers"
             )
-    return TrainInputs(output, train_set, val_set)
+    return TrainInputs(output, catalog, train_set, val_set)
 
 
 def pin_dataset(job: TrainJobType) -> TrainJobType:
@@ -84,8 +92,38 @@ def pin_dataset(job: TrainJobType) -> TrainJobType:
     return job.model_copy(update={"dataset": begun if same else resolve(job.dataset)})
 
 
-def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
-    """The run that a job starts, and the model that its first stage starts from.
+def _refuse_shared(job: TrainJob, train_set: Pairs, val_set: Pairs) -> None:
+    """Raise InputError if an image is in both splits, by its name or its file."""
+    for what in ("name", "image"):
+        trained_on = {getattr(pair, what) for pair in train_set.pairs}
+        shared = [getattr(pair, what) for pair in val_set.pairs if getattr(pair, what) in trained_on]
+        if shared:
+            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            raise InputError(
+                f"data set {job.dataset}: {shared[0]}{more} is in split {job.train_split} and in {job.val_split}, and "
+                "scores on what was trained on mean nothing; take it off one of the lists"
+            )
+
+
+def look_through(
+    job: TrainJob, inputs: TrainInputs, on_image: Callable[[int, int], None] = lambda done, total: None
+) -> DataReport:
+    """Read every image and mask that will be trained or validated on. Raises BadData, naming what cannot be."""
+    report = check_dataset(inputs.catalog.options, _splits(job), on_image=on_image)
+    if not report.ok:
+        raise BadData(refusal(report))
+    return report
+
+
+def _splits(job: TrainJob) -> list[str]:
+    return [job.train_split, *([job.val_split] if job.val_split else [])]
+
+
+def new_run(
+    job: TrainJob, inputs: TrainInputs, contents: Mapping[str, SplitContent] | None = None
+) -> tuple[TrainRun, ModelBundle]:
+    """The run that a job starts, and the model that its first stage starts from. `contents`: of the splits, where they
+    were looked through.
 
     Counts the classes in all masks if they are to be balanced.
     """
@@ -102,12 +140,15 @@ def new_run(job: TrainJob, inputs: TrainInputs) -> tuple[TrainRun, ModelBundle]:
         start, notes = _new_network(job, labels, first)
     if job.dropout is not None:
         start = _with_dropout(start, job.dropout)
+    for stage in job.stages(arch):
+        network = start.architecture if stage == start.architecture.arch else _changed(start.architecture, arch=stage)
+        check_shapes(network, job.train_config(stage), job.workers[1])
     weights = None
     if job.class_balance != "none":
         counted = class_pixels(inputs.train_set)
         weights = balanced_weights(counted.pixels, job.class_balance, counted.of_images)
     run = TrainRun(
-        plan=_plan(job, inputs, _changed(start.architecture, arch=arch)),
+        plan=_plan(job, inputs, _changed(start.architecture, arch=arch), contents or {}),
         start_model_id=start.model_id,
         start_notes=tuple(notes),
         class_weights=weights,
@@ -140,6 +181,34 @@ def check_same(job: TrainJob, inputs: TrainInputs, run: TrainRun) -> None:
     raise InputError(
         f"{inputs.output.uri} holds another training: {listed}{more}; give this one another --name, or the old options"
     )
+
+
+def files_changed(inputs: TrainInputs, run: TrainRun) -> list[str]:
+    """The names of the splits any of whose files was written anew since the run was begun, as far as it knows."""
+    splits = ((run.plan.train, inputs.train_set), (run.plan.val, inputs.val_set))
+    return [
+        plan.name
+        for plan, pairs in splits
+        if plan is not None and pairs is not None and plan.files not in (None, inputs.catalog.files_digest(pairs))
+    ]
+
+
+def check_same_content(job: TrainJob, inputs: TrainInputs, run: TrainRun, changed: Sequence[str]) -> None:
+    """Raise InputError unless the files of the splits `changed` hold the very pixels and masks that the run was begun
+    with. Reads them all."""
+    plans = {plan.name: plan for plan in (run.plan.train, run.plan.val) if plan is not None}
+    for name in changed:
+        expected = plans[name].content
+        if expected is not None:
+            found = check_dataset(inputs.catalog.options, [name]).contents[name].digest
+            if found == expected:
+                continue
+        raise InputError(
+            f"{inputs.output.uri} was begun with other images or masks: files of split {name} of {job.dataset} were "
+            f"written anew since {run.created:%Y-%m-%d %H:%M} UTC"
+            f"{', and hold other pixels or classes' if expected else ''}; give this training another --name, or bring "
+            "the old files back"
+        )
 
 
 def next_start(trained: ModelBundle, arch: ArchName, seed: int) -> ModelBundle:
@@ -194,7 +263,7 @@ def _from_bundle(job: TrainJob, opened: OpenedModel, labels: LabelSet, arch: Arc
     if arch == own.arch and bundle.labels == labels and all(getattr(own, name) == options[name] for name in options):
         return bundle, notes
     imported = _transplanted(bundle, arch, labels=labels, seed=job.train_config(arch).seed, **options)
-    return imported.bundle, notes + _import_notes(imported, imported.notes[1:])
+    return replace(imported.bundle, trained_on=bundle.trained_on), notes + _import_notes(imported, imported.notes[1:])
 
 
 def _import_notes(imported: Imported, notes: Sequence[str]) -> list[str]:
@@ -211,14 +280,26 @@ def _transplanted(bundle: ModelBundle, arch: ArchName, **options: Any) -> Import
 def _with_dropout(bundle: ModelBundle, dropout: float) -> ModelBundle:
     """The same weights in a network that differs in nothing that has weights."""
     architecture = _changed(bundle.architecture, dropout=dropout)
-    return ModelBundle(architecture, bundle.labels, bundle.normalization, bundle.state, bundle.provenance)
+    return ModelBundle(
+        architecture,
+        bundle.labels,
+        bundle.normalization,
+        bundle.state,
+        bundle.provenance,
+        trained_on=bundle.trained_on,
+    )
 
 
 def _changed(architecture: Architecture, **changes: Any) -> Architecture:
     return Architecture.model_validate(architecture.model_dump() | changes)
 
 
-def _plan(job: TrainJob, inputs: TrainInputs, architecture: Architecture) -> TrainPlan:
+def _plan(
+    job: TrainJob,
+    inputs: TrainInputs,
+    architecture: Architecture,
+    contents: Mapping[str, SplitContent] = MappingProxyType({}),
+) -> TrainPlan:
     stages = tuple(
         # How examples are read makes no difference to them.
         StagePlan(arch=arch, config=job.train_config(arch).model_copy(update={"workers": 0}))
@@ -228,8 +309,10 @@ def _plan(job: TrainJob, inputs: TrainInputs, architecture: Architecture) -> Tra
         dataset=absolute(job.dataset),
         mask_coding=job.mask_coding,
         labels=inputs.train_set.labels,
-        train=_split(job.train_split, inputs.train_set),
-        val=_split(job.val_split, inputs.val_set) if job.val_split and inputs.val_set else None,
+        train=_split(job.train_split, inputs.catalog, inputs.train_set, contents),
+        val=_split(job.val_split, inputs.catalog, inputs.val_set, contents)
+        if job.val_split and inputs.val_set
+        else None,
         model=job.model if job.model is None or is_reference(job.model) else absolute(job.model),
         model_input=job.model_input,
         architecture=architecture,
@@ -239,9 +322,11 @@ def _plan(job: TrainJob, inputs: TrainInputs, architecture: Architecture) -> Tra
     )
 
 
-def _split(name: str, dataset: Pairs) -> SplitPlan:
+def _split(name: str, catalog: Catalog, dataset: Pairs, contents: Mapping[str, SplitContent]) -> SplitPlan:
     listed = [[pair.name, pair.image, pair.mask] for pair in dataset.pairs]
-    return SplitPlan(name=name, examples=len(listed), digest=digest(listed))
+    content = contents[name].digest if name in contents else None
+    files = catalog.files_digest(dataset)
+    return SplitPlan(name=name, examples=len(listed), digest=digest(listed), files=files, content=content)
 
 
 def absolute(place: str) -> str:
@@ -251,7 +336,9 @@ def absolute(place: str) -> str:
 
 def _flat(plan: TrainPlan) -> dict[str, Any]:
     """Every value of a plan by a dotted name that a person knows from the job."""
-    values = plan.model_dump(mode="json")
+    # Files that were written anew may hold the same: `files_changed` and `check_same_content` look after them.
+    unread = {"files": True, "content": True}
+    values = plan.model_dump(mode="json", exclude={"train": unread, "val": unread})
     stages = values.pop("stages")
     several = len(stages) > 1
     for stage in stages:

@@ -37,13 +37,19 @@ class StagePlan(BaseModel):
 
 
 class SplitPlan(BaseModel):
-    """A split as it was at the first start: how many examples, and a digest of their names and files."""
+    """A split as it was at the first start: how many examples, and a digest of their names and keys.
+
+    `files` changes when a file is written anew, `content` when pixels or masks are others; None in what 0.1 wrote, and
+    `content` where the data was not looked through.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     examples: int
     digest: str
+    files: str | None = None
+    content: str | None = None
 
 
 class TrainPlan(BaseModel):

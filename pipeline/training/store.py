@@ -2,7 +2,9 @@
 
     job.json                                 what was asked for and settled; create-only
     start/                                   the model that training began with
-    checkpoints/step-00000400/               state.safetensors, then state.json, which commits it; the newest two stay
+    images/                                  digests of the images that are trained on, named by the split's content
+    checkpoints/step-00000400/               state.safetensors, then state.json, which commits it; the newest two stay,
+                                             and of a finished run as many as it was asked to keep
     best/step-00000350/                      the model that was best then; those that kept checkpoints know of
     model/                                   the best model of the finished run
     history.json, progress.json, run.json    the curves; live numbers; how the run ended
@@ -15,6 +17,7 @@ steps of one run are alike, and the first to commit one wins.
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -22,12 +25,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fcn_core import ModelBundle
-<<<<<<< HEAD
-=======
-from fcn_core.bundle import MODEL_FILE, WEIGHTS_FILE, parse_description
->>>>>>> ed1b835 (A split is others together by its name only; images in two splits are found by pixels and by look. Balanced weights as published, bounds on all numbers of a training)
 from fcn_core.errors import BundleError, CheckpointError
-from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
+from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE, parse_description
+from fcn_core.trained_on import TrainedOn
 from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE, from_files, to_files
 from fcn_core.training.loop import History
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
@@ -74,10 +74,24 @@ class TrainStore:
     def load_start(self) -> ModelBundle:
         return self._load_bundle("start/")
 
+    def save_images(self, content: str, images: TrainedOn) -> None:
+        """Keep which images a split of this content has."""
+        self.store.put(_images_key(content), images.images.to_bytes(8, "big") + images.digests)
+
+    def load_images(self, content: str | None) -> TrainedOn | None:
+        """Which images a split of this content has, if that was kept."""
+        if content is None:
+            return None
+        try:
+            data = self.store.get(_images_key(content))
+        except ObjectMissing:
+            return None
+        return TrainedOn(int.from_bytes(data[:8], "big"), data[8:])
+
     # Checkpoints
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Commit a checkpoint, unless one of this step is there, and drop those that are too old."""
+        """Commit a checkpoint, unless a whole one of this step is there, and drop those that are too old."""
         files = to_files(
             {
                 "loop": checkpoint.loop,
@@ -87,14 +101,30 @@ class TrainStore:
         )
         folder = _folder("checkpoints", checkpoint.step)
         committed = self.checkpoint_steps()
+        if checkpoint.step in committed and not self._is_whole(checkpoint.step):
+            self.store.delete(folder + STATE_FILE)  # else whoever resumes starts from an older one for ever
+            committed.remove(checkpoint.step)
         if checkpoint.step not in committed:
             # Tensors without a commit are what a writer that died left; if it lives, the digest in its commit tells.
             self.store.put(folder + TENSORS_FILE, files[TENSORS_FILE])
             with contextlib.suppress(ObjectExists):
                 self.store.create(folder + STATE_FILE, files[STATE_FILE])
             committed.append(checkpoint.step)
-        for step in sorted(committed)[:-CHECKPOINTS_KEPT]:
+        self.drop_checkpoints(CHECKPOINTS_KEPT, committed)
+
+    def drop_checkpoints(self, keep: int, committed: Iterable[int] | None = None) -> None:
+        """Drop all checkpoints but the newest `keep`."""
+        steps = sorted(self.checkpoint_steps() if committed is None else committed)
+        for step in steps[: max(0, len(steps) - keep)]:
             self._drop("checkpoints", step, (STATE_FILE, TENSORS_FILE))
+
+    def _is_whole(self, step: int) -> bool:
+        try:
+            self.load_checkpoint(step)
+        except (CheckpointError, ObjectMissing) as error:
+            log.warning("checkpoint_replaced step=%d reason=%s", step, error)
+            return False
+        return True
 
     def checkpoint_steps(self) -> list[int]:
         """The steps of committed checkpoints, ascending."""
@@ -138,6 +168,10 @@ class TrainStore:
     def save_model(self, bundle: ModelBundle) -> None:
         """Put the finished model where people look for it."""
         self._save_bundle("model/", bundle)
+
+    def has_model(self) -> bool:
+        """Whether the finished model is there whole."""
+        return any(info.key == f"model/{MODEL_FILE}" for info in self.store.list("model/"))
 
     def load_model(self) -> ModelBundle:
         return self._load_bundle("model/")
@@ -212,6 +246,13 @@ class TrainStore:
         with contextlib.suppress(StorageError):
             for name in files:
                 self.store.delete(_folder(kind, step) + name)
+        if self.store.location.scheme == "file":  # where a folder outlives what was in it
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(self.store.uri, _folder(kind, step)))
+
+
+def _images_key(content: str) -> str:
+    return f"images/{content}.bin"
 
 
 def _folder(kind: str, step: int) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fcn_core import trained_on
-from fcn_core.bundle import MODEL_FILE, TRAINED_ON_FILE, ModelBundle
+from fcn_core.bundle import ModelBundle
 from fcn_core.errors import BundleError
+from fcn_core.models.description import MODEL_FILE, TRAINED_ON_FILE
 from fcn_core.trained_on import TrainedOn, pixel_digest
 from tests.samples import model, photo
 

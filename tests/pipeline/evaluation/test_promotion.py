@@ -140,6 +140,38 @@ def test_evaluations_of_other_examples_are_refused_and_a_moved_data_set_is_not()
         compare_evaluations(champion, renamed, LABELS, 0.01, 0.05)
 
 
+def confused(*rows: tuple[int, ...]) -> EvaluationRecord:
+    """An evaluation with this confusion matrix, of truths by predictions."""
+    matrix = ConfusionMatrix(3)
+    matrix.counts += np.array(rows, np.int64)
+    found = evaluation("d", "val", "0" * 16, 0.0, 0.0, 0.0)
+    return found.model_copy(update={"scores": matrix.scores(), "confusion": rows})
+
+
+ONE_CLASS = ((800, 0, 0), (150, 0, 0), (50, 0, 0))
+LITTLE = ((800, 0, 0), (140, 10, 0), (50, 0, 0))
+
+
+def test_a_first_champion_must_be_more_than_one_that_calls_every_pixel_the_commonest_class() -> None:
+    verdict = compare_evaluations(None, confused(*ONE_CLASS), LABELS, 0, 1)
+    assert not verdict.promote
+    assert f"calls every pixel {LABELS.names[0]} (0.2667)" in verdict.reason
+    assert compare_evaluations(None, confused(*LITTLE), LABELS, 0, 1).promote
+    worse = confused((0, 800, 0), (0, 150, 0), (0, 50, 0))
+    assert not compare_evaluations(None, worse, LABELS, 0, 1).promote
+
+
+def test_a_least_mean_iou_holds_for_every_promotion() -> None:
+    score = confused(*LITTLE).scores.mean_iou
+    assert score is not None
+    assert compare_evaluations(None, confused(*LITTLE), LABELS, 0, 1, score).promote
+    for champion in (None, confused(*ONE_CLASS)):
+        verdict = compare_evaluations(champion, confused(*LITTLE), LABELS, 0, 1, 0.5)
+        assert not verdict.promote
+        assert "is below the min_mean_iou of 0.5000" in verdict.reason
+    assert compare_evaluations(None, confused(*ONE_CLASS), LABELS, 0, 1, 0.1).promote, "whoever asks for less gets it"
+
+
 def test_scores_that_give_away_different_splits_are_refused() -> None:
     with pytest.raises(InputError, match="1,000 labelled pixels, the challenger on 999"):
         judge(scores(0.5, 0.5, 0.5), scores(0.9, 0.9, 0.9, pixels=999))

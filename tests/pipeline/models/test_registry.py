@@ -14,10 +14,12 @@ from typing import Any
 
 import boto3
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_core.metrics import Scores
+from fcn_core.trained_on import TrainedOn
 from pipeline.errors import AccessDenied, InputError, ObjectExists, StorageUnavailable
 from pipeline.models.load import load_bundle
 from pipeline.models.references import Reference, check_name
@@ -281,6 +283,32 @@ def test_files_replaced_by_hand_are_noticed(registry: Registry, uri: str) -> Non
     store.put(f"models/road/{A}/model.json", b"{")
     with pytest.raises(InputError, match=r"model\.json is not JSON"):
         load_bundle(f"registry:road@{A}", uri)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "trained_on.bin"])
+def test_a_version_with_a_flipped_bit_is_neither_promoted_nor_taken_for_published(
+    registry: Registry, uri: str, file: str
+) -> None:
+    noted = replace(model(seed=1), trained_on=TrainedOn.of([b"12345678"]))
+    version = registry.publish("road", noted)
+    store = open_store(f"{uri}/models/road/{version}")
+    content = bytearray(store.get(file))
+    content[-1] ^= 1
+    store.put(file, bytes(content))
+    with pytest.raises(InputError, match=rf"{file} .*publish the model again"):
+        registry.promote("road", version, "good")
+    assert registry.champion("road") is None
+    with pytest.raises(InputError, match=rf"{file} .*publish the model again"):
+        registry.publish("road", noted)
+
+
+def test_a_model_without_finite_scores_is_not_published(registry: Registry, uri: str) -> None:
+    good = model(seed=1)
+    for value, said in ((float("nan"), "NaN or infinite"), (1e38, "not all finite numbers")):
+        state = {name: torch.full_like(tensor, value) for name, tensor in good.state.items()}
+        with pytest.raises(InputError, match=said):
+            registry.publish("road", replace(good, state=state))
+    assert registry.versions("road") == []
 
 
 def test_readers_never_meet_half_a_model_while_models_are_published_and_promoted(uri: str) -> None:

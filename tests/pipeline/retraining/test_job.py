@@ -1,5 +1,6 @@
 """What a retraining refuses before it trains, and what it does with scores. tests/flows has whole ones."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,6 +151,37 @@ def test_a_champion_of_other_classes_is_refused_before_the_training(place: Path)
     registry.promote("squares", registry.publish("squares", model(preset("camvid"))), "first")
     with pytest.raises(InputError, match=r"knows 11 classes \(sky, .*the data set has 3 \(ground, red, green\)"):
         challenge(retrain_job(place), run=only_the_check)
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder / OLD.model_id), "squares has no version"),
+        (lambda folder: _flip(folder / OLD.model_id / "model.safetensors"), "model.safetensors .* has SHA-256"),
+        (lambda folder: (folder / "champions/00000001.json").write_text("{"), r"00000001\.json is damaged"),
+    ],
+    ids=["deleted", "flipped bit", "older promotion damaged"],
+)
+def test_a_champion_that_cannot_be_scored_is_found_before_the_training(
+    place: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    registry = open_registry(str(place / "registry"))
+    for reason in ("first", "second"):
+        registry.promote("squares", registry.publish("squares", OLD), reason)
+    spoil(place / "registry/models/squares")
+    with pytest.raises(InputError, match=message):
+        challenge(retrain_job(place), run=only_the_check)
+
+
+def test_images_that_the_scoring_would_refuse_are_found_before_the_training(place: Path) -> None:
+    with pytest.raises(BadData, match=r"2 in split val: JPEGImages/val-00.jpg: 32x32 pixels, more than the 1,000"):
+        challenge(retrain_job(place, evaluation={"max_pixels": 1000}), run=only_the_check)
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,24 @@ What is about workers runs on a real local Ray; the rest runs the same code in t
 seconds to start.
 """
 
+import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from fcn_core.data.datasets import Dataset, Example
 from fcn_core.inference.evaluation import evaluate
-from fcn_core.labels import encode_mask
+from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
+from fcn_core.trained_on import pixel_digest
 from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError, PipelineError
 from pipeline.models.load import load_bundle
@@ -23,6 +29,8 @@ from pipeline.outputs.lease import Lease
 from pipeline.training import job as training
 from pipeline.training.job import TrainReport, train
 from pipeline.training.placement import resolve_group
+from pipeline.training.store import TrainStore
+from pipeline.training.worker import TrainWorkerSpec
 from tests.trainings import (
     LABELS,
     Gate,
@@ -240,6 +248,56 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(in_proce
     assert bundle.provenance["train_config"]["class_weights"] == list(planned.class_weights)
 
 
+def test_a_finished_run_keeps_no_checkpoints_unless_asked_and_gets_its_model_back(
+    in_process: None, place: Path
+) -> None:
+    run = job(place, name="tidy", keep_checkpoints=0, train={"steps": 3})
+    first = train(run)
+    store = kept(run)
+    assert store.checkpoint_steps() == []
+    shutil.rmtree(place / "runs/tidy/model")
+    watcher = Watcher()
+    again = train(run, watcher)
+    assert again.nothing_to_do
+    assert again.model_id == load_bundle(f"{run.output}/tidy/model").model_id == first.model_id
+    assert any("was gone" in note for note in watcher.notes)
+
+
+def test_a_failed_run_says_how_far_its_checkpoints_go(
+    in_process: None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = job(place, name="failed", train={"steps": 6})
+    monkeypatch.setattr(TrainStore, "save_done", Mock(side_effect=PipelineError("no room left")))
+    with pytest.raises(PipelineError, match="no room left"):
+        train(run)
+    record = kept(run).load_record()
+    assert record is not None
+    assert (record.state, record.step) == ("failed", 6)
+
+
+class AlwaysTheSame:
+    """A data set whose examples raise what no other try would mend."""
+
+    labels = LABELS
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Example:
+        raise OverflowError("cannot convert float infinity to integer")
+
+
+def test_an_error_of_the_programs_own_kind_is_not_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spec(*, train_set: Dataset, **rest: Any) -> TrainWorkerSpec:
+        return TrainWorkerSpec(train_set=AlwaysTheSame(), **rest)
+
+    monkeypatch.setattr(training, "TrainWorkerSpec", spec)
+    watcher = Watcher()
+    with pytest.raises(InputError, match=r"failed with OverflowError .*cannot convert float infinity"):
+        train(job(place, name="hopeless", val_split=None), watcher)
+    assert not any("going on from the newest checkpoint" in note for note in watcher.notes)
+
+
 def test_without_gpus_of_pytorch_none_are_taken(place: Path) -> None:
     group, notes = resolve_group(job(place, use_gpu=None), private=False)
     assert not group.use_gpu
@@ -279,4 +337,76 @@ def test_a_bad_example_ends_a_run_at_once_and_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "data/SegmentationClass/train-05.png"
     broken.write_bytes(encode_mask(np.zeros((16, 16), np.uint8), LABELS))
     with pytest.raises(InputError, match=r"train-05.*one height and width"):
-        train(job(tmp_path, workers=2, val_split=None, train={"steps": 9}))
+        train(job(tmp_path, workers=2, val_split=None, check_data=False, train={"steps": 9}))
+    with pytest.raises(InputError, match=r"not fit for training: masks of another size.*train-05.png: 16x16"):
+        train(job(tmp_path, name="looked-through", val_split=None))
+    assert not (tmp_path / "runs/looked-through/job.json").exists(), "nothing was begun"
+
+
+def test_an_image_that_is_trained_and_validated_on_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data")
+    images = tmp_path / "data/JPEGImages"
+    shutil.copy(images / "train-03.jpg", images / "val-01.jpg")
+    with pytest.raises(InputError, match=r"two splits \(1 in split val: val-01 is train-03 in train\)"):
+        train(job(tmp_path))
+    assert not (tmp_path / "runs/run/job.json").exists()
+
+
+def test_masks_that_change_under_a_run_are_noticed_and_files_that_hold_the_same_are_not(
+    in_process: None, tmp_path: Path
+) -> None:
+    write_scenes(tmp_path / "data", train=4, val=2)
+    run = job(tmp_path, train={"steps": 2})
+    first = train(run)
+    mask = tmp_path / "data/SegmentationClass/train-02.png"
+    before = mask.read_bytes()
+    os.utime(mask, (1, 1))
+    watcher = Watcher()
+    assert train(run, watcher).nothing_to_do
+    assert any("written anew, and hold what they held" in note for note in watcher.notes)
+    values = decode_mask(before)
+    mask.write_bytes(encode_mask(np.where(values == 0, 1, values).astype(np.uint8), LABELS))
+    with pytest.raises(InputError, match=r"begun with other images or masks: files of split train of .*another --name"):
+        train(run)
+    assert first.model_id is not None
+
+    # What 0.1 wrote does not say what its files were.
+    store = kept(run)
+    plan = json.loads(store.store.get("job.json"))
+    for split in ("train", "val"):
+        del plan["plan"][split]["files"], plan["plan"][split]["content"]
+    store.store.put("job.json", json.dumps(plan).encode())
+    assert train(run).nothing_to_do
+
+
+def test_a_trained_model_says_which_images_it_has_seen_and_so_does_one_that_was_started_from_it(
+    in_process: None, tmp_path: Path
+) -> None:
+    write_scenes(tmp_path / "data", train=4, val=2)
+    run = job(tmp_path, train={"steps": 1})
+    train(run)
+    seen = load_bundle(f"{run.output}/{run.name}/model").trained_on
+    assert seen is not None
+    trained, val = ([pixel_digest(example.image) for example in open_dataset(run, split)] for split in ("train", "val"))
+    assert (seen.images, seen.count(trained), seen.count(val)) == (4, 4, 0)
+
+    more = job(
+        tmp_path,
+        name="more",
+        model=f"{run.output}/{run.name}/model",
+        train_split="val",
+        val_split=None,
+        train={"steps": 1},
+        **dict.fromkeys(("arch", "width", "head_width")),
+    )
+    train(more)
+    seen = load_bundle(f"{more.output}/more/model").trained_on
+    assert seen is not None
+    assert (seen.images, seen.count(trained), seen.count(val)) == (6, 4, 2)
+
+
+def test_a_training_that_is_stopped_while_its_data_is_read_has_begun_nothing(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data", train=4, val=2)
+    report = train(job(tmp_path), should_stop=lambda: True)
+    assert report.state == "interrupted"
+    assert not (tmp_path / "runs/run/job.json").exists()

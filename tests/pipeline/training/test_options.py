@@ -85,6 +85,7 @@ def test_the_paper_trains_in_stages_each_at_its_own_rate() -> None:
         ({"resources_per_worker": {"CPU": 2}}, "cpus_per_worker"),
         ({"max_failures": -2}, "max_failures"),
         ({"epochs": 3}, "epochs"),
+        ({"train_split": "all", "val_split": "all"}, "train_split and val_split are both 'all'"),
         (
             {"class_balance": "log", "train": {"class_weights": [1.0, 2.0]}},
             "class_balance log and train.class_weights both weight the classes",

@@ -242,6 +242,29 @@ def test_a_data_set_that_has_grown_is_another(tmp_path: Path) -> None:
         check_same(first, check_inputs(first), run)
 
 
+def test_a_name_in_both_splits_is_refused_by_the_lists_alone(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data")
+    with (tmp_path / "data/ImageSets/Segmentation/train.txt").open("a") as names:
+        names.write("val-02\nval-01\n")
+    with pytest.raises(InputError, match="val-01 and 1 more is in split train and in val"):
+        check_inputs(job(tmp_path))
+
+
+def test_two_rows_of_one_image_in_two_splits_are_refused(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "data")
+    rows = [("train-00", "train"), ("train-01", "train"), ("train-01", "val")]
+    lines = [f"JPEGImages/{name}.jpg,SegmentationClass/{name}.png,{split}" for name, split in rows]
+    (tmp_path / "data/list.csv").write_text("\n".join(["image,mask,split", *lines]))
+    with pytest.raises(InputError, match=r"train-01\.jpg is in split train and in val"):
+        check_inputs(job(tmp_path, dataset=str(tmp_path / "data/list.csv"), labels=str(_labels(tmp_path))))
+
+
+def _labels(folder: Path) -> Path:
+    file = folder / "labels.json"
+    file.write_text(LABELS.model_dump_json())
+    return file
+
+
 def test_a_relative_path_is_the_same_place_from_another_folder(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -83,6 +83,27 @@ def test_a_damaged_checkpoint_is_passed_over(store: Store, damaged: str) -> None
         run.load_checkpoint(4)
 
 
+@pytest.mark.parametrize("damaged", [STATE_FILE, TENSORS_FILE])
+def test_a_damaged_checkpoint_is_written_anew_by_whoever_comes_to_its_step(store: Store, damaged: str) -> None:
+    run = TrainStore(store)
+    run.save_checkpoint(checkpoint(2))
+    run.save_checkpoint(checkpoint(4))
+    key = f"checkpoints/step-00000004/{damaged}"
+    store.put(key, store.get(key)[:-9] + b"123456789")
+    run.save_checkpoint(checkpoint(4))
+    assert weight(run.newest_checkpoint()) == 4
+
+
+def test_dropped_checkpoints_leave_no_empty_folders(tmp_path: Path) -> None:
+    run = TrainStore(open_store(str(tmp_path)))
+    for step in (2, 4, 6):
+        run.save_checkpoint(checkpoint(step))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
+    run.drop_checkpoints(0)
+    assert run.checkpoint_steps() == []
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_a_dead_drivers_worker_cannot_make_a_checkpoint_of_two_halves(tmp_path: Path) -> None:
     """It puts its own tensors after ours, and then finds that the step is committed."""
     store = open_store(str(tmp_path))
