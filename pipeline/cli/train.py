@@ -29,6 +29,7 @@ def train(
     job: Path | None = None,
     *,
     options: Annotated[TrainJobOptions | None, Parameter(name="*", negative="")] = None,
+    dry_run: Flag = False,
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
@@ -40,19 +41,36 @@ def train(
     ----------
     job
         A YAML file with any of these options; the command line wins.
+    dry_run
+        Check everything, try three steps, say what would be trained on what, how long and in how much memory. Writes
+        nothing.
     json
         Print the outcome as JSON on standard output.
     log_format
         How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
+    from dataclasses import asdict
+
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.cli.console_train import observe, print_report, report_json
+    from pipeline.training.dry_run import describe
+    from pipeline.training.dry_run import dry_run as try_job
     from pipeline.training.job import train as run_job
 
     use_log_format(log_format)
     given = options.model_dump(exclude_unset=True) if options is not None else {}
     described = TrainJob.model_validate(merged(read_job_file(job), given))
     screen = console.stderr_console()
+    if dry_run:
+        with observe(screen) as observer:
+            found = try_job(described, observer)
+        if json:
+            console.print_json(asdict(found) | {"seconds": found.seconds})
+        else:
+            for line in describe(found):
+                print(printable(line))
+        return DONE
     with stop_signals() as stop, observe(screen) as observer:
         report = run_job(described, observer, stop.is_set)
     print_report(screen, report)
