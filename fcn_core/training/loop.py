@@ -6,6 +6,7 @@ without a gap or an overlap. Where torch.distributed is initialised every proces
 first one's keeper is given anything but reports.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -25,7 +26,11 @@ from fcn_core.training.trainer import StepReport, Trainer
 
 
 class LossPoint(BaseModel):
-    """Training since the last such point: mean loss of the steps in between."""
+    """Training since the last such point: mean loss and mean norm of the gradient of the steps in between.
+
+    `grad_norm` is of the gradient before it is clipped; None in histories of version 0.1, and where one was infinite, as
+    float16 has it now and then.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +38,7 @@ class LossPoint(BaseModel):
     epoch: float
     loss: float
     learning_rate: float
+    grad_norm: float | None = None
 
 
 class ValidationPoint(BaseModel):
@@ -97,6 +103,7 @@ class TrainingLoop:
         self.keeper = keeper
         self.history = History()
         self._unlogged: list[float] = []
+        self._unlogged_norms: list[float] = []
         per_epoch = len(trainer.dataset) / trainer.config.batch_size
         self._validate_steps = max(1, round(plan.validate_every * per_epoch))
         if validation is not None:
@@ -126,6 +133,7 @@ class TrainingLoop:
             "trainer": self.trainer.state_dict(),
             "history": self.history.model_dump(mode="json"),
             "unlogged": list(self._unlogged),
+            "unlogged_norms": [norm if math.isfinite(norm) else None for norm in self._unlogged_norms],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,14 +141,25 @@ class TrainingLoop:
         self.trainer.load_state_dict(state["trainer"])
         self.history = History.model_validate(state["history"])
         self._unlogged = list(state["unlogged"])
+        norms = state.get("unlogged_norms") or [None] * len(self._unlogged)  # version 0.1 kept none
+        self._unlogged_norms = [math.nan if norm is None else norm for norm in norms]
 
     def _log_loss(self, report: StepReport, last: bool) -> None:
         self._unlogged.append(report.loss)
+        self._unlogged_norms.append(report.grad_norm)
         if last or report.step % self.plan.log_every == 0:
             mean = sum(self._unlogged) / len(self._unlogged)
-            point = LossPoint(step=report.step, epoch=report.epoch, loss=mean, learning_rate=report.learning_rate)
+            norm = sum(self._unlogged_norms) / len(self._unlogged_norms)
+            point = LossPoint(
+                step=report.step,
+                epoch=report.epoch,
+                loss=mean,
+                learning_rate=report.learning_rate,
+                grad_norm=norm if math.isfinite(norm) else None,
+            )
             self.history.losses.append(point)
             self._unlogged.clear()
+            self._unlogged_norms.clear()
 
     def _judge(self, report: StepReport) -> bool:
         """Whether the model is the best so far. Raises DivergedError where it has no finite scores."""

@@ -5,30 +5,37 @@ a run was interrupted, and as its beginning stays what it was, a TensorBoard tha
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fcn_core.training.loop import History
 
 
-def event_file(history: History, times: Mapping[str, float]) -> bytes:
-    """All points of the curves so far. `times`: when the point of a step came, seconds since the epoch, by step."""
+def event_file(history: History, times: Mapping[str, float], classes: Sequence[str] = ()) -> bytes:
+    """All points of the curves so far. `times`: when the point of a step came, seconds since the epoch, by step;
+    `classes`: names of the classes, whose IoU is a curve each.
+    """
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="fcn-events-") as folder:
         with SummaryWriter(folder) as writer:
-            for step, tag, value in sorted(_scalars(history)):
+            for step, tag, value in sorted(_scalars(history, classes)):
                 writer.add_scalar(tag, value, step, times.get(str(step)))
         (file,) = Path(folder).iterdir()
         return file.read_bytes()
 
 
-def _scalars(history: History) -> Iterator[tuple[int, str, float]]:
+def _scalars(history: History, classes: Sequence[str]) -> Iterator[tuple[int, str, float]]:
     for point in history.losses:
         yield point.step, "train/loss", point.loss
         yield point.step, "train/learning_rate", point.learning_rate
+        if point.grad_norm is not None:
+            yield point.step, "train/grad_norm", point.grad_norm
     for validation in history.validations:
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             value = getattr(validation.scores, name)
             if value is not None:
                 yield validation.step, f"val/{name}", value
+        for name, iou in zip(classes, validation.scores.per_class_iou, strict=False):
+            if iou is not None:
+                yield validation.step, f"val_iou/{name}", iou

@@ -165,7 +165,7 @@ class _RunKeeper:
     def save_curves(self) -> None:
         """The curves as they are now, for people and for TensorBoard."""
         self._store.save_history(self.loop.history)
-        self._store.save_events(event_file(self.loop.history, self._times))
+        self._store.save_events(event_file(self.loop.history, self._times, self._trainer.dataset.labels.names))
 
     def close(self) -> None:
         """Write the last progress."""

@@ -69,6 +69,8 @@ def test_a_point_of_the_loss_curve_is_the_mean_of_its_steps():
     losses = [report.loss for report in shelf.reports]
     assert history.losses[0].loss == pytest.approx(sum(losses[:2]) / 2)
     assert history.losses[-1].loss == pytest.approx(losses[-1])
+    norms = [report.grad_norm for report in shelf.reports]
+    assert history.losses[0].grad_norm == pytest.approx(sum(norms[:2]) / 2)
 
 
 @pytest.mark.parametrize("stop_after", range(1, 9))

@@ -14,7 +14,9 @@ def history(steps: int) -> History:
     matrix = ConfusionMatrix(2)
     matrix.counts[:] = [[3, 1], [0, 4]]
     return History(
-        losses=[LossPoint(step=s, epoch=s / 4, loss=1 / s, learning_rate=0.5) for s in range(1, steps + 1)],
+        losses=[
+            LossPoint(step=s, epoch=s / 4, loss=1 / s, learning_rate=0.5, grad_norm=s) for s in range(1, steps + 1)
+        ],
         validations=[ValidationPoint(step=s, epoch=s / 4, scores=matrix.scores()) for s in range(4, steps + 1, 4)],
     )
 
@@ -32,11 +34,14 @@ def test_every_point_is_there_with_its_step_and_its_time() -> None:
     times = {str(step): 1000.0 + step for step in range(1, 9)}
     found = {
         (value.tag, event.step): (value.simple_value, event.wall_time)
-        for event in events(event_file(history(8), times))
+        for event in events(event_file(history(8), times, ("road", "sky")))
         for value in event.summary.value
     }
     assert found["train/loss", 2] == (0.5, 1002.0)
     assert found["train/learning_rate", 8] == (0.5, 1008.0)
+    assert found["train/grad_norm", 3] == (3.0, 1003.0)
+    assert found["val_iou/road", 4] == (0.75, 1004.0)
+    assert [round(found["val_iou/sky", step][0], 4) for step in (4, 8)] == [0.8, 0.8]
     assert found["val/pixel_accuracy", 4] == (0.875, 1004.0)
     assert len([key for key in found if key[0] == "train/loss"]) == 8
     assert len([key for key in found if key[0] == "val/mean_iou"]) == 2
