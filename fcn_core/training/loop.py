@@ -28,8 +28,8 @@ from fcn_core.training.trainer import StepReport, Trainer
 class LossPoint(BaseModel):
     """Training since the last such point: mean loss and mean norm of the gradient of the steps in between.
 
-    `grad_norm` is of the gradient before it is clipped; None in histories of version 0.1, and where one was infinite, as
-    float16 has it now and then.
+    `grad_norm` is of the gradient before it is clipped; None in histories of version 0.1, and where one was infinite,
+    as float16 has it now and then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
