@@ -21,6 +21,7 @@ from fcn_core.data.datasets import Dataset, Pairs
 from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
 from pipeline.data import manifest
+from pipeline.data.groups import parse_part
 from pipeline.data.layouts import (
     CityscapesLayout,
     Layout,
@@ -108,8 +109,11 @@ class Catalog:
         return _asked(self.layout.splits)
 
     def split(self, name: str) -> Split:
-        """What is there of a split. Raises InputError if there is no such split."""
+        """What is there of a split, or of a part of one (`pipeline.data.groups`). Raises InputError if there is none."""
         splits = self.splits()
+        part = None if name in splits else parse_part(name)
+        if part is not None:
+            return part.of(self.split(part.split))
         if name not in splits:
             there = f"it has {', '.join(splits)}" if splits else "it has none"
             raise InputError(f"data set {self.uri} has no split {name!r} ({there}); choose another")

@@ -26,6 +26,7 @@ from fcn_core.training.loop import LoopPlan
 from fcn_core.training.losses import ClassBalance
 from pipeline.jobs.affects import DRIVER, DRIVER_ONCE
 from pipeline.jobs.dataset import DatasetOptions
+from pipeline.jobs.held_out import with_parts
 from pipeline.storage.uri import Uri
 
 _MOST_WORKERS = 65_536
@@ -89,7 +90,11 @@ class TrainJob(DatasetOptions, LoopPlan):
     )
     output: Uri = Field(description="Where runs are kept: a folder, s3://, gs:// or az://.")
     train_split: str = Field("train", description="The split to train on.")
-    val_split: str | None = Field("val", description="The split to validate on; empty: the last model is the best.")
+    val_split: str | None = Field(
+        "val",
+        description="The split to validate on; empty: the last model is the best. In a job file also groups of "
+        "train_split: {by: folder or prefix, hold_out: [names]} or {by: folder, share: 0.2}.",
+    )
 
     model: Uri | None = Field(
         None,
@@ -177,6 +182,8 @@ class TrainJob(DatasetOptions, LoopPlan):
     ray_address: Annotated[str | None, DRIVER] = Field(
         None, description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process."
     )
+
+    _groups = model_validator(mode="before")(with_parts)
 
     @field_serializer("train")
     def _only_what_was_given(self, train: TrainOverrides) -> dict[str, Any]:
