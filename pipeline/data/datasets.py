@@ -109,7 +109,7 @@ class Catalog:
         return _asked(self.layout.splits)
 
     def split(self, name: str) -> Split:
-        """What is there of a split, or of a part of one (`pipeline.data.groups`). Raises InputError if there is none."""
+        """What is there of a split, or of a part of one (see `groups`). Raises InputError if there is no such split."""
         splits = self.splits()
         part = None if name in splits else parse_part(name)
         if part is not None:

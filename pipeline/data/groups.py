@@ -1,9 +1,9 @@
 """Parts of a split by groups of images: those of one place, day or camera are kept together.
 
 A part is named where a split is: `train:folder=night,rain` has the images of split train in these two folders,
-`train:folder!=night,rain` all others; `train:prefix<0.2` those of a fifth of the prefixes, `train:prefix>=0.2` the rest.
-The one thing to know: which groups a share takes follows from their names alone, so it is the same on every machine, and
-stays what it is when other groups come.
+`train:folder!=night,rain` all others; `train:prefix<0.2` those of a fifth of the prefixes, `train:prefix>=0.2` the
+rest. The one thing to know: which groups a share takes follows from their names alone, so it is the same on every
+machine, and stays what it is when other groups come.
 """
 
 import hashlib
@@ -46,8 +46,8 @@ class PartOfSplit:
         )
         if not part.pairs and not part.missing:
             raise InputError(
-                f"of split {self.split} nothing is in this part, by {self.by} ({_listed(groups)}); choose other groups, or "
-                "another share"
+                f"of split {self.split} nothing is in this part, by {self.by} ({_listed(groups)}); choose other groups, "
+                "or another share"
             )
         return part
 
