@@ -46,8 +46,8 @@ class PartOfSplit:
         )
         if not part.pairs and not part.missing:
             raise InputError(
-                f"of split {self.split} nothing is in this part, by {self.by} ({_listed(groups)}); choose other groups, "
-                "or another share"
+                f"of split {self.split} nothing is in this part, by {self.by} ({_listed(groups)}); choose other "
+                "groups, or another share"
             )
         return part
 

@@ -20,7 +20,7 @@ from pipeline.jobs.train import TrainJob
 from pipeline.numbers import count, duration, size
 from pipeline.training.job import TrainObserver
 from pipeline.training.placement import check_fits
-from pipeline.training.plan import TrainInputs, check_inputs, check_same, look_through, new_run
+from pipeline.training.plan import TrainInputs, check_inputs, check_same, look_through, new_run, pin_dataset
 from pipeline.training.records import TrainRun
 from pipeline.training.store import TrainStore
 
@@ -68,6 +68,7 @@ def dry_run(job: TrainJob, observer: TrainObserver | None = None) -> DryRun:
     """
     observer = observer or TrainObserver()
     observer.phase("checking inputs")
+    job = pin_dataset(job)
     inputs = check_inputs(job)
     if not cluster.is_remote(job.ray_address):
         check_fits(job, cluster.nodes()[0])

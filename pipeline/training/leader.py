@@ -201,7 +201,7 @@ class _OnFailure(UserCallback):
                 raise _Refused(str(error))
             if isinstance(error, _ALWAYS_THE_SAME) and not isinstance(error, StorageUnavailable):
                 raise _Refused(
-                    f"worker {rank} failed with {type(error).__name__} ({first_line(error)}), which another try would "
+                    f"worker {rank} failed with {type(error).__name__} ({plain(error)}), which another try would "
                     "not mend"
                 )
         self._leader.broken.remote(_reason(worker_exceptions))
