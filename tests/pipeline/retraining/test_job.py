@@ -162,7 +162,7 @@ def _flip(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: shutil.rmtree(folder / OLD.model_id), "squares has no version"),
+        (lambda folder: shutil.rmtree(folder / OLD.model_id), "there is no model squares"),
         (lambda folder: _flip(folder / OLD.model_id / "model.safetensors"), "model.safetensors .* has SHA-256"),
         (lambda folder: (folder / "champions/00000001.json").write_text("{"), r"00000001\.json is damaged"),
     ],
