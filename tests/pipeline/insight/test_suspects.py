@@ -10,11 +10,15 @@ from fcn_core.data.datasets import Pair
 from fcn_core.labels import encode_mask, preset
 from fcn_core.models.upsampling import Upsampling
 from pipeline.cli.app import run as fcn
+from pipeline.data.annotations.brush_rle import encode_brush
+from pipeline.data.datasets import open_dataset
 from pipeline.insight.doubt import Doubt, doubt
 from pipeline.insight.suspects import SUSPECTS_SCHEMA, Suspect, ranked
+from pipeline.jobs.dataset import DatasetOptions
 from tests.commands import refused
-from tests.labelled import LABELS, write_labelled
-from tests.samples import model
+from tests.labelled import LABELS, truth, write_labelled
+from tests.pipeline.data.annotations.sources import write
+from tests.samples import jpeg, model
 
 SIZE = (48, 64)
 
@@ -102,3 +106,37 @@ def test_the_command_lists_draws_and_copies_them(tmp_path: Path, capsys: pytest.
     assert [task["data"]["key"] for task in tasks] == [row["name"] for row in rows]
     assert "is not empty" in refused(capsys, *arguments, "--copy-to", tmp_path / "project")
     assert "has no split 'train'" in refused(capsys, *arguments, "--split", "train")
+
+
+def test_what_a_person_corrects_of_the_suspects_is_the_next_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop without its training: import, look for errors, correct, add."""
+    keys = [f"cam/{index}.jpg" for index in range(4)]
+    labels = {"name": "camvid", "names": list(LABELS.names), "palette": [list(color) for color in LABELS.palette]}
+    files = {f"images/{key}": jpeg(64, 48, seed=index) for index, key in enumerate(keys)}
+    masks = {f"masks/{key[:-4]}.png": encode_mask(truth(64, 48, index), LABELS) for index, key in enumerate(keys)}
+    source = write(tmp_path / "export", {**files, **masks, "labels.json": labels})
+    dataset = str(tmp_path / "set")
+    assert fcn(["data", "import", source, "-o", dataset, "--labels", f"{source}/labels.json"]) == 0
+    model().save(tmp_path / "model")
+    project = tmp_path / "project"
+    look = ["data", "suspects", f"{dataset}@latest", str(tmp_path / "model"), "--split", "train", "--top", "2"]
+    assert fcn([*look, "--copy-to", str(project)]) == 0
+
+    tasks = json.loads((project / "tasks-001.json").read_text())
+    everything = encode_brush(np.ones((48, 64), np.bool_))
+    for task in tasks:  # the person finds nothing but sky
+        (region, *_) = task.pop("predictions")[0]["result"]
+        region["value"] |= {"rle": everything, "brushlabels": ["sky"]}
+        task["annotations"] = [{"result": [region]}]
+    (tmp_path / "corrections.json").write_text(json.dumps(tasks))
+    capsys.readouterr()
+    assert fcn(["data", "add", dataset, str(tmp_path / "corrections.json"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["version"], report["corrected"], report["added"]) == (2, len(tasks), 0)
+    corrected = {task["data"]["key"] for task in tasks}
+    examples = open_dataset(DatasetOptions(dataset=f"{dataset}@2"), "train")
+    for index, pair in enumerate(examples.pairs):
+        original = truth(64, 48, keys.index(pair.name))
+        assert (examples.mask(index) == (0 if pair.name in corrected else original)).all()
