@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from flows.markdown import code, plain
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.key_values import key_values
 from pipeline.launch.launcher import LauncherUnavailable
 from pipeline.launch.work import refuse_relative
+from pipeline.logfmt import key_values
 from pipeline.numbers import duration, fixed, score, three_digits
 from pipeline.outputs.runs import Progress
 
@@ -65,7 +65,7 @@ def show_launch(where: str) -> None:
 
 
 class ProgressArtifact:
-    """One progress artifact of the present flow run. May be told more often than the server need hear of it."""
+    """One progress artifact of the present flow run. May be updated more often than is sent to the server."""
 
     def __init__(self) -> None:
         self._log = get_run_logger()

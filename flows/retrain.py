@@ -21,8 +21,8 @@ from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
 from pipeline.jobs.launch import HERE, Here, Launch
 from pipeline.jobs.retrain import RetrainJob
-from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
+from pipeline.logfmt import key_values
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.job import Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver

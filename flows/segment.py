@@ -20,8 +20,8 @@ from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
 from pipeline.jobs.launch import HERE, Here, Launch
 from pipeline.jobs.segment import SegmentJob
-from pipeline.key_values import key_values
 from pipeline.launch.jobs import LaunchStopped, segment_on
+from pipeline.logfmt import key_values
 from pipeline.numbers import differing, differing_percent, fixed, percent, three_digits
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records

@@ -57,7 +57,7 @@ def awkward_files() -> Iterator[DemoFile]:
 
 
 def upload(files: Iterable[DemoFile], source: Store, on_file: Callable[[int], None]) -> dict[str, Mask]:
-    """Put the files into `source`; returns the ground truth by key. `on_file` is told how many are there."""
+    """Put the files into `source`; returns the ground truth by key. `on_file` receives how many are there."""
     truth = {}
     for count, file in enumerate(files, 1):
         source.put(file.key, file.data)
@@ -70,7 +70,7 @@ def upload(files: Iterable[DemoFile], source: Store, on_file: Callable[[int], No
 def upload_dataset(splits: Mapping[str, range], target: Store, on_scene: Callable[[int], None]) -> None:
     """Put the scenes of each split's seeds into `target`, with masks, lists and label set.
 
-    `on_scene` is told how many are there.
+    `on_scene` receives how many are there.
     """
     target.put(LABELS_FILE, SCENE_LABELS.model_dump_json(indent=1).encode())
     count = 0

@@ -67,7 +67,7 @@ def examine(
 ) -> Findings:
     """Read every current mask and compare it with its ground truth; add up the class areas of the runs.
 
-    `progress` is told the share 0..1 that is done. Raises KeyError for a labelled image without ground truth.
+    `progress` receives the share that is done, 0 to 1. Raises KeyError for a labelled image without ground truth.
     """
     rows = read_current(output, ["status", "error", "message", "mask_key", "confidence"]).to_pylist()
     everything = ConfusionMatrix(labels.num_classes)

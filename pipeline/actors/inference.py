@@ -27,7 +27,7 @@ class RunningBatch(Protocol):
     """Images that a model is at work on."""
 
     def result(self) -> Sequence[Segmentation]:
-        """One result an image, in their order. Raises RuntimeError or MemoryError where the model fails."""
+        """One result per image, in their order. Raises RuntimeError or MemoryError where the model fails."""
 
 
 class Model(Protocol):

@@ -74,7 +74,7 @@ READ_BYTES = Metric("fcn_read_bytes", "counter", "bytes", "bytes of images read 
 WRITTEN_BYTES = Metric("fcn_written_bytes", "counter", "bytes", "bytes of masks written to storage")
 STAGE_SECONDS = Metric(
     "fcn_stage_seconds", "counter", "seconds",
-    "time spent in each stage, summed over the threads that work on it: more than a second a second is usual",
+    "time spent in each stage, summed over the threads that work on it: usually more than one second per second",
     ("kind", "stage"), STAGES,
 )  # fmt: skip
 SHARDS = Metric("fcn_shards", "counter", "shards", "committed shards")

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: who listens, and how committed shards become progress."""
+"""Reports of a job while it runs: who receives them, and how committed shards become progress."""
 
 import time
 from collections import deque
@@ -27,7 +27,7 @@ COUNTERS = (
 
 
 class Observer:
-    """What a job tells while it runs. Override what is of interest; methods are called from the calling thread."""
+    """Receives the events of a running job. Override what is of interest; called from the calling thread."""
 
     def phase(self, name: str) -> None:
         """The job enters a phase, named for a person: "checking inputs", "listing", ..."""
@@ -42,7 +42,7 @@ class Observer:
         """A shard was committed; `done` of the run's `images` are in committed shards now."""
 
     def lost_output(self) -> str | None:
-        """Since when, and why, what is told here reaches nobody, for the run's record; None where nothing is lost."""
+        """Since when, and why, these reports reach nobody, for the run's record; None where nothing is lost."""
         return None
 
 

@@ -1,6 +1,6 @@
-"""On what a job's actors run, and how the model computes there: what an option leaves to "auto" is settled here, once.
+"""Where a job's actors run, and how the model computes there: options left to "auto" are resolved here, once.
 
-Everything that runs a model in Ray actors asks here, so that a model is scored as it labels.
+Everything that runs a model in Ray actors uses this, so a model is evaluated exactly as it segments.
 """
 
 import sys
@@ -76,7 +76,7 @@ def place(
 ) -> Placement:
     """Settle what the options leave open: as before, else by the machines at hand.
 
-    `int8` says that the model is one, which only OpenVINO computes, on CPUs. `on_note` is told, within a minute, what
+    `int8` says that the model is one, which only OpenVINO computes, on CPUs. `on_note` receives, within a minute, what
     is missing when no machine of the cluster can be asked. Raises InputError for what they ask and the machines do not
     have, and PipelineError when the machines of a cluster cannot be asked.
     """

@@ -1,6 +1,6 @@
 """An elastic pool of Ray actors that works through shards: dispatch, retry, progress, stop.
 
-Ray places the actors and tells of their deaths; this module only decides who gets which shard. It knows nothing of
+Ray places the actors and reports their deaths; this module only decides who gets which shard. It knows nothing of
 images: what an actor does with a shard is a `Processor`, built inside the actor by a factory. A shard that is handed
 out twice, to a lost actor and its successor, is harmless, because a shard commits once.
 """
@@ -35,14 +35,14 @@ from pipeline.errors import (
     UntrustedCertificate,
     WorkerBroken,
 )
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import StorageOptions
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.2
-"""How often progress is told, and actors are looked at that may stand still."""
+"""How often progress is reported, and actors are checked for stalls."""
 
 MAX_SETUP_FAILURES = 5
 """How many times as many actors as are wanted may fail, in a row, before one is ready."""
@@ -111,8 +111,8 @@ class ShardPool:
     ) -> bool:
         """Work through `shards`; True when all are committed, False when `should_stop` said so first.
 
-        `on_done` gets what `Processor.process` returned, once a shard. Raises PipelineError when no actor can be placed
-        or set up, when the storage stays down, or when a shard fails for a reason of the program's own.
+        `on_done` gets what `Processor.process` returned, once per shard. Raises PipelineError when no actor can be
+        placed or set up, when the storage stays down, or when a shard fails for a reason of the program's own.
         """
         exhausted = False
         self._on_note = on_note

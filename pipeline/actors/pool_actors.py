@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.outputs.plan import Shard
 
 log = logging.getLogger(__name__)

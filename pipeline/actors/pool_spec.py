@@ -10,7 +10,7 @@ from pipeline.actors import cluster
 from pipeline.errors import PipelineError
 
 NOTICE_SECONDS = 45.0
-"""When no actor is there after so long, people are told what is missing, or the run ends where nothing can change."""
+"""If no actor has been placed after so long, the run reports what is missing, or ends where nothing can change."""
 
 
 @dataclass(frozen=True)

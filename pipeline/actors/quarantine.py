@@ -25,7 +25,7 @@ MAX_CONTROLS_LOST = 5
 """After so many deaths over other images the examination ends without a culprit: the machine is at fault."""
 
 MAX_IN_VAIN = 5
-"""So many actors in a row that told nothing end the examination, too."""
+"""The examination also ends after so many actors in a row that gave no evidence."""
 
 PAUSE_SECONDS = 2.0
 """Pause after one of them, for each there were in a row."""

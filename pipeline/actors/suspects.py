@@ -9,7 +9,7 @@ from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.stalls import StallWatch
 from pipeline.actors.worker import WorkerSpec
 from pipeline.errors import PipelineError
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)

@@ -17,14 +17,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline import container
 from pipeline.actors.metrics import DEVICE_BUSY, JobKind, Recorder
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 2.0
-"""How often an actor tells how busy its device is."""
+"""How often an actor reports how busy its device is."""
 
 BUSY_WINDOW_SECONDS = 60.0
 
@@ -90,7 +90,7 @@ def _log_to_stderr() -> None:
 
 
 def _report_busy(kind: JobKind, processor: Processor) -> None:
-    """Tell, for as long as the process lives, which share of the last minute its device was at work."""
+    """Report, for as long as the process lives, which share of the last minute its device was at work."""
     recorder = Recorder(kind)
     marks: deque[tuple[float, float]] = deque([(time.monotonic(), processor.busy_seconds())])
     while True:

@@ -67,14 +67,14 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
 
 app = App(
     name="fcn",
-    help="Label a bucket: segment images with fully convolutional networks.",
+    help="Segment the images of a bucket or folder with fully convolutional networks.",
     version=own_version,
     config=_config_file,
     console=Screen(highlight=True),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-masks_app = App(name="masks", help="Masks of an output: get one, export all.")
+masks_app = App(name="masks", help="Masks of an output: get one, or export all.")
 app.command(evaluate)
 app.command(runs_app)
 app.command(report)
@@ -105,7 +105,7 @@ def segment(
 ) -> int:
     """Segment every image under SOURCE and write masks and tables under OUTPUT.
 
-    What is done already is left out, so the same command resumes what was stopped and adds what is new.
+    Images that are done are skipped, so the same command resumes a stopped run and adds what is new.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def segment(
     config
         A YAML file with any of these options; the command line wins.
     dry_run
-        Say what the job would do, ask of storage, take and cost; write nothing. Sends ten images through the model.
+        Estimate work, storage requests, time and cost, and write nothing. Runs ten images through the model.
     prices
-        With --dry-run: a TOML file of prices. Default: examples that come with the program.
+        With --dry-run: a TOML file of prices. Default: built-in examples.
     json
         Print the outcome as JSON on standard output.
     log_format
@@ -284,7 +284,7 @@ def get(
     return DONE
 
 
-app.register_install_completion_command(help="Let the shell complete commands and options: bash, zsh or fish.")
+app.register_install_completion_command(help="Install shell completion of commands and options: bash, zsh or fish.")
 group_commands(app)
 # Imported when they are run: their options are those of PyTorch's side.
 app.command(
@@ -297,7 +297,7 @@ app.command(
 app.command(
     "pipeline.cli.retrain:retrain",
     name="retrain",
-    help="Train a challenger, and promote it if it is better than the champion.",
+    help="Train a challenger and promote it if it beats the champion.",
     group=group_of("retrain"),
     sort_key=sort_key_of("retrain"),
 )

@@ -4,7 +4,7 @@ from pipeline.cli.common import DONE, Flag
 
 
 def compact(output: str, *, allow_empty: Flag = False, json: Flag = False) -> int:
-    """Gather what an output's results say is done into one sorted index, so that the next run plans quickly.
+    """Build one sorted index of what is done in an output, so that the next run plans faster.
 
     Runs do it themselves before they plan, where 256 results files or 256 MB of them are in no index yet. Harmless at
     any time, also while a run is at work.

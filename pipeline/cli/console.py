@@ -23,7 +23,7 @@ from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.log_format import is_json, json_line, stamp
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.numbers import count, duration, fixed, percent
 from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal

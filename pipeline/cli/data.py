@@ -15,7 +15,7 @@ from pipeline.jobs.importing import AddOptions, ImportOptions
 if TYPE_CHECKING:
     from pipeline.data.versioned.report import AddReport
 
-data_app = App(name="data", help="Photos and their masks: import, add, log, diff, check, suspects, show.")
+data_app = App(name="data", help="Images and their masks: import, add, log, diff, check, suspects, show.")
 
 
 @data_app.command

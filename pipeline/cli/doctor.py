@@ -1,4 +1,4 @@
-"""`fcn doctor`: whether this machine, its Ray and its storage are fit for work, and what to mend."""
+"""`fcn doctor`: whether this machine, its Ray and its storage are fit for work, and how to fix what is not."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ def doctor(
     no_ray: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Check Python, PyTorch, devices, memory, disk, Ray, storage and registry, and say what to mend.
+    """Check Python, PyTorch, devices, memory, disk, Ray, storage and registry, and say how to fix problems.
 
     The exit code is 1 when something is wrong. Objects that it writes to see whether it may are deleted at once.
 

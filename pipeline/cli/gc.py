@@ -13,7 +13,7 @@ def gc(
     allow_empty: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Find what dead shards, plans and drivers left in an output; remove it with --delete.
+    """Find files that dead shards, plans and drivers left in an output; --delete removes them.
 
     Only files that nothing refers to: masks without a row, plans without a run, old leases, superseded indexes.
 

@@ -1,4 +1,4 @@
-"""What `fcn --help` teaches beyond options: which commands belong together, examples, where to read on."""
+"""What `fcn --help` shows besides options: groups of commands, examples, further reading."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -7,24 +7,13 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 GROUPS = {
-    "Label images": ("segment", "preview"),
-    "Look at what came out": (
-        "runs",
-        "report",
-        "query",
-        "rank",
-        "compare",
-        "audit",
-        "masks",
-        "verify",
-        "compact",
-        "gc",
-    ),
-    "Make a model": ("data", "train", "evaluate", "retrain"),
-    "Keep models": ("model", "registry"),
-    "This program": ("doctor", "--install-completion", "--help", "--version"),
+    "Segment images": ("segment", "preview"),
+    "Inspect results": ("runs", "report", "query", "rank", "compare", "audit", "masks", "verify", "compact", "gc"),
+    "Train and evaluate": ("data", "train", "evaluate", "retrain"),
+    "Manage models": ("model", "registry"),
+    "Setup and help": ("doctor", "--install-completion", "--help", "--version"),
 }
-"""Commands by what they are for, in the order of the help page."""
+"""Commands by purpose, in the order of the help page."""
 
 _GROUP_OF = {
     name: group
@@ -35,27 +24,30 @@ _GROUP_OF = {
 
 EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     (): (
-        ("look at one photo first", "fcn preview photo.jpg --model model/"),
-        ("label a folder; the same command again does what is new", "fcn segment photos/ labels/ --model model/"),
-        ("look at the result", "fcn report labels/"),
-        ("train on classes of your own", "fcn data check mydata/ && fcn train job.yaml"),
-        ("something does not work", "fcn doctor s3://bucket/labels"),
+        ("preview one image", "fcn preview photo.jpg --model model/"),
+        ("segment a folder; run it again for what is new", "fcn segment photos/ labels/ --model model/"),
+        ("make a report", "fcn report labels/"),
+        ("train on your own classes", "fcn data check mydata/ && fcn train job.yaml"),
+        ("find out what is wrong", "fcn doctor s3://bucket/labels"),
     ),
     ("segment",): (
         ("a folder", "fcn segment photos/ labels/ --model model/"),
-        ("the first ten images only, to see whether it works", "fcn segment photos/ labels/ --model model/ --limit 10"),
+        ("only the first ten images, as a trial", "fcn segment photos/ labels/ --model model/ --limit 10"),
         ("a bucket", "fcn segment s3://cameras/2026/ s3://labels/2026/ --model registry:street@champion"),
-        ("a list of keys, no listing", "fcn segment s3://cameras s3://labels --model model/ --key-list new.csv"),
+        (
+            "the keys of a list, without listing the source",
+            "fcn segment s3://cameras s3://labels --model model/ --key-list new.csv",
+        ),
         ("options from a file; the command line wins", "fcn segment --config job.yaml --retry-errors"),
-        ("what it would do, take and cost", "fcn segment photos/ labels/ --model model/ --dry-run"),
+        ("estimate work, time and cost", "fcn segment photos/ labels/ --model model/ --dry-run"),
     ),
     ("masks",): (
-        ("one mask, wherever it lies", "fcn masks get labels/ cam1/a.jpg -o a.png"),
-        ("all of them, under plain names", "fcn masks export labels/ plain/"),
+        ("one mask, in whatever format", "fcn masks get labels/ cam1/a.jpg -o a.png"),
+        ("all masks, under plain names", "fcn masks export labels/ plain/"),
     ),
     ("gc",): (
-        ("what is left over", "fcn gc labels/"),
-        ("remove what is older than a week", "fcn gc labels/ --delete --older-than 7d"),
+        ("list leftovers", "fcn gc labels/"),
+        ("remove leftovers older than a week", "fcn gc labels/ --delete --older-than 7d"),
     ),
     ("audit",): (
         ("how wide would intervals be?", "fcn audit plan labels/ -n 300 --dry-run"),
@@ -64,7 +56,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         ("later: also cover what is new", "fcn audit extend audit/ -n 50"),
     ),
     ("preview",): (
-        ("the photo, its mask and a legend side by side", "fcn preview photo.jpg --model model/ -o look.png"),
+        ("the image, its mask and a legend side by side", "fcn preview photo.jpg --model model/ -o look.png"),
     ),
     ("train",): (
         ("options from a file; the same command resumes", "fcn train job.yaml"),
@@ -76,37 +68,40 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     ),
     ("retrain",): (
         ("options from a file; the same command resumes", "fcn retrain retrain.yaml"),
-        ("see whether it would win, by a larger margin", "fcn retrain retrain.yaml --margin 0.02"),
+        ("require a larger margin for promotion", "fcn retrain retrain.yaml --margin 0.02"),
     ),
     ("evaluate",): (
         ("on split val", "fcn evaluate model/ mydata/"),
-        ("on another split, and keep the scores", "fcn evaluate model/ mydata/ --split test --output scores/"),
+        ("on another split, and save the scores", "fcn evaluate model/ mydata/ --split test --output scores/"),
     ),
     ("data",): (
         ("before training", "fcn data check mydata/"),
-        ("what a mask means", "fcn data show photo.jpg mask.png --labels voc"),
+        ("what a mask contains", "fcn data show photo.jpg mask.png --labels voc"),
     ),
     ("model",): (
-        ("which networks there are, and what they cost", "fcn model list --size 1920x1080"),
+        ("the available networks and their cost", "fcn model list --size 1920x1080"),
         (
-            "published weights, with classes of your own",
+            "published weights for your own classes",
             "fcn model get resnet50 --arch fcn8s --labels mine.json -o start/",
         ),
     ),
     ("registry",): (
         ("publish, then use", "fcn registry publish street model/ --registry s3://company/registry"),
-        ("which one is in use, and since when", "fcn registry champion street --history"),
+        ("the current champion and its history", "fcn registry champion street --history"),
     ),
     ("doctor",): (
         ("this machine", "fcn doctor"),
-        ("and whether a job could read here and write there", "fcn doctor s3://labels/2026 --source s3://cameras/2026"),
+        (
+            "also whether a job can read the source and write the output",
+            "fcn doctor s3://labels/2026 --source s3://cameras/2026",
+        ),
     ),
 }
-"""What to type, by command: pairs of what for and the line."""
+"""Examples by command: pairs of a purpose and a command line."""
 
 HELP_FLAGS = {"--help", "-h"}
 _WITH_SUBCOMMANDS = {(), ("data",), ("masks",), ("model",), ("registry",)}
-READ_ON = "Read on: README.md, docs/tutorial.md (own data, from photos to a report), docs/ for each command."
+READ_ON = "See also: README.md, docs/tutorial.md (your own data, from images to a report), and docs/ for each command."
 
 
 def print_examples(app: App, tokens: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def rank(
     url_prefix: str | None = None,
     json: Flag = False,
 ) -> int:
-    """List the images that are most worth labelling by hand, and copy them into a labelling project.
+    """List the images most worth annotating by hand, and export them to an annotation project.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def compare(
     seed: int = 0,
     json: Flag = False,
 ) -> int:
-    """Tell what changed from RUN_A to RUN_B. Exits 3 when the class areas shifted by more than --fail-above.
+    """Report what changed from RUN_A to RUN_B. Exits 3 if the class areas shifted by more than --fail-above.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def query(
     parquet: Path | None = None,
     views: Flag = False,
 ) -> int:
-    """Ask the tables of an output in SQL (DuckDB): current, class_areas, all_variants, results, class_totals and runs.
+    """Query the tables of an output with SQL (DuckDB): current, class_areas, all_variants, results, class_totals, runs.
 
     `current` has the newest row of each image by the newest variant (a model with its settings), `class_areas` one row
     per image and class of these. `all_variants` has the newest row of each image by every variant, `results` every row

@@ -14,7 +14,7 @@ def report(
     *,
     file: Annotated[Path | None, Parameter(name=["--file", "-f"])] = None,
 ) -> int:
-    """Show what a run did: one HTML file with pictures, charts, errors, model and configuration, that needs no network.
+    """Write the report of a run: one HTML file with images, charts, errors, model and configuration, readable offline.
 
     `fcn segment` makes it at the end of every run; this makes it again, or for a run that is not finished.
 

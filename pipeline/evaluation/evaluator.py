@@ -37,7 +37,7 @@ from pipeline.data.datasets import StoredFiles
 from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Gallery, ScoredExample
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.numbers import score
 from pipeline.outputs.plan import Shard
 from pipeline.storage.store import ObjectInfo

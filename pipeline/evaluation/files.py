@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a row an example, the scores, the confusion matrix.
+"""What an evaluation leaves behind: one row per example, the scores, the confusion matrix.
 
     OUTPUT/images.parquet    one row per example
     OUTPUT/confusion.csv     true classes by predicted classes, in pixels

@@ -65,7 +65,7 @@ def worst(examples: Iterable[ScoredExample], size: int) -> list[ScoredExample]:
 
 
 def draw(examples: Sequence[ScoredExample], labels: LabelSet, title: str) -> bytes:
-    """A PNG: image, truth and prediction of each example, two a row, and the legend of the classes."""
+    """A PNG: image, truth and prediction of each example, two per row, and the legend of the classes."""
     tiles = [
         SheetTile(
             example.caption,

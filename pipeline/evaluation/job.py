@@ -69,8 +69,8 @@ class EvaluationStopped(PipelineError):
 class EvaluateReport:
     """What a model is worth. `confusion[t, p]`: pixels of true class t that were given class p, int64 [C, C].
 
-    `table` has a row an example (see docs/evaluation.md). `per_image`, `contact_sheet`: keys under the job's output of
-    that table and of the worst images; None where nothing was written.
+    `table` has one row per example (see docs/evaluation.md). `per_image`, `contact_sheet`: keys under the job's output
+    of that table and of the worst images; None where nothing was written.
     """
 
     record: EvaluationRecord
@@ -244,7 +244,7 @@ def _run(
 
 
 def _shard_size(job: EvaluateJob, examples: int, placement: Placement) -> int:
-    """Examples a shard: a whole number of batches, so that batches do not depend on it."""
+    """Examples per shard: a whole number of batches, so that batches do not depend on it."""
     size = job.shard_size or choose_shard_size(examples, placement.pool.actors, LARGEST_SHARD_CPU)
     batch = placement.settings.batch_size
     return -(-size // batch) * batch
@@ -271,7 +271,7 @@ class _Collected:
         self.worst = gallery.worst([*self.worst, *part.worst], self._size)
 
     def table(self) -> pa.Table:
-        """One row an example, in the data set's order."""
+        """One row per example, in the data set's order."""
         return pa.concat_tables(part.table for _, part in sorted(self._parts.items()))
 
     def images(self) -> Iterator[bytes]:

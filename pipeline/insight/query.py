@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.outputs.audits import AUDITS_SCHEMA
 from pipeline.outputs.current import ADDED_COLUMNS
 from pipeline.outputs.results import CLASS_TOTALS_SCHEMA, RESULTS_SCHEMA
-from pipeline.storage.files import ROOT, StoreFiles
+from pipeline.storage.fsspec_files import ROOT, StoreFiles
 from pipeline.storage.store import Store
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.insight.agreement import PAIR_COLUMNS, ClassIndex, PairSample, Side, agreements, translate, with_masks
 from pipeline.insight.shortlist import Shortlist
 from pipeline.numbers import percent, score
-from pipeline.outputs.current import choose_recipe, current_rows, recipes
+from pipeline.outputs.current import choose_variant, current_rows, recipes
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import Store
@@ -98,7 +98,7 @@ def rank(
     Streams: memory is that of the shortlist, for disagreement also some bytes per image. Raises InputError if there is
     nothing to rank.
     """
-    record = choose_recipe(store, recipe)
+    record = choose_variant(store, recipe)
     shortlist: Shortlist[_Candidate] = Shortlist(top, per_folder)
     compared = None
     if by == "confidence":
@@ -222,7 +222,7 @@ def _other(store: Store, record: RunRecord, against: str | None) -> RunRecord:
     if against is not None:
         if against == record.recipe:
             raise InputError(f"--against {against} is the recipe that is ranked; name another")
-        return choose_recipe(store, against)
+        return choose_variant(store, against)
     others = [other for name, other in recipes(store).items() if name != record.recipe]
     if not others:
         raise InputError(

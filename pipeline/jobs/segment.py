@@ -1,4 +1,4 @@
-"""The options of a labelling job, defined once: for the command line, for config files, for the Prefect form."""
+"""The options of a segmentation job, defined once: for the command line, for config files, for the Prefect form."""
 
 from typing import Annotated, Literal
 
@@ -61,7 +61,7 @@ class ActorOptions(BaseModel):
         default=None, ge=1, description="Maximum number of Ray actors. Default: as many as fit the cluster."
     )
     cpus_per_actor: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, description="CPUs, and model threads, per actor. Default: a node's, up to 8."
+        default=None, ge=1, description="CPUs and model threads per actor. Default: those of a node, up to 8."
     )
     gpus_per_actor: Annotated[float | None, RUN] = Field(
         default=None,
@@ -92,12 +92,12 @@ class ModelOptions(BaseModel):
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
     )
     registry: Annotated[Uri | None, RUN] = Field(
-        default=None, description="The folder or URI where registry:... models are. Default: FCN_REGISTRY."
+        default=None, description="Folder or URI of the registry, for registry:NAME models. Default: FCN_REGISTRY."
     )
 
 
 class LabelOptions(BaseModel):
-    """Which images a labelling job takes, and when it gives up."""
+    """Which images a segmentation job takes, and when it gives up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,7 +105,7 @@ class LabelOptions(BaseModel):
         default=(), description="Only keys that match one of these globs. Default: files named like images."
     )
     exclude: Annotated[tuple[str, ...], SELECTION] = Field(
-        default=(), description="No keys that match one of these globs."
+        default=(), description="Skip keys that match one of these globs."
     )
     key_list: Annotated[Uri | None, SELECTION] = Field(
         default=None,
@@ -114,14 +114,14 @@ class LabelOptions(BaseModel):
     )
     follow_links: Annotated[bool, SELECTION] = Field(
         default=False,
-        description="Also read what lies behind links that lead out of a local SOURCE. Default: it is left out, with a "
+        description="Also read the targets of links that lead out of a local SOURCE. Default: they are skipped, with a "
         "warning.",
     )
     max_side: Annotated[int | None, MASKS] = Field(
         default=None,
         ge=32,
-        description="Shrink larger images until neither side has more pixels, for the model only: masks keep the "
-        "image's size. Faster, and coarser. Default: no limit.",
+        description="Longest side of an image as the model sees it, in pixels: larger images are shrunk for the model, "
+        "and masks keep the image's size. Faster and coarser. Default: no limit.",
     )
     limit: Annotated[int | None, SELECTION] = Field(
         default=None, ge=1, description="Maximum number of images in this run."
@@ -131,7 +131,7 @@ class LabelOptions(BaseModel):
     )
     repair: Annotated[bool, SELECTION_ONCE] = Field(
         default=False,
-        description="Also redo images that are done and have lost their masks, as `fcn verify` finds. Lists all masks.",
+        description="Also redo images whose masks were lost, as `fcn verify` reports. Lists all masks.",
     )
     max_error_rate: Annotated[float, RUN] = Field(
         default=1.0,
@@ -148,22 +148,21 @@ class LabelOptions(BaseModel):
     )
     masks: Annotated[MaskFormatName, RUN] = Field(
         default="objects",
-        description="How masks are written: each as an object of its own, or packed, one tar per shard, at half the "
-        "requests.",
+        description="How masks are written: one object per image, or one tar per shard, at half the requests.",
     )
     allow_empty: Annotated[bool, RUN] = Field(
         default=False,
-        description="Nothing to do is no error where SOURCE is empty or none of its objects is chosen: for schedules "
-        "that run before there are images.",
+        description="Succeed even if SOURCE is empty or none of its objects is selected: for schedules that run before "
+        "there are images.",
     )
     fresh: Annotated[bool, RUN_ONCE] = Field(
-        default=False, description="Leave an unfinished run of this job alone and plan anew."
+        default=False, description="Plan a new run instead of resuming an unfinished run of this job."
     )
     takeover: Annotated[bool, DRIVER_ONCE] = Field(
-        default=False, description="Supersede another driver that holds this output."
+        default=False, description="Take this output over from another driver."
     )
     no_report: Annotated[bool, RUN_ONCE] = Field(
-        default=False, description="Make no HTML report at the end of the run."
+        default=False, description="Do not write an HTML report at the end of the run."
     )
     log_images: Annotated[bool, RUN_ONCE] = Field(
         default=False, description="Log a line per image when its shard is committed: key, status, mask, error."
@@ -171,7 +170,7 @@ class LabelOptions(BaseModel):
 
 
 class SegmentOptions(ActorOptions, LabelOptions, ModelOptions):
-    """Everything about a labelling job but its places, which the command line takes by position."""
+    """All options of a segmentation job except its source and output, which the command line takes by position."""
 
 
 class SegmentJob(SegmentOptions, SourceAndOutput):

@@ -22,11 +22,11 @@ LEAVE_SECONDS = 20.0
 """The same for a follower that is told to end, and has to tell the job first: Prefect's worker kills it after 30 s."""
 
 STOP_SECONDS = 60.0
-"""How long a job that was told to stop may take."""
+"""How long a job may take to stop."""
 
 
 class LaunchObserver(Protocol):
-    """Who is told what becomes of a launch: any job's listener."""
+    """Receives the events of a launch, as any job's observer does."""
 
     def phase(self, name: str) -> None: ...
 

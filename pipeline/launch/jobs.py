@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class LaunchStopped(PipelineError):
-    """The job was told to stop, and has; the same job goes on where it ended."""
+    """The job was stopped as requested; the same job resumes it."""
 
 
 def open_launcher(launch: OnRayJobs | OnKubeRay) -> Launcher:
@@ -46,7 +46,7 @@ def segment_on(
 ) -> RunReport:
     """`segment`, there. Raises LaunchStopped too, when the job was stopped before it had anything to report.
 
-    Of all three: `on_launch` is told, in Markdown for people, where the job is when that is elsewhere.
+    Of all three: `on_launch` receives, as Markdown for people, where the job runs if that is elsewhere.
     """
     if isinstance(launch, Here):
         return segment(job, observer, should_stop)

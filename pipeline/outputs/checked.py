@@ -114,7 +114,7 @@ class _Plan:
         if (record.images, record.shards) != (self.manifest.images, self.manifest.shards):
             self._fail(
                 f"runs/{record.run_id}/run.json",
-                f"tells of {record.images} images in {record.shards} shards, the plan of {self.manifest.images} in "
+                f"says {record.images} images in {record.shards} shards, the plan says {self.manifest.images} in "
                 f"{self.manifest.shards}",
             )
 

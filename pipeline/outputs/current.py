@@ -104,7 +104,7 @@ def recipes(store: Store) -> dict[str, RunRecord]:
     return {newest: found[newest], **found} if newest in found else found
 
 
-def choose_recipe(store: Store, recipe: str | None = None) -> RunRecord:
+def choose_variant(store: Store, recipe: str | None = None) -> RunRecord:
     """The newest run of `recipe`; of the newest variant when None. Raises InputError when there is none."""
     found = recipes(store)
     if not found:

@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from pathlib import PurePosixPath
 
-from pipeline.outputs.current import choose_recipe, read_current
+from pipeline.outputs.current import choose_variant, read_current
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.names import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.parallel import in_parallel
@@ -24,7 +24,7 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
     """
     store = open_store(output)
     store.check_readable()
-    chosen = choose_recipe(store, recipe)
+    chosen = choose_variant(store, recipe)
     target = open_store(destination)
     target.check_writable()
     current = read_current(store, ["status", "mask_key"], variant=chosen.recipe)

@@ -91,7 +91,7 @@ class Lease:
 
         Raises InputError, naming the owner, when another driver is alive and `takeover` is false. An owner on another
         machine that seems to have fallen silent is watched for SILENT_AFTER_SECONDS first, because clocks differ;
-        `on_note` is told so. Raises WatchStopped when `should_stop` turns true meanwhile.
+        `on_note` receives a note. Raises WatchStopped when `should_stop` turns true meanwhile.
         """
         newest, owner = _newest(store)
         if newest and owner is None and not takeover:

@@ -1,4 +1,4 @@
-"""Sets of many names in little memory: eight bytes a name."""
+"""Sets of many names in little memory: eight bytes per name."""
 
 import hashlib
 from collections.abc import Iterable

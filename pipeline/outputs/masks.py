@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.compact import read_late
-from pipeline.outputs.current import choose_recipe
+from pipeline.outputs.current import choose_variant
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import IndexReader, read_history
 from pipeline.outputs.mask_formats import format_of
@@ -52,7 +52,7 @@ def find_mask(store: Store, key: str, recipe: str | None = None) -> FoundMask:
     `recipe` says whose, where there are several; default: the newest run's. Raises InputError when there is none, and
     StorageError when its file has other bytes than were committed.
     """
-    record = choose_recipe(store, recipe)
+    record = choose_variant(store, recipe)
     row = _newest_row(store, key, Recipe(record.model_id, record.params_id))
     if row is None:
         raise InputError(

@@ -92,7 +92,7 @@ CLASS_TOTALS_SCHEMA = pa.schema(
     ],
     metadata={"fcn_schema": "class_totals/1"},
 )
-"""One row a class of the label set: its pixels over the whole run, and in how many images it appears."""
+"""One row per class of the label set: its pixels over the whole run, and in how many images it appears."""
 
 MACHINE_ERRORS = frozenset({"access_denied", "storage"})
 """Error reasons that may be those of one machine: its credentials, its network, its disk."""

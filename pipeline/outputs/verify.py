@@ -216,6 +216,6 @@ def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Itera
     if record.counts != counts:
         yield OutputFinding(
             f"runs/{record.run_id}/run.json",
-            f"tells of {record.counts.ok} masks and {record.counts.failed} errors, the results of {counts.ok} and "
+            f"says {record.counts.ok} masks and {record.counts.failed} errors, the results say {counts.ok} and "
             f"{counts.failed}",
         )

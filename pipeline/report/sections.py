@@ -158,7 +158,7 @@ def work(record: RunRecord, summary: Summary) -> Html:
 
 
 def _speed(speed: Throughput | str, started: datetime) -> Html:
-    caption = el("figcaption", el("h3", "Throughput"), el("p", "Images a second, from when results were committed"))
+    caption = el("figcaption", el("h3", "Throughput"), el("p", "Images per second, from when results were committed"))
     if isinstance(speed, str):
         return el("figure", caption, el("p", speed, class_="quiet"), class_="panel")
     total = speed.step * len(speed.rates)
@@ -169,7 +169,7 @@ def _speed(speed: Throughput | str, started: datetime) -> Html:
     pauses = [Tick(at / total, f"paused {duration(length)}") for at, length in speed.paused]
     chart = columns(
         "throughput",
-        "Images a second over the time of the run",
+        "Images per second over the time of the run",
         f"Columns of {duration(speed.step)} each, from {started:%Y-%m-%d %H:%M} UTC; between "
         f"{rate(min(speed.rates))} and {rate(max(speed.rates))} images per second.",
         [Column(value, f"{span}: {rate(value)} images/s") for value, span in zip(speed.rates, spans, strict=True)],
@@ -274,7 +274,7 @@ def model(record: RunRecord, card: ModelCard, colors: Mapping[str, RGB]) -> Html
             panel("Architecture", facts(description.architecture.model_dump(mode="json"))),
             panel("Scores", facts(scores) if scores else el("p", "None were kept with the model.", class_="quiet")),
             panel("Input", facts(description.normalization.model_dump(mode="json"))),
-            panel("Provenance", facts(description.provenance) or el("p", "Not told by the model.", class_="quiet")),
+            panel("Provenance", facts(description.provenance) or el("p", "The model has none.", class_="quiet")),
         ]
     names = description.labels.names if description else tuple(colors)
     chips = [el("li", swatch(colors.get(name)), el("span", name)) for name in names]

@@ -1,4 +1,4 @@
-"""What a retraining tells while it runs, and how what its parts tell becomes that."""
+"""The events of a retraining, and how those of its parts become them."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from pipeline.training.progress import TrainProgress
 
 
 class RetrainObserver:
-    """What a retraining tells while it runs. Override what is of interest; called from the calling thread."""
+    """Receives the events of a running retraining. Override what is of interest; called from the calling thread."""
 
     def note(self, text: str) -> None:
         """Something a person should know: what "auto" chose, what is resumed, what a worker died of."""
@@ -31,7 +31,7 @@ class RetrainObserver:
         """Both models were scored and compared. Comes again if the champion changes before a promotion."""
 
     def lost_output(self) -> str | None:
-        """Since when, and why, what is told here reaches nobody, for the records of the parts; None where it does."""
+        """Since when, and why, these reports reach nobody, for the records of the parts; None where it does."""
         return None
 
 

@@ -246,7 +246,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, entries
 
 
 def actor_rate(probe: Probe, resolved: ResolvedJob) -> float:
-    """Images a second of one actor in which stages overlap, each stage as fast as it was in the probe.
+    """Images per second of one actor in which stages overlap, each stage as fast as it was in the probe.
 
     On a CPU the model and the codecs share the cores, so their work adds up; a GPU works beside them.
     """

@@ -118,7 +118,7 @@ def _is_folder(source: Store) -> bool:
 def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> ResolvedJob:
     """Settle what the job leaves open: as before for this model and output, else by the machines at hand.
 
-    `on_note` is told what a person should know while this takes long.
+    `on_note` receives what a person should know while this takes long.
     """
     model_id = inputs.bundle.model_id
     history = [record for record in runs.records(inputs.output) if record.model_id == model_id]

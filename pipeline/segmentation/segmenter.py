@@ -33,7 +33,7 @@ from pipeline.errors import (
     StorageError,
     TakenOver,
 )
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.mask_formats import MaskFormatName, mask_format

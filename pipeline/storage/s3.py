@@ -25,7 +25,7 @@ import obstore
 from botocore.credentials import ReadOnlyCredentials
 
 from pipeline.errors import NameRefused, ObjectChanged, ObjectExists, StorageError, StorageUnavailable
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.storage.error_messages import fault, raise_fault
 from pipeline.storage.forking import is_forked
 from pipeline.storage.parallel_listing import Page, list_in_parallel

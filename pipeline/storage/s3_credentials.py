@@ -16,7 +16,7 @@ from botocore import exceptions as aws
 from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
 
 from fcn_core.text.printable import printable
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.storage.uri import without_user
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 
 log = logging.getLogger(__name__)
 

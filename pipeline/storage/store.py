@@ -18,7 +18,7 @@ _TIMES_GONE = 5
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as a listing tells of it.
+    """One object as a listing reports it.
 
     `key` is relative to the store's URI; `etag` (without quotes) changes whenever the bytes do; `size` is in
     bytes; `last_modified` is timezone-aware, UTC.

@@ -50,7 +50,7 @@ STOP_SECONDS = 120.0
 
 
 class TrainObserver:
-    """What a training job tells while it runs. Override what is of interest; called from the calling thread."""
+    """Receives the events of a running training job. Override what is of interest; called from the calling thread."""
 
     def phase(self, name: str) -> None:
         """The job enters a phase, named for a person."""
@@ -62,7 +62,7 @@ class TrainObserver:
         """How far training is, about every half second."""
 
     def lost_output(self) -> str | None:
-        """Since when, and why, what is told here reaches nobody, for the run's record; None where nothing is lost."""
+        """Since when, and why, these reports reach nobody, for the run's record; None where nothing is lost."""
         return None
 
 
@@ -320,7 +320,7 @@ class _Driver:
 
     def _follow(self, group: Group, spec: GroupSpec, phase: str) -> GroupResult | None:
         """Watch a group until it is done. None when it did not stop in time after it was asked to."""
-        told: GroupStatus | None = None
+        last: GroupStatus | None = None
         waiting_since = time.monotonic()
         stop_by: float | None = None
         self._recorder.begin((metrics.TRAIN_FAILURES,))
@@ -330,47 +330,47 @@ class _Driver:
             status = group.status()
             if status is None:
                 continue
-            if status.waiting and (told is None or not told.waiting or status.failures > told.failures):
+            if status.waiting and (last is None or not last.waiting or status.failures > last.failures):
                 waiting_since = time.monotonic()
-            self._tell(status, told, spec, phase)
-            self._record(status, told)
-            told = status
+            self._notify(status, last, spec, phase)
+            self._record(status, last)
+            last = status
             if stop_by is None and (self._asked_to_stop() or self._lease.lost):
                 self._observer.phase("stopping")
                 group.stop()
                 stop_by = time.monotonic() + (0 if status.waiting else STOP_SECONDS)
             elif stop_by is None and status.waiting:
                 self._check_placement(spec, time.monotonic() - waiting_since)
-        self._failures += told.failures if told else 0
+        self._failures += last.failures if last else 0
         return result
 
-    def _tell(self, status: GroupStatus, told: GroupStatus | None, spec: GroupSpec, phase: str) -> None:
-        """Tell the observer what is new since it was told last."""
-        failures = told.failures if told else 0
+    def _notify(self, status: GroupStatus, last: GroupStatus | None, spec: GroupSpec, phase: str) -> None:
+        """Report to the observer what is new since the last call."""
+        failures = last.failures if last else 0
         if status.failures > failures:
             lacked = self._lacked()
             self._observer.note(
                 f"{status.reason}{lacked}; going on from the newest checkpoint (failure {status.failures})"
             )
-        if status.waiting and (told is None or not told.waiting):
+        if status.waiting and (last is None or not last.waiting):
             self._observer.phase(f"{phase}: waiting for {spec}")
-        if not status.waiting and (told is None or told.waiting):
+        if not status.waiting and (last is None or last.waiting):
             self._observer.phase(phase)
-        if status.progress and not status.waiting and (told is None or status.progress != told.progress):
-            before = told.progress.workers if told and told.progress else status.progress.workers
+        if status.progress and not status.waiting and (last is None or status.progress != last.progress):
+            before = last.progress.workers if last and last.progress else status.progress.workers
             if status.progress.workers != before:
                 self._observer.note(f"{status.progress.workers} worker(s) now, {before} before")
             self._observer.progress(status.progress)
 
     def _lacked(self) -> str:
-        """What this machine ran out of since it was last asked, in words; "" for nothing, or where Ray is elsewhere."""
+        """What this machine ran out of since the last call, in words; "" for nothing, or where Ray is elsewhere."""
         cause = self._deaths.cause(None, RayError()) if self._deaths is not None else None
         return f": {cause.text}" if cause is not None else ""
 
-    def _record(self, status: GroupStatus, told: GroupStatus | None) -> None:
+    def _record(self, status: GroupStatus, last: GroupStatus | None) -> None:
         """The same for Prometheus, at every look: a gauge that is not set again is forgotten."""
         recorder, progress = self._recorder, status.progress
-        recorder.add(metrics.TRAIN_FAILURES, status.failures - (told.failures if told else 0))
+        recorder.add(metrics.TRAIN_FAILURES, status.failures - (last.failures if last else 0))
         if progress is None:
             return
         recorder.set(metrics.TRAIN_WORKERS, 0 if status.waiting else progress.workers, arch=progress.stage)

@@ -1,4 +1,4 @@
-"""What the processes of a training tell each other. Imports nothing heavy: some of them do without torchvision."""
+"""The messages between the processes of a training. Imports nothing heavy: some of them do without torchvision."""
 
 from datetime import UTC, datetime
 

@@ -1,7 +1,7 @@
 """What each worker of a training run does: go on from the newest checkpoint, and keep what the loop makes.
 
-The one thing to know: a worker is told nothing of the past. At every start of the worker group, be it the first, one
-after a death or one of another size, the first worker looks for the newest checkpoint in the run's own store, and all
+The one thing to know: a worker gets no history from its driver. At every start of the worker group (the first,
+one after a death, one of another size) the first worker looks for the newest checkpoint in the run's own store, and all
 go on from there. Ray is only asked to start processes that can talk to each other.
 """
 
@@ -27,7 +27,7 @@ from pipeline.training.store import TrainStore
 from pipeline.training.tensorboard import event_file
 
 TELL_SECONDS = 0.5
-"""How often the first worker tells the driver how far it is, and hears whether to stop."""
+"""How often the first worker reports its progress to the driver, and learns whether to stop."""
 
 _GPU_STEPS_A_CHECK = 8
 """Agreeing to stop makes a GPU wait for its own work, so it is not done at every step there."""
@@ -62,7 +62,7 @@ class _StopRequested(Exception):
 
 
 def train_stage(spec: TrainWorkerSpec, leader: LeaderHandle) -> WorkerOutcome:
-    """Train one stage from where it stands to its end, or until told to stop; the function that Ray Train runs.
+    """Train one stage from where it stands to its end, or until it is asked to stop; the function that Ray Train runs.
 
     Every worker of the group calls it, with torch.distributed initialised. Raises FcnError for what cannot be trained.
     """

@@ -192,7 +192,7 @@ class TestCommand:
 
 
 def test_a_bucket_is_listed_and_fetched_once_a_query_needs_it(store: Store) -> None:
-    from pipeline.storage.files import ROOT, StoreFiles
+    from pipeline.storage.fsspec_files import ROOT, StoreFiles
 
     files = StoreFiles(store)
     found = files.glob(f"{ROOT}/results/*/*.parquet")

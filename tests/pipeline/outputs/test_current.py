@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.insight.query import open_tables, run_query
 from pipeline.insight.shortlist import Shortlist
-from pipeline.outputs.current import choose_recipe, choose_run, current_rows, newest_variant, read_current
+from pipeline.outputs.current import choose_run, choose_variant, current_rows, newest_variant, read_current
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.results import RESULTS_SCHEMA
 from pipeline.storage.opening import open_store
@@ -77,7 +77,7 @@ def test_a_run_that_has_committed_nothing_yet_does_not_decide(store: Store) -> N
     write_run(store, "20260102T000000Z-0000", {"a.jpg": striped(CAR)}, model=OTHER_MODEL)
     for folder in ("results", "class_areas"):
         store.delete(f"{folder}/run_id=20260102T000000Z-0000/shard-00000000.parquet")
-    assert newest_variant(store) == choose_recipe(store).recipe == first
+    assert newest_variant(store) == choose_variant(store).recipe == first
     assert len(rows(store)) == len(read_current(store)) == 1
 
 
@@ -131,16 +131,16 @@ def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
 
 def test_an_output_without_runs_is_named(store: Store) -> None:
     with pytest.raises(InputError, match="there are no runs under"):
-        choose_recipe(store)
+        choose_variant(store)
     assert rows(store) == []
 
 
 def test_names_and_colours_of_the_classes_come_from_the_output_alone(store: Store) -> None:
     recipe = write_run(store, "20260101T000000Z-0000", {"a.jpg": "truncated", "b.jpg": striped(SKY, CAR)})
-    labels = read_labels(store, choose_recipe(store))
+    labels = read_labels(store, choose_variant(store))
     assert (labels.name, labels.names, labels.palette) == (recipe, CAMVID.names, CAMVID.palette)
     store.delete("class_totals/run_id=20260101T000000Z-0000.parquet")
-    unfinished = read_labels(store, choose_recipe(store))
+    unfinished = read_labels(store, choose_variant(store))
     assert unfinished.names[SKY] == "sky"
     assert unfinished.names[ROAD] == f"class {ROAD}", "it has not appeared yet"
     assert unfinished.palette == CAMVID.palette[: CAR + 1]
@@ -149,7 +149,7 @@ def test_names_and_colours_of_the_classes_come_from_the_output_alone(store: Stor
 def test_labels_of_a_run_without_masks_are_refused_by_name(store: Store) -> None:
     write_run(store, "20260101T000000Z-0000", {"a.jpg": "truncated"})
     with pytest.raises(InputError, match=r"20260101T000000Z-0000 .* has no masks"):
-        read_labels(store, choose_recipe(store))
+        read_labels(store, choose_variant(store))
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline.actors.outcome import ErrorExample, ShardOutcome
 from pipeline.cli.console import observe
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from tests.log_lines import parse
 
 OUTCOME = ShardOutcome(
