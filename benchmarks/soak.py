@@ -135,7 +135,7 @@ def main() -> None:
     counts = report.counts
     rate = (samples.done - options.shard_size) / max(1e-9, samples.last - samples.first)
     marks = {"start": 0, "after warm-up": int(options.images * options.warm_up), "half": options.images // 2}
-    table = Table(title=f"{counts.ok} of {counts.images} images labelled, {rate:.0f} images/s; MiB of private memory")
+    table = Table(title=f"{counts.ok} of {counts.images} images segmented, {rate:.0f} images/s; MiB of private memory")
     table.add_column("images")
     for role in ROLES:
         table.add_column(role, justify="right")

@@ -39,7 +39,7 @@ class Scores(BaseModel):
 
     _renamed = model_validator(mode="before")(with_current_names)
 
-    pixel_accuracy: float | None = Field(description="share of the labelled pixels that are right")
+    pixel_accuracy: float | None = Field(description="share of the annotated pixels that are right")
     mean_accuracy: float | None = Field(description="share of a class's pixels that are right, mean over classes")
     mean_iou: float | None = Field(description="intersection over union, mean over classes")
     frequency_weighted_iou: float | None = Field(description="IoU weighted by how many pixels a class has")
@@ -47,7 +47,7 @@ class Scores(BaseModel):
     per_class_accuracy: tuple[float | None, ...] = Field(
         default=(), description="share of each class's pixels that are right, in the same order"
     )
-    pixels: int = Field(ge=0, description="labelled pixels that were compared")
+    pixels: int = Field(ge=0, description="annotated pixels that were compared")
 
 
 class ConfusionMatrix:

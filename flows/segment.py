@@ -190,7 +190,7 @@ def _summary_text(summary: SegmentSummary, report: RunReport) -> str:
     counts = summary.counts
     failed, allowed = differing_percent(counts.error_rate, report.max_error_rate)
     lines = [
-        f"# {counts.ok:,} images labelled" if report.runs else "# Nothing was new",
+        f"# {counts.ok:,} images segmented" if report.runs else "# Nothing was new",
         "",
         f"- output: {code(summary.output)}",
         f"- failed: {counts.failed:,} ({failed}; {allowed} are allowed)",

@@ -1,4 +1,4 @@
-"""Labelled images for training and evaluation, read through a callable.
+"""Annotated images for training and evaluation, read through a callable.
 
 A data set never opens a file itself: it is given `read(key) -> bytes`, so the same class serves a folder, a
 bucket or a dict in a test. Examples are decoded only when they are asked for.

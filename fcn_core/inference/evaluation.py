@@ -1,4 +1,4 @@
-"""Scores of a model on labelled images, predicted whole and unvaried, as a labelling run predicts them."""
+"""Scores of a model on annotated images, predicted whole and unvaried, as a labelling run predicts them."""
 
 from collections.abc import Sequence
 

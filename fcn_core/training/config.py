@@ -104,8 +104,8 @@ class TrainConfig(BaseModel):
     )
     loss: Literal["mean", "image_mean", "sum"] = Field(
         "mean",
-        description="Mean over the labelled pixels of a step; image_mean: of each image, then over images (the "
-        "authors' AlexNet); sum: over all labelled pixels, not divided (the paper).",
+        description="Mean over the annotated pixels of a step; image_mean: of each image, then over images (the "
+        "authors' AlexNet); sum: over all annotated pixels, not divided (the paper).",
     )
     class_weights: tuple[float, ...] | None = Field(None, description="Weight of each class in the loss. Default: 1.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where to train: cpu, cuda, cuda:1, ...")

@@ -22,7 +22,7 @@ at about the same."""
 def pixel_cross_entropy(
     logits: Tensor, target: Tensor, ignore_index: int = 255, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over the labelled pixels, and how many there are.
+    """Cross-entropy summed over the annotated pixels, and how many there are.
 
     logits: Tensor [N, C, H, W], any floating dtype; target: Tensor [N, H, W], uint8 or int64, values 0..C-1
     or `ignore_index`; weights: float32 [C], what a pixel of each class counts in the sum. Returns (scalar with

@@ -1,11 +1,11 @@
-"""Trains an FCN on a data set of labelled images, step by step, alone or together with other processes.
+"""Trains an FCN on a data set of annotated images, step by step, alone or together with other processes.
 
 The one thing to know: all randomness of step s - which examples, how they are varied, which units drop out -
 follows from the seed and s alone. So model, optimiser and step number are the whole state of a run
 (`state_dict`), and a run that goes on from them takes the same steps as one that never stopped.
 
 Where torch.distributed is initialised, every process builds a Trainer alike and the examples of a step are shared
-among them. The loss is divided by the labelled pixels of all of them, so their number does not matter to the result.
+among them. The loss is divided by the annotated pixels of all of them, so their number does not matter to the result.
 """
 
 import math
@@ -277,7 +277,7 @@ class Trainer:
         return self._sum_of_all([self._pixel_weight(part.masks) for part in parts]) or 1.0
 
     def _pixel_weight(self, masks: Tensor) -> float:
-        """What the labelled pixels of masks count together: their number, or the sum of their class weights."""
+        """What the annotated pixels of masks count together: their number, or the sum of their class weights."""
         if self._class_weights is None:
             return float((masks != self.dataset.labels.ignore_index).sum())
         counts = torch.bincount(masks.flatten().int(), minlength=256)[: len(self._class_weights)]

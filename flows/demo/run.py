@@ -198,7 +198,7 @@ def _run_flow(job: SegmentJob, output: Store, step: Step) -> "SegmentSummary":
         finished.set()
         watcher.join()
     counts = summary.counts
-    step.done(f"{counts.ok} images labelled, {counts.failed} refused, {summary.already_done} were done already")
+    step.done(f"{counts.ok} images segmented, {counts.failed} refused, {summary.already_done} were done already")
     return summary
 
 

@@ -22,7 +22,7 @@ from pipeline.outputs.identity import Recipe, params_id
 
 @dataclass(frozen=True)
 class EarlierSettings:
-    """What was settled an earlier time and is to stay as it was; None where nothing was."""
+    """Settings resolved by an earlier run, to be kept; None where there are none."""
 
     precision: str | None = None
     batch_size: int | None = None
@@ -74,7 +74,7 @@ def place(
     *,
     int8: bool = False,
 ) -> Placement:
-    """Settle what the options leave open: as before, else by the machines at hand.
+    """Resolve what the options leave open: as before, else by the machines at hand.
 
     `int8` says that the model is one, which only OpenVINO computes, on CPUs. `on_note` receives, within a minute, what
     is missing when no machine of the cluster can be asked. Raises InputError for what they ask and the machines do not

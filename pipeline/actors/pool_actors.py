@@ -167,13 +167,13 @@ class PoolActors:
         actor = self._owners.pop(ref)
         if ref == actor.progress_ref:
             actor.progress_ref = None
-        settled = actor.shards.pop(ref, None)
+        completed = actor.shards.pop(ref, None)
         actor.heard_at = time.monotonic()
-        if settled is not None:
+        if completed is not None:
             for attempt in actor.shards.values():  # which may have waited for it
-                if attempt.handed_at > settled.handed_at:
+                if attempt.handed_at > completed.handed_at:
                     attempt.moved_at = actor.heard_at
-        return settled
+        return completed
 
     def is_ready(self, actor: PoolActor, node_id: str) -> float:
         """Note that an actor is ready, on that node; returns for how long it has set itself up, in seconds."""

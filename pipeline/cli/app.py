@@ -290,7 +290,7 @@ group_commands(app)
 app.command(
     "pipeline.cli.train:train",
     name="train",
-    help="Train a network on labelled images, on one machine or many.",
+    help="Train a network on annotated images, on one machine or many.",
     group=group_of("train"),
     sort_key=sort_key_of("train"),
 )

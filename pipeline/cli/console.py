@@ -161,7 +161,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     """The end of a job, in a few lines."""
     for record in report.runs:
         console.print(
-            f"run [bold]{shown(record.run_id)}[/] {record.state}: {record.counts.ok} images labelled, "
+            f"run [bold]{shown(record.run_id)}[/] {record.state}: {record.counts.ok} images segmented, "
             f"{escape(describe_errors(record.counts))}, {_time_of(record)}, "
             f"{fixed(record.images_per_second, 1)} images/s overall"
         )

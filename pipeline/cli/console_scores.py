@@ -29,7 +29,7 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
     console.print(
         printable(
             f"model {record.model_id} on split {record.split} of {record.dataset}: {record.examples} images{broken}, "
-            f"{scores.pixels:,} labelled pixels"
+            f"{scores.pixels:,} annotated pixels"
         ),
         markup=False,
     )
@@ -42,7 +42,7 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
 
 
 def class_scores_table(record: EvaluationRecord) -> Table:
-    """One row per class: IoU, accuracy, share of the labelled pixels, and the class most of its wrong pixels got."""
+    """One row per class: IoU, accuracy, share of the annotated pixels, and the class most of its wrong pixels got."""
     table = Table()
     table.add_column("class")
     for name in ("IoU", "accuracy", "pixels"):

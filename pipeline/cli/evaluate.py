@@ -1,4 +1,4 @@
-"""`fcn evaluate`: how good a model is on labelled images."""
+"""`fcn evaluate`: how good a model is on annotated images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def evaluate(
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
-    """Score MODEL on a split of DATASET, labelled images that it was not trained on.
+    """Score MODEL on a split of DATASET, annotated images that it was not trained on.
 
     A split with broken examples is refused, and all of them are named.
 
@@ -30,7 +30,7 @@ def evaluate(
     model
         The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
     dataset
-        Labelled images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
+        Annotated images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
     config
         A YAML file with any of these options; the command line wins.
     json

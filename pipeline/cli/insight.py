@@ -93,7 +93,7 @@ def compare(
     fail_above: NonNegativeFloat | None = None,
     top: PositiveInt = 12,
     masks: PositiveInt = 2000,
-    picture: Path | None = None,
+    contact_sheet: Path | None = None,
     seed: int = 0,
     json: Flag = False,
 ) -> int:
@@ -113,7 +113,7 @@ def compare(
         How many of the images that changed most are listed and drawn.
     masks
         How many pairs of masks to look at, where both runs saw the same images.
-    picture
+    contact_sheet
         Draw the images that changed most, both masks side by side, to this PNG.
     seed
         Of the bootstrap; equal seeds give equal numbers.
@@ -134,13 +134,13 @@ def compare(
     else:
         _print_comparison(Screen(soft_wrap=True), found)
     screen = console.stderr_console()
-    if picture is not None:
+    if contact_sheet is not None:
         drawn = draw_changes(store, found)
         if drawn is None:
-            screen.print("no picture: no image of both runs changed and can still be read", markup=False)
+            screen.print("no contact sheet: no image of both runs changed and can still be read", markup=False)
         else:
-            _write(picture, drawn)
-            screen.print(f"the images that changed most are in {picture}", markup=False)
+            _write(contact_sheet, drawn)
+            screen.print(f"the images that changed most are in {contact_sheet}", markup=False)
     if fail_above is not None and failed:
         shifted, limit = differing(found.shift.value, fail_above, fixed)
         screen.print(f"[red]the class areas shifted by {shifted}, more than --fail-above {limit}[/]")

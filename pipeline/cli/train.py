@@ -33,7 +33,7 @@ def train(
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
-    """Train a network on labelled images, on one machine or many.
+    """Train a network on annotated images, on one machine or many.
 
     The same command again resumes a run that was stopped, or whose machine died; a finished one has nothing to do.
 

@@ -1,1 +1,1 @@
-"""Scoring a model on labelled images, on the same actor pool as labelling."""
+"""Scoring a model on annotated images, on the same actor pool as labelling."""

@@ -1,4 +1,4 @@
-"""Score a model on labelled images it was not trained on: on the same actors, with the same code, as it labels.
+"""Score a model on annotated images it was not trained on: on the same actors, with the same code, as it labels.
 
 `EvaluateJob` is the only definition of the options; `evaluate` does the whole job and can be called from anywhere. The
 scores equal those of `fcn_core.inference.evaluation.evaluate` in one process with the same settings, exactly.

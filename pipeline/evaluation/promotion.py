@@ -177,7 +177,7 @@ def _difference(champion: float | None, challenger: float | None) -> float | Non
 def _refuse_different_splits(champion: Scores, challenger: Scores, labels: LabelSet) -> None:
     if champion.pixels != challenger.pixels:
         raise InputError(
-            f"the champion was scored on {champion.pixels:,} labelled pixels, the challenger on "
+            f"the champion was scored on {champion.pixels:,} annotated pixels, the challenger on "
             f"{challenger.pixels:,}, so these are different splits; {_REMEDY}"
         )
     for name, old, new in zip(labels.names, champion.per_class_iou, challenger.per_class_iou, strict=True):

@@ -1,4 +1,4 @@
-"""Which labelled images, and how to read them: options that training, evaluation and checks share."""
+"""Which annotated images, and how to read them: options that training, evaluation and checks share."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ Preset = Literal["voc2012", "sbd", "camvid", "cityscapes"]
 
 
 class DatasetPlace(BaseModel):
-    """Which labelled images."""
+    """Which annotated images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Uri = Field(
         min_length=1,
-        description="Labelled images: a folder in PASCAL VOC's layout, a .parquet or .csv manifest, or a version of "
+        description="Annotated images: a folder in PASCAL VOC's layout, a .parquet or .csv manifest, or a version of "
         "a data set (DATASET@latest, DATASET@3); path or URI.",
     )
 
@@ -56,4 +56,4 @@ class ReadingOptions(BaseModel):
 
 
 class DatasetOptions(ReadingOptions, DatasetPlace):
-    """Which labelled images, and how their masks are read."""
+    """Which annotated images, and how their masks are read."""

@@ -8,7 +8,7 @@ from pipeline.storage.uri import Uri
 
 
 class EvaluatePlaces(DatasetPlace):
-    """Which model on which labelled images."""
+    """Which model on which annotated images."""
 
     model: Uri = Field(
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
@@ -40,7 +40,7 @@ class EvaluateOptions(ActorOptions, ReadingOptions, ScoringOptions):
 
 
 class EvaluateJob(EvaluateOptions, EvaluatePlaces):
-    """Score `model` on a split of labelled images."""
+    """Score `model` on a split of annotated images."""
 
     def dataset_options(self) -> DatasetOptions:
         """The part that says which images and how they are read."""

@@ -38,7 +38,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Changes:
-    """`compared` of the `looked_at` labelled images had a mask of the same bytes before; the most changed ones first,
+    """`compared` of the `looked_at` segmented images had a mask of the same bytes before; the most changed ones first,
     and the mean change of all compared. `sampled`: the images looked at are a random sample of the run's.
     """
 
@@ -59,7 +59,7 @@ def earlier_runs(output: Store, record: RunRecord) -> list[RunRecord]:
 
 
 def of_other_variant(older: Iterable[RunRecord], variant: str, source: object) -> list[RunRecord]:
-    """Of runs, newest first, those of the newest variant but `variant` that labelled images of `source`."""
+    """Of runs, newest first, those of the newest variant but `variant` that segmented images of `source`."""
     found: list[RunRecord] = []
     for run in older:
         # An unfinished run's record may not know yet what it committed.

@@ -26,7 +26,7 @@ RARE_CLASSES = 4
 
 
 def pictures_shown(labelled: int, *, compared: bool) -> tuple[int, int]:
-    """How many pictures the report of a run with so many labelled images has at most, and how many GETs they cost: the
+    """How many pictures the report of a run with so many segmented images has at most, and how many GETs they cost: the
     image and its mask, and the earlier mask of those that changed, where the run is `compared` with what was before.
     """
     if not labelled:
@@ -107,7 +107,7 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Gallery
         return
     each = _each(summary.ok)
     yield (
-        GalleryGroup("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'labelled image')}."),
+        GalleryGroup("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'segmented image')}."),
         [ImageRequest(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
         RANDOM,
     )

@@ -16,7 +16,7 @@ COLUMNS = ("key", "etag", "size", "width", "height", "mask_key", "confidence", "
 
 @dataclass(frozen=True)
 class Candidate:
-    """One labelled image that might be shown. `shares` is what its largest classes cover, by name, largest first."""
+    """One segmented image that might be shown. `shares` is what its largest classes cover, by name, largest first."""
 
     key: str
     etag: str

@@ -34,7 +34,7 @@ def headline(record: RunRecord, summary: Summary) -> Html:
     tiles = [
         _tile(
             count(summary.ok),
-            "images labelled" if summary.ok != 1 else "image labelled",
+            "images segmented" if summary.ok != 1 else "image segmented",
             f"{large(summary.pixels)} pixels",
         ),
         _tile(
@@ -194,9 +194,9 @@ def _times(total: float) -> list[float]:
 
 
 def _confidence_chart(summary: Summary) -> Html:
-    caption = el("figcaption", el("h3", "Confidence"), el("p", "Labelled images by the model's mean class probability"))
+    caption = el("figcaption", el("h3", "Confidence"), el("p", "Images by the model's mean class probability"))
     if not summary.ok:
-        return el("figure", caption, el("p", "No image was labelled.", class_="quiet"), class_="panel")
+        return el("figure", caption, el("p", "No image was segmented.", class_="quiet"), class_="panel")
     counts = summary.confidence.tolist()
     first = int(np.flatnonzero(summary.confidence)[0]) if summary.confidence.any() else 0
     # From the first that has an image, but a few at least: confidence below one over the classes cannot be.
@@ -210,7 +210,7 @@ def _confidence_chart(summary: Summary) -> Html:
     most = spans[int(np.argmax(shown))]
     chart = columns(
         "confidence",
-        "Labelled images by confidence",
+        "Segmented images by confidence",
         f"Columns from {low:.2f} to 1; most images lie at {most}, their mean is {score(summary.mean_confidence, 2)}.",
         [Column(value, f"{span}: {counted(value, 'image')}") for value, span in zip(shown, spans, strict=True)],
         [Tick((tenth / 10 - low) / (1 - low), f"{tenth / 10:.1f}") for tenth in range(math.ceil(low * 10), 11)],
@@ -219,7 +219,7 @@ def _confidence_chart(summary: Summary) -> Html:
         el("tr", el("th", span, scope="row"), el("td", count(value), class_="number"))
         for span, value in zip(spans, shown, strict=True)
     ]
-    as_table = table("Labelled images by confidence", ["confidence", "images"], rows, numbers_from=1)
+    as_table = table("Segmented images by confidence", ["confidence", "images"], rows, numbers_from=1)
     return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
 
 
@@ -290,7 +290,7 @@ def model(record: RunRecord, card: ModelCard, colors: Mapping[str, RGB]) -> Html
 
 
 def configuration(record: RunRecord, output: str) -> Html:
-    """What was asked for, and what it was settled to."""
+    """The options as asked for, and as resolved."""
     chosen = dict(rerun.changed_options(record.job))
     run = {
         "run": record.run_id,

@@ -52,7 +52,7 @@ class ErrorGroup:
 class Summary:
     """All that a report says of a run's results.
 
-    `classes` are in index order. `confidence` counts labelled images by confidence, int64 [CONFIDENCE_BINS] over 0..1.
+    `classes` are in index order. `confidence` counts segmented images by confidence, int64 [CONFIDENCE_BINS] over 0..1.
     `sample` is a random sample of the labelled rows with samples.COLUMNS, None when there are none. `rare` has
     candidates for each class by its id, those it covers most of first.
     """

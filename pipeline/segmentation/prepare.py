@@ -1,6 +1,6 @@
-"""Before any work: check what was asked, and settle what was left to "auto".
+"""Before any work: check what was asked, and resolve what was left to "auto".
 
-Every check here fails with one InputError that names the thing and the remedy. What "auto" means is settled once for
+Every check here fails with one InputError that names the thing and the remedy. What "auto" means is resolved once for
 a model and an output, and kept: the run records under OUTPUT remember it, so that tonight's masks are made as
 yesterday's.
 """
@@ -116,7 +116,7 @@ def _is_folder(source: Store) -> bool:
 
 
 def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = lambda text: None) -> ResolvedJob:
-    """Settle what the job leaves open: as before for this model and output, else by the machines at hand.
+    """Resolve what the job leaves open: as before for this model and output, else by the machines at hand.
 
     `on_note` receives what a person should know while this takes long.
     """
@@ -175,8 +175,8 @@ def _other_settings(recipe: Recipe, history: list[runs.RunRecord]) -> Iterator[s
     others = {record.params_id for record in history} - {recipe.params_id}
     if others and all(record.params_id != recipe.params_id for record in history):
         yield (
-            "this model has labelled images here with other settings (precision, batch size, threads, ...); "
-            "those masks stay, and every image is labelled anew with these"
+            "this model has segmented images here with other settings (precision, batch size, threads, ...); "
+            "those masks stay, and every image is segmented again with these"
         )
 
 

@@ -1,4 +1,4 @@
-"""On what a training runs: what the job leaves open is settled by what the connected Ray has."""
+"""Where a training runs: what the job leaves open is resolved from what the connected Ray has."""
 
 from typing import Literal
 

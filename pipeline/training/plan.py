@@ -1,4 +1,4 @@
-"""Before any training: check what was asked, settle it, and see that a run is only ever continued as it was begun.
+"""Before any training: check what was asked, resolve it, and make sure that a run is only continued as it was begun.
 
 A run's plan is everything that its weights follow from. It is written to job.json once, at the first start; every later
 start under the same name makes its own plan anew and must come to the same.

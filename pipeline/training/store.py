@@ -1,6 +1,6 @@
 """What a training run keeps, under OUTPUT/<name>: its plan, checkpoints, best models, curves, and how it stands.
 
-    job.json                                 what was asked for and settled; create-only
+    job.json                                 the job as asked for and resolved; create-only
     start/                                   the model that training began with
     images/                                  digests of the images that are trained on, named by the split's content
     checkpoints/step-00000400/               state.safetensors, then state.json, which commits it; the newest two stay,

@@ -253,7 +253,7 @@ def check_terminal(report: RunReport, truths: dict[str, Truth], output: Store) -
     for record in report.runs:
         truth = truths[record.run_id]
         line = next(line for line in sink.getvalue().splitlines() if record.run_id in line and " labelled" in line)
-        assert f"{record.state}: {truth.ok} images labelled" in line
+        assert f"{record.state}: {truth.ok} images segmented" in line
         failed = sum(truth.errors.values())
         assert (f"{failed} error" in line and f"not_an_image {failed}" in line) if failed else "no errors" in line
         assert duration(record.seconds) in line
@@ -294,7 +294,7 @@ def check_runs(output: Store, run_id: str, truth: Truth, capsys: pytest.CaptureF
     assert cells[2:6] == [str(told["images"]), str(truth.ok), str(failed), f"{told['overall_images_per_second']:.1f}"]
     if told["state"] != "running":
         fcn(["runs", "watch", output.uri, run_id])
-        assert f"{truth.ok} of {told['images']} images labelled" in " ".join(capsys.readouterr().err.split())
+        assert f"{truth.ok} of {told['images']} images segmented" in " ".join(capsys.readouterr().err.split())
 
 
 def text_of(page: str) -> str:
@@ -307,7 +307,7 @@ def check_report(output: Store, record: RunRecord, truth: Truth) -> None:
     text = text_of(page)
     failed = truth.images - truth.ok
     tiles = dict(re.findall(r'<dt>([^<]*)</dt><dd class="value">([^<]*)</dd>', page))
-    assert tiles["images labelled" if truth.ok != 1 else "image labelled"] == count(truth.ok)
+    assert tiles["images segmented" if truth.ok != 1 else "image segmented"] == count(truth.ok)
     assert tiles["failed"] == count(failed)
     assert unescape(tiles["images/s overall"]) == rate(truth.images / record.seconds)
     assert tiles["mean confidence"] == (f"{truth.confidence:.2f}" if truth.ok else "-")
@@ -352,7 +352,7 @@ def check_prefect(job: SegmentJob, report: RunReport, truth: Truth) -> None:
     if truth.errors:
         assert {row["reason"]: row["images"] for row in made["errors"][0]} == truth.errors
     text, _ = made["summary"]
-    assert f"# {count(truth.ok)} images labelled" in text
+    assert f"# {count(truth.ok)} images segmented" in text
     assert f"- failed: {count(truth.images - truth.ok)} ({percent((truth.images - truth.ok) / truth.images)};" in text
     assert f"{count(truth.images)} images, {truth.images / record.seconds:.3g} images/s overall" in text
 

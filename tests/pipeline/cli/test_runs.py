@@ -72,7 +72,7 @@ def test_a_run_is_followed_to_its_end(
     assert fcn(["runs", "watch", output.uri, finished.run_id[:8]]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[2] for line in lines[:-1]] == ["done=0/3", "done=1/3", "done=2/3"]
-    assert lines[-1].startswith(f"run {finished.run_id} finished: 3 of 3 images labelled")
+    assert lines[-1].startswith(f"run {finished.run_id} finished: 3 of 3 images segmented")
 
 
 def test_a_run_that_failed_says_why_and_so_does_the_exit_code(

@@ -173,7 +173,7 @@ def test_a_least_mean_iou_holds_for_every_promotion() -> None:
 
 
 def test_scores_that_give_away_different_splits_are_refused() -> None:
-    with pytest.raises(InputError, match="1,000 labelled pixels, the challenger on 999"):
+    with pytest.raises(InputError, match="1,000 annotated pixels, the challenger on 999"):
         judge(scores(0.5, 0.5, 0.5), scores(0.9, 0.9, 0.9, pixels=999))
     with pytest.raises(InputError, match="class pole was there for the challenger only"):
         judge(scores(0.5, 0.5, None), scores(0.9, 0.9, 0.9))

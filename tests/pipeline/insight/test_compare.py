@@ -207,13 +207,13 @@ def test_the_picture_shows_what_changed(store: Store, tmp_path: Path, capsys: py
     write_run(store, B, after, etags=etags, source=photos.uri, model=OTHER_MODEL)
     photos.delete("gone.jpg")
     picture = tmp_path / "changed.png"
-    assert fcn(["compare", store.uri, A, B, "--picture", str(picture)]) == 0
+    assert fcn(["compare", store.uri, A, B, "--contact-sheet", str(picture)]) == 0
     with Image.open(picture) as image:
         assert image.width > 3 * 320, "image, before and after side by side"
         colors = {color for _, color in image.convert("RGB").getcolors(1 << 24) or []}
     assert CAMVID.palette[CAR] in colors, "the legend at least"
     photos.delete("a.jpg")
     picture.unlink()
-    assert fcn(["compare", store.uri, A, B, "--picture", str(picture)]) == 0
+    assert fcn(["compare", store.uri, A, B, "--contact-sheet", str(picture)]) == 0
     assert not picture.exists()
     assert "no picture" in capsys.readouterr().err

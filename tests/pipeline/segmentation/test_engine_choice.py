@@ -94,8 +94,8 @@ def test_one_explicit_option_does_not_change_what_was_settled_before(job: Segmen
 
 def test_other_settings_label_anew_and_say_so(job: SegmentJob) -> None:
     begun = record_run(job, "20260101T000000Z-0001")
-    assert not any("labelled anew" in note for note in begun.notes)
-    assert not any("labelled anew" in note for note in resolve(job, check_inputs(job)).notes)
+    assert not any("segmented again" in note for note in begun.notes)
+    assert not any("segmented again" in note for note in resolve(job, check_inputs(job)).notes)
     other = resolve(job.model_copy(update={"batch_size": begun.settings.batch_size + 1}), check_inputs(job))
     assert other.recipe != begun.recipe
-    assert any("every image is labelled anew" in note for note in other.notes)
+    assert any("every image is segmented again" in note for note in other.notes)
