@@ -135,7 +135,7 @@ def watch(output: str, run: str | None = None) -> int:
     reason = f" ({printable(record.reason)})" if record.reason else ""
     screen.print(
         f"run {printable(record.run_id)} {record.state}{reason}: {record.counts.ok} of {record.images} images "
-        f"labelled, {console.describe_errors(record.counts)}",
+        f"segmented, {console.describe_errors(record.counts)}",
         markup=False,
     )
     return DONE if record.state == "finished" else FAILED

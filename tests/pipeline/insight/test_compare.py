@@ -216,4 +216,4 @@ def test_the_picture_shows_what_changed(store: Store, tmp_path: Path, capsys: py
     picture.unlink()
     assert fcn(["compare", store.uri, A, B, "--contact-sheet", str(picture)]) == 0
     assert not picture.exists()
-    assert "no picture" in capsys.readouterr().err
+    assert "no contact sheet" in capsys.readouterr().err
