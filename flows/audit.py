@@ -10,7 +10,7 @@ from pipeline.audit.files import PAGE
 from pipeline.audit.gate import check
 from pipeline.audit.job import AuditJob, run_audit
 from pipeline.audit.results import ClassEstimate, Estimate
-from pipeline.key_values import key_values
+from pipeline.logfmt import key_values
 from pipeline.numbers import fixed, percent, score
 
 

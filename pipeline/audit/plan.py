@@ -33,7 +33,7 @@ from pipeline.audit.population import DOMAINS, Drawn, Population, Totals, areas_
 from pipeline.audit.strata import StrataRule
 from pipeline.audit.tasks import Task, TaskFormat, write_tasks
 from pipeline.errors import InputError
-from pipeline.outputs.current import choose_recipe
+from pipeline.outputs.current import choose_variant
 from pipeline.outputs.identity import digest
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.runs import source_of
@@ -91,7 +91,7 @@ def plan_audit(
             raise InputError(f"{option} {value} is neither a folder nor a column to go by; choose {', '.join(DOMAINS)}")
     if options.n < LEAST_IMAGES:
         raise InputError(f"-n {options.n} is no sample; an interval takes {LEAST_IMAGES} images or more")
-    run = choose_recipe(output, options.recipe)
+    run = choose_variant(output, options.recipe)
     labels = read_labels(output, run)
     record = AuditRecord(
         format=FORMAT,
@@ -137,7 +137,7 @@ def extend_audit(
     waves = read_waves(audit)
     output = open_store(record.output)
     output.check_readable()
-    run = choose_recipe(output, record.recipe)
+    run = choose_variant(output, record.recipe)
     known = frozenset(run_id for wave, _ in waves for run_id in wave.runs)
     population = Population(output, run, record.labels.num_classes, record.where, without=known)
     phase("looking for what was added")
