@@ -1,7 +1,7 @@
 """Annotated masks of an audit's sample, from whatever a labelling tool exported.
 
-A reader yields the file's name and its mask; which image that is follows from the name. To read another form, write a
-`Reader` and give it a line in READERS. A folder of PNGs is what all tools can export.
+A folder of PNGs that are called as the tasks or the images is read as it is; all else goes through the importers of
+data sets (`pipeline.data.annotations`). Which image a mask is of follows from its name.
 """
 
 import io
@@ -13,10 +13,13 @@ from PIL import Image
 
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
-from fcn_core.labels import UNREADABLE, Mask, decode_mask, indices_from_rgb
+from fcn_core.labels import UNREADABLE, Mask, decode_mask, encode_mask, indices_from_rgb
+from pipeline.data.annotations.opening import open_annotations
 from pipeline.errors import InputError
 from pipeline.storage.store import Store
 
+ARCHIVES = (".zip", ".json", ".tar", ".tar.gz", ".tgz")
+COLOR_TABLE = "labelmap.txt"
 LARGEST_MASK = 256 << 20
 """In bytes: no PNG of a mask is larger."""
 
@@ -35,16 +38,18 @@ class AnnotatedMask:
     read: Callable[[int, int], Mask]
 
 
-Reader = Callable[[Store, LabelSet], Iterator[AnnotatedMask] | None]
-"""Yields the masks under a place; returns None where it does not hold what this reader reads."""
+def mask_folder(place: Store, labels: LabelSet) -> list[AnnotatedMask]:
+    """A folder of PNGs, of class indices or in the colours of the label set, by the task's name or the image's key.
 
-
-def mask_folder(place: Store, labels: LabelSet) -> Iterator[AnnotatedMask] | None:
-    """A folder of PNGs, of class indices or in the colours of the label set, by the task's name or the image's key."""
-    keys = [info.key for info in place.list() if info.key.lower().endswith(".png") and info.size <= LARGEST_MASK]
+    Empty for a folder that has a colour table of its own: its colours are an importer's to read.
+    """
+    infos = list(place.list())
+    if any(info.key.rpartition("/")[2] == COLOR_TABLE for info in infos):
+        return []
+    keys = [info.key for info in infos if info.key.lower().endswith(".png") and info.size <= LARGEST_MASK]
     for folder in _MASK_FOLDERS:
         keys = [key for key in keys if key.startswith(folder) or f"/{folder}" in key] or keys
-    return (_png(place, key, labels) for key in keys) if keys else None
+    return [_png(place, key, labels) for key in keys]
 
 
 def _png(place: Store, key: str, labels: LabelSet) -> AnnotatedMask:
@@ -54,8 +59,24 @@ def _png(place: Store, key: str, labels: LabelSet) -> AnnotatedMask:
     return AnnotatedMask(name, lambda width, height: read_png(place.get(key), width, height, labels))
 
 
-READERS: Mapping[str, Reader] = {"masks": mask_folder}
-"""The forms that annotations may have, by name; the first that finds something reads them."""
+def imported(place: Store, labels: LabelSet) -> Iterator[AnnotatedMask]:
+    """What an importer reads: CVAT, Label Studio, labelme, COCO and others. Keeps masks packed, one after the other.
+
+    Raises InputError for what is of no known format.
+    """
+    source = open_annotations(place.uri, labels)
+    for key, mask, _ in source:
+        packed = encode_mask(mask, labels)
+        yield AnnotatedMask(key, lambda width, height, packed=packed: read_png(packed, width, height, labels))  # type: ignore[misc]
+    for item in source.left_out:
+        yield AnnotatedMask(item.key, _refusal(item.why))
+
+
+def _refusal(why: str) -> Callable[[int, int], Mask]:
+    def read(width: int, height: int) -> Mask:
+        raise LabelError(why)
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -69,17 +90,23 @@ class Annotations:
 def find_annotations(place: Store, labels: LabelSet, names: Mapping[str, str]) -> Annotations:
     """The masks under `place` of the images in `names`: keys, by the name of the task.
 
-    Raises InputError where there is none, where none is of the sample, and where two are of one image.
+    Raises InputError for what no importer knows, where none is of the sample, and where two are of one image.
     """
-    place.check_readable()
-    found = next((there for reader in READERS.values() if (there := reader(place, labels)) is not None), None)
-    if found is None:
-        raise InputError(f"there are no annotated masks under {place.uri}; give a folder of PNGs, one per image")
     keys = _by_name(names)
+    found: list[AnnotatedMask] = []
+    if not place.uri.lower().endswith(ARCHIVES):
+        place.check_readable()
+        found = mask_folder(place, labels)
+    if not any(_key_of(mask.name, keys, names) for mask in found):
+        try:
+            found = list(imported(place, labels))
+        except InputError:
+            if not found:
+                raise
     masks: dict[str, AnnotatedMask] = {}
     strangers = []
     for mask in found:
-        key = keys.get(mask.name)
+        key = _key_of(mask.name, keys, names)
         if key is None:
             strangers.append(mask.name)
         elif key in masks:
@@ -89,11 +116,18 @@ def find_annotations(place: Store, labels: LabelSet, names: Mapping[str, str]) -
         else:
             masks[key] = mask
     if not masks:
+        shown = f" (such as {strangers[0]!r})" if strangers else ""
         raise InputError(
-            f"none of the {len(strangers)} masks under {place.uri} (such as {strangers[0]!r}) is of an image that the "
-            "audit drew; other annotations, such as a training set, are no random sample and give no estimate"
+            f"none of the {len(strangers)} masks under {place.uri}{shown} is of an image that the audit drew; other "
+            "annotations, such as a training set, are no random sample and give no estimate"
         )
     return Annotations(masks, tuple(sorted(strangers)))
+
+
+def _key_of(name: str, keys: Mapping[str, str], names: Mapping[str, str]) -> str | None:
+    """The image that a mask is of; tools put the task's file into folders of their own, with its suffix."""
+    last = name.rpartition("/")[2]
+    return keys.get(name) or keys.get(name.rpartition(".")[0]) or names.get(last) or names.get(last.rpartition(".")[0])
 
 
 def _by_name(names: Mapping[str, str]) -> dict[str, str]:

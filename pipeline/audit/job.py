@@ -21,7 +21,7 @@ class AuditJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     audit: Uri = Field(description="The folder or URI of `fcn audit plan`.")
-    annotations: Uri = Field(description="The annotated masks: a folder or URI of PNGs.")
+    annotations: Uri = Field(description="What the labelling tool exported: a folder, archive or URI.")
     estimator: Literal["regression", "difference", "sample"] = Field(
         default="regression", description="How the model's areas are used."
     )

@@ -112,7 +112,7 @@ def _shares(anchor: str, title: str, classes: tuple[ClassEstimate, ...], colors:
                 chart,
                 class_="panel",
             ),
-            el("div", table, class_="panel"),
+            el("div", _wide(table), class_="panel"),
             class_="pair",
         ),
         aria_labelledby=anchor,
@@ -131,6 +131,11 @@ def _row(each: ClassEstimate) -> Html:
         f"{_points(each.bias_low)} to {_points(each.bias_high)}",
     )
     return el("tr", el("th", each.name, scope="row"), *(el("td", cell) for cell in cells))
+
+
+def _wide(table: Html) -> Html:
+    """A table that a phone scrolls; by keyboard, too."""
+    return el("div", table, class_="scroll numbers", tabindex=0, role="region", aria_label="Table")
 
 
 def _points(value: float) -> str:
@@ -173,7 +178,7 @@ def _accuracy(estimate: Estimate) -> Html:
         el("h2", "Accuracy", id="accuracy"),
         el(
             "div",
-            el("div", table, class_="panel"),
+            el("div", _wide(table), class_="panel"),
             el(
                 "figure",
                 el(

@@ -149,7 +149,7 @@ def estimate(
     audit
         The folder or URI of `fcn audit plan`.
     annotations
-        The annotated masks: a folder or URI of PNGs that are called as the tasks or the images.
+        What the labelling tool exported: a folder, archive or URI. PNGs are called as the tasks or the images.
     estimator
         regression: the model's areas, corrected as far as they help. difference: corrected fully, so that shares add up
         to 1. sample: annotations alone.

@@ -1,12 +1,15 @@
 """`fcn audit` from the plan to the estimate, on outputs whose truth is known."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from fcn_core.labels import encode_mask
 from pipeline.audit.estimate import EstimateOptions, estimate_audit
@@ -160,7 +163,7 @@ def test_annotations_that_no_plan_drew_give_no_estimate(site: Site, capsys: pyte
     strangers = open_store(str(site.root / "strangers"))
     strangers.put("x/y.png", encode_mask(site.truth["cam0/0000.jpg"], LABELS))
     assert "is of an image that the audit drew" in refused(capsys, "audit", "estimate", audit.uri, strangers.uri)
-    assert "no annotated masks" in refused(capsys, "audit", "estimate", audit.uri, site.root / "photos")
+    assert "of no format that is recognised" in refused(capsys, "audit", "estimate", audit.uri, site.root / "photos")
 
 
 def test_masks_beyond_the_sample_are_left_out_and_named(site: Site) -> None:
@@ -188,11 +191,25 @@ def test_a_task_may_be_called_as_in_the_tool_or_as_the_image(site: Site) -> None
         estimate_audit(audit, place)
 
 
+def test_what_cvat_exports_is_read_by_its_own_colours(site: Site) -> None:
+    audit = plan(site, tasks="cvat")
+    keys = drawn_keys(audit)
+    by_key = estimate_audit(audit, site.annotate(keys))
+    colours = np.array([(1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12)], np.uint8)
+    lines = [
+        f"{name}:{','.join(map(str, color))}::" for name, color in zip(LABELS.names, colours.tolist(), strict=True)
+    ]
+    path = site.root / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", "background:0,0,0::", *lines]))
+        names = [key[:-4].replace("/", "_") for key in keys]
+        archive.writestr("ImageSets/Segmentation/default.txt", "\n".join(names))
+        for key, name in zip(keys, names, strict=True):
+            archive.writestr(f"SegmentationClass/{name}.png", _rgb(colours[site.truth[key]]))
+    assert estimate_audit(audit, open_store(str(path))).classes == by_key.classes
+
+
 def _rgb(colours: np.ndarray) -> bytes:
-    import io
-
-    from PIL import Image
-
     data = io.BytesIO()
     Image.fromarray(colours).save(data, "PNG")
     return data.getvalue()
