@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_core.data import datasets
 from fcn_core.data.datasets import Example, InMemory, Pair, Pairs, folder, split_names, voc_pairs
 from fcn_core.decoding import decode
 from fcn_core.errors import DataError
@@ -192,3 +193,16 @@ def test_examples_in_memory_are_checked_when_they_are_handed_over():
     assert len(InMemory([Example("a", image, mask)], LABELS)) == 1
     with pytest.raises(DataError, match="a: its mask holds"):
         InMemory([Example("a", image, mask + 2)], LABELS)
+
+
+@pytest.mark.parametrize(("reader", "file"), [("decode_displayed", "JPEGImages/a.jpg"), ("read_mask", "a.png")])
+def test_whatever_a_decoder_raises_names_its_file(monkeypatch: pytest.MonkeyPatch, reader: str, file: str) -> None:
+    def odd(*arguments: object) -> None:
+        raise AttributeError("'IFDRational' object has no attribute 'decode'")
+
+    monkeypatch.setattr(datasets, reader, odd)
+    with pytest.raises(DataError, match=rf"{file} cannot be read \(AttributeError: 'IFDRational'"):
+        if reader == "decode_displayed":
+            datasets.decode_rgb(b"", file)
+        else:
+            datasets.Pairs(lambda key: b"", [datasets.Pair("a", "a.jpg", file)], LABELS).mask(0)
