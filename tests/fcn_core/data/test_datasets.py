@@ -201,8 +201,7 @@ def test_whatever_a_decoder_raises_names_its_file(monkeypatch: pytest.MonkeyPatc
         raise AttributeError("'IFDRational' object has no attribute 'decode'")
 
     monkeypatch.setattr(datasets, reader, odd)
+    pairs = Pairs(lambda key: b"", [Pair("a", file, file)], LABELS)
+    read = pairs.mask if reader == "read_mask" else pairs.__getitem__
     with pytest.raises(DataError, match=rf"{file} cannot be read \(AttributeError: 'IFDRational'"):
-        if reader == "decode_displayed":
-            datasets.decode_rgb(b"", file)
-        else:
-            datasets.Pairs(lambda key: b"", [datasets.Pair("a", "a.jpg", file)], LABELS).mask(0)
+        read(0)
