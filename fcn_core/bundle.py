@@ -4,7 +4,7 @@ The one thing to know: `model_id` is a digest of architecture, labels, normalisa
 with the same id predict the same; provenance and scores are notes about a model and do not change it. Loading
 verifies everything, and nothing is ever unpickled. An int8 bundle has its quantized graph beside the float weights, in
 two more files, and an id of its own. Beside a model that was trained here lies a note of the images it has seen, which
-loading does not need.
+loading does not need. An imported ONNX graph lies in `model.onnx`, instead of the weights.
 """
 
 import hashlib
@@ -32,16 +32,20 @@ from fcn_core.models.description import (
     INT8_FORMAT_VERSION,
     LARGEST_DESCRIPTION,
     MODEL_FILE,
+    ONNX_FORMAT_VERSION,
     REMEDY,
     TRAINED_ON_FILE,
     WEIGHTS_FILE,
+    AnyArchitecture,
     Int8Description,
     ModelDescription,
+    ModelKind,
     TrainedOnDescription,
     parse_description,
 )
 from fcn_core.models.int8_graph.check import check_graph
 from fcn_core.models.network import Network
+from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.text.json_text import parse_json
@@ -71,18 +75,20 @@ class ModelBundle:
 
     `state` is the network's state_dict on the CPU and must not be changed afterwards. `provenance` (where the
     model came from) and `scores` (how good it was) are JSON-able notes. `int8` is the graph that predicts instead, in
-    a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of. `graph_tried` says that
-    this graph has been compiled in a process of its own already (`fcn_core.inference.graph_trial`). `trained_on`: the
-    images it was trained on, itself or the model it was started from, as far as that is known.
+    a bundle that `fcn_core.inference.quantize` made; the weights are then those it was made of. `onnx` is an imported
+    graph, whose `architecture` is an OnnxArchitecture and `state` empty. `graph_tried` says that this graph has been
+    run in a process of its own already (`fcn_core.inference.graph_trial`, `fcn_core.inference.onnx_trial`).
+    `trained_on`: the images it was trained on, itself or the model it was started from, as far as that is known.
     """
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     labels: LabelSet
     normalization: Normalization
     state: Mapping[str, Tensor]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     int8: Int8Graph | None = None
+    onnx: bytes | None = None
     graph_tried: bool = field(default=False, compare=False)
     trained_on: TrainedOn | None = field(default=None, compare=False)
 
@@ -93,7 +99,13 @@ class ModelBundle:
                 f" {self.labels.name!r} names {self.labels.num_classes}; use the label set it was"
                 " trained with"
             )
-        check_state(self.architecture, self.state)
+        if isinstance(self.architecture, OnnxArchitecture):
+            if self.onnx is None or self.state or self.int8 is not None:
+                raise BundleError("an imported graph has its ONNX file, and nothing else; import it again")
+        elif self.onnx is not None:
+            raise BundleError("a network of this library has no ONNX file; import the file as a model of its own")
+        else:
+            check_state(self.architecture, self.state)
 
     @classmethod
     def new(
@@ -124,6 +136,23 @@ class ModelBundle:
         return cls(model.architecture, labels, normalization, state, dict(provenance or {}), dict(scores or {}))
 
     @property
+    def kind(self) -> ModelKind:
+        """What predicts, and so which engines can."""
+        if self.onnx is not None:
+            return "onnx"
+        return "network" if self.int8 is None else "int8"
+
+    @property
+    def network_architecture(self) -> Architecture:
+        """Raises BundleError for an imported graph, which has layers that this library does not know."""
+        if isinstance(self.architecture, OnnxArchitecture):
+            raise BundleError(
+                f"model {self.model_id} is an imported ONNX graph, which predicts and nothing else: train, quantize or"
+                " export it where it comes from, and import the result"
+            )
+        return self.architecture
+
+    @property
     def model_id(self) -> str:
         """16 hexadecimal digits that stand for everything prediction depends on."""
         int8 = None if self.int8 is None else self.int8.description
@@ -131,13 +160,16 @@ class ModelBundle:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of model.safetensors."""
+        """SHA-256 of model.safetensors, or of an imported graph's model.onnx."""
         return hashlib.sha256(self._weights_bytes()).hexdigest()
 
     def build(self) -> Network:
-        """The network with a copy of these weights: float32, on the CPU, in evaluation mode."""
+        """The network with a copy of these weights: float32, on the CPU, in evaluation mode.
+
+        Raises BundleError for an imported graph.
+        """
         with torch.device("meta"):  # skips a random initialisation that would only be overwritten
-            model = build(self.architecture)
+            model = build(self.network_architecture)
         state = {
             name: tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True)
             for name, tensor in self.state.items()
@@ -151,7 +183,9 @@ class ModelBundle:
         digest = hashlib.sha256(weights).hexdigest()
         int8 = None if self.int8 is None else self.int8.description
         description = ModelDescription(
-            format_version=FORMAT_VERSION if int8 is None else INT8_FORMAT_VERSION,
+            format_version={"network": FORMAT_VERSION, "int8": INT8_FORMAT_VERSION, "onnx": ONNX_FORMAT_VERSION}[
+                self.kind
+            ],
             model_id=_model_id(self.architecture, self.labels, self.normalization, digest, int8),
             weights_sha256=digest,
             architecture=self.architecture,
@@ -176,7 +210,7 @@ class ModelBundle:
             ) from error
         graph = {} if self.int8 is None else self.int8.files()
         notes = {} if self.trained_on is None else {TRAINED_ON_FILE: self.trained_on.digests}
-        return {WEIGHTS_FILE: weights, **graph, **notes, MODEL_FILE: text.encode() + b"\n"}
+        return {description.weights_file: weights, **graph, **notes, MODEL_FILE: text.encode() + b"\n"}
 
     @classmethod
     def from_files(
@@ -195,10 +229,10 @@ class ModelBundle:
         for name in description.other_files:
             if name not in files:
                 raise _missing(source, name, description.other_files)
-        weights = files[WEIGHTS_FILE]
+        weights = files[description.weights_file]
         digest = description.weights_sha256
         graph = {} if description.int8 is None else description.int8.sha256
-        for name, promised in {WEIGHTS_FILE: digest, **graph}.items():
+        for name, promised in {description.weights_file: digest, **graph}.items():
             _check_digest(source, name, files[name], promised)
         found = _model_id(
             description.architecture, description.labels, description.normalization, digest, description.int8
@@ -208,10 +242,8 @@ class ModelBundle:
                 f"{source}: {MODEL_FILE} says model_id {description.model_id}, but its content has {found}:"
                 f" it was edited after it was written; {REMEDY}"
             )
-        try:
-            state = safetensors.torch.load(weights)
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {REMEDY}") from error
+        is_onnx = isinstance(description.architecture, OnnxArchitecture)
+        state = {} if is_onnx else _read_state(weights, source)
         try:
             bundle = cls(
                 architecture=description.architecture,
@@ -221,6 +253,7 @@ class ModelBundle:
                 provenance=description.provenance,
                 scores=description.scores,
                 int8=None if description.int8 is None else Int8Graph(*(files[name] for name in INT8_FILES)),
+                onnx=weights if is_onnx else None,
                 graph_tried=graph_tried,
                 trained_on=_read_images(description.trained_on, files.get(TRAINED_ON_FILE), source),
             )
@@ -279,8 +312,17 @@ class ModelBundle:
         return cls.from_files(files, source=str(source))
 
     def _weights_bytes(self) -> bytes:
+        if self.onnx is not None:
+            return self.onnx
         # No metadata: safetensors writes it in no fixed order, and model.json holds it anyway.
         return safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.state.items()})
+
+
+def _read_state(weights: bytes, source: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {REMEDY}") from error
 
 
 def _read_file(path: Path, most_bytes: int) -> bytes | None:
@@ -330,7 +372,7 @@ def _check_digest(source: str, name: str, content: bytes, promised: str) -> None
 
 
 def _model_id(
-    architecture: Architecture,
+    architecture: AnyArchitecture,
     labels: LabelSet,
     normalization: Normalization,
     weights_sha256: str,

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,24 +48,39 @@ def try_graph(xml: bytes, values: bytes, expected: Expected, precision: str, thr
     """
     process = _run(xml, values, {"expected": asdict(expected), "precision": precision, "threads": threads})
     if process.returncode != 0:
-        raise BundleError(f"the int8 graph is of no use: {_fault(process)}; {_REMEDY}")
+        raise BundleError(f"the int8 graph is of no use: {fault(process)}; {_REMEDY}")
 
 
 def _run(xml: bytes, values: bytes, task: dict[str, object]) -> "subprocess.CompletedProcess[bytes]":
-    files = [_in_memory("graph", xml), _in_memory("values", values), _in_memory("said", b"")]
+    files = [in_memory("graph", xml), in_memory("values", values)]
+    try:
+        return run_limited("fcn_core.inference.graph_trial_main", files, task)
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def run_limited(
+    module: str, files: Sequence[int], task: Mapping[str, object], longest: int = _LONGEST_ANSWER
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a module as a process that has these open files, and a task as JSON; it limits itself (`limit` there).
+
+    What comes back are its exit code and the first `longest` bytes of its standard output. The files stay open.
+    """
+    said = in_memory("said", b"")
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     # The same packages as here, wherever they came from (Ray puts a job's code on the path at run time).
     environment["PYTHONPATH"] = os.pathsep.join([_SOURCE, *(path for path in sys.path if path)])
-    text = json.dumps({**task, "files": files[:2], "cpu_seconds": CPU_SECONDS, "memory_bytes": MEMORY_BYTES})
+    text = json.dumps({**task, "files": list(files), "cpu_seconds": CPU_SECONDS, "memory_bytes": MEMORY_BYTES})
     # -P: the working directory is not to be imported from.
-    command = [sys.executable, "-P", "-m", "fcn_core.inference.graph_trial_main", text]
+    command = [sys.executable, "-P", "-m", module, text]
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=files[2],
+            stdout=said,
             stderr=subprocess.DEVNULL,
-            pass_fds=files,
+            pass_fds=tuple(files),
             env=environment,
         )
         try:
@@ -74,13 +90,13 @@ def _run(xml: bytes, values: bytes, task: dict[str, object]) -> "subprocess.Comp
         finally:
             process.kill()
             process.wait()
-        return subprocess.CompletedProcess(command, code, os.pread(files[2], _LONGEST_ANSWER, 0))
+        return subprocess.CompletedProcess(command, code, os.pread(said, longest, 0))
     finally:
-        for file in files:
-            os.close(file)
+        os.close(said)
 
 
-def _in_memory(name: str, content: bytes) -> int:
+def in_memory(name: str, content: bytes) -> int:
+    """An open file of that content that is in no folder. The caller closes it."""
     file = os.memfd_create(f"fcn-graph-{name}")
     view, done = memoryview(content), 0
     while done < len(view):
@@ -88,15 +104,16 @@ def _in_memory(name: str, content: bytes) -> int:
     return file
 
 
-def _fault(process: "subprocess.CompletedProcess[bytes]") -> str:
+def fault(process: "subprocess.CompletedProcess[bytes]", runtime: str = "OpenVINO") -> str:
+    """What became of a limited process, as the end of a sentence. runtime: what it gave the graph to."""
     code = process.returncode
     said = "".join(letter for letter in process.stdout.decode(errors="replace") if letter.isprintable()).strip()
     if code == FAULTY:
-        return said or "OpenVINO refuses it"
+        return said or f"{runtime} refuses it"
     if code == -signal.SIGXCPU:
-        return f"OpenVINO took more than {CPU_SECONDS} s to compile it"
+        return f"{runtime} took more than {CPU_SECONDS} s to compile it"
     if code == -signal.SIGKILL:
         return "compiling it was killed, perhaps for lack of memory"
     if code < 0:
-        return f"OpenVINO crashed on it ({signal.Signals(-code).name})"
+        return f"{runtime} crashed on it ({signal.Signals(-code).name})"
     return f"the process that was to compile it ended with code {code}"

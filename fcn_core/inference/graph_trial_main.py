@@ -36,12 +36,11 @@ class _Faulty(Exception):
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     xml, values = (_content(file) for file in task["files"])
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:MOST_CPUS])
     core()
-    _limit(task["cpu_seconds"], task["memory_bytes"] + COPIES * values.nbytes)
+    limit(task["cpu_seconds"], task["memory_bytes"] + COPIES * values.nbytes)
     try:
         _try(xml, values, task)
     except (_Faulty, RuntimeError, ValueError, MemoryError) as error:
@@ -55,15 +54,19 @@ def _content(file: int) -> Any:
     return np.memmap(os.fdopen(file, "rb"), np.uint8, "r") if os.fstat(file).st_size else np.zeros(0, np.uint8)
 
 
-def _limit(cpu_seconds: int, memory_bytes: int) -> None:
-    """Limits that this process cannot lift again: what it may map beyond what it has, its time, and what it writes."""
+def limit(cpu_seconds: int, memory_bytes: int, file_bytes: int = 1 << 20) -> None:
+    """Limits that this process cannot lift again: what it may map beyond what it has, its time, and what it writes.
+
+    It ends with the process that started it, too.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     for what, most, slack in (
         (resource.RLIMIT_AS, mapped + memory_bytes, 0),
         # Time that is up is told by SIGXCPU; at the hard limit by SIGKILL, as want of memory is.
         (resource.RLIMIT_CPU, cpu_seconds, 5),
-        (resource.RLIMIT_FSIZE, 1 << 20, 0),
+        (resource.RLIMIT_FSIZE, file_bytes, 0),
         (resource.RLIMIT_CORE, 0, 0),
     ):
         hard = resource.getrlimit(what)[1]

@@ -74,6 +74,8 @@ def export_onnx(bundle: ModelBundle, path: str | os.PathLike[str]) -> OnnxReport
     compute what the network does, or the file cannot be written.
     """
     require_packages()
+    if bundle.kind == "onnx":
+        raise ExportError(f"model {bundle.model_id} is an ONNX graph already: it is model.onnx in its folder")
     if bundle.int8 is not None:
         raise ExportError(
             f"model {bundle.model_id} is an int8 graph for OpenVINO; export the float model it was made of"

@@ -23,11 +23,15 @@ from fcn_core.bundle import ModelBundle
 from fcn_core.errors import DataError, DeviceError, PredictionError
 from fcn_core.inference.argmax import label_pixels, mean_confidence
 from fcn_core.inference.engines.engine import Engine, Image
+from fcn_core.inference.engines.onnx_engine import OnnxEngine
 from fcn_core.inference.engines.openvino_engine import OpenVINOEngine
 from fcn_core.inference.engines.torch_engine import TorchEngine
+from fcn_core.inference.fit import Fit, NetworkFit, OnnxFit
 from fcn_core.inference.openvino_runtime import INSTALL
 from fcn_core.inference.settings import PredictorSettings, require_settings, resolve_settings
+from fcn_core.inference.windows import label_windows
 from fcn_core.labels import LabelSet, Mask
+from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.models.upsampling import Upsampling
 from fcn_core.render import colorize, overlay
 
@@ -137,21 +141,39 @@ class Predictor:
     """
 
     def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
-        self.settings = settings or resolve_settings(device="auto" if bundle.int8 is None else "cpu")
-        require_settings(self.settings)
+        self.settings = settings or resolve_settings(kind=bundle.kind)
         if bundle.int8 is not None and self.settings.engine != "openvino":
             raise DeviceError(
                 f"the model is an int8 graph that only OpenVINO computes, not engine {self.settings.engine}; use"
                 f" engine openvino ({INSTALL}) on a CPU, or the float model that it was made of"
             )
+        require_settings(self.settings, bundle.kind)
         torch.set_num_threads(self.settings.threads)
         self._device = torch.device(self.settings.device)
         self.labels: LabelSet = bundle.labels
-        self._torch = TorchEngine(bundle, self.settings)  # for tiles of large images, and tiny ones, in any case
-        self._engine: Engine = self._torch
-        if self.settings.engine == "openvino":
-            self._engine = OpenVINOEngine(bundle, self.settings)
-        self._network = self._torch.network
+        self._torch: TorchEngine | None = None
+        self._engine: Engine
+        self._fit: Fit
+        self._windows: OnnxFit | None = None
+        if isinstance(bundle.architecture, OnnxArchitecture):
+            self._device = torch.device("cpu")  # where its scores arrive, whatever computes them
+            self._engine = OnnxEngine(bundle, self.settings)
+            self._windows = self._fit = OnnxFit(bundle.architecture, self.settings.snap)
+            size = bundle.architecture.size
+            if size and self.settings.window and size != (self.settings.window,) * 2:
+                raise DeviceError(
+                    f"the model takes images of {size[1]}x{size[0]} alone, so its windows cannot be of"
+                    f" {self.settings.window}; "
+                    + (
+                        f"use window {size[0]}"
+                        if size[0] == size[1]
+                        else "images are resized to it: leave the window out"
+                    )
+                )
+        else:
+            self._torch = TorchEngine(bundle, self.settings)  # for tiles of large images, and tiny ones, in any case
+            self._fit = NetworkFit(self._torch.network, self.settings.snap, self.settings.tile_pixels)
+            self._engine = OpenVINOEngine(bundle, self.settings) if self.settings.engine == "openvino" else self._torch
         self._in_flight: deque[torch.cuda.Event] = deque()
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         with suppress(PredictionError):  # that says something about one image; each is told for itself
@@ -204,8 +226,16 @@ class Predictor:
         return launched
 
     def upsampling(self, height: int, width: int) -> Upsampling:
-        """From the cells of an image's `Outputs.probabilities` to its pixels; `height` and `width` are the image's."""
-        return self._network.upsampling((height, width))
+        """From the cells of an image's `Outputs.probabilities` to its pixels; `height` and `width` are the image's.
+
+        Raises PredictionError for an imported graph, of which only its scores tell.
+        """
+        if self._torch is None:
+            raise PredictionError(
+                "of an imported ONNX graph it is not known where its cells lie between pixels; use a network of this"
+                " library"
+            )
+        return self._torch.network.upsampling((height, width))
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Indices of images to predict together: of one size, and within the limits of the settings."""
@@ -221,14 +251,15 @@ class Predictor:
                 remaining = remaining[limit:]
 
     def _seen_size(self, image: Image) -> tuple[int, int]:
-        """(H, W) of an image as the engine sees it: padded to multiples of `snap`, unless it has to be tiled."""
+        """(H, W) of an image as the engine sees it; its own where it is seen through windows."""
         height, width = image.shape[:2]
-        padded = snapped(height, self.settings.snap), snapped(width, self.settings.snap)
-        return padded if self._pixels(*padded) <= self.settings.tile_pixels else (height, width)
+        if self._windows is not None and self._window(self._windows, image) is not None:
+            return height, width
+        return self._fit.seen((height, width))
 
     def _pixels(self, height: int, width: int) -> int:
         """How many pixels the network sees of an image: those of the border it wants too."""
-        return (height + 2 * self._network.border) * (width + 2 * self._network.border)
+        return (height + 2 * self._fit.border) * (width + 2 * self._fit.border)
 
     def _note_too_large(self, batch: list[tuple[Image, tuple[int, int]]]) -> None:
         """Keep the batches to come at half of this one, which did not fit."""
@@ -237,27 +268,48 @@ class Predictor:
 
     def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Pending]:
         """Images that the engine sees in one size, each with the size of its mask."""
+        if self._windows is not None:
+            window = self._window(self._windows, batch[0][0])
+            if window is not None:
+                return [self._through_windows(self._windows, window, *item, outputs) for item in batch]
         images = [image for image, _ in batch]
         seen = self._seen_size(images[0])
-        if self._pixels(*seen) > self.settings.tile_pixels:
+        if self._torch is not None and self._pixels(*seen) > self.settings.tile_pixels:
             scores = self._torch.tiled_scores(images[0], self.settings.tile_pixels)
         else:
-            engine = self._torch if min(seen) < self._engine.smallest_side else self._engine
-            scores = engine.scores([_pad(image, seen) for image in images])
-        upsampling = self._network.upsampling(seen)
+            engine = self._torch if self._torch and min(seen) < self._engine.smallest_side else self._engine
+            scores = engine.scores([self._fit.image(image, seen) for image in images])
+        cells_seen = scores.shape[-2], scores.shape[-1]
         answers = []
         for index, (image, size) in enumerate(batch):
             height, width = image.shape[:2]
-            masks, areas = label_pixels(scores[index, None], upsampling.cropped(height, width).stretched(*size))
-            # The image's own cells, without those of its padding.
-            own = self._network.upsampling((height, width))
-            cells = scores[index, :, : own.rows.cells, : own.columns.cells]
+            upsampling = self._fit.upsampling((height, width), seen, cells_seen)
+            masks, areas = label_pixels(scores[index, None], upsampling.stretched(*size))
+            rows, columns = self._fit.own_cells((height, width), seen, cells_seen)
+            cells = scores[index, :, :rows, :columns]
             probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
             mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
             # Those of the padding, too: pixels at the border are interpolated from them.
             finite = _to_here(torch.isfinite(scores[index]).all())
             answers.append(_Pending(image, mask, area, confidence, finite, probabilities))
         return answers
+
+    def _window(self, fit: OnnxFit, image: Image) -> tuple[int, int] | None:
+        height, width = image.shape[:2]
+        return fit.window((height, width), self.settings.window, self.settings.tile_pixels)
+
+    def _through_windows(
+        self, fit: OnnxFit, window: tuple[int, int], image: Image, size: tuple[int, int], outputs: Outputs
+    ) -> _Pending:
+        found = label_windows(
+            image,
+            window,
+            size,
+            lambda part: self._engine.scores([part]),
+            aligned=fit.aligned,
+            with_probabilities=outputs.probabilities,
+        )
+        return _Pending(image, found.mask, found.areas, found.confidence, found.finite, found.probabilities)
 
     def _algorithms(self) -> AbstractContextManager[None]:
         """cuDNN's choices: never by timing, which varies; and float32 means float32, not TF32."""
@@ -298,19 +350,6 @@ def _to_here(tensor: Tensor) -> Tensor:
     if tensor.device.type == "cpu":
         return tensor
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-def snapped(size: int, snap: int) -> int:
-    """A height or width, in pixels, rounded up to a multiple of `snap`."""
-    return -(-size // snap) * snap
-
-
-def _pad(image: Image, size: tuple[int, int]) -> Image:
-    """The image with its last row and column repeated until it has that size (H, W)."""
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    return np.pad(image, ((0, size[0] - height), (0, size[1] - width), (0, 0)), mode="edge")
 
 
 def _check_image(index: int, image: object) -> None:

@@ -48,6 +48,10 @@ def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle,
     images.
     """
     require_packages()
+    if bundle.kind == "onnx":
+        raise ExportError(
+            f"model {bundle.model_id} is an imported ONNX graph, which is not quantized here; use bfloat16"
+        )
     if bundle.int8 is not None:
         raise ExportError(f"model {bundle.model_id} is int8 already; quantize the float model that it was made of")
     if len(images) < FEWEST_IMAGES:

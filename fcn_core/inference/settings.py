@@ -12,16 +12,30 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core.errors import DeviceError
-from fcn_core.inference import openvino_runtime
+from fcn_core.inference import onnx_runtime, openvino_runtime
+from fcn_core.models.description import ModelKind
 
 Precision = Literal["float32", "bfloat16"]
-EngineName = Literal["torch", "openvino"]
+EngineName = Literal["torch", "openvino", "onnxruntime"]
 
 TILE_PIXELS = 1 << 22
 """Default for the largest number of pixels in one pass: 2048 x 2048, or 2 GiB of activations in float32."""
 
 SMALLEST_TILE = 1 << 17
 """Below this, margins are most of a tile."""
+
+ENGINES: dict[ModelKind, tuple[EngineName, ...]] = {
+    "network": ("torch", "openvino"),
+    "int8": ("openvino",),
+    "onnx": ("openvino", "onnxruntime"),
+}
+"""Which engines compute what kind of model."""
+
+_MODELS: dict[ModelKind, str] = {
+    "network": "networks of this library",
+    "int8": "int8 models",
+    "onnx": "imported ONNX graphs",
+}
 
 # Linux names for instructions that multiply bfloat16 (x86, x86, Arm). Without them PyTorch emulates it, slowly.
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -34,7 +48,8 @@ class PredictorSettings(BaseModel):
     tiled, and batches are kept within it too (a border that the network wants counts). threads: of the CPU.
     deterministic: predict every image alone and with repeatable algorithms, so that its mask does not depend on which
     others happened to be in the batch. engine: what computes the scores. snap: images are padded at the right and the
-    bottom, by repeating their edge, to multiples of so many pixels, so that fewer sizes occur; 1 pads nothing.
+    bottom, by repeating their edge, to multiples of so many pixels, so that fewer sizes occur; 1 pads nothing. window:
+    an imported graph sees larger images through windows of so many pixels a side; 0 does so only over tile_pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +62,7 @@ class PredictorSettings(BaseModel):
     deterministic: bool
     engine: EngineName = "torch"
     snap: int = Field(default=1, ge=1, le=1024)
+    window: int = Field(default=0, ge=0, le=8192)
 
 
 def resolve_settings(
@@ -56,21 +72,27 @@ def resolve_settings(
     tile_pixels: int = TILE_PIXELS,
     threads: int | None = None,
     deterministic: bool = False,
-    engine: Literal["auto", "torch", "openvino"] = "auto",
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto",
     snap: int = 1,
+    kind: ModelKind = "network",
+    window: int = 0,
 ) -> PredictorSettings:
     """Settings with each "auto" or None decided for this machine.
 
     device: a CUDA device if there is one. precision: bfloat16 where the hardware computes in it. threads: all
     the cores this process may use. batch_size: what was measured fastest. engine: on a CPU OpenVINO where it is
-    installed and computes in that precision, else PyTorch. Raises DeviceError if a device, precision or engine asked
-    for is not there.
+    installed and computes in that precision, else PyTorch, or for an imported graph ONNX Runtime. kind: of the model
+    that the settings are for. Raises DeviceError if a device, precision or engine asked for is not there, or is none
+    for such a model.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        on_cuda = torch.cuda.is_available() and (kind != "onnx" or (engine != "openvino" and onnx_runtime.has_cuda()))
+        device = "cuda" if on_cuda and kind != "int8" else "cpu"
     _require_device(device)
+    if engine == "auto" and kind == "onnx":
+        engine = "openvino" if device == "cpu" and openvino_runtime.is_installed() else "onnxruntime"
     if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(device) else "float32"
+        precision = "bfloat16" if has_bfloat16(device) and engine != "onnxruntime" else "float32"
     settings = PredictorSettings(
         device=device,
         precision=precision,
@@ -80,13 +102,23 @@ def resolve_settings(
         deterministic=deterministic,
         engine=_default_engine(device, precision) if engine == "auto" else engine,
         snap=snap,
+        window=window,
     )
-    require_settings(settings)
+    require_settings(settings, kind)
     return settings
 
 
-def require_settings(settings: PredictorSettings) -> None:
-    """Raises DeviceError if this machine cannot do what the settings say."""
+def require_settings(settings: PredictorSettings, kind: ModelKind = "network") -> None:
+    """Raises DeviceError if this machine cannot do what the settings say, or nobody can with a model of that kind."""
+    if settings.engine not in ENGINES[kind]:
+        raise DeviceError(
+            f"engine {settings.engine} does not compute {_MODELS[kind]}; use engine {' or '.join(ENGINES[kind])}"
+        )
+    if settings.window and kind != "onnx":
+        raise DeviceError(
+            "windows are for imported ONNX graphs; networks of this library are tiled, with the same masks as of the"
+            " whole image, so leave the window out"
+        )
     _require_device(settings.device)
     if settings.precision == "bfloat16" and not has_bfloat16(settings.device):
         raise DeviceError(
@@ -94,6 +126,24 @@ def require_settings(settings: PredictorSettings) -> None:
         )
     if settings.engine == "openvino":
         _require_openvino(settings)
+    elif settings.engine == "onnxruntime":
+        _require_onnxruntime(settings)
+
+
+def _require_onnxruntime(settings: PredictorSettings) -> None:
+    if not onnx_runtime.is_installed():
+        raise DeviceError(
+            f"engine onnxruntime was asked for, but ONNX Runtime is not installed here: {onnx_runtime.INSTALL}"
+        )
+    if settings.device != "cpu" and not onnx_runtime.has_cuda():
+        raise DeviceError(
+            f"the ONNX Runtime here does not compute on device {settings.device}: install onnxruntime-gpu, or use"
+            " device cpu"
+        )
+    if settings.precision != "float32":
+        raise DeviceError(
+            f"engine onnxruntime does not compute in {settings.precision}; use float32, or engine openvino"
+        )
 
 
 def _require_openvino(settings: PredictorSettings) -> None:

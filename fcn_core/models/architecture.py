@@ -79,6 +79,11 @@ class Architecture(BaseModel):
         return value
 
     @property
+    def title(self) -> str:
+        """A few words for people."""
+        return f"{self.arch} on {self.backbone}"
+
+    @property
     def stride(self) -> int:
         """Pixels per cell of the network's scores, before the last upsampling: 32, 16 or 8."""
         spec = network_spec(self.arch)

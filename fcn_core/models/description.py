@@ -3,13 +3,24 @@
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from fcn_core.errors import BundleError, FcnError
 from fcn_core.labels import LabelSet
 from fcn_core.metrics import with_current_names
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.building import build
+from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.normalization import Normalization
 from fcn_core.text.json_text import LARGEST_BYTES, parse_json
 from fcn_core.text.printable import printable
@@ -17,6 +28,7 @@ from fcn_core.trained_on import DIGEST_BYTES, MOST_DIGESTS
 
 FORMAT_VERSION = 1
 INT8_FORMAT_VERSION = 2
+ONNX_FORMAT_VERSION = 3
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 TRAINED_ON_FILE = "trained_on.bin"
@@ -25,11 +37,18 @@ TRAINED_ON_FILE = "trained_on.bin"
 INT8_FILES = ("openvino_int8.xml", "openvino_int8.bin")
 """The graph of an int8 bundle, and the values of its constants."""
 
+ONNX_FILE = "model.onnx"
+"""The graph and weights of an imported model, instead of WEIGHTS_FILE."""
+
+ModelKind = Literal["network", "int8", "onnx"]
+"""What predicts: a network of ours, its quantized graph, or an imported graph."""
+
 ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\z")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
 LARGEST_DESCRIPTION = LARGEST_BYTES
 LARGEST_GRAPH = 16 << 20
+LARGEST_ONNX = 2 << 30
 REMEDY = "copy the bundle again or use another"
 
 
@@ -57,15 +76,25 @@ class TrainedOnDescription(BaseModel):
     sha256: Sha256
 
 
+def _family(architecture: Any) -> str:
+    arch = architecture.get("arch") if isinstance(architecture, dict) else getattr(architecture, "arch", None)
+    return "onnx" if arch == "onnx" else "network"
+
+
+AnyArchitecture = Annotated[
+    Annotated[Architecture, Tag("network")] | Annotated[OnnxArchitecture, Tag("onnx")], Discriminator(_family)
+]
+
+
 class ModelDescription(BaseModel):
     """What model.json holds: all of a bundle but its weights and graphs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1, 2]
+    format_version: Literal[1, 2, 3]
     model_id: ModelId
     weights_sha256: Sha256
-    architecture: Architecture
+    architecture: AnyArchitecture
     labels: LabelSet
     normalization: Normalization
     provenance: dict[str, Any]
@@ -77,12 +106,19 @@ class ModelDescription(BaseModel):
     def _version_says_int8(self) -> Self:
         if (self.format_version == INT8_FORMAT_VERSION) != (self.int8 is not None):
             raise ValueError(f"format version {INT8_FORMAT_VERSION} is of int8 bundles, and only of these")
+        if (self.format_version == ONNX_FORMAT_VERSION) != isinstance(self.architecture, OnnxArchitecture):
+            raise ValueError(f"format version {ONNX_FORMAT_VERSION} is of imported ONNX graphs, and only of these")
         return self
+
+    @property
+    def weights_file(self) -> str:
+        """The file that weights_sha256 is of."""
+        return ONNX_FILE if isinstance(self.architecture, OnnxArchitecture) else WEIGHTS_FILE
 
     @property
     def other_files(self) -> tuple[str, ...]:
         """The bundle's files beside model.json and notes."""
-        return (WEIGHTS_FILE,) if self.int8 is None else (WEIGHTS_FILE, *INT8_FILES)
+        return (self.weights_file,) if self.int8 is None else (self.weights_file, *INT8_FILES)
 
     @property
     def notes_files(self) -> tuple[str, ...]:
@@ -96,6 +132,8 @@ class ModelDescription(BaseModel):
     @property
     def most_bytes(self) -> int:
         """More than any of `other_files` can need for its network."""
+        if isinstance(self.architecture, OnnxArchitecture):
+            return LARGEST_ONNX
         with torch.device("meta"):
             state = build(self.architecture).state_dict()
         return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)
@@ -111,10 +149,10 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
     except ValueError as error:
         raise BundleError(f"{source}: {MODEL_FILE} is not JSON ({error}); {REMEDY}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION):
+    if version not in (FORMAT_VERSION, INT8_FORMAT_VERSION, ONNX_FORMAT_VERSION):
         raise BundleError(
-            f"{source}: {MODEL_FILE} has format version {version!r:.40}, this program reads {FORMAT_VERSION} and"
-            f" {INT8_FORMAT_VERSION};"
+            f"{source}: {MODEL_FILE} has format version {version!r:.40}, this program reads {FORMAT_VERSION} to"
+            f" {ONNX_FORMAT_VERSION};"
             " use the program version that wrote it, or save the model anew"
         )
     try:
@@ -122,7 +160,13 @@ def parse_description(data: bytes, source: str) -> ModelDescription:
     except (ValidationError, FcnError) as error:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = printable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+            reason = printable(f"{_place(first['loc'])}: {first['msg']}")
         else:
             reason = str(error)
         raise BundleError(f"{source}: {MODEL_FILE} is not valid ({reason}); {REMEDY}") from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The dotted name of a value, without the kind of architecture that it was taken for."""
+    tagged = len(location) > 1 and location[0] == "architecture" and location[1] in ("network", "onnx")
+    return ".".join(str(part) for part in (location[:1] + location[2:] if tagged else location))

@@ -176,7 +176,7 @@ def _read(path: Path) -> _Source:
 
 def _from_bundle(directory: Path) -> _Source:
     bundle = ModelBundle.load(directory)
-    architecture = bundle.architecture
+    architecture = bundle.network_architecture
     scales = network_spec(architecture.arch).input_scales
     return _Source(
         path=directory,
@@ -218,7 +218,7 @@ def _architecture(
     if backbone is None and source.backbone in network_spec(arch).backbones:
         backbone = source.backbone
     values: dict[str, Any] = {"arch": arch, "num_classes": num_classes, "backbone": backbone, "upsampling": upsampling}
-    known = source.bundle.architecture if source.bundle else None
+    known = source.bundle.network_architecture if source.bundle else None
     if known is not None and known.backbone == backbone:
         width = known.width if width is None else width
     fc7 = source.state.get("fc7.weight")

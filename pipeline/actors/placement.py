@@ -13,6 +13,8 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 
 from fcn_core import PredictorSettings, resolve_settings
 from fcn_core.errors import DeviceError
+from fcn_core.inference.settings import ENGINES
+from fcn_core.models.description import ModelKind
 from pipeline.actors import cluster
 from pipeline.actors.pool_spec import NOTICE_SECONDS, PoolSpec, missing_resources, refuse_impossible
 from pipeline.errors import InputError, PipelineError
@@ -46,8 +48,10 @@ class Placement:
 
     def recipe(self, model_id: str, max_side: int | None = None) -> Recipe:
         """The identity of what this model says with these settings, of images shrunk to `max_side`."""
-        # Left out where nothing is padded, so that masks of before there was padding keep their name.
+        # Left out where nothing is padded, or seen through windows, so that masks of before there was either keep their
+        # name.
         unsaid = {"device"} | ({"snap"} if self.settings.snap == 1 else set())
+        unsaid |= {"window"} if self.settings.window == 0 else set()
         working = {} if max_side is None else {"max_side": max_side}
         return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid) | working))
 
@@ -72,16 +76,19 @@ def place(
     before: EarlierSettings = EarlierSettings(),
     on_note: Callable[[str], None] = lambda text: None,
     *,
-    int8: bool = False,
+    kind: ModelKind = "network",
 ) -> Placement:
     """Resolve what the options leave open: as before, else by the machines at hand.
 
-    `int8` says that the model is one, which only OpenVINO computes, on CPUs. `on_note` receives, within a minute, what
-    is missing when no machine of the cluster can be asked. Raises InputError for what they ask and the machines do not
+    `kind` is the model's: no engine computes all kinds. `on_note` receives, within a minute, what is missing when no
+    machine of the cluster can be asked. Raises InputError for what they ask and the machines do not
     have, and PipelineError when the machines of a cluster cannot be asked.
     """
-    if int8:
+    if kind == "int8":
         options = _for_int8(options)
+    elif options.engine != "auto" and options.engine not in ENGINES[kind]:
+        what = "an imported ONNX graph" if kind == "onnx" else "no imported ONNX graph"
+        raise InputError(f"the model is {what}: --engine is {' or '.join(ENGINES[kind])} for it, or leave it out")
     nodes = cluster.nodes()
     gpus = options.gpus_per_actor
     if gpus is None:
@@ -89,7 +96,7 @@ def place(
     cpus = options.cpus_per_actor or (before.threads if before.threads and not gpus else _default_cpus(nodes, gpus))
     actors = _count_actors(options, nodes, cpus, gpus)
     pool = PoolSpec(actors, cpus, gpus, options.placement_timeout, grow_to=None if options.actors else sys.maxsize)
-    settings = _resolve(options, before, cpus, pool, on_note)
+    settings = _resolve(options, before, cpus, pool, on_note, kind)
     on_gpu = settings.device != "cpu"
     return Placement(settings, pool, options.codec_workers or max(1, cpus - 1 if on_gpu else cpus // 2))
 
@@ -105,7 +112,12 @@ def _for_int8(options: ActorOptions) -> ActorOptions:
 
 
 def _resolve(
-    options: ActorOptions, before: EarlierSettings, cpus: int, pool: PoolSpec, on_note: Callable[[str], None]
+    options: ActorOptions,
+    before: EarlierSettings,
+    cpus: int,
+    pool: PoolSpec,
+    on_note: Callable[[str], None],
+    kind: ModelKind,
 ) -> PredictorSettings:
     wanted: dict[str, Any] = {
         "device": options.device if pool.gpus or options.device != "auto" else "cpu",
@@ -115,6 +127,8 @@ def _resolve(
         "deterministic": options.deterministic,
         "engine": (before.engine if options.engine == "auto" else None) or options.engine,
         "snap": options.snap,
+        "window": options.window,
+        "kind": kind,
     }
     if before.tile_pixels is not None:
         wanted["tile_pixels"] = before.tile_pixels

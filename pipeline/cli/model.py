@@ -13,6 +13,7 @@ from fcn_core.models.backbones import BackboneName
 from fcn_core.models.networks import ArchName
 from fcn_core.text.printable import printable, printable_lines
 from pipeline.cli.common import DONE, Flag
+from pipeline.cli.model_onnx import import_onnx_file
 from pipeline.cli.model_quantize import quantize
 from pipeline.errors import InputError
 
@@ -128,29 +129,37 @@ def import_file(
     file: Path,
     *,
     directory: Annotated[Path, Parameter(name=["--output", "-o"])],
-    arch: ArchName,
+    arch: ArchName | None = None,
     backbone: BackboneName | None = None,
     labels: str | None = None,
     input_as: Annotated[Literal["caffe", "imagenet"] | None, Parameter(name="--input")] = None,
     mean: Annotated[tuple[float, float, float] | None, Parameter(negative="")] = None,
+    std: Annotated[tuple[float, float, float] | None, Parameter(negative="")] = None,
+    channel_order: Literal["rgb", "bgr"] | None = None,
+    size: str | None = None,
+    multiple_of: int | None = None,
+    graph_output: Annotated[str | None, Parameter(name="--output-name")] = None,
     width: float | None = None,
     head_width: int | None = None,
     upsampling: Doubling | None = None,
     seed: int = 0,
     overwrite: Flag = False,
 ) -> int:
-    """Make a model bundle of somebody's weights, and say what became of each tensor.
+    """Make a model bundle of somebody's weights, and say what became of each tensor; or of a whole ONNX graph.
 
     What is not given is as in the file, as far as that tells. docs/weights.md has the sources and how to import each.
+    An .onnx file is a network of its own, which predicts as it is: it takes --labels, --mean and --std, and no --arch
+    (docs/models.md).
 
     Parameters
     ----------
     file
-        A Caffe model (.caffemodel), PyTorch checkpoint, .safetensors file, or another model bundle (a folder).
+        A Caffe model (.caffemodel), PyTorch checkpoint, .safetensors file, another model bundle (a folder), or an ONNX
+        graph (.onnx).
     directory
         The folder to write.
     arch
-        The network that gets the weights.
+        The network that gets the weights; needed for all but ONNX graphs.
     backbone
         Backbone network. Default: the file's.
     labels
@@ -160,7 +169,19 @@ def import_file(
         What the network takes: caffe (BGR 0..255, less a mean) or imagenet (RGB 0..1, less a mean, divided by a
         deviation). Default: by whose names the file uses.
     mean
-        Another mean than that input's: three numbers, in its order of channels.
+        Another mean than that input's: three numbers, in its order of channels. Of an ONNX graph's input: for pixels in
+        0..1, or in 0..255 if a mean or deviation is above 1.
+    std
+        Deviation by which an ONNX graph's input is divided, in the units of --mean.
+    channel_order
+        Order of an ONNX graph's input channels. Default: rgb.
+    size
+        Width and height to which images are resized for an ONNX graph, like 512x512. Default: the graph's, if it is
+        fixed, else each image's own.
+    multiple_of
+        Images are padded to multiples of this for an ONNX graph. Default: 1.
+    graph_output
+        The output of an ONNX graph that has several.
     width
         Multiplies the backbone's channels. Default: a bundle's own; for other files 1.
     head_width
@@ -176,6 +197,28 @@ def import_file(
     from fcn_core.normalization import CAFFE, IMAGENET
     from fcn_core.weights.importing import import_weights
 
+    if file.suffix == ".onnx":
+        theirs = {"--arch": arch, "--backbone": backbone, "--input": input_as, "--width": width}
+        theirs |= {"--head-width": head_width, "--upsampling": upsampling}
+        if unfit := [name for name, value in theirs.items() if value is not None]:
+            raise InputError(f"an ONNX graph is a network of its own: leave out {', '.join(unfit)}")
+        return import_onnx_file(
+            file,
+            directory,
+            labels=labels,
+            mean=mean,
+            std=std,
+            channel_order=channel_order or "rgb",
+            size=size,
+            multiple_of=multiple_of or 1,
+            output=graph_output,
+            overwrite=overwrite,
+        )
+    ours = {"--std": std, "--channel-order": channel_order, "--size": size, "--multiple-of": multiple_of}
+    if unfit := [name for name, value in (ours | {"--output-name": graph_output}).items() if value is not None]:
+        raise InputError(f"{', '.join(unfit)} goes with an .onnx file alone; leave it out")
+    if arch is None:
+        raise InputError("give --arch, the network that gets the weights; `fcn model list` shows them")
     if mean is not None and input_as is None:
         raise InputError("--mean goes with --input caffe or --input imagenet, whose mean it replaces")
     normalization = {"caffe": CAFFE, "imagenet": IMAGENET, None: None}[input_as]
@@ -251,7 +294,7 @@ def _save_imported(imported: "Imported", directory: Path, *, overwrite: bool) ->
     print(printable_lines(str(imported.report)))
     state = f"train it before use, these layers are new: {', '.join(imported.untrained)}"
     print(
-        f"{directory}: {bundle.architecture.arch} on {bundle.architecture.backbone}, labels"
+        f"{directory}: {bundle.architecture.title}, labels"
         f" {printable(bundle.labels.name)} ({bundle.labels.num_classes} classes), model_id {bundle.model_id};"
         f" {state if imported.untrained else 'complete'}"
     )
@@ -278,7 +321,7 @@ def show(model: str, *, registry: str | None = None, json: Flag = False) -> int:
     description = {
         "model_id": bundle.model_id,
         "architecture": bundle.architecture.model_dump(mode="json"),
-        "parameters": sum(tensor.numel() for tensor in bundle.state.values()),
+        **({} if bundle.onnx else {"parameters": sum(tensor.numel() for tensor in bundle.state.values())}),
         "labels": bundle.labels.model_dump(mode="json"),
         "normalization": bundle.normalization.model_dump(mode="json"),
         "provenance": dict(bundle.provenance),

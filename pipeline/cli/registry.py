@@ -272,7 +272,7 @@ def _versions_table(versions: "list[Version]", champion: "Champion | None") -> "
             version.version,
             str(champion.number) if champion and champion.version == version.version else "",
             _time(version.published) if version.published else "",
-            f"{version.description.architecture.arch}/{version.description.architecture.backbone}",
+            version.description.architecture.title,
             _mean_iou(version.description.scores),
             ", ".join(str(value) for value in version.notes.values()),
         )

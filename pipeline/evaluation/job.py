@@ -112,7 +112,7 @@ def evaluate(
             # What the actors' machines can do is asked there, so Ray comes first.
             observer.phase("connecting to Ray")
             stack.enter_context(cluster.connect(job.ray_address, observer.note))
-        placement = place(job, on_note=observer.note, int8=inputs.model.bundle.int8 is not None)
+        placement = place(job, on_note=observer.note, kind=inputs.model.bundle.kind)
         for note in placement.notes(inputs.model.bundle.model_id):
             observer.note(note)
         observer.phase("starting Ray")

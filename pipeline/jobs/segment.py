@@ -29,15 +29,23 @@ class ActorOptions(BaseModel):
     precision: Annotated[Literal["auto", "float32", "bfloat16"], MASKS] = Field(
         default="auto", description="Numeric precision of the model. auto: bfloat16 where the hardware has it."
     )
-    engine: Annotated[Literal["auto", "torch", "openvino"], MASKS] = Field(
+    engine: Annotated[Literal["auto", "torch", "openvino", "onnxruntime"], MASKS] = Field(
         default="auto",
-        description="Inference engine. auto: OpenVINO on a CPU where it is installed, else PyTorch.",
+        description="Inference engine. auto: OpenVINO on a CPU where it is installed, else PyTorch, or ONNX Runtime "
+        "for an imported graph.",
     )
     snap: Annotated[int, MASKS] = Field(
         default=1,
         ge=1,
         le=1024,
         description="Pad images to multiples of this many pixels, so that fewer shapes occur. Default: no padding.",
+    )
+    window: Annotated[int, MASKS] = Field(
+        default=0,
+        ge=0,
+        le=8192,
+        description="Show an imported ONNX graph larger images through overlapping windows of this many pixels a side. "
+        "Default: images over 4 megapixels, through windows of 2048.",
     )
     batch_size: Annotated[int | None, MASKS] = Field(
         default=None, ge=1, description="Images of equal size per model call. Default: by device."

@@ -132,7 +132,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
             tile_pixels=history[0].settings.tile_pixels if history else None,
         ),
         on_note,
-        int8=inputs.bundle.int8 is not None,
+        kind=inputs.bundle.kind,
     )
     recipe = placement.recipe(model_id, job.max_side)
     return ResolvedJob(

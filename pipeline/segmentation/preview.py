@@ -37,8 +37,7 @@ def write_preview(
         raise InputError(str(error)) from error
     except ImageError as error:
         raise InputError(f"{image}: {error.message}") from error
-    on = "cpu" if bundle.int8 is not None and device == "auto" else device
-    predictor = Predictor(bundle, resolve_settings(device=on, precision=precision))
+    predictor = Predictor(bundle, resolve_settings(device=device, precision=precision, kind=bundle.kind))
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
         [SheetTile(PurePosixPath(image).name, decoded.pixels, result.mask)],

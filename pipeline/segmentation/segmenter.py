@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from fcn_core import LabelSet, Predictor, PredictorSettings, Segmentation
-from fcn_core.inference.predictor import snapped
+from fcn_core.inference.fit import snapped
 from pipeline.actors.buffer import Reservation, Share
 from pipeline.actors.inference import MakeModel, ModelThread
 from pipeline.actors.model_files import load_tried

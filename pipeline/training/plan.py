@@ -129,7 +129,7 @@ def new_run(
     """
     labels = inputs.train_set.labels
     opened = None if job.model is None or _is_weight_file(job.model) else open_model(job.model, job.registry)
-    arch = job.arch or (opened.bundle.architecture.arch if opened else "fcn8s")
+    arch = job.arch or (opened.bundle.network_architecture.arch if opened else "fcn8s")
     _check_recipe(job, arch)
     first = job.stages(arch)[0]
     if opened is not None:
@@ -141,14 +141,15 @@ def new_run(
     if job.dropout is not None:
         start = _with_dropout(start, job.dropout)
     for stage in job.stages(arch):
-        network = start.architecture if stage == start.architecture.arch else _changed(start.architecture, arch=stage)
+        own = start.network_architecture
+        network = own if stage == own.arch else _changed(own, arch=stage)
         check_shapes(network, job.train_config(stage), job.workers[1])
     weights = None
     if job.class_balance != "none":
         counted = class_pixels(inputs.train_set)
         weights = balanced_weights(counted.pixels, job.class_balance, counted.of_images)
     run = TrainRun(
-        plan=_plan(job, inputs, _changed(start.architecture, arch=arch), contents or {}),
+        plan=_plan(job, inputs, _changed(start.network_architecture, arch=arch), contents or {}),
         start_model_id=start.model_id,
         start_notes=tuple(notes),
         class_weights=weights,
@@ -213,7 +214,7 @@ def check_same_content(job: TrainJob, inputs: TrainInputs, run: TrainRun, change
 
 def next_start(trained: ModelBundle, arch: ArchName, seed: int) -> ModelBundle:
     """The model that the next stage starts from: what the last one has learned, in the next network."""
-    return _with_dropout(_transplanted(trained, arch, seed=seed).bundle, trained.architecture.dropout)
+    return _with_dropout(_transplanted(trained, arch, seed=seed).bundle, trained.network_architecture.dropout)
 
 
 def _is_weight_file(model: str) -> bool:
@@ -253,7 +254,7 @@ def _from_file(job: TrainJob, labels: LabelSet, arch: ArchName) -> tuple[ModelBu
 
 def _from_bundle(job: TrainJob, opened: OpenedModel, labels: LabelSet, arch: ArchName) -> tuple[ModelBundle, list[str]]:
     bundle, notes = opened.bundle, [f"starting from {opened.origin}"]
-    own = bundle.architecture
+    own = bundle.network_architecture
     if bundle.labels.names != labels.names and not job.new_head:
         raise InputError(
             f"{job.model} knows {bundle.labels.num_classes} classes ({bundle.labels.name}), the data set has "
@@ -279,7 +280,7 @@ def _transplanted(bundle: ModelBundle, arch: ArchName, **options: Any) -> Import
 
 def _with_dropout(bundle: ModelBundle, dropout: float) -> ModelBundle:
     """The same weights in a network that differs in nothing that has weights."""
-    architecture = _changed(bundle.architecture, dropout=dropout)
+    architecture = _changed(bundle.network_architecture, dropout=dropout)
     return ModelBundle(
         architecture,
         bundle.labels,

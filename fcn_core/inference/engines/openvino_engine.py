@@ -48,7 +48,7 @@ class OpenVINOEngine:
             graph = to_graph(bundle)
         else:
             if not bundle.graph_tried:
-                try_int8(bundle.int8, bundle.architecture, settings)
+                try_int8(bundle.int8, bundle.network_architecture, settings)
             graph = _read(bundle.int8, bundle.architecture.num_classes)
         self._request = compile_graph(graph, settings).create_infer_request()
 

@@ -86,7 +86,7 @@ def test_a_graph_that_takes_for_ever_is_one_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_a_graph_that_computes_for_ever_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "from fcn_core.inference.graph_trial_main import _limit; _limit(1, 1 << 34)\nwhile True: pass"
+    program = "from fcn_core.inference.graph_trial_main import limit; limit(1, 1 << 34)\nwhile True: pass"
     _start_instead(monkeypatch, program)
     with pytest.raises(BundleError, match="took more than 300 s to compile it"):
         try_graph(b"<net/>", b"", EXPECTED, "float32", 1)

@@ -140,13 +140,13 @@ def test_tiled_mask_equals_the_whole_mask_on_street_scenes() -> None:
 def test_passes_stay_within_the_pixel_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(small_bundle(), _settings(batch_size=8, tile_pixels=BUDGET))
     passes: list[int] = []
-    features = predictor._network.features
+    features = predictor._torch.network.features
 
     def watched(x: torch.Tensor) -> Any:
         passes.append(x.shape[0] * x.shape[2] * x.shape[3])
         return features(x)
 
-    monkeypatch.setattr(predictor._network, "features", watched)
+    monkeypatch.setattr(predictor._torch.network, "features", watched)
     predictor.predict([photo(200, 200)] * 5 + [photo(400, 500)])
     assert max(passes) <= BUDGET
     assert passes[:2] == [3 * 200 * 200, 2 * 200 * 200]
@@ -155,13 +155,13 @@ def test_passes_stay_within_the_pixel_budget(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_border_counts_as_pixels_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(small_bundle("fcn32s_padded"), _settings(batch_size=8, tile_pixels=BUDGET))
     passes: list[int] = []
-    shallow = predictor._network.shallow
+    shallow = predictor._torch.network.shallow
 
     def watched(x: torch.Tensor) -> Any:
         passes.append(x.shape[0] * x.shape[2] * x.shape[3])
         return shallow(x)
 
-    monkeypatch.setattr(predictor._network, "shallow", watched)
+    monkeypatch.setattr(predictor._torch.network, "shallow", watched)
     predictor.predict([photo(20, 20)] * 3 + [photo(200, 250)])
     assert max(passes) <= BUDGET
     assert passes[:2] == [2 * 218 * 218, 218 * 218]
@@ -236,8 +236,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPa
     images = [photo(20, 30, seed) for seed in range(16)]
     predictor = Predictor(small_bundle(), _settings(batch_size=8))
     expected = predictor.predict(images)
-    small = _out_of_memory_above(3, predictor._network.scores)
-    monkeypatch.setattr(predictor._network, "scores", small)
+    small = _out_of_memory_above(3, predictor._torch.network.scores)
+    monkeypatch.setattr(predictor._torch.network, "scores", small)
     results = predictor.predict(images)
     assert small.passes == [2] * 8  # the second eight are not tried at once again
     assert all((a.mask == b.mask).mean() >= 0.9999 for a, b in zip(results, expected, strict=True))
@@ -245,7 +245,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPa
 
 def test_one_image_that_does_not_fit_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(small_bundle(), _settings())
-    monkeypatch.setattr(predictor._network, "scores", _out_of_memory_above(0, predictor._network.scores))
+    monkeypatch.setattr(predictor._torch.network, "scores", _out_of_memory_above(0, predictor._torch.network.scores))
     with pytest.raises(DeviceError, match=r"lower tile_pixels.*Tried to allocate 1 GiB\.\)$"):
         predictor.predict([photo(40, 50)])
 

@@ -68,7 +68,7 @@ def test_an_output_that_was_begun_with_torch_keeps_it(job: SegmentJob, monkeypat
 @pytest.mark.parametrize("wrong", [{"engine": "torch"}, {"device": "cuda"}])
 def test_int8_models_refuse_what_cannot_compute_them(job: SegmentJob, wrong: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"int8, which only OpenVINO computes.*cannot be; leave it out"):
-        place(job.model_copy(update=wrong), int8=True)
+        place(job.model_copy(update=wrong), kind="int8")
 
 
 def record_run(job: SegmentJob, run_id: str) -> ResolvedJob:
