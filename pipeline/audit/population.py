@@ -103,7 +103,9 @@ class Rows:
 
 def with_masks(batch: pa.RecordBatch, classes: int) -> Rows:
     """The rows that have a mask. Raises InputError where areas do not add up to the image."""
-    batch = batch.filter(pc.equal(batch["status"], "ok"))
+    labelled = pc.equal(batch["status"], "ok")
+    if not pc.all(labelled).as_py():  # else nothing need be copied
+        batch = batch.filter(labelled)
     areas = batch["areas"]
     model = areas_of(areas, classes)
     width, height = (batch[name].cast(pa.int64()).to_numpy(zero_copy_only=False) for name in ("width", "height"))

@@ -150,10 +150,15 @@ def _recipe_of(store: Store, run_id: str) -> str | None:
 
 
 def _with_recipe(table: pa.Table, run_id: str) -> pa.Table:
-    pairs = list(zip(table["model_id"].to_pylist(), table["params_id"].to_pylist(), strict=True))
-    names = {pair: Recipe(*pair).name for pair in set(pairs)}
-    table = table.append_column("recipe", pa.array([names[pair] for pair in pairs], pa.string()))
-    return table.append_column("run_id", pa.array([run_id] * len(table), pa.string()))
+    models, params = (table[name].unique().to_pylist() for name in ("model_id", "params_id"))
+    if len(models) == len(params) == 1:  # as in nearly all shards
+        variants = pa.repeat(pa.scalar(Recipe(models[0], params[0]).name, pa.string()), len(table))
+    else:
+        pairs = list(zip(table["model_id"].to_pylist(), table["params_id"].to_pylist(), strict=True))
+        names = {pair: Recipe(*pair).name for pair in set(pairs)}
+        variants = pa.array([names[pair] for pair in pairs], pa.string())
+    table = table.append_column("recipe", variants)
+    return table.append_column("run_id", pa.repeat(pa.scalar(run_id, pa.string()), len(table)))
 
 
 def _unseen(table: pa.Table, seen: set[bytes], *, remember: bool) -> pa.Table:

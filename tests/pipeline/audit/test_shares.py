@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from pipeline.audit.accuracy import Agreed, class_accuracy, pixel_accuracy
 from pipeline.audit.design import Design, merged, spread, unseen_share
 from pipeline.audit.quantiles import t_quantiles
 from pipeline.audit.shares import Known, Measured, coefficients, estimate_shares
@@ -151,3 +152,26 @@ def two_classes() -> Images:
     model = np.clip(truth + random.normal(0, 0.1, 5000), 0, 1)
     both = [np.stack([share, 1 - share], 1) for share in (truth, model)]
     return Images(both[0], both[1], random.uniform(0.7, 1, 5000), np.zeros(5000, np.int64))
+
+
+def test_accuracies_are_those_of_olofsson_et_al() -> None:
+    design, sample, _ = olofsson_sample()
+    hits = sample.truth * sample.model
+    agreed = Agreed(sample.pixels, hits.sum(axis=1), hits, sample.model, sample.truth)
+    weights, taken = OLOFSSON_PIXELS / 1e7, OLOFSSON.sum(axis=1)
+    users = np.diagonal(OLOFSSON) / taken
+    joint = weights[:, None] * OLOFSSON / taken[:, None]
+    found = class_accuracy(design, agreed, seed=0)
+    np.testing.assert_allclose(found["precision"].value, users, atol=1e-9)
+    np.testing.assert_allclose(found["recall"].value, np.diagonal(joint) / joint.sum(axis=0), atol=1e-9)
+    overall = pixel_accuracy(design, agreed, seed=0)
+    assert overall.value[0] == pytest.approx(np.diagonal(joint).sum(), abs=1e-9)
+    # Equation 5, on the logit scale: the interval is that of the printed standard error.
+    error = np.sqrt((weights**2 * users * (1 - users) / (taken - 1)).sum())
+    assert overall.high[0] - overall.low[0] == pytest.approx(2 * 1.97 * error, rel=0.02)
+    assert [round(float(value), 2) for value in (*found["precision"].value, overall.value[0])] == [
+        0.88, 0.73, 0.93, 0.96, 0.95
+    ]  # fmt: skip
+    assert [round(float(value), 2) for value in found["recall"].value] == [0.75, 0.85, 0.93, 0.96]
+    assert overall.boot_low[0] == pytest.approx(overall.low[0], abs=0.005)
+    assert overall.boot_high[0] == pytest.approx(overall.high[0], abs=0.005)
