@@ -15,6 +15,7 @@ from pipeline.jobs.train import TrainJob, merged, optional
 KINDS: dict[str, Any] = {
     "workers": str,
     "staged": Annotated[bool, Parameter(negative="--no-staged")],
+    "check_data": Annotated[bool, Parameter(negative="--no-check-data")],
     "use_gpu": Annotated[bool, Parameter(negative="--no-use-gpu")],
 }
 """The options of a training that the command line takes in another form than a job file does."""

@@ -170,6 +170,10 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path, capsys: pytest.Capt
     # Mended on the command line, the next trouble is the data set that is not there.
     line = refused(capsys, "train", file, "--train.augmentation.flip", "0.5", "--dataset", tmp_path / "nothing")
     assert f"{tmp_path}/nothing does not exist" in line
+    off = ("--no-check-data", "--train.sync-batch-norm=false", "--train.augmentation.flip", "0.5")
+    assert f"{tmp_path}/nothing does not exist" in refused(
+        capsys, "train", file, *off, "--dataset", tmp_path / "nothing"
+    )
 
 
 def test_mappings_and_ranges_can_be_given_on_the_command_line(
