@@ -160,7 +160,7 @@ def query(
 
     `current` has the newest row of each image by the newest variant (a model with its settings), `class_areas` one row
     per image and class of these. `all_variants` has the newest row of each image by every variant, `results` every row
-    of every run; their column `recipe` says which variant.
+    of every run; their column `recipe` says which variant. `audits` has what audits found.
 
     Parameters
     ----------

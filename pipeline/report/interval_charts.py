@@ -99,4 +99,4 @@ def calibration_chart(chart_id: str, title: str, description: str, points: Seque
 
 
 def _ticks(largest: float) -> list[float]:
-    return [share for share in (0, 0.01, 0.05, 0.2, 0.5, 1.0) if share <= largest] if largest > 0.05 else [0.0, largest]
+    return [share for share in (0, 0.05, 0.2, 0.5, 1.0) if share <= largest] if largest > 0.05 else [0.0, largest]
