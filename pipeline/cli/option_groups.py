@@ -9,7 +9,7 @@ from pipeline.jobs.segment import SegmentOptions
 
 GROUPS = {
     "Source and output": ("source", "output", "include", "exclude", "key_list", "follow_links", "limit", "masks"),
-    "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "deterministic"),
+    "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "deterministic"),
     "Speed and placement": (
         "device", "actors", "cpus_per_actor", "gpus_per_actor", "codec_workers", "batch_size", "shard_size",
         "ray_address", "placement_timeout",

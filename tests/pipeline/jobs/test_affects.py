@@ -20,8 +20,9 @@ from tests.fcn_core.nets import photo, small_bundle
 MARKS = dict(marked(SegmentJob))
 
 OTHER: dict[str, Any] = {
-    "device": "cpu", "precision": "bfloat16", "engine": "openvino", "snap": 32, "batch_size": 3, "deterministic": True,
-    "max_pixels": 1_000_000, "image_timeout": 5.0, "image_memory": 1 << 27, "actors": 2, "cpus_per_actor": 2,
+    "device": "cpu", "precision": "bfloat16", "engine": "openvino", "snap": 32, "window": 512, "batch_size": 3,
+    "deterministic": True, "max_pixels": 1_000_000, "image_timeout": 5.0, "image_memory": 1 << 27,
+    "actors": 2, "cpus_per_actor": 2,
     "gpus_per_actor": 0.0, "codec_workers": 3, "shard_size": 7, "placement_timeout": 9.0, "ray_address": "ray:6379",
     "include": ("a*",), "exclude": ("b*",), "key_list": "/keys.txt", "max_side": 64, "limit": 5, "retry_errors": True,
     "repair": True, "follow_links": True, "max_error_rate": 0.5, "abort_error_rate": 0.5, "masks": "tar",

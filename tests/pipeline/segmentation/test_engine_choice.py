@@ -32,7 +32,10 @@ def test_masks_of_before_there_were_engines_keep_their_identity() -> None:
 
 
 def test_engine_and_snapping_are_part_of_the_identity() -> None:
-    ids = [_placement(**changes).recipe("m").params_id for changes in ({}, {"engine": "openvino"}, {"snap": 32})]
+    ids = [
+        _placement(**changes).recipe("m").params_id
+        for changes in ({}, {"engine": "openvino"}, {"snap": 32}, {"window": 512})
+    ]
     assert len(set(ids)) == 3
 
 
