@@ -24,7 +24,7 @@ from pipeline.jobs.retrain import RetrainJob
 from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
 from pipeline.logfmt import key_values
 from pipeline.retraining.contest import Contest
-from pipeline.retraining.job import Jobs, RetrainReport, RetrainStopped, challenge
+from pipeline.retraining.job import JOBS_HERE, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.training.curves import draw_curves
 from pipeline.training.job import TrainReport
@@ -83,10 +83,12 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
 
 
 def _jobs_on(launch: Launch) -> Jobs:
+    if isinstance(launch, Here):
+        return JOBS_HERE
     return Jobs(
         partial(train_on, launch, on_launch=show_launch),
         partial(evaluate_on, launch, on_launch=show_launch),
-        elsewhere=not isinstance(launch, Here),
+        elsewhere=True,
     )
 
 

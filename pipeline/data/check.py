@@ -155,6 +155,8 @@ def _check_pair(dataset: Pairs, pair: Pair, codecs: CodecPool, max_pixels: int |
         seen = fingerprint(image)
         if orientation != 1:
             warnings.append(("turned_image", f"{pair.image} (EXIF orientation {orientation})"))
+    except StorageUnavailable:
+        raise  # says nothing of the file
     except (DataError, StorageError, OSError) as error:
         faults.append(("unreadable_image", _named(pair.image, error)))
     try:

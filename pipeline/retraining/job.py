@@ -21,7 +21,7 @@ from pipeline.actors.placement import place
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
-from pipeline.data.report import BadData, refusal
+from pipeline.data.report import BadData, SplitContent, refusal
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped, evaluate
@@ -174,6 +174,7 @@ class _Challenge:
         self._name = job.registry_name
         self._store = open_store(job.output).at(job.name)
         self._labels: LabelSet | None = None
+        self._contents: Mapping[str, SplitContent] = {}
 
     def check(self) -> None:
         """See that nothing can be in the way later, after hours of training; then look through the data."""
@@ -217,6 +218,7 @@ class _Challenge:
         self._observer.checked(report)
         if not report.ok:
             raise BadData(refusal(report))
+        self._contents = report.contents
 
     def _check_classes(self, champion: Champion, ours: LabelSet) -> None:
         found = self._registry.find(self._name, champion.version)
@@ -234,7 +236,9 @@ class _Challenge:
 
     def train(self) -> TrainReport:
         """Train the challenger to its end, or what is left of that."""
-        report = self._jobs.train(self._job, TrainingPart(self._observer), self._should_stop)
+        # In this process the training need not read once more what was just checked.
+        run = partial(train, contents=self._contents) if self._jobs.train is train else self._jobs.train
+        report = run(self._job, TrainingPart(self._observer), self._should_stop)
         if report.state != "finished":
             raise RetrainStopped(f"{_STOPPED} at step {report.steps}")
         if report.nothing_to_do:

@@ -83,9 +83,13 @@ class TrainReport:
 
 
 def train(
-    job: TrainJob, observer: TrainObserver | None = None, should_stop: Callable[[], bool] = lambda: False
+    job: TrainJob,
+    observer: TrainObserver | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    contents: Mapping[str, SplitContent] | None = None,
 ) -> TrainReport:
-    """Do a training job, whole, or what is left of it.
+    """Do a training job, whole, or what is left of it. `contents`: of its splits, from whoever has just checked them;
+    they are not read once more then.
 
     Stops early, resumably, when `should_stop` turns true. Raises InputError for what cannot be done as asked, and
     PipelineError when the run fails on its way; the same call again then goes on from the newest checkpoint.
@@ -99,7 +103,7 @@ def train(
     except WatchStopped:
         return TrainReport("interrupted", job.name, inputs.output.uri, False, None, None, None, 0, 0.0, 0)
     with held as lease:
-        return _Driver(job, inputs, observer, should_stop, lease).work()
+        return _Driver(job, inputs, observer, should_stop, lease, contents).work()
 
 
 class _StoppedEarly(Exception):
@@ -116,8 +120,10 @@ class _Driver:
         observer: TrainObserver,
         should_stop: Callable[[], bool],
         lease: Lease,
+        contents: Mapping[str, SplitContent] | None,
     ) -> None:
         self._job = job
+        self._contents = contents
         self._inputs = inputs
         self._observer = observer
         self._asked_to_stop = should_stop
@@ -184,7 +190,7 @@ class _Driver:
         """
         run = self._store.load_run()
         if run is None:
-            contents = self._look_through() if self._job.check_data else {}
+            contents = self._contents or (self._look_through() if self._job.check_data else {})
             self._observer.phase("preparing the start model")
             if self._job.class_balance != "none":
                 self._observer.note("counting the pixels of each class, once")

@@ -15,8 +15,9 @@ from fcn_core.decoding import decode, turned
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.render import colorize
 from pipeline.data.check import check_dataset
+from pipeline.data.datasets import StoredFiles
 from pipeline.data.report import EXPLANATIONS, WARNINGS, DataReport, describe
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StorageUnavailable
 from pipeline.jobs.dataset import DatasetOptions
 from tests.fcn_core.data.sbd_files import sbd_file
 from tests.labelled import LABELS, truth, write_labelled
@@ -319,3 +320,19 @@ def test_a_person_reads_what_it_is_and_what_to_do(folder: Path) -> None:
     assert any("SegmentationClass/001.png" in line for line in lines)
     assert lines[-1] == "1 problem, no warnings"
     assert any(line.startswith("  8 car") for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["JPEGImages", "SegmentationClass"])
+def test_storage_that_stops_answering_is_no_fault_of_the_files(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = StoredFiles.__call__
+
+    def out_of_reach(files: StoredFiles, key: str) -> bytes:
+        if key == f"{kind}/003.{'jpg' if kind == 'JPEGImages' else 'png'}":
+            raise StorageUnavailable("the bucket does not answer")
+        return read(files, key)
+
+    monkeypatch.setattr(StoredFiles, "__call__", out_of_reach)
+    with pytest.raises(StorageUnavailable, match="does not answer"):
+        check(folder)
