@@ -182,7 +182,7 @@ def suspects(
     split: Annotated[tuple[str, ...], Parameter(negative="")] = ("val",),
     top: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
     registry: str | None = None,
-    picture: Path | None = None,
+    contact_sheet: Path | None = None,
     export: Path | None = None,
     copy_to: str | None = None,
     format: Literal["label-studio", "cvat"] = "label-studio",
@@ -205,7 +205,7 @@ def suspects(
         How many images to list.
     registry
         Where registry:NAME is looked up. Default: FCN_REGISTRY.
-    picture
+    contact_sheet
         Draw the first 24 on a contact sheet: image, annotation and prediction.
     export
         Also write the list to this .parquet or .csv file.
@@ -222,7 +222,9 @@ def suspects(
 
     place = DatasetOptions(dataset=dataset, **(options or ReadingOptions()).model_dump())
     with _progress() as on_image:
-        return run(place, model, split, top, registry, picture, export, copy_to, format, url_prefix, json, on_image)
+        return run(
+            place, model, split, top, registry, contact_sheet, export, copy_to, format, url_prefix, json, on_image
+        )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def run(
     splits: Sequence[str],
     top: int,
     registry: str | None,
-    picture: Path | None,
+    sheet: Path | None,
     export: Path | None,
     copy_to: str | None,
     form: "LabellingFormat",
@@ -56,15 +56,15 @@ def run(
     if export is not None:
         write_table(export, found.table().to_reader())
         screen.print(f"the list is in {export}", markup=False)
-    if picture is not None:
-        _draw(found, model, registry, picture)
-        screen.print(f"the picture is in {picture}", markup=False)
+    if sheet is not None:
+        _draw(found, model, registry, sheet)
+        screen.print(f"the contact sheet is in {sheet}", markup=False)
     if target is not None:
         _copy(found, target, form, url_prefix)
     return DONE
 
 
-def _draw(found: "Suspects", model: str, registry: str | None, picture: Path) -> None:
+def _draw(found: "Suspects", model: str, registry: str | None, path: Path) -> None:
     from fcn_core.render import contact_sheet
     from pipeline.insight.suspects import sheet_tiles
 
@@ -73,9 +73,9 @@ def _draw(found: "Suspects", model: str, registry: str | None, picture: Path) ->
         raise InputError("there is no suspect to draw; the list is empty")
     sheet = contact_sheet(tiles, found.labels, columns=2, tile_width=320, title="Image, annotation, prediction")
     try:
-        sheet.save(picture, "PNG")
+        sheet.save(path, "PNG")
     except OSError as error:
-        raise InputError(f"cannot write the picture to {picture} ({error}); choose another place") from error
+        raise InputError(f"cannot write the contact sheet to {path} ({error}); choose another place") from error
 
 
 def _copy(found: "Suspects", target: "Store", form: "LabellingFormat", url_prefix: str | None) -> None:

@@ -92,7 +92,7 @@ def test_the_command_lists_draws_and_copies_them(tmp_path: Path, capsys: pytest.
     (tmp_path / "set/JPEGImages/005.jpg").write_bytes(b"no image")
     (tmp_path / "set/SegmentationClass/004.png").write_bytes(encode_mask(np.zeros((9, 9), np.uint8), LABELS))
     arguments = ["data", "suspects", str(tmp_path / "set"), str(tmp_path / "model"), "--labels", "camvid", "--top", "3"]
-    outputs = ["--export", str(tmp_path / "list.csv"), "--picture", str(tmp_path / "sheet.png")]
+    outputs = ["--export", str(tmp_path / "list.csv"), "--contact-sheet", str(tmp_path / "sheet.png")]
     assert fcn([*arguments, *outputs, "--copy-to", str(tmp_path / "project"), "--json"]) == 0
     captured = capsys.readouterr()
     rows = json.loads(captured.out)
