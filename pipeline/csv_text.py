@@ -31,6 +31,12 @@ def original(cell: str) -> str:
     return _MARKED.sub(r"\1", cell)
 
 
+def delimiter_of(text: str) -> str:
+    """What stands between the columns of a CSV text, by its first line: a comma, unless there is none."""
+    first = text.lstrip("\ufeff\r\n").partition("\n")[0]
+    return next((char for char in ",\t;" if char in first), ",")
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""

@@ -12,16 +12,16 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from fcn_core.options import Options
 
 JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Augmentation(BaseModel):
+class Augmentation(Options):
     """How training examples are varied. Sizes in pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     crop_height: int | None = Field(
         384, ge=1, le=65_536, description="height of a training crop, pixels; none: whole images"
@@ -32,9 +32,9 @@ class Augmentation(BaseModel):
     scale_min: float = Field(0.75, gt=0, le=1000, description="smallest random enlargement before the crop")
     scale_max: float = Field(1.5, gt=0, le=1000, description="largest random enlargement before the crop")
     flip: float = Field(0.5, ge=0, le=1, description="how often an example is mirrored left to right")
-    brightness: float = Field(0.2, ge=0, description="largest relative change of brightness; 0 for none")
-    contrast: float = Field(0.2, ge=0, description="largest relative change of contrast; 0 for none")
-    saturation: float = Field(0.2, ge=0, description="largest relative change of saturation; 0 for none")
+    brightness: float = Field(0.2, ge=0, le=100, description="largest relative change of brightness; 0 for none")
+    contrast: float = Field(0.2, ge=0, le=100, description="largest relative change of contrast; 0 for none")
+    saturation: float = Field(0.2, ge=0, le=100, description="largest relative change of saturation; 0 for none")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

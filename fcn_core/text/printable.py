@@ -5,6 +5,11 @@ direction of the text, line breaks after which a line seems to be somebody else'
 through here.
 """
 
+import re
+
+LONGEST_WORD = 600
+"""Characters of a path or a value that a message repeats in full. Paths have 4,096 at most, values any number."""
+
 
 def printable(text: str) -> str:
     """`text` on one line, with what does not print as an escape: a newline as \\n, a turn of direction as \\u202e."""
@@ -16,3 +21,15 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same with line breaks left as they are: for text that may have several lines."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or its beginning and end where it has more than `most` characters."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}[... {len(text) - most // 2 - most // 4:,} characters ...]{text[-(most // 4) :]}"
+
+
+def shortened_words(text: str) -> str:
+    """`text` with every word (a path, a value) that is too long to be read shortened."""
+    return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: shortened(word[0], LONGEST_WORD), text)

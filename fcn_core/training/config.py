@@ -4,12 +4,13 @@ The one thing to know: everything here changes the weights that come out (or, fo
 last bits), so a run is continued only under the config it was begun with.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fcn_core.data.augmentation import Augmentation
 from fcn_core.models.networks import ArchName
+from fcn_core.options import Options
 
 RecipeName = Literal["modern", "paper"]
 
@@ -47,10 +48,8 @@ net.py). The rates of the VGG networks are for a loss summed over the pixels of 
 """
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Options):
     """How to train. With the mean loss, learning rates are for the mean per labelled pixel."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: float | None = Field(
         None, gt=0, le=1e6, description="Passes over the training set. Default: 30, unless steps say."
@@ -70,14 +69,19 @@ class TrainConfig(BaseModel):
         description="Number of gradient accumulation steps, to save memory: at most one per example of a worker.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum as in the paper.")
-    learning_rate: float = Field(1.5e-4, gt=0, description="Largest learning rate, reached after the warm-up.")
+    learning_rate: float = Field(
+        1.5e-4, gt=0, le=1_000, description="Largest learning rate, reached after the warm-up."
+    )
     backbone_lr_multiplier: float = Field(
         1.0,
         ge=0,
+        le=1_000,
         description="Factor on the backbone's learning rate; below 1 changes a pretrained one less, 0 freezes it, "
         "its batch normalization included.",
     )
-    bias_lr_multiplier: float = Field(1.0, gt=0, description="Factor on the learning rate of biases; 2 in the paper.")
+    bias_lr_multiplier: float = Field(
+        1.0, gt=0, le=1_000, description="Factor on the learning rate of biases; 2 in the paper."
+    )
     biases_as_weights: bool = Field(
         False,
         description="Train all biases but the score layers' like weights: same rate, with weight decay. The authors' "
@@ -92,14 +96,20 @@ class TrainConfig(BaseModel):
         False, description="Keep transposed convolutions as they are (bilinear in a new network), as the authors do."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; AdamW uses its usual betas.")
-    weight_decay: float = Field(0.01, ge=0, description="Weight decay; biases have none unless they train as weights.")
+    weight_decay: float = Field(
+        0.01,
+        ge=0,
+        le=1_000,
+        description="Weight decay; biases have none unless they train as weights.",
+    )
     warmup_steps: int = Field(100, ge=0, le=LONGEST, description="Steps over which the learning rate rises from zero.")
     poly_power: float = Field(
-        0.9, ge=0, description="The rate falls as (1 - progress) to this power; 0 keeps it constant."
+        0.9, ge=0, le=100, description="The rate falls as (1 - progress) to this power; 0 keeps it constant."
     )
     max_grad_norm: float | None = Field(
         5.0,
         gt=0,
+        le=1e30,
         description="Maximum norm of the whole gradient; a larger one is scaled down. Empty: no limit.",
     )
     loss: Literal["mean", "image_mean", "sum"] = Field(
@@ -107,7 +117,9 @@ class TrainConfig(BaseModel):
         description="Mean over the annotated pixels of a step; image_mean: of each image, then over images (the "
         "authors' AlexNet); sum: over all annotated pixels, not divided (the paper).",
     )
-    class_weights: tuple[float, ...] | None = Field(None, description="Weight of each class in the loss. Default: 1.")
+    class_weights: tuple[Annotated[float, Field(ge=0, le=1e30)], ...] | None = Field(
+        None, description="Weight of each class in the loss. Default: 1."
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where to train: cpu, cuda, cuda:1, ...")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Other than float32: autocast, the weights stay float32. float16 is for CUDA."
@@ -128,8 +140,6 @@ class TrainConfig(BaseModel):
             raise ValueError(f"steps {self.steps} and epochs {self.epochs:g} are both given: give one")
         if self.precision == "float16" and self.device == "cpu":
             raise ValueError("float16 needs a CUDA device: use bfloat16 or float32 on the CPU")
-        if self.class_weights is not None and not all(0 <= weight < float("inf") for weight in self.class_weights):
-            raise ValueError("class_weights must be finite and not negative")
         if self.class_weights is not None and not any(self.class_weights):
             raise ValueError("class_weights are all 0, so that nothing would be learnt: give one that is larger")
         return self

@@ -21,6 +21,7 @@ from fcn_core.inference.evaluation import check_classes, confusion
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import Scores
+from fcn_core.options import Options
 from fcn_core.training.config import LONGEST
 from fcn_core.training.trainer import StepReport, Trainer
 
@@ -66,10 +67,8 @@ class History(BaseModel):
         return max(scored, key=lambda point: (point.scores.mean_iou, -point.step), default=None)
 
 
-class LoopPlan(BaseModel):
+class LoopPlan(Options):
     """How often the loop validates, saves and notes the loss. None of it changes the weights of a step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     validate_every: float = Field(
         1.0, gt=0, le=1e6, description="Epochs between validations; the last step always validates."

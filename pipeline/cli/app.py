@@ -23,6 +23,7 @@ from pipeline.cli.common import (
     INTERRUPTED,
     TOO_MANY_ERRORS,
     Flag,
+    config_options,
     error_text,
     validation_message,
 )
@@ -44,11 +45,16 @@ from pipeline.cli.registry import registry_app
 from pipeline.cli.report import report
 from pipeline.cli.runs import runs_app
 from pipeline.cli.terminal import Screen, guard
+from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import SegmentJob
 from pipeline.yaml_text import read_yaml
 
 READER_GONE = 141
 """The exit code where standard output was closed early: what a shell says of a program that a broken pipe ended."""
+
+
+_JOBS: dict[str, type[pydantic.BaseModel]] = {"segment": SegmentJob, "evaluate": EvaluateJob}
+"""What the commands with `--config` do."""
 
 
 def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -57,9 +63,10 @@ def _config_file(app: App, commands: tuple[str, ...], arguments: Any) -> None:
         if argument.name == "--config" and argument.tokens:
             path = argument.tokens[0].value
             try:
-                options = read_yaml(Path(path).read_text()) or {}
+                options = read_yaml(Path(path).read_text())
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise CycloptsError(msg=f"--config {path} cannot be read: {error}") from error
+            options = config_options(_JOBS[commands[-1]], path, options)
             for command in reversed(commands):
                 options = {command: options}
             Dict(options, source=path)(app, commands, arguments)

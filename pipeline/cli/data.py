@@ -34,7 +34,7 @@ def check(
     Parameters
     ----------
     dataset
-        A folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
+        A folder in PASCAL VOC's layout, or a manifest (.parquet, .csv, .tsv); path or URI.
     split
         Check this split; may be given several times. Default: all.
     examples

@@ -30,7 +30,7 @@ def evaluate(
     model
         The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
     dataset
-        Annotated images: a folder in PASCAL VOC's layout, or a .parquet or .csv manifest; path or URI.
+        Annotated images: a folder in PASCAL VOC's layout, or a manifest (.parquet, .csv, .tsv); path or URI.
     config
         A YAML file with any of these options; the command line wins.
     json

@@ -4,20 +4,26 @@ Parquet or CSV with the columns image, mask and split; further columns are left 
 of the manifest, or a full URI.
 """
 
+import codecs
 import csv
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.csv_text import original
+from pipeline.csv_text import delimiter_of, original
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.results import read_table
 from pipeline.storage.uri import is_absolute
 
-SUFFIXES = (".parquet", ".csv")
+_TEXT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SUFFIXES = (".parquet", *_TEXT_SUFFIXES)
 COLUMNS = ("image", "mask", "split")
+
+LARGEST_TEXT = 1 << 29
+"""Bytes that a packed manifest may have when it is unpacked: millions of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Row:
 
 def parse_manifest(data: bytes, name: str) -> list[Row]:
     """The rows of a manifest in order. Raises InputError that names `name`, and the row where one is at fault."""
-    rows = _csv_rows(data, name) if name.lower().endswith(".csv") else _parquet_rows(data, name)
+    rows = _csv_rows(data, name) if name.lower().endswith(_TEXT_SUFFIXES) else _parquet_rows(data, name)
     found = []
     for number, values in enumerate(rows, 1):
         found.append(_row(values, number, name))
@@ -45,7 +51,10 @@ def _row(values: Sequence[object], number: int, name: str) -> Row:
     for column, value in zip(COLUMNS, values, strict=True):
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"manifest {name}: row {number} has no {column}; fill it in or remove the row")
-        texts.append(value.strip())
+        text = value.strip()
+        while column != "split" and text.startswith("./"):  # as `find .` writes it
+            text = text[2:].lstrip("/")
+        texts.append(text)
     row = Row(*texts)
     for key in (row.image, row.mask):
         parts = key.split("/")
@@ -59,8 +68,8 @@ def _row(values: Sequence[object], number: int, name: str) -> Row:
 
 def _csv_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
     try:
-        text = data.decode("utf-8-sig")
-        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        text = _unpacked(data, name).decode("utf-8-sig")
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text))
         header = [column.strip() for column in next(lines, [])]
         places = _places(header, name)
         for line in lines:
@@ -68,6 +77,22 @@ def _csv_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
                 yield [original(line[place]) if place < len(line) else "" for place in places]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"manifest {name} is not CSV in UTF-8 ({error}); save it again as such") from error
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"manifest {name} is in UTF-16; save it as UTF-8")
+    if not name.lower().endswith(".gz"):
+        return data
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        text = unpacking.decompress(data, LARGEST_TEXT)
+    except zlib.error as error:
+        raise InputError(f"manifest {name} is damaged: it cannot be unpacked ({error}); pack it again") from error
+    if not unpacking.eof:
+        what = f"unpacks to more than {LARGEST_TEXT} bytes" if unpacking.unconsumed_tail else "is cut off"
+        raise InputError(f"manifest {name} {what}; write it again")
+    return text
 
 
 def _parquet_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
@@ -87,10 +112,11 @@ def _parquet_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
 
 
 def _places(header: Sequence[str], name: str) -> list[int]:
-    """Where each of our columns stands."""
+    """Where each of our columns stands. Capitals do not matter."""
+    given, header = header, [column.lower() for column in header]
     for column in COLUMNS:
         if header.count(column) != 1:
-            found = f"it has {', '.join(map(repr, header[:12]))}" if header else "it is empty"
+            found = f"it has {', '.join(map(repr, given[:12]))}" if header else "it is empty"
             fault = "has no column" if column not in header else "has more than one column"
             raise InputError(f"manifest {name} {fault} {column!r} ({found}); it needs {', '.join(COLUMNS)}, once each")
     return [header.index(column) for column in COLUMNS]

@@ -2,30 +2,27 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fcn_core.data.mask_coding import MaskCoding
+from fcn_core.options import Options
 from pipeline.storage.uri import Uri
 
 Preset = Literal["voc2012", "sbd", "camvid", "cityscapes"]
 
 
-class DatasetPlace(BaseModel):
+class DatasetPlace(Options):
     """Which annotated images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: Uri = Field(
         min_length=1,
-        description="Annotated images: a folder in PASCAL VOC's layout, a .parquet or .csv manifest, or a version of "
-        "a data set (DATASET@latest, DATASET@3); path or URI.",
+        description="Annotated images: a folder in PASCAL VOC's layout, a manifest (.parquet, .csv, .tsv), or a version ",
+        "of a data set (DATASET@latest, DATASET@3); path or URI.",
     )
 
 
-class ReadingOptions(BaseModel):
+class ReadingOptions(Options):
     """How a data set is read: everything but its place, which command lines take by position."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Preset | None = Field(
         default=None, description="A well-known data set: its layout, where that is not VOC's, and its classes."

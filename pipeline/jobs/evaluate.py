@@ -1,7 +1,8 @@
 """The options of an evaluation, defined once: for the command line, for config files, for flows."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from fcn_core.options import Options
 from pipeline.jobs.dataset import DatasetOptions, DatasetPlace, ReadingOptions
 from pipeline.jobs.segment import ActorOptions
 from pipeline.storage.uri import Uri
@@ -15,10 +16,8 @@ class EvaluatePlaces(DatasetPlace):
     )
 
 
-class ScoringOptions(BaseModel):
+class ScoringOptions(Options):
     """What is scored, and what becomes of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: str = Field(default="val", min_length=1, description="The split to score the model on.")
     output: Uri | None = Field(

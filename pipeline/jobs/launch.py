@@ -48,7 +48,10 @@ class OnKubeRay(BaseModel):
         "and command are filled in."
     )
     keep_seconds: int = Field(
-        default=600, ge=0, description="How long a finished RayJob stays, for people to look at its logs."
+        default=600,
+        ge=0,
+        le=10_000_000,
+        description="How long a finished RayJob stays, for people to look at its logs.",
     )
 
 

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from fcn_core.options import Options
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.segment import ActorOptions, LabelOptions, SegmentJob, SourceAndOutput
 from pipeline.jobs.train import TrainJob
@@ -19,10 +20,8 @@ class RelabelJob(ActorOptions, LabelOptions, SourceAndOutput):
         return SegmentJob(**self.model_dump(), model=model, registry=registry)
 
 
-class ContestOptions(BaseModel):
+class ContestOptions(Options):
     """Against whom a newly trained model stands, on which images, and by how much it has to win."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     registry_name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",

@@ -1,18 +1,20 @@
 """The options of a segmentation job, defined once: for the command line, for config files, for the Prefect form."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from fcn_core.options import Options
 from pipeline.jobs.affects import DRIVER, DRIVER_ONCE, MASKS, RUN, RUN_ONCE, SELECTION, SELECTION_ONCE
 from pipeline.outputs.mask_formats import MaskFormatName
 from pipeline.storage.uri import Uri
 
+DAY = 24 * 3600
+"""In seconds. Timers of the operating system count no further than a few weeks in one go."""
 
-class SourceAndOutput(BaseModel):
+
+class SourceAndOutput(Options):
     """Where a job reads and writes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Annotated[Uri, SELECTION] = Field(description="Where the images are: a folder, s3://, gs:// or az://.")
     output: Annotated[Uri, SELECTION] = Field(
@@ -20,10 +22,8 @@ class SourceAndOutput(BaseModel):
     )
 
 
-class ActorOptions(BaseModel):
+class ActorOptions(Options):
     """How images are read and predicted, and on what: for every job that runs a model in Ray actors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Annotated[Literal["auto", "cpu", "cuda"], RUN] = Field(default="auto", description="Where the model runs.")
     precision: Annotated[Literal["auto", "float32", "bfloat16"], MASKS] = Field(
@@ -48,7 +48,7 @@ class ActorOptions(BaseModel):
         "Default: images over 4 megapixels, through windows of 2048.",
     )
     batch_size: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, description="Images of equal size per model call. Default: by device."
+        default=None, ge=1, le=65_536, description="Images of equal size per model call. Default: by device."
     )
     deterministic: Annotated[bool, MASKS] = Field(
         default=False, description="Make each mask independent of the other images in its batch."
@@ -56,34 +56,45 @@ class ActorOptions(BaseModel):
     max_pixels: Annotated[int, RUN] = Field(
         default=178_956_970,
         ge=1,
+        le=1 << 40,
         description="Images with more pixels become error rows, without being decoded.",
     )
     image_timeout: Annotated[float, RUN] = Field(
-        default=60.0, gt=0, description="Time limit for decoding one image, in seconds."
+        default=60.0, gt=0, le=DAY, description="Time limit for decoding one image, in seconds."
     )
     image_memory: Annotated[int, RUN] = Field(
-        default=2 << 30, ge=1 << 26, description="Memory limit for decoding one image, in bytes."
+        default=2 << 30, ge=1 << 26, le=1 << 50, description="Memory limit for decoding one image, in bytes."
     )
 
     actors: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Maximum number of Ray actors. Default: as many as fit the cluster."
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of Ray actors. Default: as many as fit the cluster.",
     )
     cpus_per_actor: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, description="CPUs and model threads per actor. Default: those of a node, up to 8."
+        default=None,
+        ge=1,
+        le=65_536,
+        description="CPUs and model threads per actor. Default: those of a node, up to 8.",
     )
     gpus_per_actor: Annotated[float | None, RUN] = Field(
         default=None,
         ge=0,
+        le=1024,
         description="GPUs per actor; fractions are allowed. Default: 1 where there are GPUs, else 0.",
     )
     codec_workers: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Image decoding processes per actor. Default: by device."
+        default=None, ge=1, le=1024, description="Image decoding processes per actor. Default: by device."
     )
     shard_size: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, description="Images per shard. Default: by number of images and device."
+        default=None, ge=1, le=10_000_000, description="Images per shard. Default: by number of images and device."
     )
     placement_timeout: Annotated[float, RUN] = Field(
-        default=600.0, gt=0, description="Seconds to wait for the first actor; a GPU node takes minutes to boot."
+        default=600.0,
+        gt=0,
+        le=30 * DAY,
+        description="Seconds to wait for the first actor; a GPU node takes minutes to boot.",
     )
     ray_address: Annotated[str | None, DRIVER] = Field(
         default=None,
@@ -91,10 +102,8 @@ class ActorOptions(BaseModel):
     )
 
 
-class ModelOptions(BaseModel):
+class ModelOptions(Options):
     """Which model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Annotated[Uri, MASKS] = Field(
         description="The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION."
@@ -104,17 +113,21 @@ class ModelOptions(BaseModel):
     )
 
 
-class LabelOptions(BaseModel):
+def _one_or_more(value: Any) -> Any:
+    """`include: "*.jpg"` means one glob."""
+    return (value,) if isinstance(value, str) else value
+
+
+Globs = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+
+
+class LabelOptions(Options):
     """Which images a segmentation job takes, and when it gives up."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    include: Annotated[tuple[str, ...], SELECTION] = Field(
+    include: Annotated[Globs, SELECTION] = Field(
         default=(), description="Only keys that match one of these globs. Default: files named like images."
     )
-    exclude: Annotated[tuple[str, ...], SELECTION] = Field(
-        default=(), description="Skip keys that match one of these globs."
-    )
+    exclude: Annotated[Globs, SELECTION] = Field(default=(), description="Skip keys that match one of these globs.")
     key_list: Annotated[Uri | None, SELECTION] = Field(
         default=None,
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
@@ -128,11 +141,12 @@ class LabelOptions(BaseModel):
     max_side: Annotated[int | None, MASKS] = Field(
         default=None,
         ge=32,
+        le=1_000_000,
         description="Longest side of an image as the model sees it, in pixels: larger images are shrunk for the model, "
         "and masks keep the image's size. Faster and coarser. Default: no limit.",
     )
     limit: Annotated[int | None, SELECTION] = Field(
-        default=None, ge=1, description="Maximum number of images in this run."
+        default=None, ge=1, le=1_000_000_000_000, description="Maximum number of images in this run."
     )
     retry_errors: Annotated[bool, SELECTION] = Field(
         default=False, description="Also redo images that could not be read before."

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     create_model,
@@ -21,6 +20,7 @@ from pydantic import (
 from fcn_core.models.architecture import Doubling
 from fcn_core.models.backbones import BackboneName
 from fcn_core.models.networks import ARCHS, ArchName, network_spec
+from fcn_core.options import Options
 from fcn_core.training.config import RecipeName, TrainConfig, recipe
 from fcn_core.training.loop import LoopPlan
 from fcn_core.training.losses import ClassBalance
@@ -55,8 +55,7 @@ def optional(model: type[BaseModel], leave_out: frozenset[str] = frozenset(), **
         if field.metadata and name not in kinds:
             kind = Annotated[(kind, *field.metadata)]
         fields[name] = (kind | None, Field(default=None, description=description))
-    config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    return create_model(f"Optional{model.__name__}", __config__=config, **fields)
+    return create_model(f"Optional{model.__name__}", __base__=Options, **fields)
 
 
 if TYPE_CHECKING:
@@ -76,13 +75,15 @@ def _worker_range(value: Any) -> Any:
     return value
 
 
-Workers = Annotated[tuple[int, int], BeforeValidator(_worker_range, json_schema_input_type=int | str | list[int])]
+WorkerCount = Annotated[int, Field(le=100_000)]
+
+Workers = Annotated[
+    tuple[WorkerCount, WorkerCount], BeforeValidator(_worker_range, json_schema_input_type=int | str | list[int])
+]
 
 
 class TrainJob(DatasetOptions, LoopPlan):
     """Train a network on a data set, with Ray Train, and keep everything under `output`/`name`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -148,7 +149,7 @@ class TrainJob(DatasetOptions, LoopPlan):
         None, ge=1, le=_MOST_WORKERS, description="CPUs, and threads, per worker. Default: a fair share."
     )
     use_gpu: bool | None = Field(None, description="A GPU for each worker. Default: where the cluster has GPUs.")
-    resources_per_worker: dict[str, float] = Field(
+    resources_per_worker: dict[str, Annotated[float, Field(ge=0, le=1e18)]] = Field(
         default_factory=dict, description="Further resources per worker, by Ray's names: memory, your own."
     )
     placement: PlacementStrategy = Field("PACK", description="Workers on few nodes, or spread over many.")

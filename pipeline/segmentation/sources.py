@@ -7,6 +7,7 @@ does not tell of an object is asked from the storage, many at once.
 """
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from heapq import merge
 from operator import itemgetter
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -28,6 +30,8 @@ SORTED_AT_ONCE = 1 << 19
 """Rows in memory while they are sorted: about 200 MB."""
 
 HEADS_AT_ONCE = 32
+
+_AWS_LS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\d+ ")
 
 _SPILL_ROWS = 1 << 12  # rows in memory of each file that was put aside, while all of them are merged
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,8 +54,37 @@ def check_key_list(source: Store, keys: str) -> None:
 
     Looks at its beginning only.
     """
-    if next(_batches(source, keys), None) is None:
+    first = next(_batches(source, keys), None)
+    if first is None:
         raise InputError(f"key list {keys} names no object under {source.uri}; check the list, or leave it out")
+    _check_first(source, keys, first["key"].slice(0, HEADS_AT_ONCE).to_pylist())
+
+
+def _check_first(source: Store, uri: str, keys: list[str]) -> None:
+    """Raise InputError where none of the first keys is there, and it is plain what was meant instead."""
+
+    def there(key: str) -> bool:
+        try:
+            return bool(key) and source.head(key) is not None
+        except StorageUnavailable:
+            raise
+        except StorageError:
+            return False
+
+    with ThreadPoolExecutor(HEADS_AT_ONCE, "head") as threads:
+        if any(threads.map(there, keys)):
+            return
+    for key in keys:
+        if _AWS_LS.match(key):
+            raise InputError(
+                f"key list {uri} is what `aws s3 ls` prints: {key!r}; keep the names alone (awk '{{print $4}}')"
+            )
+        for meant in (key.partition("/")[2], key.strip(), unquote(key), key.replace("\\", "/")):
+            if meant != key and there(meant):
+                raise InputError(
+                    f"key list {uri} names {key!r}, which is not under {source.uri}; {meant!r} is. Keys are relative "
+                    "to SOURCE: correct one of them"
+                )
 
 
 def _batches(source: Store, keys: str) -> Iterator[pa.RecordBatch]:

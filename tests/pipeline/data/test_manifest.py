@@ -1,6 +1,7 @@
 """Manifests are read as written, whatever characters their keys hold; each fault is named with its row."""
 
 import csv
+import gzip
 import io
 
 import pyarrow as pa
@@ -91,3 +92,35 @@ def test_columns_of_another_type_are_refused() -> None:
 def test_keys_that_say_where_they_are() -> None:
     assert all(is_absolute(key) for key in ("s3://b/k", "file:///a", "/a", "GS://b/k"))
     assert not any(is_absolute(key) for key in ("a/b.jpg", "s3:/a", "c:\\a", "1://b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("m.tsv", b"image\tmask\tsplit\n./a.jpg\ta.png\tx\n"),
+        ("m.csv", b"Image;MASK;Split\na.jpg;./a.png;x\n"),
+        ("m.csv.gz", gzip.compress(b"image,mask,split\n.//a.jpg,a.png,x\n")),
+        ("m.tsv.gz", gzip.compress(b"image\tmask\tsplit\na.jpg\ta.png\tx\n")),
+    ],
+)
+def test_a_manifest_as_find_pandas_or_a_spreadsheet_writes_it_is_read(name: str, data: bytes) -> None:
+    assert parse_manifest(data, name) == [Row("a.jpg", "a.png", "x")]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(b"image,mask,split\na,b,c\n" * 100)[:-9], "is cut off"),
+        (b"image,mask,split", "cannot be unpacked"),
+        ("image,mask,split".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_packed_manifest_that_is_none_is_named(data: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_manifest(data, "m.csv.gz")
+
+
+def test_a_small_manifest_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.manifest.LARGEST_TEXT", 1000)
+    with pytest.raises(InputError, match="more than 1000 bytes"):
+        parse_manifest(gzip.compress(b"image,mask,split\n" + b"a,b,c\n" * 1000), "m.csv.gz")
