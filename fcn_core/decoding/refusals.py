@@ -2,6 +2,7 @@
 
 from PIL import Image, UnidentifiedImageError
 
+from fcn_core.decoding.other_kinds import other_kind
 from fcn_core.errors import DecodeError
 
 CUT_OFF = "The file ends before the picture does; it was cut off on its way here."
@@ -68,6 +69,8 @@ def unsupported(variant: str) -> DecodeError:
 def decode_error(error: Exception, data: bytes, known: tuple[str, ...]) -> DecodeError:
     """What an exception of a decoder says about the file; `known`: the names of the formats that are read."""
     text = str(error)
+    if data.startswith(b"BM") and (kind := other_kind(data)) is not None:
+        return DecodeError("not_an_image", f"The file is {kind}.")  # a text may begin with these two letters
     match error:
         case DecodeError():
             return error
@@ -112,6 +115,9 @@ def _unidentified(data: bytes, known: tuple[str, ...]) -> DecodeError:
     name = name or next((name for magic, name in _OTHERS.items() if data.startswith(magic)), None)
     if name is not None and name not in known:
         return DecodeError("unsupported_format", f"{name} files are not supported; convert them to JPEG or PNG.")
+    kind = other_kind(data)
+    if kind is not None and not (data.startswith(_OURS) and data[:1] != b"P"):
+        return DecodeError("not_an_image", f"The file is {kind}.")
     if name is not None or data.startswith(_OURS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         return DecodeError("damaged", "The file begins like an image but its header is damaged or cut off.")
     return DecodeError("not_an_image", "The file is not an image of a supported format.")

@@ -93,7 +93,7 @@ class Keeper(Protocol):
 
 
 class TrainingLoop:
-    """Runs a trainer to its end. Without a validation set the last model is the best one."""
+    """Runs a trainer to its end. Without a validation set, or one with labelled pixels, the last model is the best."""
 
     def __init__(self, trainer: Trainer, validation: Dataset | None, plan: LoopPlan, keeper: Keeper) -> None:
         self.trainer = trainer

@@ -154,18 +154,19 @@ def describe_normalization(normalization: Normalization) -> str:
 def _read(path: Path) -> _Source:
     if path.is_dir():
         return _from_bundle(path)
-    state = read_tensors(path)
+    prefix, state = weight_names.unwrapped(read_tensors(path))
     family = weight_names.recognize(state)
     if family is None:
         raise WeightsError(
             f"{path} has names of no network that is known here (the first are {list(state)[:3]}); rename its tensors"
             " as Caffe (conv1_1.weight) or torchvision (features.0.weight) have them"
         )
+    wrapped = f", its names without {prefix.rstrip('.')}" if prefix else ""
     is_caffe = path.suffix in (".caffemodel", ".binaryproto")
     scales = {layer: state[name] for layer, name in _SCALE_LAYERS.items() if name in state}
     return _Source(
         path=path,
-        what=("a Caffe model: " if is_caffe else "a file of tensors: ") + family.what,
+        what=("a Caffe model: " if is_caffe else "a file of tensors: ") + family.what + wrapped,
         state=state,
         backbone=family.backbone,
         normalization=CAFFE if family.authors_input else IMAGENET,

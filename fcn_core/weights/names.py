@@ -18,6 +18,9 @@ _TORCHVISIONS = {
 }
 """Tensors by which torchvision's segmentation networks are recognised; the first that is there counts."""
 
+_WRAPPERS = 5
+"""Modules around a network that are looked into."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -49,6 +52,28 @@ def recognize(state: Mapping[str, Tensor]) -> Family | None:
         return Family(f"torchvision's {family}_{backbone}", backbone, authors_input=False)
     kind = "a network of this library" if prefix else "torchvision's classifier"
     return Family(f"{kind} on {backbone}" if prefix else f"{kind} {backbone}", backbone, authors_input=False)
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> tuple[str, Mapping[str, Tensor]]:
+    """The tensors by the names that their network gives them, and the prefix that wrappers put before these.
+
+    Lightning, torch.compile and segmentation_models_pytorch hold a network as a part of another module: `model.`,
+    `_orig_mod.`, `encoder.`. Tensors that are not the network's (of a loss, of a decoder) are left out. Where two
+    networks are found, or none, the tensors come back as they were, with no prefix.
+    """
+    level = {"": state}
+    for _ in range(_WRAPPERS):
+        known = {prefix: part for prefix, part in level.items() if recognize(part) is not None}
+        if known:
+            return next(iter(known.items())) if len(known) == 1 else ("", state)
+        below: dict[str, dict[str, Tensor]] = {}
+        for prefix, part in level.items():
+            for name, tensor in part.items():
+                wrapper, dot, rest = name.partition(".")
+                if dot:
+                    below.setdefault(f"{prefix}{wrapper}.", {})[rest] = tensor
+        level = dict(below)
+    return "", state
 
 
 def renames(names: Collection[str], targets: Collection[str], backbone: BackboneName | None) -> dict[str, str]:

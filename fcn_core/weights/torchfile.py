@@ -13,6 +13,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -29,16 +30,43 @@ _HARMLESS = re.compile(
     r"|torch\.storage (UntypedStorage|TypedStorage)"
     r"|_codecs encode"
     r"|(__builtin__|builtins) (set|complex)"
-    r"|numpy dtype|numpy(\._core|\.core)\.multiarray scalar"
 )
 """What a state_dict, an optimiser's state and a few plain numbers are made of, as "module name"."""
+
+_IGNORED = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    *(f"pathlib{local}.{kind}" for local in ("", "._local") for kind in ("Path", "PosixPath", "WindowsPath")),
+    *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
+    *(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "int", "float", "str")),
+    "typing.Any",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    *(f"omegaconf.base.{kind}" for kind in ("ContainerMetadata", "Metadata")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Enum", "Float", "Integer", "Path", "String")),
+)
+_IGNORED_MAPPINGS = (
+    "collections.defaultdict",
+    *(f"{lightning}.utilities.parsing.AttributeDict" for lightning in ("pytorch_lightning", "lightning.pytorch")),
+    *(f"{fabric}.utilities.data.AttributeDict" for fabric in ("lightning.fabric", "lightning_fabric")),
+    "yacs.config.CfgNode",
+    "easydict.EasyDict",
+)
+"""What trainers put beside the weights: options, times, paths, numbers of numpy. Nothing of it is made or called: an
+empty object stands for each."""
 
 _LARGEST_PICKLE = 64 << 20
 _PICKLES_OF_OLD_FILES = 5  # before PyTorch 1.6: magic number, version, platform, the object, names of the storages
 
 
 class _Ignored:
-    """Stands for a number of numpy's beside the tensors, such as a best score. No checkpoint's weights are in one."""
+    """Stands for an object of _IGNORED, such as a best score or a trainer's options. No weights are in one."""
+
+    def __new__(cls, *arguments: object) -> "_Ignored":
+        return super().__new__(cls)
 
     def __init__(self, *arguments: object) -> None:
         pass
@@ -47,16 +75,24 @@ class _Ignored:
         pass
 
 
+class _IgnoredMapping:
+    """Stands for a mapping of _IGNORED_MAPPINGS: PyTorch's reader fills none but plain ones."""
+
+    def __new__(cls, *arguments: object) -> "OrderedDict[Any, Any]":  # type: ignore[misc]
+        return OrderedDict()
+
+
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Ignored, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    *((_Ignored, name) for name in _IGNORED),
+    *((_IgnoredMapping, name) for name in _IGNORED_MAPPINGS),
 ]
 
 
 def load_torch_file(path: Path) -> Any:
     """What the file holds, on the CPU: as a rule a state_dict, or a dict with one in it.
 
-    Nothing in the file is executed. Numbers of numpy come back as an empty object. Raises WeightsError, in one
-    sentence, for a file that is damaged or holds Python objects other than tensors in containers.
+    Nothing in the file is executed. What trainers put beside the weights comes back as empty objects. Raises
+    WeightsError, in one sentence, for a file that is damaged or holds Python objects other than tensors in containers.
     """
     try:
         with path.open("rb") as file:
@@ -108,6 +144,8 @@ def _stranger_in_pickle(pickle: IO[bytes] | mmap.mmap) -> str | None:
     for opcode, argument, _ in pickletools.genops(pickle):  # type: ignore[arg-type]  # an mmap reads like a file
         if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
             return f"made by {opcode.name}"
-        if opcode.name == "GLOBAL" and not _HARMLESS.fullmatch(str(argument)):
+        named = str(argument)
+        ignored = named.replace(" ", ".").replace("__builtin__.", "builtins.") in _IGNORED + _IGNORED_MAPPINGS
+        if opcode.name == "GLOBAL" and not ignored and not _HARMLESS.fullmatch(named):
             return ascii(str(argument)[:100].replace(" ", "."))[1:-1]
     return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -113,12 +114,25 @@ def _layer_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def _largest_part(content: Any) -> Any:
+    """Of a checkpoint without tensors of its own, the mapping that holds the most; `content` where there is none."""
+    if not isinstance(content, Mapping) or any(isinstance(value, Tensor) for value in content.values()):
+        return content
+    counts = {
+        key: sum(isinstance(value, Tensor) for value in part.values())
+        for key, part in content.items()
+        if isinstance(part, Mapping)
+    }
+    return content[max(counts, key=lambda key: counts[key])] if any(counts.values()) else content
+
+
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The named tensors of a file, on the CPU: `.safetensors`, Caffe's `.caffemodel`, or what torch.save wrote.
 
-    Of a torch checkpoint, `model_state_dict`, `state_dict` or `model` is taken where there is one, and a leading
-    `module.` is dropped from names. Nothing is unpickled: code inside torch files never runs, and Caffe's files are
-    data. Raises WeightsError for a file that is missing, damaged, or holds no named tensors.
+    Of a torch checkpoint, `model_state_dict`, `state_dict` or `model` is taken where there is one, else the part that
+    has the most tensors, and a leading `module.` is dropped from names. Nothing is unpickled: code inside torch files
+    never runs, and Caffe's files are data. Raises WeightsError for a file that is missing, damaged, or holds no named
+    tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -135,6 +149,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
+    else:
+        content = _largest_part(content)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not named tensors; save a state_dict")
     tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}

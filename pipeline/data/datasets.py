@@ -220,7 +220,9 @@ def class_pixels(dataset: Dataset) -> ClassPixels:
 
 
 def _missing(missing: tuple[Missing, ...]) -> str:
-    named = ", ".join(item.place for item in missing[:_NAMED_AT_MOST])
+    named = ", ".join(
+        item.place + (f", where there is {item.near}" if item.near else "") for item in missing[:_NAMED_AT_MOST]
+    )
     more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
     files = "a file that is not there" if len(missing) == 1 else f"{len(missing)} files that are not there"
     return f"needs {files} ({named}{more})"

@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from types import MappingProxyType
 from typing import Protocol
 
 from fcn_core.data.datasets import Pair, parse_names
 from pipeline.data.manifest import Row
+from pipeline.data.near_names import NearNames, columns, folded, near_miss, plain_name
 from pipeline.data.places import KeyResolver
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.storage.store import ObjectInfo, Store
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".jp2",
+)  # fmt: skip
 MASK_SUFFIXES = (".png",)
 
 _LISTS = "ImageSets/Segmentation/"
@@ -31,11 +35,15 @@ _LISTED_AT_MOST = 10
 
 @dataclass(frozen=True)
 class Missing:
-    """A file that a split names and that is not there. `kind`: "image" or "mask"; `place`: where it was looked for."""
+    """A file that a split names and that is not there. `kind`: "image" or "mask"; `place`: where it was looked for.
+
+    `near`: a file that is there and may be meant, such as a mask of another format.
+    """
 
     name: str
     kind: str
     place: str
+    near: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,7 @@ class VocLayout:
             self.files.by_name("SegmentationClass/", MASK_SUFFIXES),
             ("JPEGImages/*.jpg", "SegmentationClass/*.png"),
             self.files.rivals,
+            there={folder: self.files.keys(folder) for folder in ("JPEGImages/", "SegmentationClass/")},
         )
 
 
@@ -209,8 +218,8 @@ class SbdLayout:
             return _paired(validation, images, own, (place, "SegmentationClass/*.png"), self.files.rivals)
         listed = self._list("train_aug") or self._list("trainaug")
         names = listed or sorted(set(self._more_masks()) | set(self._list("train")))
-        left_out = set(validation)
-        kept = [name for name in names if name not in left_out]
+        left_out = {folded(plain_name(name)) for name in validation}
+        kept = [name for name in names if folded(plain_name(name)) not in left_out]
         notes = (f"{len(names) - len(kept)} of VOC's validation images are left out of split train",)
         found = _paired(kept, images, masks, (place, "SegmentationClassAug/*.png"), self.files.rivals)
         return replace(found, notes=notes if len(kept) < len(names) else ())
@@ -283,7 +292,7 @@ class ManifestLayout:
         self.known.update(look_up(self.places, {key for key in wanted if key not in self.known}))
         images = {row.image: row.image for row in rows if row.image in self.known}
         masks = {row.image: row.mask for row in rows if row.mask in self.known}
-        found = _paired([row.image for row in rows], images, masks, ("*", "*"), {})
+        found = _paired([row.image for row in rows], images, masks, ("*", "*"), {}, exact=True)
         keys = {row.image: row.mask for row in rows}
         missing = tuple(
             Missing(gone.name, gone.kind, keys[gone.name] if gone.kind == "mask" else gone.name)
@@ -300,20 +309,35 @@ def _paired(
     places: tuple[str, str],
     rivals: Mapping[str, list[str]],
     rename: Callable[[str], str] = str,
+    there: Mapping[str, list[str]] = MappingProxyType({}),
+    exact: bool = False,
 ) -> Split:
-    """The split that lists `names`. `places`: where image and mask of a name belong, with "*" for the name. `rivals`:
-    of a file, all that have its name."""
+    """The split that lists `names`, each as its files have it or, unless `exact`, in a way that can mean but one (see
+    `near_names`). `places`: where image and mask of a name belong, with "*" for the name. `rivals`: of a file, all that
+    have its name. `there`: all keys by folder, whatever their format, for what may be meant."""
     pairs, missing, two_files = [], [], []
-    for name in dict.fromkeys(names):
-        for kind, files, place in (("image", images, places[0]), ("mask", masks, places[1])):
-            if name not in files:
-                missing.append(Missing(rename(name), kind, place.replace("*", name)))
-            elif files[name] in rivals:
-                two_files.append(" and ".join(rivals[files[name]]))
-        if name in images and name in masks:
-            pairs.append(Pair(rename(name), images[name], masks[name]))
-    duplicates = tuple(rename(name) for name, count in Counter(names).items() if count > 1)
-    return Split(tuple(pairs), tuple(missing), duplicates, two_files=tuple(two_files))
+    near = {"image": NearNames(images, masks=False), "mask": NearNames(masks, masks=True)}
+    for entry in dict.fromkeys(names):
+        both = (None if exact or entry in images else columns(entry)) or (entry, entry)
+        name = entry if exact or entry in images else plain_name(both[0])
+        found: dict[str, str] = {}
+        for kind, files, place, meant in zip(("image", "mask"), (images, masks), places, both, strict=True):
+            key = meant if meant in files else None if exact else near[kind].find(meant)
+            if key is None:
+                where = place.replace("*", meant if exact else plain_name(meant))
+                folder = place.partition("*")[0]
+                missing.append(Missing(rename(name), kind, where, near_miss(meant, folder, there.get(folder, ()))))
+                continue
+            found[kind] = files[key]
+            if files[key] in rivals:
+                two_files.append(" and ".join(rivals[files[key]]))
+        if len(found) == 2:
+            pairs.append(Pair(rename(name), found["image"], found["mask"]))
+    times = Counter(names)
+    same = Counter(pair.image for pair in pairs)
+    duplicates = [rename(name) for name, count in times.items() if count > 1]
+    duplicates += [pair.name for pair in pairs if same[pair.image] > 1 and pair.name not in duplicates]
+    return Split(tuple(pairs), tuple(missing), tuple(dict.fromkeys(duplicates)), two_files=tuple(two_files))
 
 
 def look_up(places: KeyResolver, keys: Iterable[str]) -> dict[str, ObjectInfo]:

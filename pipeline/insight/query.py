@@ -76,28 +76,75 @@ def open_tables(store: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
             if folder is not None and next(iter(store.list(folder)), None) is None:
                 _empty_view(connection, table)
             else:
-                connection.execute(view_sql(table))
+                try:
+                    connection.execute(view_sql(table))
+                except duckdb.Error as error:
+                    raise InputError(_damage(error, folder or table)) from error
+        _lock(connection, root or ROOT)
         yield connection
     finally:
         connection.close()
 
 
+def _lock(connection: "duckdb.DuckDBPyConnection", root: str) -> None:
+    """From here on only files of the output can be read, and nothing can be set that changes this."""
+    connection.execute("SET allowed_directories = ?", [[root.rstrip("/") + "/"]])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
 def run_query(connection: "duckdb.DuckDBPyConnection", sql: str) -> pa.RecordBatchReader:
-    """The rows of one statement, streaming. Raises InputError with DuckDB's own words for SQL that cannot be run."""
+    """The rows of one query, streaming. Raises InputError, with DuckDB's own words for SQL that cannot be run; also
+    while rows are read, for a file that turns out to be damaged."""
     import duckdb
 
     try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise InputError(f"give one query, not {len(statements)}")
+        kind = statements[0].type
+        # COPY would write, and files of the output are among those that may be opened.
+        if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.RELATION):
+            raise InputError(
+                f"`fcn query` only asks, and {kind.name} is no question; --parquet, --csv and --json give rows to "
+                "write elsewhere, --views the tables for a DuckDB of your own"
+            )
         relation: duckdb.DuckDBPyRelation | None = connection.sql(sql)
-        # What is no question (SET, CREATE) has no rows.
-        return relation.to_arrow_reader(BATCH_ROWS) if relation is not None else pa.table({}).to_reader()
+        assert relation is not None
+        rows = relation.to_arrow_reader(BATCH_ROWS)
     except duckdb.Error as error:
+        raise InputError(describe(error)) from error
+    return pa.RecordBatchReader.from_batches(rows.schema, _said(rows))
+
+
+def _said(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches, with what ends them early in a sentence."""
+    import duckdb
+
+    try:
+        yield from rows
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise InputError(describe(error)) from error
 
 
 def describe(error: Exception) -> str:
     """DuckDB's error as one sentence."""
+    text = _words(error)
+    damaged = any(word in text.lower() for word in ("parquet", "magic bytes", "corrupt", "thrift", "snappy", "zstd"))
+    hint = "; a file of the output is damaged, `fcn verify OUTPUT` names all that are" if damaged else ""
+    return f"the query cannot be run: {text}{hint}"
+
+
+def _damage(error: Exception, folder: str) -> str:
+    return (
+        f"the tables cannot be asked, for a file under {folder} is damaged: {_words(error)}; `fcn verify OUTPUT` names "
+        "all that are"
+    )
+
+
+def _words(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("LINE ", " "))]
-    return "the query cannot be run: " + " ".join(" ".join(lines).split())
+    return " ".join(" ".join(lines).split())
 
 
 def _local_root(store: Store) -> str | None:

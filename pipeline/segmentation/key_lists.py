@@ -221,7 +221,7 @@ def _as_type(uri: str, column: pa.Array, field: pa.Field) -> pa.Array:
     """A column as programs write it, in our type. Raises InputError that names a value which is none of it."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if field.name == "size" and not pa.types.is_integer(column.type):
+    if field.name == "size":
         return _as_sizes(uri, column)
     if field.name == "last_modified":
         return _as_times(uri, column, field.type)
@@ -234,9 +234,12 @@ def _as_type(uri: str, column: pa.Array, field: pa.Field) -> pa.Array:
 def _as_sizes(uri: str, column: pa.Array) -> pa.Array:
     """Sizes, which pandas writes as 100.0 where one of them is missing. NaN is none."""
     try:
-        return column.cast(pa.int64())
+        whole = column.cast(pa.int64())
     except pa.ArrowException:
         pass  # slower, and by what each one is
+    else:
+        if len(whole) == whole.null_count or pc.min(whole).as_py() >= 0:
+            return whole
     texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     sizes = []
     for value in column.to_pylist():

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote, urlsplit
 
+from fcn_core.text.printable import shortened
 from pipeline.errors import (
     AccessDenied,
     InputError,
@@ -34,6 +35,15 @@ from pipeline.storage.store import Location, ObjectInfo, StorageOptions, check_s
 log = logging.getLogger(__name__)
 
 _LINKS_SAID = 10
+_LONGEST_PATH_SAID = 300
+
+_ODD = {
+    errno.EACCES: "permission_denied",
+    errno.EPERM: "permission_denied",
+    errno.ENAMETOOLONG: "path_too_long",
+    errno.ELOOP: "too_many_links",
+}
+"""What may be wrong with one entry alone. A disk or network that fails is more than that."""
 
 _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
@@ -41,19 +51,22 @@ _ESCAPE = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 class LocalStore:
     """See `pipeline.storage.store.Store`. `root` is an absolute path; it need not exist before the first write.
 
-    `within` is the folder that no link leads out of; None follows them all.
+    `within` is the folder that no link leads out of; None follows them all. Of a `source` of images one odd entry does
+    not end the listing: it is passed over and logged. An output's listing must be whole.
     """
 
-    def __init__(self, root: str, within: str | None = None) -> None:
+    def __init__(self, root: str, within: str | None = None, source: bool = False) -> None:
         self._root = os.path.normpath(root)
         self._root_bytes = os.fsencode(self._root)
         self._within = within
+        self._is_source = source
         self._bound = None if within is None else os.path.realpath(os.fsencode(within))
         self._said: set[bytes] = set()
 
-    def confined(self) -> "LocalStore":
-        """The same folder, of which nothing is listed or read that lies behind a link out of it."""
-        return LocalStore(self._root, self._root)
+    def as_source(self, *, follow_links: bool) -> "LocalStore":
+        """The same folder, of which what cannot be listed is passed over. Unless `follow_links`, nothing is listed or
+        read that lies behind a link out of it."""
+        return LocalStore(self._root, None if follow_links else self._root, source=True)
 
     @classmethod
     def from_uri(cls, uri: str, options: StorageOptions | None = None) -> "LocalStore":
@@ -95,11 +108,11 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"
 
-    def __reduce__(self) -> tuple[type["LocalStore"], tuple[str, str | None]]:
-        return LocalStore, (self._root, self._within)
+    def __reduce__(self) -> tuple[type["LocalStore"], tuple[str, str | None, bool]]:
+        return LocalStore, (self._root, self._within, self._is_source)
 
     def at(self, path: str) -> "LocalStore":
-        return LocalStore(os.path.join(self._root, folder(path, self._root)), self._within)
+        return LocalStore(os.path.join(self._root, folder(path, self._root)), self._within, self._is_source)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         if "\0" in prefix:
@@ -124,6 +137,8 @@ class LocalStore:
         except FileNotFoundError:
             return  # removed while we were listing
         except OSError as error:
+            if above and self._passes_over(error, directory):
+                return
             raise fault_of(error, os.fsdecode(directory)) from error
         found: list[tuple[str, bytes, os.stat_result]] = []
         for name, is_link in names.items():
@@ -136,7 +151,12 @@ class LocalStore:
             if is_link and not self._is_within(os.path.realpath(path)):
                 self._say_link(path)
                 continue
-            status = stat_of(path)
+            try:
+                status = stat_of(path)
+            except OSError as error:
+                if self._passes_over(error, path):
+                    continue
+                raise fault_of(error, os.fsdecode(path)) from error
             if status is None:
                 continue
             if stat.S_ISDIR(status.st_mode):
@@ -146,10 +166,13 @@ class LocalStore:
                 continue
             found.append((key, path, status))
         # A folder sorts as its name and "/": "a.b" comes before "a/c", as in object storage.
-        found.sort(key=lambda item: item[0].encode())
+        found.sort(key=lambda item: (item[0].encode(), _is_escaped(item[1])))
         last = ""
         for key, path, status in found:
             if key == last:
+                if self._is_source:  # a key means the file that bears it literally, which came first
+                    self._pass_over(path, "another_file_has_this_key")
+                    continue
                 raise StorageError(
                     f"{self._root}: two files would have the key {key!r}, one spelling it, the other by "
                     "bytes that are not UTF-8; rename one."
@@ -165,13 +188,28 @@ class LocalStore:
                 continue
             yield from self._walk(path, key, prefix, (*ancestors, identity))
 
+    def _passes_over(self, error: OSError, path: bytes) -> bool:
+        """Whether an entry that cannot be looked at is to be passed over; that is said."""
+        reason = _ODD.get(error.errno or 0)
+        if not self._is_source or reason is None:
+            return False
+        self._pass_over(path, reason)
+        return True
+
+    def _pass_over(self, path: bytes, reason: str) -> None:
+        log.warning("not_listed path=%r reason=%s", shortened(os.fsdecode(path), _LONGEST_PATH_SAID), reason)
+
     def abandoned(self) -> Iterator[ObjectInfo]:
         """What writers that died left aside below the root: files that listings hide. Links are not followed."""
         for directory, _, names in os.walk(self._root_bytes):
             above = os.path.relpath(directory, self._root_bytes)
             parts = [] if above == b"." else [escape(part) for part in above.split(b"/")]
             for name in sorted(filter(durable.ASIDE.fullmatch, names)):
-                status = stat_of(os.path.join(directory, name))
+                path = os.path.join(directory, name)
+                try:
+                    status = stat_of(path)
+                except OSError as error:
+                    raise fault_of(error, os.fsdecode(path)) from error
                 if status is not None:
                     yield info_of("/".join([*parts, name.decode()]), status)
 
@@ -362,3 +400,11 @@ class LocalStore:
 
     def _name(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+def _is_escaped(path: bytes) -> bool:
+    try:
+        path.rpartition(b"/")[2].decode()
+    except UnicodeDecodeError:
+        return True
+    return False

@@ -396,8 +396,20 @@ class _Driver:
 
     def _best_of(self, store: TrainStore) -> ModelBundle:
         """The model of a finished stage: the best on the validation split, or without one the last."""
-        best = store.load_history().best
-        return store.load_best(best.step if best else store.best_steps()[-1])
+        history = store.load_history()
+        if history.best is not None:
+            return store.load_best(history.best.step)
+        if history.validations:
+            self._observer.note(
+                f"no pixel of split {self._job.val_split} is labelled, so nothing was scored; the last model is kept"
+            )
+        steps = store.best_steps()
+        if not steps:
+            raise PipelineError(
+                f"{store.store.uri} was trained to its end and kept no model, for no pixel of its validation split is "
+                "labelled; train under another name, with another val_split or none"
+            )
+        return store.load_best(steps[-1])
 
     def _finish(self, run: TrainRun) -> ModelBundle:
         store = self._stage_store(run, len(run.plan.stages) - 1)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -163,3 +166,12 @@ def test_a_model_whose_scores_overflow_is_neither_saved_nor_called_the_best(vali
         run.run()
     assert shelf.models == []
     assert shelf.checkpoints == {}
+
+
+def test_where_no_pixel_of_the_validation_split_is_labelled_the_last_model_is_kept():
+    some = halves(3)
+    void = InMemory([replace(some[i], mask=np.full_like(some[i].mask, 255)) for i in range(3)], some.labels)
+    shelf = Shelf()
+    history = TrainingLoop(Trainer(fresh_model(), halves(6), config(steps=9)), void, LoopPlan(), shelf).run()
+    assert history.best is None
+    assert [model.provenance["steps"] for model in shelf.models] == [9]

@@ -204,3 +204,55 @@ def test_a_bucket_is_listed_and_fetched_once_a_query_needs_it(store: Store) -> N
     assert files.open(found[0]).read() == before
     with pytest.raises(PermissionError):
         files.open(found[0], "wb")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY current TO '{there}'",
+        "COPY (SELECT 1) TO '{inside}'",
+        "SELECT 1; COPY current TO '{there}'",
+        "EXPLAIN ANALYZE COPY current TO '{there}'",
+        "PREPARE p AS COPY current TO '{there}'",
+        "EXPORT DATABASE '{there}'",
+        "ATTACH '{there}'",
+        "SET enable_external_access = true",
+        "CREATE TABLE t AS SELECT 1",
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM glob('/etc/*')",
+        "",
+    ],
+)
+def test_a_query_writes_nothing_and_reads_nothing_but_the_output(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], sql: str
+) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    inside = f"{store.uri}/results/run_id=x/shard-00000000.parquet"
+    before = {info.key for info in store.list()}
+    line = refused(
+        capsys, "query", store.uri, sql.format(there=tmp_path / "written", inside=inside, secret=secret), "--json"
+    )
+    assert "query" in line
+    assert not (tmp_path / "written").exists()
+    assert {info.key for info in store.list()} == before
+
+
+@pytest.mark.parametrize("damage", ["tail", "empty", "pages", "footer"])
+@pytest.mark.parametrize("sql", ["SELECT * FROM current", "SELECT sum(len(areas)) FROM results"])
+def test_a_damaged_parquet_file_is_named_and_not_a_traceback(
+    store: Store, capsys: pytest.CaptureFixture[str], damage: str, sql: str
+) -> None:
+    (key, *_) = sorted(info.key for info in store.list("results/"))
+    data = store.get(key)
+    damaged = {
+        "tail": data[:-4],
+        "empty": b"",
+        "pages": data[:4] + bytes(len(data) // 3) + data[4 + len(data) // 3 :],
+        "footer": data[:-60] + bytes(52) + data[-8:],
+    }[damage]
+    store.put(key, damaged)
+    line = refused(capsys, "query", store.uri, sql, "--json")
+    assert key in line
+    assert "fcn verify" in line

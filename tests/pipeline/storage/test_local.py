@@ -25,7 +25,7 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.storage import durable
-from pipeline.storage.opening import open_store
+from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store
 
 # Anything that one part of a local key may be.
@@ -424,3 +424,76 @@ def test_a_folder_that_another_has_just_made_is_brought_to_the_disk_before_a_fil
     monkeypatch.setattr(durable, "sync_directory", sync)
     store.create("new/first", b"x")
     assert {info.key for info in store.list()} == {"warm", "new/first", "new/folder/second"}
+
+
+def _too_deep(root: Path) -> None:
+    """Folders in folders until no path leads to the innermost."""
+    before = os.getcwd()
+    root.mkdir()
+    os.chdir(root)
+    try:
+        for _ in range(20):
+            os.mkdir("d" * 250)
+            os.chdir("d" * 250)
+        Path("deepest.jpg").write_bytes(b"x")
+    finally:
+        os.chdir(before)
+
+
+def test_a_path_that_is_too_long_costs_one_short_line_and_not_the_listing_of_a_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _too_deep(tmp_path / "photos")
+    (tmp_path / "photos/a.jpg").write_bytes(b"x")
+    (tmp_path / "photos/z.jpg").write_bytes(b"x")
+    source = open_source(str(tmp_path / "photos"))
+    assert [info.key for info in source.list()] == ["a.jpg", "z.jpg"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "reason=path_too_long" in line
+    assert len(line) < 500
+    with pytest.raises(StorageError):
+        list(open_store(str(tmp_path / "photos")).list())  # an output's listing is whole or none
+
+
+def test_of_two_files_with_one_key_a_source_has_the_one_that_is_spelled_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    for name in (b"\xe9.jpg", b"\\xe9.jpg"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(name * len(name))
+    source = open_source(str(root))
+    (found,) = source.list()
+    assert source.get(found.key, size=found.size, etag=found.etag) == b"\\xe9.jpg" * 8
+    assert "another_file_has_this_key" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600], ids=["lost+found", "names without files"])
+def test_a_folder_that_may_not_be_read_costs_one_line_and_not_the_listing_of_a_source(
+    tmp_path: Path, mode: int
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "lost+found").mkdir(parents=True)
+    for name in ("lost+found/x.jpg", "a.jpg", "z.jpg"):
+        (photos / name).write_bytes(b"x")
+    (photos / "lost+found").chmod(mode)
+    program = (
+        "import os, sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pipeline.storage.opening import open_source, open_store\n"
+        "import pipeline.storage.local\n"
+        "from pipeline.errors import AccessDenied\n"
+        "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"
+        "print([info.key for info in open_source(sys.argv[1]).list()])\n"
+        "try: print(list(open_store(sys.argv[1]).list()))\n"
+        "except AccessDenied: print('refused')\n"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(photos), *sys.path], capture_output=True, text=True, timeout=60
+        )
+    finally:
+        (photos / "lost+found").chmod(0o755)
+    assert done.stdout.splitlines() == ["['a.jpg', 'z.jpg']", "refused"], done.stderr
+    assert done.stderr.count("reason=permission_denied") == 1
