@@ -117,6 +117,7 @@ class TrainingLoop:
             if validates or report.step % self.plan.save_every == 0:
                 self.trainer.check_weights()
             improved = validates and self._judge(report)
+            improved = improved or (last and self.history.best is None)  # nothing in the split is labelled
             self.keeper.report(report, self.history)
             if self.trainer.rank == 0:
                 if improved:

@@ -261,7 +261,7 @@ def _as_times(uri: str, column: pa.Array, type: pa.DataType) -> pa.Array:
         try:
             return column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False).cast(type, safe=False)
         except pa.ArrowException as error:
-            raise InputError(f"key list {uri}: last_modified holds times of no calendar ({_said(error)})") from error
+            raise InputError(f"key list {uri}: last_modified holds times of no calendar ({_quoted(error)})") from error
     if pa.types.is_null(column.type):
         return column.cast(type)
     try:

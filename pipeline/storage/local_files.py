@@ -30,13 +30,12 @@ def escape(name: bytes) -> str:
 
 
 def stat_of(path: bytes) -> os.stat_result | None:
-    """Follows links; None (and a line in the log where it is not a plain race) for what is not there."""
+    """Follows links; None (and a line in the log if it is no plain race) for what is not there. Raises OSError."""
     try:
         return os.stat(path)
     except OSError as error:
-        dangling = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
-        if not dangling:
-            raise fault_of(error, os.fsdecode(path)) from error
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            raise
         if os.path.islink(path):
             log.warning("not_listed path=%r reason=dangling_link", os.fsdecode(path))
         return None
