@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcn_core.decoding import gif, jpeg, jpeg2000, others, png, tiff
+from fcn_core.decoding import gif, jpeg, jpeg2000, jpegxl, others, png, tiff
 from fcn_core.decoding.refusals import decode_error, out_of_memory
 from fcn_core.decoding.stored import Pixels, Stored, turned, without_text_before
 from fcn_core.errors import DecodeError
@@ -19,7 +19,7 @@ from fcn_core.errors import DecodeError
 MAX_PIXELS = 178_956_970
 """A limit on width times height for where nobody has set one."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "JPEG2000", *others.FORMATS)
+FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "JPEG2000", "JPEG XL", *others.FORMATS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +83,8 @@ def _read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         return tiff.read(data, max_pixels)
     if data.startswith((b"GIF87a", b"GIF89a")):
         return gif.read(data, max_pixels)
+    if jpegxl.is_jpegxl(data):
+        return jpegxl.read(data, max_pixels)
     if jpeg2000.is_jpeg2000(data):
         return jpeg2000.read(data, max_pixels)
     return others.read(data, max_pixels)

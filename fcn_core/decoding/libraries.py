@@ -18,7 +18,7 @@ _HELPERS = ("PIL.ImageCms", "PIL.ImagePalette", "encodings.cp1252", "encodings.u
 
 _CODECS = (
     *("bitorder", "ccittfax3", "ccittfax4", "ccittrle", "deflate", "delta", "floatpred", "gif", "jpeg2k", "jpeg8"),
-    *("lerc", "lzma", "lzw", "packbits", "packints", "png", "webp", "zlib", "zstd"),
+    *("jpegxl", "lerc", "lzma", "lzw", "packbits", "packints", "png", "webp", "zlib", "zstd"),
 )
 """imagecodecs' decoders that a GIF, PNG or TIFF may need; each is a library of its own, loaded when first used."""
 

@@ -89,6 +89,8 @@ def resolve_settings(
         on_cuda = torch.cuda.is_available() and (kind != "onnx" or (engine != "openvino" and onnx_runtime.has_cuda()))
         device = "cuda" if on_cuda and kind != "int8" else "cpu"
     _require_device(device)
+    if tile_pixels < SMALLEST_TILE:
+        raise ValueError(f"tile_pixels is {tile_pixels}, and the smallest tile that works has {SMALLEST_TILE} pixels")
     if engine == "auto" and kind == "onnx":
         engine = "openvino" if device == "cpu" and openvino_runtime.is_installed() else "onnxruntime"
     if precision == "auto":

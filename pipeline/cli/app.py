@@ -254,6 +254,7 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
 def get(
     output: str,
     key: str,
+    /,
     *,
     file: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     recipe: str | None = None,

@@ -120,5 +120,7 @@ def _allowed(expected: str) -> list[str]:
 
 
 def _guess(given: str, choices: list[str]) -> str:
+    if given.lower() in ("gpu", "nvidia") and "cuda" in choices:
+        return " (did you mean cuda?)"
     close = difflib.get_close_matches(given, choices, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -29,6 +29,7 @@ from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.selection import suffixes_text
 
 Seen = TypeVar("Seen")
 
@@ -178,7 +179,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
             f"{selection.failed_before} of those done could not be read; --retry-errors tries them again", markup=False
         )
     if selection.left_out:
-        console.print(f"{selection.left_out} objects left out by name; --include takes others", markup=False)
+        console.print(f"left out by name: {suffixes_text(selection)}; --include takes others", markup=False)
     if report.runs and report.state == "finished":
         console.print(f"masks and tables are under {printable(output)}", markup=False)
     for key in report.reports:

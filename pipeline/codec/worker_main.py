@@ -28,6 +28,11 @@ from pipeline.codec.sandbox.confinement import confine
 from pipeline.codec.taken_at import taken_at
 from pipeline.errors import ImageError
 
+OUT_OF_MEMORY = (
+    "Decoding the image takes more memory than --image-memory allows, though --max-pixels allows its size; raise the "
+    "one or lower the other."
+)
+
 DECODE, ENCODE = 1, 2
 OK, FAILED, WORN_OUT = 0, 1, 2
 # operation; length of the JSON that follows (a MaskStyle); length of the arena's content; mask height and width; the
@@ -134,11 +139,12 @@ def _style(style_json: bytes) -> mask_png.MaskStyle:
 
 def _failure(error: Exception) -> bytes:
     if isinstance(error, MemoryError):
-        error = ImageError("out_of_memory", "The image takes more memory than a codec worker may use.")
+        error = ImageError("out_of_memory", "")
     if isinstance(error, ImportError):  # all of an installation is loaded, see `load_all`
         error = ImageError("unsupported_format", f"This variant of the format takes what is not loaded ({error.name}).")
     if isinstance(error, ImageError):
-        told = {"reason": error.reason, "message": error.message}
+        message = OUT_OF_MEMORY if error.reason == "out_of_memory" else error.message
+        told = {"reason": error.reason, "message": message}
     else:
         told = {"error": f"{type(error).__name__}: {error}"[:1000]}
     text = json.dumps(told).encode()

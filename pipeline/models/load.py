@@ -112,6 +112,14 @@ def _require_weights(store: Store, uri: str) -> None:
         store.head(WEIGHTS_FILE)
     except ObjectMissing:
         raise InputError(
-            f"there is no model at {uri}: neither {MODEL_FILE} nor {WEIGHTS_FILE}; "
-            "give the folder of a bundle (`fcn model new` makes one)"
+            f"there is no model at {uri}: neither {MODEL_FILE} nor {WEIGHTS_FILE}; {_meant(uri)}"
         ) from None
+
+
+def _meant(uri: str) -> str:
+    """What to do where there is no model: the name of published weights is no place."""
+    from fcn_core.weights.published import published  # torchvision, which is slow to import
+
+    if uri in published():
+        return f"`fcn model get {uri} -o {uri}` fetches the published weights of that name into a folder"
+    return "give the folder of a bundle (`fcn model new` makes one)"

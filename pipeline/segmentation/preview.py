@@ -10,6 +10,7 @@ from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.results import ClassTotal, class_totals
 from pipeline.storage.opening import read_object
+from pipeline.storage.uri import scheme_of
 
 
 def write_preview(
@@ -29,6 +30,8 @@ def write_preview(
     or the model cannot be read.
     """
     bundle = load_bundle(model, registry)
+    if scheme_of(image) == "file" and Path(image).is_dir():
+        raise InputError(f"{image} is a folder; give one image of it, or all of it to `fcn segment`")
     try:
         data = read_object(image)
         with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process

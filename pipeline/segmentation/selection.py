@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,12 @@ from pipeline.storage.store import Store
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".jxl",
 )  # fmt: skip
 """Taken when a job names no --include, in any case. Everything else is counted as left out."""
+
+_SUFFIXES_SHOWN = 5
+_SUFFIXES_COUNTED = 1000
 
 LOOKED_UP_AT_ONCE = 1 << 17
 """Listed objects that are held against what is done together: about 20 MB, and as much of what is done."""
@@ -52,6 +56,8 @@ class SelectionCounts:
     reconfirmed: int = 0  # done, but a later row says otherwise: the row that is right is committed again
     selected: int = 0
     selected_bytes: int = 0
+    suffixes: dict[str, int] = dataclass_field(default_factory=dict, compare=False)
+    """How many of those left out have which ending, in lower case; "" is none."""
 
 
 def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
@@ -63,11 +69,31 @@ def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str],
         return f"there is nothing under {source}"
     given = [f"{name} {glob!r}" for name, globs in (("--include", include), ("--exclude", exclude)) for glob in globs]
     if not given:
-        return f"none of the {counts.listed:,} objects under {source} is named like an image; --include takes others"
+        return (
+            f"none of the {counts.listed:,} objects under {source} is named like an image that is read "
+            f"({suffixes_text(counts)}); --include takes others"
+        )
     return (
         f"none of the {counts.listed:,} objects under {source} is chosen by {' '.join(given)}; a glob is held against "
         "the whole key, as '*.jpg' or 'cam1/*' is"
     )
+
+
+def suffixes_text(counts: SelectionCounts) -> str:
+    """What was left out, the most frequent endings first: "412 .heic, 3 .mov"."""
+    most = sorted(counts.suffixes.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count:,} {suffix or 'without an ending'}" for suffix, count in most[:_SUFFIXES_SHOWN]]
+    rest = sum(count for _, count in most[_SUFFIXES_SHOWN:])
+    return ", ".join(named + ([f"{rest:,} others"] if rest else []))
+
+
+def _count_suffixes(keys: pa.Array, into: dict[str, int]) -> None:
+    if not len(keys):
+        return
+    found = pc.struct_field(pc.extract_regex(pc.utf8_lower(keys), r"(?P<suffix>\.[a-z0-9_]{1,10})\z"), "suffix")
+    for row in pc.value_counts(pc.fill_null(found, "")).to_pylist():
+        if row["values"] in into or len(into) < _SUFFIXES_COUNTED:
+            into[row["values"]] = into.get(row["values"], 0) + row["counts"]
 
 
 @dataclass(frozen=True)
@@ -241,6 +267,7 @@ def select(
             )
         counts.listed += len(batch)
         counts.left_out += int((~is_image).sum())
+        _count_suffixes(batch["key"].filter(pa.array(~is_image)), counts.suffixes)
         counts.done += int((is_done & ~again).sum())
         counts.failed_before += int(has_failed.sum())
         counts.reconfirmed += int(again.sum())

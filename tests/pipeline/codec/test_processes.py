@@ -130,6 +130,8 @@ def test_a_bomb_that_passes_the_pixel_limit_hits_the_memory_limit() -> None:
         after = pool.decode(png(30, 30))
         assert small.result(timeout=PATIENCE).pixels.shape == (20, 20, 3)
         assert failure(bomb).reason == "out_of_memory"
+        assert "--image-memory" in failure(bomb).message
+        assert "--max-pixels" in failure(bomb).message
         assert after.result(timeout=PATIENCE).pixels.shape == (30, 30, 3)
 
 

@@ -15,7 +15,14 @@ from pipeline.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageE
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, commit_shard
 from pipeline.segmentation import selection
-from pipeline.segmentation.selection import IMAGE_SUFFIXES, DoneIndex, SelectionCounts, key_filter, select
+from pipeline.segmentation.selection import (
+    IMAGE_SUFFIXES,
+    DoneIndex,
+    SelectionCounts,
+    key_filter,
+    select,
+    suffixes_text,
+)
 from pipeline.storage import batches
 from pipeline.storage.batches import to_batches, to_infos
 from pipeline.storage.opening import open_store
@@ -171,3 +178,11 @@ def test_another_version_or_another_recipe_is_not_done(tmp_path: Path) -> None:
     commit_shard(store, "run1", 0, [row("a.jpg", "old"), row("b.jpg", recipe=Recipe("model", "other"))])
     done = DoneIndex.of(store, RECIPE)
     assert done_of(done, ("a.jpg", "new"), ("b.jpg", "e"), ("a.jpg", "old")) == ["new", "new", "done"]
+
+
+def test_what_is_left_out_is_counted_by_its_ending(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.HEIC", "c.heic", "d.mov", "README", "e.tar.gz", "f.jxl")
+    chosen, counts = selected(open_store(str(tmp_path)), [info(name) for name in names])
+    assert [entry.key for entry in chosen] == ["a.jpg", "f.jxl"]
+    assert suffixes_text(counts) == "2 .heic, 1 without an ending, 1 .gz, 1 .mov"
+    assert sum(counts.suffixes.values()) == counts.left_out == 5
