@@ -3,7 +3,10 @@
 Source: ISO/IEC 18181-1 (SizeHeader) and 18181-2 (the container's boxes).
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from fcn_core.decoding.libraries import imagecodecs
 from fcn_core.decoding.refusals import CUT_OFF, damaged, unsupported
@@ -37,7 +40,7 @@ def read(data: bytes, max_pixels: int) -> Stored:
     return Stored(_rgb(pixels), 1, (width, height))
 
 
-def _rgb(pixels: np.ndarray) -> Pixels:  # type: ignore[type-arg]  # of any sample type
+def _rgb(pixels: npt.NDArray[Any]) -> Pixels:
     bands = pixels.reshape(*pixels.shape[:2], -1)
     if bands.dtype == np.uint16:
         bands = scaled(bands, 16)
