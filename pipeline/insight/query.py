@@ -4,12 +4,14 @@ The views are the files in `pipeline/insight/sql`, the same ones that the duckdb
 Parquet files are DuckDB's to read; those in object storage come through our own store.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.outputs.audits import AUDITS_SCHEMA
@@ -79,7 +81,7 @@ def open_tables(store: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
                 try:
                     connection.execute(view_sql(table))
                 except duckdb.Error as error:
-                    raise InputError(_damage(error, folder or table)) from error
+                    raise InputError(_damage(store, error, folder or table)) from error
         _lock(connection, root or ROOT)
         yield connection
     finally:
@@ -135,11 +137,23 @@ def describe(error: Exception) -> str:
     return f"the query cannot be run: {text}{hint}"
 
 
-def _damage(error: Exception, folder: str) -> str:
+def _damage(store: Store, error: Exception, folder: str) -> str:
+    """DuckDB names a damaged file where it can, but not of every damage."""
+    named = (key for key in (info.key for info in store.list(folder)) if key in str(error) or not _opens(store, key))
+    which = next(named, f"a file under {folder}")
     return (
-        f"the tables cannot be asked, for a file under {folder} is damaged: {_words(error)}; `fcn verify OUTPUT` names "
-        "all that are"
+        f"the tables cannot be asked, for {which} is damaged: {_words(error)}; `fcn verify OUTPUT` names all that are"
     )
+
+
+def _opens(store: Store, key: str) -> bool:
+    if not key.endswith(".parquet"):
+        return True
+    try:
+        pq.ParquetFile(io.BytesIO(store.get(key)))
+    except Exception:  # Arrow answers damaged bytes with errors of many kinds
+        return False
+    return True
 
 
 def _words(error: Exception) -> str:
