@@ -16,8 +16,8 @@ class DatasetPlace(Options):
 
     dataset: Uri = Field(
         min_length=1,
-        description="Annotated images: a folder in PASCAL VOC's layout, a manifest (.parquet, .csv, .tsv), or a version ",
-        "of a data set (DATASET@latest, DATASET@3); path or URI.",
+        description="Annotated images: a folder in PASCAL VOC's layout, a manifest (.parquet, .csv, .tsv), or a "
+        "version of a data set (DATASET@latest, DATASET@3); path or URI.",
     )
 
 
