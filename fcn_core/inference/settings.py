@@ -83,7 +83,7 @@ def resolve_settings(
     the cores this process may use. batch_size: what was measured fastest. engine: on a CPU OpenVINO where it is
     installed and computes in that precision, else PyTorch, or for an imported graph ONNX Runtime. kind: of the model
     that the settings are for. Raises DeviceError if a device, precision or engine asked for is not there, or is none
-    for such a model.
+    for such a model; ValueError for tiles that are too small.
     """
     if device == "auto":
         on_cuda = torch.cuda.is_available() and (kind != "onnx" or (engine != "openvino" and onnx_runtime.has_cuda()))
