@@ -83,7 +83,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[SegmentJob, Inputs
     return job, check_inputs(job)
 
 
-@pytest.mark.parametrize("name", sorted(OTHER.keys() - {"ray_address", "engine"}))
+@pytest.mark.parametrize("name", sorted(OTHER.keys() - {"ray_address", "engine", "window"}))
 def test_what_changes_masks_is_another_identity(inputs: tuple[SegmentJob, Inputs], name: str) -> None:
     job, opened = inputs
     changed = resolve(job.model_copy(update={name: OTHER[name]}), opened).recipe != resolve(job, opened).recipe
