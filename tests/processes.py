@@ -1,6 +1,7 @@
 """The processes that a test started, directly or not, as /proc tells of them."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def descendants(root: int | None = None) -> dict[int, str]:
         front = {pid for pid, parent in parents.items() if parent in front}
         found |= {pid: titles[pid] for pid in front if pid in titles}
     return found
+
+
+def heed_hangups() -> None:
+    """For a child before it starts: SIGHUP does what it does by default, also where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def ours(mark: str) -> Iterator[int]:

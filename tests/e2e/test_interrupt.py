@@ -14,6 +14,7 @@ from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
 from pipeline.storage.opening import open_store
 from tests.gate import gated_images
+from tests.processes import heed_hangups
 
 IMAGES = 20
 SHARD_SIZE = 2
@@ -31,7 +32,9 @@ def start(output: Path, words: list[str]) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {MARK: str(output), "RAY_worker_niceness": "0"}
     program = [sys.executable, "-c", "from pipeline.cli.app import main; main()", *words]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        program, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=heed_hangups
+    )
 
 
 def wait_for_a_shard(driver: subprocess.Popen[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.isolation import child_path
+from tests.processes import heed_hangups
 from tests.samples import fill
 
 PATIENCE = 120.0
@@ -36,6 +37,7 @@ def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **environmen
     return subprocess.Popen(
         [*prefix, sys.executable, "-P", "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=ours | {"PYTHONPATH": child_path()} | environment, start_new_session=True,
+        preexec_fn=heed_hangups,
     )  # fmt: skip
 
 
