@@ -273,6 +273,7 @@ def retraining(site: Site) -> FlowRun:
     """A small training of a new model, begun: it works beside the labelling, which waits for its storage."""
     training = options(site.uri("scenes"), name="squares-{date}", output=site.uri("training"), train={"steps": 2})
     contest = {"registry": site.uri("registry"), "registry_name": "squares", "evaluation": SMALL}
+    contest["min_mean_iou"] = 0.0  # after two steps a model is no better than the commonest class
     return site.start("retrain/weekly-retrain", job=training | contest)
 
 
