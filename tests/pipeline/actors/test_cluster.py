@@ -55,8 +55,8 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "init", too_late)
+    for name, value in (("is_initialized", lambda: False), ("shutdown", lambda: None), ("init", too_late)):
+        monkeypatch.setattr(cluster.ray, name, value)  # shutdown too: other tests of this process share a Ray
     with pytest.raises(PipelineError, match="Ray did not start on this machine: Ray's node was not there"):
         cluster.connect().__enter__()
 

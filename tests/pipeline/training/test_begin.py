@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin(this: TrainJob) -> TrainRun:
     """The first step of a driver; who holds the lease makes no difference to it."""
     lease = cast(Lease, None)
-    return training._Driver(this, check_inputs(this), TrainObserver(), lambda: False, lease)._begin()
+    return training._Driver(this, check_inputs(this), TrainObserver(), lambda: False, lease, None)._begin()
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, other: TrainJob) -> list[TrainRun]:
