@@ -19,7 +19,7 @@ from fcn_core.errors import DecodeError
 MAX_PIXELS = 178_956_970
 """A limit on width times height for where nobody has set one."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "JPEG2000", "JPEG XL", *others.FORMATS)
+FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "JPEG2000", jpegxl.JPEG_XL, *others.FORMATS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

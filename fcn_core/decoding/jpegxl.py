@@ -14,6 +14,9 @@ from fcn_core.decoding.samples import grey, over_white, ranged, scaled
 from fcn_core.decoding.stored import Pixels, Stored, check_size
 from fcn_core.errors import DecodeError
 
+JPEG_XL = "JPEG XL"
+"""The format's name. Pillow has none for it."""
+
 _BARE = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}

@@ -4,11 +4,13 @@ import functools
 import io
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from fcn_core.decoding import FORMATS
+from fcn_core.decoding.jpegxl import JPEG_XL
 
 KINDS = [*FORMATS, "MPO"]
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -25,6 +27,8 @@ def photo(height: int = 23, width: int = 31) -> npt.NDArray[np.uint8]:
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     """`image` as a file; an MPO gets its negative as the second picture."""
+    if kind == JPEG_XL:
+        return bytes(imagecodecs.jpegxl_encode(np.asarray(image), lossless=True))
     buffer = io.BytesIO()
     extra = {"append_images": [ImageOps.invert(image)]} if kind == "MPO" else {}
     image.save(buffer, kind, **SAVE_OPTIONS.get(kind, {}), **extra, **options)

@@ -379,6 +379,10 @@ def pnm() -> Iterator[Variant]:
     yield Variant("pam", pam + PICTURE.tobytes(), refused="PAM")
 
 
+def jpeg_xl() -> Iterator[Variant]:
+    yield Variant("jpeg xl", imagecodecs.jpegxl_encode(PICTURE, lossless=True), PICTURE)
+
+
 def refused_formats() -> Iterator[Variant]:
     image = Image.fromarray(PICTURE)
     for kind, name in {
@@ -398,9 +402,8 @@ def refused_formats() -> Iterator[Variant]:
     yield Variant("msp", saved(image.convert("1"), "MSP"), refused="MSP")
     yield Variant("xbm", saved(image.convert("1"), "XBM"), refused="XBM")
     yield Variant("jpeg-ls", imagecodecs.jpegls_encode(PICTURE), refused="JPEG-LS")
-    yield Variant("jpeg xl", imagecodecs.jpegxl_encode(PICTURE), refused="JPEG XL")
     yield Variant("jpeg xr", imagecodecs.jpegxr_encode(PICTURE), refused="JPEG XR")
     yield Variant("rgbe", imagecodecs.rgbe_encode(PICTURE.astype(np.float32), header=True), refused="Radiance HDR")
 
 
-FAMILIES = (jpeg, png, gif, webp, avif, jpeg2000, bmp, pnm, refused_formats)
+FAMILIES = (jpeg, png, gif, webp, avif, jpeg2000, jpeg_xl, bmp, pnm, refused_formats)
