@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fcn_core.errors import DataError, DeviceError, PredictionError
@@ -370,7 +369,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"threads": 0}, {"tile_pixels": 100}, {"precision": "int8"}])
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match="batch_size|threads|tile_pixels|precision"):
         _settings(**wrong)
 
 
