@@ -369,7 +369,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"threads": 0}, {"tile_pixels": 100}, {"precision": "int8"}])
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="batch_size|threads|tile_pixels|precision"):
+    with pytest.raises(ValueError, match=r"batch_size|threads|tile_pixels|precision"):
         _settings(**wrong)
 
 
