@@ -27,6 +27,7 @@ def descendants(root: int | None = None) -> dict[int, str]:
 def heed_hangups() -> None:
     """For a child before it starts: SIGHUP does what it does by default, also where the tests run under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts background jobs without it
 
 
 def ours(mark: str) -> Iterator[int]:

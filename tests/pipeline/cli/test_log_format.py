@@ -45,7 +45,7 @@ def test_every_line_is_an_object_in_json(
     assert all(line["time"].endswith("Z") for line in said)
     (shard,) = [line for line in said if "shard" in line]
     assert (shard["images"], shard["ok"], shard["reasons"]) == (3, 2, "not_an_image:1")
-    assert any("2 images labelled" in line.get("message", "") for line in said)
+    assert any("2 images segmented" in line.get("message", "") for line in said)
 
     monkeypatch.setenv("FCN_LOG_FORMAT", "json")
     assert fcn(["report", str(tmp_path / "none")]) == 1
