@@ -11,7 +11,7 @@ from rich.console import Console
 from pipeline.actors.outcome import ErrorExample, ShardOutcome
 from pipeline.cli.console import observe
 from pipeline.logfmt import key_values
-from tests.log_lines import parse
+from tests.log_lines import parse, without_time
 
 OUTCOME = ShardOutcome(
     shard=7,
@@ -44,7 +44,7 @@ def test_a_shard_is_one_line_with_run_shard_attempt_and_stages() -> None:
     with observe(Console(file=sink, width=40, soft_wrap=True)) as observer:
         observer.phase("checking inputs")
         observer.shard("20260101T000000Z-0a1b", OUTCOME, 64, 640)
-    phase, shard, example = (parse(line) for line in sink.getvalue().splitlines())
+    phase, shard, example = (parse(without_time(line)) for line in sink.getvalue().splitlines())
     assert phase == {"phase": "checking inputs"}
     assert shard == {
         "run": "20260101T000000Z-0a1b",

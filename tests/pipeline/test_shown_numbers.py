@@ -252,7 +252,7 @@ def check_terminal(report: RunReport, truths: dict[str, Truth], output: Store) -
     console.print_report(Console(file=sink, width=400), report, output.uri)
     for record in report.runs:
         truth = truths[record.run_id]
-        line = next(line for line in sink.getvalue().splitlines() if record.run_id in line and " labelled" in line)
+        line = next(line for line in sink.getvalue().splitlines() if record.run_id in line and " segmented" in line)
         assert f"{record.state}: {truth.ok} images segmented" in line
         failed = sum(truth.errors.values())
         assert (f"{failed} error" in line and f"not_an_image {failed}" in line) if failed else "no errors" in line
