@@ -1,8 +1,8 @@
 """A bounded parallel loop: a few calls at a time, results in order, never more in memory than a few."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,18 +14,10 @@ def in_parallel(
 ) -> Iterator[R]:
     """`function` of each item, in the order of the items, in `threads` threads.
 
-    At most `threads` times `ahead` calls are begun before the result of the first is taken. An exception of a call is
-    raised in its turn, and no further call is begun.
+    Works in slices of `threads` times `ahead` items: all results of a slice are taken before the next one begins, so no
+    more than these are ever held. An exception of a call is raised in its turn, and no further call is begun.
     """
-    waiting: deque[Future[R]] = deque()
+    rest = iter(items)
     with ThreadPoolExecutor(threads, name) as pool:
-        try:
-            for item in items:
-                if len(waiting) == threads * ahead:
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(function, item))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while part := list(islice(rest, threads * ahead)):
+            yield from pool.map(function, part)
