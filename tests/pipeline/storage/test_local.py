@@ -487,7 +487,9 @@ def test_a_folder_that_may_not_be_read_costs_one_line_and_not_the_listing_of_a_s
         "try: print(list(open_store(sys.argv[1]).list()))\n"
         "except AccessDenied: print('refused')\n"
     )
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
         folder.chmod(0o755)
     try:
         done = subprocess.run(
