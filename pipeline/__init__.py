@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from pipeline.segmentation.job import RunReport, segment
     from pipeline.storage.opening import open_store
     from pipeline.storage.store import Store
-    from pipeline.training.job import TrainObserver, TrainReport, train
+    from pipeline.training.job import TrainReport, train
+    from pipeline.training.observer import TrainObserver
 
 __all__ = [
     "DataReport",
@@ -120,11 +121,8 @@ _MODULE_OF = {
     "pipeline.jobs.segment": ("SegmentJob",),
     "pipeline.storage.opening": ("open_store",),
     "pipeline.storage.store": ("Store",),
-    "pipeline.training.job": (
-        "TrainObserver",
-        "TrainReport",
-        "train",
-    ),
+    "pipeline.training.job": ("TrainReport", "train"),
+    "pipeline.training.observer": ("TrainObserver",),
     "pipeline.jobs.train": ("TrainJob",),
 }
 

@@ -27,7 +27,7 @@ from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from pipeline.training import job as training
 from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
-from pipeline.training.job import TrainObserver
+from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
 from pipeline.training.store import TrainStore
 from pipeline.training.worker import TELL_SECONDS, TrainWorkerSpec, train_stage

@@ -13,7 +13,8 @@ from fcn_core.inference.settings import resolve_settings
 from flows.demo.steps import Step
 from pipeline.actors import cluster
 from pipeline.jobs.train import TrainJob, merged
-from pipeline.training.job import TrainObserver, TrainReport, train
+from pipeline.training.job import TrainReport, train
+from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
 
 RUN_NAME = "street-scenes"

@@ -116,7 +116,7 @@ TRAIN_STEP = Metric("fcn_train_step", "gauge", "steps", "step of the present sta
 TRAIN_STEPS = Metric("fcn_train_steps", "gauge", "steps", "steps that the present stage has", ("arch",))
 TRAIN_WORKERS = Metric("fcn_train_workers", "gauge", "workers", "training workers at work", ("arch",))
 TRAIN_LOSS = Metric("fcn_train_loss", "gauge", "nats", "training loss, latest", ("arch",))
-TRAIN_MEAN_IU = Metric(
+TRAIN_MEAN_IOU = Metric(
     "fcn_train_val_mean_iou", "gauge", "share", "mean IoU on the validation split, latest, 0 to 1", ("arch",)
 )
 TRAIN_IMAGES_PER_SECOND = Metric(
@@ -131,7 +131,7 @@ METRICS = (
     IMAGES, ERRORS, PIXELS, READ_BYTES, WRITTEN_BYTES, STAGE_SECONDS, SHARDS, SHARD_SECONDS, SHARD_RETRIES,
     ACTOR_RESTARTS, ACTORS_READY, ACTORS_WANTED, SHARDS_IN_FLIGHT, RUN_SHARDS, RUN_SHARDS_DONE, RUN_IMAGES,
     RUN_IMAGES_DONE, RUN_IMAGES_PER_SECOND, RUN_SECONDS_LEFT, DEVICE_BUSY,
-    TRAIN_STEP, TRAIN_STEPS, TRAIN_WORKERS, TRAIN_LOSS, TRAIN_MEAN_IU, TRAIN_IMAGES_PER_SECOND, TRAIN_SECONDS_LEFT,
+    TRAIN_STEP, TRAIN_STEPS, TRAIN_WORKERS, TRAIN_LOSS, TRAIN_MEAN_IOU, TRAIN_IMAGES_PER_SECOND, TRAIN_SECONDS_LEFT,
     TRAIN_FAILURES,
 )  # fmt: skip
 

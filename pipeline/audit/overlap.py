@@ -5,12 +5,12 @@ Images are compared by the SHA-256 of their bytes, whatever they are called ther
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.audit.files import read_waves
 from pipeline.data.datasets import open_catalog
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.jobs.dataset import DatasetOptions
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 READS_AT_ONCE = 16
@@ -43,8 +43,8 @@ def trained_on(digests: Mapping[str, str], dataset: str, split: str | None = Non
             return None
         return None if key is None else (key, image)
 
-    with ThreadPoolExecutor(READS_AT_ONCE, "overlap") as threads:
-        return sorted(found for found in threads.map(find, images) if found is not None)
+    compared = in_parallel(find, images, threads=READS_AT_ONCE, name="overlap")
+    return sorted(found for found in compared if found is not None)
 
 
 def refuse_overlap(audit: Store, dataset: str, split: str | None = None) -> None:

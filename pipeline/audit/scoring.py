@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipeline.audit.results import NotUsed
 from pipeline.errors import InputError, ObjectMissing, StorageError
 from pipeline.numbers import percent
 from pipeline.outputs.masks import read_mask
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 READS_AT_ONCE = 8
@@ -51,14 +51,13 @@ def read_scores(
         return _score(record, output, row, mask, most_void)
 
     columns = ["key", "left_out", "width", "height", "mask_key", "mask_sha256"]
-    with ThreadPoolExecutor(READS_AT_ONCE, "audit") as threads:
-        for _, sample in waves:
-            rows = sample.select(columns).to_pylist()
-            for row, outcome in zip(rows, threads.map(read, rows), strict=True):
-                if isinstance(outcome, str):
-                    not_used.append(NotUsed(key=row["key"], reason=outcome))
-                else:
-                    scored[row["key"]] = outcome
+    rows = [row for _, sample in waves for row in sample.select(columns).to_pylist()]
+    outcomes = in_parallel(read, rows, threads=READS_AT_ONCE, name="audit")
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, str):
+            not_used.append(NotUsed(key=row["key"], reason=outcome))
+        else:
+            scored[row["key"]] = outcome
     return scored, not_used
 
 

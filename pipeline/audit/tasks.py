@@ -8,9 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import quote
@@ -25,6 +23,7 @@ from pipeline.insight.labelling_export import (
     image_prefix,
     label_config,
 )
+from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 
 TaskFormat = Literal["label-studio", "cvat", "none"]
@@ -82,19 +81,16 @@ def write_tasks(
             return task, "" if form == "none" and isinstance(error, ObjectMissing) else str(error)
 
     written: list[tuple[Task, str]] = []
-    rest = iter(tasks)
-    with ThreadPoolExecutor(COPIES_AT_ONCE, "audit") as threads:
-        while chunk := list(islice(rest, COPIES_AT_ONCE)):
-            for task, found in threads.map(fetch, chunk):
-                if isinstance(found, str):
-                    if found:
-                        left_out[task.key] = found
-                    continue
-                digests[task.key] = hashlib.sha256(found).hexdigest()
-                file = f"{names[task.key]}{_suffix(task.key)}"
-                written.append((task, file))
-                if copy:
-                    target.put(f"{images}/{file}", found)
+    for task, found in in_parallel(fetch, tasks, threads=COPIES_AT_ONCE, ahead=1, name="audit"):
+        if isinstance(found, str):
+            if found:
+                left_out[task.key] = found
+            continue
+        digests[task.key] = hashlib.sha256(found).hexdigest()
+        file = f"{names[task.key]}{_suffix(task.key)}"
+        written.append((task, file))
+        if copy:
+            target.put(f"{images}/{file}", found)
     if form == "none":
         return Written(names, digests, left_out, "annotate the images that samples/ lists")
     if prefill:

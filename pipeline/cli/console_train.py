@@ -11,7 +11,8 @@ from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.numbers import duration, score
-from pipeline.training.job import TrainObserver, TrainReport
+from pipeline.training.job import TrainReport
+from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
 
 LINE_SECONDS = 15.0

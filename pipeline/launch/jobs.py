@@ -22,7 +22,8 @@ from pipeline.launch.work import Outcome, Work
 from pipeline.outputs import runs
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.storage.opening import open_store
-from pipeline.training.job import TrainObserver, TrainReport, train
+from pipeline.training.job import TrainReport, train
+from pipeline.training.observer import TrainObserver
 from pipeline.training.store import TrainStore
 
 T = TypeVar("T")

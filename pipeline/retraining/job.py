@@ -38,7 +38,8 @@ from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPa
 from pipeline.segmentation.job import RunReport, segment
 from pipeline.segmentation.prepare import check_places
 from pipeline.storage.opening import open_store
-from pipeline.training.job import TrainObserver, TrainReport, train
+from pipeline.training.job import TrainReport, train
+from pipeline.training.observer import TrainObserver
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import check_inputs, pin_dataset
 from pipeline.training.store import TrainStore

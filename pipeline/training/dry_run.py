@@ -18,7 +18,7 @@ from pipeline.actors import cluster
 from pipeline.data.report import warning_lines
 from pipeline.jobs.train import TrainJob
 from pipeline.numbers import count, duration, size
-from pipeline.training.job import TrainObserver
+from pipeline.training.observer import TrainObserver
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import TrainInputs, check_inputs, check_same, look_through, new_run, pin_dataset
 from pipeline.training.records import TrainRun

@@ -4,30 +4,27 @@
 one has nothing to do.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ray.exceptions import RayError
-
 from fcn_core import ModelBundle
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
 from fcn_core.trained_on import TrainedOn
 from fcn_core.training.loop import LoopPlan
-from pipeline.actors import cluster, metrics
-from pipeline.actors.deaths import Deaths
-from pipeline.actors.metrics import Recorder
+from pipeline.actors import cluster
 from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease, WatchStopped
+from pipeline.training.following import GroupFollower
 from pipeline.training.group import Group
-from pipeline.training.group_spec import GroupResult, GroupSpec, GroupStatus
-from pipeline.training.placement import check_fits, missing_resources, resolve_group
+from pipeline.training.group_spec import GroupSpec
+from pipeline.training.observer import TrainObserver
+from pipeline.training.placement import check_fits, resolve_group
 from pipeline.training.plan import (
     TrainInputs,
     check_inputs,
@@ -39,31 +36,10 @@ from pipeline.training.plan import (
     next_start,
     pin_dataset,
 )
-from pipeline.training.progress import TrainProgress, WorkerOutcome, now
+from pipeline.training.progress import WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
 from pipeline.training.store import TrainStore
 from pipeline.training.worker import TrainWorkerSpec
-
-POLL_SECONDS = 0.5
-STOP_SECONDS = 120.0
-"""How long workers may take to end their step and save, once they are asked to stop."""
-
-
-class TrainObserver:
-    """Receives the events of a running training job. Override what is of interest; called from the calling thread."""
-
-    def phase(self, name: str) -> None:
-        """The job enters a phase, named for a person."""
-
-    def note(self, text: str) -> None:
-        """Something a person should know: what "auto" chose, what is resumed, what died."""
-
-    def progress(self, progress: TrainProgress) -> None:
-        """How far training is, about every half second."""
-
-    def lost_output(self) -> str | None:
-        """Since when, and why, these reports reach nobody, for the run's record; None where nothing is lost."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -129,9 +105,7 @@ class _Driver:
         self._asked_to_stop = should_stop
         self._lease = lease
         self._store = TrainStore(inputs.output)
-        self._failures = 0
-        self._recorder = Recorder("train")
-        self._deaths: Deaths | None = None
+        self._follower: GroupFollower | None = None
 
     def work(self) -> TrainReport:
         private = not cluster.is_remote(self._job.ray_address)
@@ -244,7 +218,9 @@ class _Driver:
         return self._store if len(stages) == 1 else self._store.stage(stages[number].arch)
 
     def _train_stages(self, run: TrainRun, private: bool) -> WorkerOutcome:
-        self._deaths = Deaths()
+        follower = self._follower = GroupFollower(
+            self._observer, lambda: self._asked_to_stop() or self._lease.lost, self._job.placement_timeout
+        )
         spec, notes = resolve_group(self._job, private)
         for note in notes:
             self._observer.note(note)
@@ -259,7 +235,7 @@ class _Driver:
                 self._begin_stage(run, number)
             if self._asked_to_stop():  # no workers are started only to be stopped
                 return _cut_short(store)
-            outcome = self._train_stage(run, number, stage.arch, store, spec)
+            outcome = self._train_stage(run, number, stage.arch, store, spec, follower)
             if not outcome.finished:
                 return outcome
             store.save_done(outcome)
@@ -286,7 +262,7 @@ class _Driver:
         store.save_start(next_start(trained, arch, run.plan.stages[number].config.seed))
 
     def _train_stage(
-        self, run: TrainRun, number: int, arch: ArchName, store: TrainStore, spec: GroupSpec
+        self, run: TrainRun, number: int, arch: ArchName, store: TrainStore, spec: GroupSpec, follower: GroupFollower
     ) -> WorkerOutcome:
         stages = run.plan.stages
         name = arch if len(stages) == 1 else f"{arch} ({number + 1} of {len(stages)})"
@@ -309,7 +285,7 @@ class _Driver:
         )
         group = Group(spec, work)
         try:
-            result = self._follow(group, spec, f"training {name}")
+            result = follower.follow(group, spec, f"training {name}")
         finally:
             group.end()
         if result is None:
@@ -317,82 +293,12 @@ class _Driver:
         if result.refused is not None:
             raise InputError(result.refused)
         if result.outcome is None:
-            times = f"{self._failures} times" if self._failures > 1 else "once"
+            times = f"{follower.failures} times" if follower.failures > 1 else "once"
             raise PipelineError(
-                f"training ended after its workers had failed {times} ({result.failed}{self._lacked()}); "
+                f"training ended after its workers had failed {times} ({result.failed}{follower.lacked()}); "
                 "the same command goes on from the newest checkpoint"
             )
         return result.outcome
-
-    def _follow(self, group: Group, spec: GroupSpec, phase: str) -> GroupResult | None:
-        """Watch a group until it is done. None when it did not stop in time after it was asked to."""
-        last: GroupStatus | None = None
-        waiting_since = time.monotonic()
-        stop_by: float | None = None
-        self._recorder.begin((metrics.TRAIN_FAILURES,))
-        while (result := group.wait(POLL_SECONDS)) is None:
-            if stop_by is not None and time.monotonic() > stop_by:
-                return None
-            status = group.status()
-            if status is None:
-                continue
-            if status.waiting and (last is None or not last.waiting or status.failures > last.failures):
-                waiting_since = time.monotonic()
-            self._notify(status, last, spec, phase)
-            self._record(status, last)
-            last = status
-            if stop_by is None and (self._asked_to_stop() or self._lease.lost):
-                self._observer.phase("stopping")
-                group.stop()
-                stop_by = time.monotonic() + (0 if status.waiting else STOP_SECONDS)
-            elif stop_by is None and status.waiting:
-                self._check_placement(spec, time.monotonic() - waiting_since)
-        self._failures += last.failures if last else 0
-        return result
-
-    def _notify(self, status: GroupStatus, last: GroupStatus | None, spec: GroupSpec, phase: str) -> None:
-        """Report to the observer what is new since the last call."""
-        failures = last.failures if last else 0
-        if status.failures > failures:
-            lacked = self._lacked()
-            self._observer.note(
-                f"{status.reason}{lacked}; going on from the newest checkpoint (failure {status.failures})"
-            )
-        if status.waiting and (last is None or not last.waiting):
-            self._observer.phase(f"{phase}: waiting for {spec}")
-        if not status.waiting and (last is None or last.waiting):
-            self._observer.phase(phase)
-        if status.progress and not status.waiting and (last is None or status.progress != last.progress):
-            before = last.progress.workers if last and last.progress else status.progress.workers
-            if status.progress.workers != before:
-                self._observer.note(f"{status.progress.workers} worker(s) now, {before} before")
-            self._observer.progress(status.progress)
-
-    def _lacked(self) -> str:
-        """What this machine ran out of since the last call, in words; "" for nothing, or where Ray is elsewhere."""
-        cause = self._deaths.cause(None, RayError()) if self._deaths is not None else None
-        return f": {cause.text}" if cause is not None else ""
-
-    def _record(self, status: GroupStatus, last: GroupStatus | None) -> None:
-        """The same for Prometheus, at every look: a gauge that is not set again is forgotten."""
-        recorder, progress = self._recorder, status.progress
-        recorder.add(metrics.TRAIN_FAILURES, status.failures - (last.failures if last else 0))
-        if progress is None:
-            return
-        recorder.set(metrics.TRAIN_WORKERS, 0 if status.waiting else progress.workers, arch=progress.stage)
-        recorder.set(metrics.TRAIN_STEP, progress.step, arch=progress.stage)
-        recorder.set(metrics.TRAIN_STEPS, progress.steps, arch=progress.stage)
-        recorder.set(metrics.TRAIN_LOSS, progress.loss, arch=progress.stage)
-        recorder.set(metrics.TRAIN_MEAN_IU, progress.val_mean_iou, arch=progress.stage)
-        recorder.set(metrics.TRAIN_IMAGES_PER_SECOND, progress.images_per_second, arch=progress.stage)
-        recorder.set(metrics.TRAIN_SECONDS_LEFT, progress.eta_seconds, arch=progress.stage)
-
-    def _check_placement(self, spec: GroupSpec, waited: float) -> None:
-        if waited > self._job.placement_timeout:
-            raise PipelineError(
-                f"workers could not be placed within {self._job.placement_timeout:.0f} s: "
-                f"{missing_resources(spec)}; the same command resumes"
-            )
 
     def _best_of(self, store: TrainStore) -> ModelBundle:
         """The model of a finished stage: the best on the validation split, or without one the last."""
@@ -445,7 +351,7 @@ class _Driver:
             scores=record.scores,
             steps=record.step,
             seconds=record.seconds,
-            failures=self._failures,
+            failures=self._follower.failures if self._follower else 0,
         )
 
 

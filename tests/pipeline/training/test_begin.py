@@ -10,7 +10,7 @@ from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease, TakenOver
 from pipeline.training import job as training
 from pipeline.training.group_spec import GroupResult
-from pipeline.training.job import TrainObserver
+from pipeline.training.observer import TrainObserver
 from pipeline.training.plan import check_inputs, new_run
 from pipeline.training.progress import now
 from pipeline.training.records import TrainRecord, TrainRun
