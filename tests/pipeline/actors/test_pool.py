@@ -562,6 +562,8 @@ class NeverReady(Steady):
 
 
 def test_an_examination_in_which_no_actor_gets_ready_ends_without_a_culprit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "MAX_STORAGE_PAUSES", 1)
+    monkeypatch.setattr(quarantine, "STORAGE_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(quarantine, "MAX_IN_VAIN", 2)
     monkeypatch.setattr(quarantine, "PAUSE_SECONDS", 0.0)
     assert examined(NeverReady) == frozenset()
