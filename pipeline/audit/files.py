@@ -115,7 +115,8 @@ class Wave(BaseModel):
 
 
 class AuditRecord(BaseModel):
-    """audit.json. `cluster` says what was drawn instead of images; `by` what domains are."""
+    """audit.json. `cluster` says what was drawn instead of images; `by` what domains are; `model_uri` where the model's
+    files were when the output was written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -125,6 +126,7 @@ class AuditRecord(BaseModel):
     source: str
     follow_links: bool
     model: str
+    model_uri: str | None = None
     model_id: str
     params_id: str
     recipe: str

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipeline.audit.results import Estimate
+from pipeline.audit.results import Estimate, read_estimate
 from pipeline.errors import InputError, PipelineError
 from pipeline.numbers import fixed, percent
+from pipeline.storage.store import Store
 
 
 class AuditFailed(PipelineError):
@@ -47,6 +48,21 @@ def check(estimate: Estimate, gate: Gate) -> None:
     found = failures(estimate, gate)
     if found:
         raise AuditFailed(f"audit {estimate.audit_id} of {estimate.output}: " + "; ".join(found))
+
+
+def check_model(audit: Store, model_id: str, gate: Gate) -> Estimate:
+    """The newest estimate of `audit`, where `gate` lets it pass and it is of the masks of model `model_id`.
+
+    Raises InputError for an audit of another model, AuditFailed, naming the classes, where the gate fails.
+    """
+    estimate = read_estimate(audit)
+    if estimate.model_id != model_id:
+        raise InputError(
+            f"{audit.uri} audits masks of model {estimate.model_id}, not of {model_id}: label images with this model, "
+            "and audit that output"
+        )
+    check(estimate, gate)
+    return estimate
 
 
 def _points(value: float) -> str:

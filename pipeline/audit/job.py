@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.audit.estimate import EstimateOptions, estimate_audit
 from pipeline.audit.files import PAGE, read_audit
 from pipeline.audit.gate import Gate
-from pipeline.audit.overlap import refuse_overlap
+from pipeline.audit.overlap import refuse_overlap, seen_in_training
 from pipeline.audit.page import audit_page
 from pipeline.audit.results import Estimate, write_estimate
 from pipeline.storage.opening import open_store
@@ -54,6 +54,10 @@ def run_audit(job: AuditJob, phase: Callable[[str], None] = lambda name: None) -
         refuse_overlap(store, job.trained_on)
     options = EstimateOptions(job.estimator, job.cluster, job.most_void, job.seed)
     found = estimate_audit(store, open_store(job.annotations), options, phase)
+    phase("comparing with what the model was trained on")
+    seen = seen_in_training(store)
+    if seen is not None:
+        found = found.model_copy(update={"notes": (*found.notes, seen)})
     write_estimate(store, open_store(found.output), found)
     store.put(PAGE, audit_page(found, labels).encode())
     return found

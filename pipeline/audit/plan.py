@@ -100,6 +100,7 @@ def plan_audit(
         source=str(run.job.get("source", "")),
         follow_links=bool(run.job.get("follow_links")),
         model=str(run.job.get("model", "")),
+        model_uri=None if run.model is None else run.model.uri,
         model_id=run.model_id,
         params_id=run.params_id,
         recipe=run.recipe,

@@ -8,7 +8,7 @@ from cyclopts.types import PositiveInt
 from cyclopts.validators import Number
 
 from fcn_core.text.printable import printable
-from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag
+from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag, Share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 audit_app = App(name="audit", help="Areas and accuracies with error bars: plan, estimate, extend.")
 
 SampleSize = Annotated[int, Parameter(name=["--images", "-n"], validator=Number(gte=2))]
-Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 
 @audit_app.command

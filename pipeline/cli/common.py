@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from fcn_core.text.printable import printable_lines, shortened, shortened_words
 
@@ -25,6 +26,9 @@ LONGEST_VALUE = 120
 
 Flag = Annotated[bool, Parameter(negative="")]
 """An option that is there or not, without a --no-... twin."""
+
+Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
+"""A fraction."""
 
 
 def validation_message(error: "ValidationError") -> str:

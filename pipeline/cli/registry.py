@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
-from pipeline.cli.common import DONE, Flag
+from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag, Share
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,6 +131,9 @@ def promote(
     *,
     reason: str,
     scores: str | None = None,
+    audit: str | None = None,
+    fail_bias: Share | None = None,
+    fail_width: Share | None = None,
     after: int | None = None,
     registry: str | None = None,
     json: Flag = False,
@@ -150,6 +153,13 @@ def promote(
     scores
         The OUTPUT of `fcn evaluate` for this version, to keep its scores with the promotion. Default: those in the
         model's own notes.
+    audit
+        Only if this audit (`fcn audit estimate`) of masks of this very model passes --fail-bias and --fail-width; else
+        exit 3.
+    fail_bias
+        With --audit: do not promote when an interval excludes the model's share of a class by more than this.
+    fail_width
+        With --audit: do not promote when an interval of a class's share is wider than this.
     after
         Only if this is the number of the present champion (0: there is none).
     registry
@@ -157,12 +167,17 @@ def promote(
     json
         Print the promotion as JSON.
     """
+    from fcn_core.text.printable import printable
     from pipeline.cli import console
     from pipeline.models.registry import open_registry
 
     opened = open_registry(registry)
     opened.check_readable()
     found = opened.find(name, version)
+    failed = _audited(audit, version, fail_bias, fail_width)
+    if failed:
+        console.stderr_console().print(f"not promoted: {printable(failed)}", markup=False)
+        return TOO_MANY_ERRORS
     known = _evaluated(scores, version) if scores else found.description.scores if found else None
     number = opened.promote(name, version, reason, known or None, after=after)
     promotion = next(each for each in opened.promotions(name) if each.number == number)
@@ -234,6 +249,25 @@ def _evaluated(output: str, version: str) -> dict[str, Any]:
     if record.model_id != version:
         raise InputError(f"{output} holds scores of model {record.model_id}, not of {version}; evaluate that one")
     return record.scores.model_dump(mode="json") | record.model_dump(include={"dataset", "split", "examples_digest"})
+
+
+def _audited(audit: str | None, version: str, fail_bias: float | None, fail_width: float | None) -> str | None:
+    """Why the audit of `version` does not allow its promotion; None where it does, or where none was asked."""
+    from pipeline.audit.gate import AuditFailed, Gate, check_model
+    from pipeline.storage.opening import open_store
+
+    gate = Gate(fail_bias, fail_width)
+    if audit is None:
+        if gate != Gate():
+            raise InputError("--fail-bias and --fail-width are about an audit; name it with --audit")
+        return None
+    if gate == Gate():
+        raise InputError(f"--audit {audit} decides nothing by itself; add --fail-bias or --fail-width")
+    try:
+        check_model(open_store(audit), version, gate)
+    except AuditFailed as error:
+        return str(error)
+    return None
 
 
 def _json(promotion: "Champion | None") -> dict[str, Any] | None:

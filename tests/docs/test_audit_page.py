@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
+from pipeline.models.registry import open_registry
 from pipeline.numbers import percent
 from pipeline.storage.opening import open_store
 from tests.pipeline.audit.sites import LABELS, make_site
 from tests.pipeline.audit.test_audit import drawn_keys
+from tests.samples import model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (fcn .*)$", PAGE, re.MULTILINE)]
@@ -21,14 +23,20 @@ def test_the_page_runs_and_its_example_is_what_comes_out(
 ) -> None:
     pytest.importorskip("duckdb")
     monkeypatch.chdir(tmp_path)
-    site = make_site(tmp_path, 400)
+    bundle = model(LABELS)
+    (tmp_path / "registry").mkdir()
+    monkeypatch.setenv("FCN_REGISTRY", str(tmp_path / "registry"))
+    open_registry(None).publish("road", bundle)
+    site = make_site(tmp_path, 400, model={"model_id": bundle.model_id})
     (example,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     first = True
-    for words in COMMANDS:
+    for words in ([bundle.model_id if word == "0123456789abcdef" else word for word in line] for line in COMMANDS):
         if words[:2] == ["audit", "estimate"]:
             site.annotate(drawn_keys(open_store("audit")))
         if words[:2] == ["audit", "extend"]:
-            more = make_site(tmp_path, 100, run_id="20261129T101500Z-ab12", first=400)
+            more = make_site(
+                tmp_path, 100, model={"model_id": bundle.model_id}, run_id="20261129T101500Z-ab12", first=400
+            )
             site = type(site)(site.root, site.output, {**site.truth, **more.truth})
         capsys.readouterr()
         assert fcn(words) == 0, words

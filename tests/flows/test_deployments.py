@@ -48,7 +48,7 @@ from tests.trainings import options, write_scenes
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATIENCE_SECONDS = 400
-NAMES = ("segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain")
+NAMES = ("segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain", "audit/estimate")
 SMALL = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
 PHOTOS = 6
 SHARDS = PHOTOS // 2
@@ -177,6 +177,7 @@ def test_every_deployment_has_pool_tags_description_and_a_limit(site: Site) -> N
         "segment/adhoc": (2, "ENQUEUE"),
         "evaluate/scores": (2, "ENQUEUE"),
         "retrain/weekly-retrain": (1, "CANCEL_NEW"),
+        "audit/estimate": (2, "ENQUEUE"),
     }
 
 

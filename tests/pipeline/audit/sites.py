@@ -70,13 +70,19 @@ def faulty(mask: Mask, seed: int) -> Mask:
 
 
 def make_site(
-    root: Path, images: int = 80, *, folders: int = 4, run_id: str = "20261122T101500Z-ab12", first: int = 0
+    root: Path,
+    images: int = 80,
+    *,
+    folders: int = 4,
+    run_id: str = "20261122T101500Z-ab12",
+    first: int = 0,
+    model: Mapping[str, str] | None = None,
 ) -> Site:
-    """`images` under cam0/ to cam3/, labelled by a faulty model in one run."""
+    """`images` under cam0/ to cam3/, segmented by a faulty model in one run; `model` has its place and id."""
     source, output = open_store(str(root / "photos")), open_store(str(root / "labels"))
     truth = {f"cam{index % folders}/{index:04d}.jpg": street_scene(index) for index in range(first, first + images)}
     for index, key in enumerate(truth):
         source.put(key, jpeg(24, 18, seed=first + index))
     found = {key: faulty(mask, index) for index, (key, mask) in enumerate(truth.items())}
-    labelled_run(output, source, found, LABELS, run_id=run_id, shard_size=16)
+    labelled_run(output, source, found, LABELS, run_id=run_id, shard_size=16, **(model or {}))
     return Site(root, output, truth)
