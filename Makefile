@@ -1,5 +1,9 @@
-# The commands of a checkout. `make setup` needs only Python 3.11 or newer, git and make.
-PYTHON ?= python3.11
+# The commands of a checkout. `make setup` needs only Python 3.11, 3.12 or 3.13, git and make.
+SUPPORTED := 13 12 11
+# The newest of them that starts: version managers put commands on the PATH that only say what to do.
+PYTHON ?= $(or $(shell for minor in $(SUPPORTED); do \
+  python3.$$minor -c '' 2>/dev/null && echo python3.$$minor && break; done),$(error \
+  no Python 3.11, 3.12 or 3.13 was found; install one of them, or name it with PYTHON=...))
 BIN := .venv/bin
 VENV ?= .venv
 PROCESSES ?= 2
@@ -8,7 +12,7 @@ SECONDS ?= 7200
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults soak fuzz bench lint format docs clean
+.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults soak fuzz bench lint format docs dist clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -23,6 +27,7 @@ help:
 	@echo "make lint    ruff, mypy and the import rule"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    write docs/api/ and docs/cli.md from the code"
+	@echo "make dist    write the wheel and the source archive of this version to dist/"
 	@echo "make setup   make .venv with everything that the others need"
 	@echo "make runtime VENV=DIR  install into DIR what runs in production; container images are made with it"
 	@echo "make hashes  write requirements-hashed.txt: the files that runtime would install here, and their hashes"
@@ -100,5 +105,9 @@ format: setup
 docs: setup
 	$(BIN)/python docs/make_api.py
 
+dist: setup
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation .
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output site *.egg-info
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-output site *.egg-info
