@@ -172,7 +172,7 @@ def test_in_a_bucket_with_a_worker_that_dies_and_a_stop_a_run_ends_as_undisturbe
     # A worker that dies costs nothing but time.
     assert killed
     assert report.failures == 1
-    assert any("died; going on" in note for note in watcher.notes), watcher.notes
+    assert any("died" in note and "; going on" in note for note in watcher.notes), watcher.notes
     # Stopped, it saves where it stands: three steps were saved, four and one more taken from there.
     assert report.state == "interrupted"
     assert report.steps == 8
