@@ -2,7 +2,7 @@
 
 Credentials come from the environment, as obstore finds them (GOOGLE_APPLICATION_CREDENTIALS,
 AZURE_STORAGE_ACCOUNT_NAME and so on, or the machine's own identity). Azure's side is tested on Azurite, Microsoft's
-emulator; nobody has run either against the real services yet. S3 is the trodden path.
+emulator, Google's on moto dressed as it; neither was run against the real services. S3 is the trodden path.
 """
 
 import os
@@ -21,6 +21,8 @@ from pipeline.storage.forking import is_forked
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 
 _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
+_ENDPOINT = {"gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+"""The variable that names another endpoint than the service's, as for an emulator."""
 
 
 class CloudStore:
@@ -161,12 +163,10 @@ class CloudStore:
             },
             "retry_config": {"max_retries": 1000, "retry_timeout": patience * second},
         }
-        if self._scheme == "gs":
-            return GCSStore(self._bucket, **settings)
-        if os.environ.get("AZURE_STORAGE_ENDPOINT", "").startswith("http://"):
+        if os.environ.get(_ENDPOINT[self._scheme], "").startswith("http://"):
             # Asked for in plain words; obstore's own variable for it is not read beside options given here.
             settings["client_options"]["allow_http"] = True
-        return AzureStore(self._bucket, **settings)
+        return (GCSStore if self._scheme == "gs" else AzureStore)(self._bucket, **settings)
 
     def _full(self, key: str) -> str:
         if any(part in ("", ".", "..") for part in key.split("/")) or any(c < " " or c == "\x7f" for c in key):

@@ -96,6 +96,14 @@ _NO_CREDENTIALS = (
 _PROVIDER = "External AWS credential provider"
 """So obstore names where the keys come from that it is given."""
 
+_TOKEN_REQUEST = "Error performing token request"
+"""So obstore says that neither the environment nor the machine's own identity gave it a token."""
+
+_IDENTITIES = {
+    "Google Cloud Storage": "set GOOGLE_APPLICATION_CREDENTIALS, or run where a service account is attached",
+    "Azure Blob Storage": "set AZURE_STORAGE_ACCOUNT_NAME and a key or token, or run where an identity is attached",
+}
+
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "error: InvalidCertificate(")
 _BROKEN = (
     rust.GenericError,
@@ -133,6 +141,8 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
             f"{name}: no usable credentials ({_plain(type(error).__name__)}); set AWS_PROFILE or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, or give this machine a role."
         )
+    if _TOKEN_REQUEST in str(error) and where in _IDENTITIES:
+        return AccessDenied(f"{name}: no usable credentials for {where}; {_IDENTITIES[where]}.")
     if isinstance(error, rust.AlreadyExistsError):
         # obstore takes every 409 for this one, but S3 answers 409 also where another request was at the same key.
         code, _ = _code_and_status(error)
@@ -166,9 +176,10 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
     if code in _BAD_CREDENTIALS or status == 401:
         return AccessDenied(f"{name}: {where} does not accept the credentials ({told}); check or renew them.")
     if code in _FORBIDDEN or (status == 403 and code is None):
+        others = ", or say ?request_payer=requester where the requester pays, ?unsigned=true where anybody may read"
         return AccessDenied(
-            f"{name}: the credentials are not allowed to do this ({told}); widen their policy, or say "
-            "?request_payer=requester where the requester pays, ?unsigned=true where anybody may read."
+            f"{name}: the credentials are not allowed to do this ({told}); widen their policy"
+            f"{others if name.startswith('s3') else ''}."
         )
     if code in _TRANSIENT or (status is not None and (status >= 500 or status == 429)):
         return StorageUnavailable(f"{name}: {where} keeps answering {told}; try again later.")

@@ -58,7 +58,11 @@ def test_importing_them_opens_no_connection_starts_nothing_and_writes_nothing(tm
 import sys
 seen = []
 watched = ("socket.connect", "socket.getaddrinfo", "os.fork", "os.posix_spawn")
-sys.addaudithook(lambda event, _: seen.append(event) if event in watched else None)
+def note(event, arguments):
+    # PyTorch asks ldconfig where a library is, and newer Pythons start what they start in this way.
+    if event in watched and not (event == "os.posix_spawn" and str(arguments[0]).endswith("/ldconfig")):
+        seen.append(event)
+sys.addaudithook(note)
 from fcn_core.inference.reporting_packages import import_nncf, import_onnxruntime, import_openvino
 import_openvino().convert_model, import_nncf().quantize, import_onnxruntime().InferenceSession
 print(sorted(set(seen)), "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"])

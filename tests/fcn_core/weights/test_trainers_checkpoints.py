@@ -51,7 +51,7 @@ class Runs:
         return os.system, ("touch ran",)
 
 
-@pytest.mark.parametrize("hidden", [Runs(), argparse.Namespace(a=Runs()), print, getattr, torch.nn.Linear(1, 1)])
+@pytest.mark.parametrize("hidden", [Runs(), argparse.Namespace(a=Runs()), eval, getattr, torch.nn.Linear(1, 1)])
 def test_what_is_not_known_to_be_harmless_is_still_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""A real Blob service for the tests: Azurite, Microsoft's own emulator, where it is installed."""
+"""Blob services for the tests: Azurite, Microsoft's own emulator, where it is installed; moto dressed as Google's."""
 
 import base64
 import hashlib
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+
+from tests.pipeline.storage.gcs_service import environment, gcs_service
 
 ACCOUNT = "devstoreaccount1"
 # Not a secret: the same in every Azurite, from its documentation.
@@ -53,6 +55,27 @@ def container(azure: str) -> str:
     name = f"test-{uuid.uuid4().hex[:20]}"
     create_container(azure, name)
     return name
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[str]:
+    """The URL of what answers as Google Cloud Storage; GOOGLE_* point there while the session lasts."""
+    with gcs_service() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(url).items():
+            patch.setenv(name, value)
+        yield url
+
+
+@pytest.fixture(params=["az", "gs"])
+def cloud(request: pytest.FixtureRequest) -> str:
+    """The URI of a fresh, empty container or bucket, on either service."""
+    if request.param == "az":
+        return f"az://{request.getfixturevalue('container')}"
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    made = urllib.request.Request(f"{request.getfixturevalue('google')}/{name}", method="PUT")
+    with urllib.request.urlopen(made, timeout=30) as answer:
+        assert answer.status == 200
+    return f"gs://{name}"
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

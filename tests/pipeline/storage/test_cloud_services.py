@@ -1,4 +1,4 @@
-"""az:// as a store and as a job's source and output, against Azurite."""
+"""az:// and gs:// as stores and as a job's source and output, against services that answer their requests."""
 
 import json
 import subprocess
@@ -18,8 +18,8 @@ HASTY = StorageOptions(connect_seconds=2, read_seconds=5, retry_seconds=3, check
 NAMES = ["a", "b/c", "b.c", "ä/😀.jpg", "name#1?.jpg", "with space", "100%25.jpg", "k" * 200]
 
 
-def test_objects_come_back_in_order_with_their_bytes(container: str) -> None:
-    store = open_store(f"az://{container}/some/prefix", HASTY)
+def test_objects_come_back_in_order_with_their_bytes(cloud: str) -> None:
+    store = open_store(f"{cloud}/some/prefix", HASTY)
     store.check_readable()
     store.check_writable()
     for name in NAMES:
@@ -36,8 +36,8 @@ def test_objects_come_back_in_order_with_their_bytes(container: str) -> None:
     assert list(store.list()) == []
 
 
-def test_changes_and_absence_are_noticed(container: str) -> None:
-    store = open_store(f"az://{container}", HASTY)
+def test_changes_and_absence_are_noticed(cloud: str) -> None:
+    store = open_store(cloud, HASTY)
     store.put("k", b"1")
     listed = store.head("k")
     store.put("k", b"2")
@@ -50,8 +50,8 @@ def test_changes_and_absence_are_noticed(container: str) -> None:
         store.head("k")
 
 
-def test_of_many_creators_one_wins(container: str) -> None:
-    store, won = open_store(f"az://{container}", HASTY), []
+def test_of_many_creators_one_wins(cloud: str) -> None:
+    store, won = open_store(cloud, HASTY), []
 
     def create(number: int) -> None:
         try:
@@ -69,18 +69,39 @@ def test_of_many_creators_one_wins(container: str) -> None:
     assert store.get("k") == b"%d" % won[0]
 
 
-def test_a_container_that_is_not_there_and_a_wrong_key_say_so(container: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_is_not_there_is_named(cloud: str) -> None:
+    absent = f"{cloud.partition('://')[0]}://absent-container"
     with pytest.raises(StorageError, match="no such"):
-        open_store("az://absent-container", HASTY).check_readable()
+        open_store(absent, HASTY).check_readable()
+
+
+def test_a_range_is_those_bytes_and_one_beyond_the_end_is_an_error(cloud: str) -> None:
+    store = open_store(cloud, HASTY)
+    store.put("k", b"0123456789")
+    assert store.get_range("k", 3, 4) == b"3456"
+    with pytest.raises(StorageError):
+        store.get_range("k", 8, 4)
+
+
+def test_a_wrong_key_of_azures_is_refused_and_not_repeated(container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
     with pytest.raises(AccessDenied) as caught:
         open_store(f"az://{container}", HASTY).check_readable()
     assert "d3Jvbmc" not in str(caught.value)
 
 
-def test_a_container_is_labelled(container: str, model_dir: Path) -> None:
+def test_without_credentials_the_message_names_what_to_set(google: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT_KEY")
+    for name in ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP"):
+        monkeypatch.setenv(name, "127.0.0.1:9")
+    monkeypatch.setenv("HOME", "/nonexistent")  # where gcloud keeps its own
+    with pytest.raises(AccessDenied, match="set GOOGLE_APPLICATION_CREDENTIALS"):
+        open_store("gs://bucket", HASTY).check_readable()
+
+
+def test_a_bucket_is_segmented(cloud: str, model_dir: Path) -> None:
     """The whole job in a process of its own, whose actors find the account as it does; then there is nothing to do."""
-    photos, labels = open_store(f"az://{container}/photos"), open_store(f"az://{container}/labels")
+    photos, labels = open_store(f"{cloud}/photos"), open_store(f"{cloud}/labels")
     for index in range(6):
         photos.put(f"cam/{index}.jpg", jpeg(60, 40, seed=index))
     options = ["--model", str(model_dir), "--device", "cpu", "--cpus-per-actor", "1", "--actors", "1", "--json"]
