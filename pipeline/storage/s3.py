@@ -153,7 +153,9 @@ class S3Store:
                 if answer.has_other_etag(etag):
                     if before is not None and before.etag == answer.etag:
                         raise self._changed(key, str(etag))
-                elif time.monotonic() + pause > deadline and before is not None:
+                elif before is not None and (
+                    time.monotonic() + pause > deadline or (etag is None and before.etag == answer.etag)
+                ):
                     raise ObjectChanged(f"{self._name(key)} comes with another length than it was listed with.")
                 log.warning("%s", key_values(unexpected_answer=self._name(key), bytes=answer.size))
                 time.sleep(pause)
