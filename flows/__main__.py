@@ -17,11 +17,14 @@ from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, vali
 from pipeline.cli.retrain import RetrainOptions
 from pipeline.cli.terminal import guard
 from pipeline.errors import InputError, PipelineError
+from pipeline.jobs.choose import ChooseJob
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
+from pipeline.jobs.importing import AddOptions, Annotations
 from pipeline.jobs.job_file import read_job_file
 from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.segment import SegmentJob, SegmentOptions
 from pipeline.jobs.train import merged
+from pipeline.launch.work import absolute_places
 
 app = App(name="python -P -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 
@@ -84,6 +87,46 @@ def retrain(
 
     start_prefect()
     print(flow(described).model_dump_json(indent=2))
+
+
+@app.command
+def choose(*, options: Annotated[ChooseJob, Parameter(name="*", negative="")]) -> None:
+    """Choose the images that are most worth annotating and write tasks for people, as a Prefect flow run."""
+    job = leave_folder(options)
+    from flows.improve import choose as flow
+
+    start_prefect()
+    print(flow(job).model_dump_json(indent=2))
+
+
+@app.command
+def learn(
+    annotations: str,
+    job: Path | None = None,
+    *,
+    adding: AddOptions | None = None,
+    options: Annotated[RetrainOptions | None, Parameter(name="*", negative="")] = None,
+) -> None:
+    """Add what people have annotated to the data set, and retrain on it, as a Prefect flow run.
+
+    Parameters
+    ----------
+    annotations
+        What the annotation tool exported: a folder, .zip or .json, path or URI.
+    job
+        A YAML file with the options of `fcn retrain`; the command line wins. `dataset` is a data set with versions.
+    adding
+        How the annotations are read: the options of `fcn data add`.
+    """
+    given = options.model_dump(exclude_unset=True) if options is not None else {}
+    described = RetrainJob.model_validate(merged(read_job_file(job), given))
+    source = absolute_places(Annotations(annotations=annotations))
+    read = absolute_places(adding or AddOptions())
+    described = leave_folder(described)
+    from flows.improve import learn as flow
+
+    start_prefect()
+    print(flow(source.annotations, described, read).model_dump_json(indent=2))
 
 
 def main() -> None:

@@ -99,7 +99,9 @@ def segment(
 @task(cache_policy=NO_CACHE)
 def prepare(job: SegmentJob) -> None:
     """Check source and output, so that what cannot work fails at once and by name. The model is opened by `run`."""
-    source, output = check_places(job, job.key_list, allow_empty=job.allow_empty, follow_links=job.follow_links)
+    source, output = check_places(
+        job, job.key_list, where=job.where, allow_empty=job.allow_empty, follow_links=job.follow_links
+    )
     get_run_logger().info("%s", key_values(source=source.uri, output=output.uri))
 
 

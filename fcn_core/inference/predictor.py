@@ -26,6 +26,7 @@ from fcn_core.inference.engines.engine import Engine, Image
 from fcn_core.inference.engines.onnx_engine import OnnxEngine
 from fcn_core.inference.engines.openvino_engine import OpenVINOEngine
 from fcn_core.inference.engines.torch_engine import TorchEngine
+from fcn_core.inference.features import pooled_features
 from fcn_core.inference.fit import Fit, NetworkFit, OnnxFit
 from fcn_core.inference.openvino_runtime import INSTALL
 from fcn_core.inference.settings import PredictorSettings, require_settings, resolve_settings
@@ -45,12 +46,14 @@ class Outputs:
     """What `predict` is to give beside the mask; each costs time and memory, so nothing is on by itself.
 
     probabilities: of every class, at the network's stride. overlay: the photo tinted with its mask. colors: the mask
-    in its label set's colours.
+    in its label set's colours. features: 128 numbers that say what the image looks like to the
+    network, by a second, small pass.
     """
 
     probabilities: bool = False
     overlay: bool = False
     colors: bool = False
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Segmentation:
 
     Only where asked for: probabilities, float32 [num_classes, h, w], softmax of the scores, which sum to 1 in each
     cell (`Network.upsampling` says where cells lie; in "same" geometry h = ceil(H / stride)); overlay and colors,
-    uint8 RGB [H, W, 3].
+    uint8 RGB [H, W, 3]; features, float16 [128], of length 1: the smaller the distance of two, the
+    more alike the images.
     """
 
     mask: Mask
@@ -73,6 +77,7 @@ class Segmentation:
     probabilities: npt.NDArray[np.float32] | None = None
     overlay: Image | None = None
     colors: Image | None = None
+    features: npt.NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class _Pending:
     finite: Tensor
     """bool: whether all scores are numbers that can be compared."""
     probabilities: Tensor | None
+    features: Tensor | None = None
 
 
 class Launched:
@@ -125,6 +131,7 @@ class Launched:
             probabilities=None if answer.probabilities is None else self._array(answer.probabilities),
             overlay=overlay(answer.image, mask, self._labels) if self._outputs.overlay else None,
             colors=colorize(mask, self._labels) if self._outputs.colors else None,
+            features=None if answer.features is None else self._array(answer.features),
         )
 
     def _array(self, arrived: Tensor) -> npt.NDArray[Any]:
@@ -211,6 +218,8 @@ class Predictor:
             _check_image(index, image)
         if sizes is not None and outputs.overlay:
             raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
+        if outputs.features and self._torch is None:
+            raise DataError("an imported ONNX graph gives no features, only scores; use a network of this library")
         wanted = [image.shape[:2] for image in images] if sizes is None else sizes
         while len(self._in_flight) >= _MOST_IN_FLIGHT:
             self._in_flight.popleft().synchronize()
@@ -280,6 +289,7 @@ class Predictor:
             engine = self._torch if self._torch and min(seen) < self._engine.smallest_side else self._engine
             scores = engine.scores([self._fit.image(image, seen) for image in images])
         cells_seen = scores.shape[-2], scores.shape[-1]
+        features = pooled_features(self._torch, images) if outputs.features and self._torch else None
         answers = []
         for index, (image, size) in enumerate(batch):
             height, width = image.shape[:2]
@@ -291,7 +301,8 @@ class Predictor:
             mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
             # Those of the padding, too: pixels at the border are interpolated from them.
             finite = _to_here(torch.isfinite(scores[index]).all())
-            answers.append(_Pending(image, mask, area, confidence, finite, probabilities))
+            seen_as = None if features is None else _to_here(features[index])
+            answers.append(_Pending(image, mask, area, confidence, finite, probabilities, seen_as))
         return answers
 
     def _window(self, fit: OnnxFit, image: Image) -> tuple[int, int] | None:

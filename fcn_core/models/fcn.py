@@ -68,6 +68,9 @@ class FCN(Network):
         features: Features = self.backbone(x)
         return features
 
+    def deepest(self, x: Tensor) -> Tensor:
+        return self.features(x).stride32
+
     def head(self, features: Features) -> Tensor:
         """Scores from features: everything that is not backbone."""
         return self.fuse(self.fusion_inputs(features))

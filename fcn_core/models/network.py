@@ -52,6 +52,11 @@ class Network(nn.Module, ABC):
     def deep(self, maps: Sequence[Tensor]) -> Tensor:
         """Scores [N, num_classes, h, w] from the maps of a whole image."""
 
+    def deepest(self, x: Tensor) -> Tensor:
+        """The deepest map before any score, [N, C, h, w], of normalised images x without a border, at least 100
+        pixels a side: what images are alike or unlike by. pool5 where there is one."""
+        return self.shallow(x)[0]
+
     @abstractmethod
     def reach(self) -> int:
         """How many pixels beyond its own s x s a cell of `shallow` looks, to the further side."""

@@ -48,6 +48,11 @@ class TorchvisionNetwork(Network):
         """Logits [N, num_classes, H, W] of normalised images x [N, 3, H, W]; H and W at least 1."""
         return F.interpolate(self.scores(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
 
+    def deepest(self, x: Tensor) -> Tensor:
+        *_, last = self.backbone(x).values()
+        assert isinstance(last, Tensor)
+        return last
+
     def upsampling(self, size: tuple[int, int]) -> Upsampling:
         height, width = size
         return Upsampling.resized((self.cells(height, self.stride), self.cells(width, self.stride)), size)

@@ -33,7 +33,7 @@ from pipeline.audit.population import DOMAINS, Drawn, Population, Totals, areas_
 from pipeline.audit.strata import StrataRule
 from pipeline.audit.tasks import Task, TaskFormat, write_tasks
 from pipeline.errors import InputError
-from pipeline.outputs.current import choose_variant
+from pipeline.outputs.current import choose_variant, current_variants
 from pipeline.outputs.identity import digest
 from pipeline.outputs.labels import read_labels
 from pipeline.outputs.runs import source_of
@@ -91,6 +91,12 @@ def plan_audit(
             raise InputError(f"{option} {value} is neither a folder nor a column to go by; choose {', '.join(DOMAINS)}")
     if options.n < LEAST_IMAGES:
         raise InputError(f"-n {options.n} is no sample; an interval takes {LEAST_IMAGES} images or more")
+    mixed = current_variants(output)
+    if options.recipe is None and len(mixed) > 1:
+        raise InputError(
+            f"the current masks of {output.uri} are of the recipes {', '.join(mixed)}, for a run with `where` redid "
+            "only some images; an audit is of one model: name one with --recipe, or segment all with one"
+        )
     run = choose_variant(output, options.recipe)
     labels = read_labels(output, run)
     record = AuditRecord(

@@ -15,8 +15,8 @@ from pipeline.audit.allocation import MISSED
 from pipeline.audit.arrays import Array, Ints
 from pipeline.audit.strata import StrataRule, make_rule
 from pipeline.errors import InputError
-from pipeline.insight.query import open_tables, run_query
 from pipeline.outputs.current import current_rows
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.results import RESULTS_SCHEMA, read_table, shard_number
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import Store

@@ -25,6 +25,8 @@ def rank(
     by: Literal["confidence", "disagreement", "rare"] = "confidence",
     top: PositiveInt = 50,
     per_folder: PositiveInt | None = None,
+    diverse: Flag = False,
+    without: str | None = None,
     recipe: str | None = None,
     against: str | None = None,
     export: Path | None = None,
@@ -46,8 +48,13 @@ def rank(
         How many.
     per_folder
         At most this many of one folder, so that one camera's night does not fill the list.
+    diverse
+        Of the first five times as many, those that are unlike each other: by what they look like to the model where
+        `fcn segment --features` wrote that, else by the areas of their classes.
+    without
+        A data set with versions, such as DATASET@latest, whose images are annotated already and not listed.
     recipe
-        Whose masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
+        Whose masks, where there are several (see OUTPUT/masks). Default: the current ones.
     against
         The other recipe, for disagreement. Default: the newest other one.
     export
@@ -63,13 +70,23 @@ def rank(
     """
     from pipeline.cli import console
     from pipeline.cli.terminal import Screen
+    from pipeline.insight.next_images import annotated_keys
     from pipeline.insight.rank import rank as find
 
     if export is not None:
         check_table_name(export)
     store = _readable(output)
     target = None if copy_to is None else _new_place(copy_to)
-    ranking = find(store, by, top=top, per_folder=per_folder, recipe=recipe, against=against)
+    ranking = find(
+        store,
+        by,
+        top=top,
+        per_folder=per_folder,
+        recipe=recipe,
+        against=against,
+        diverse=diverse,
+        without=annotated_keys(without),
+    )
     if export is not None:
         write_table(export, ranking.table().to_reader())
     if json:
@@ -158,9 +175,10 @@ def query(
 ) -> int:
     """Query the tables of an output with SQL (DuckDB): current, class_areas, all_variants, results, class_totals, runs.
 
-    `current` has the newest row of each image by the newest variant (a model with its settings), `class_areas` one row
-    per image and class of these. `all_variants` has the newest row of each image by every variant, `results` every row
-    of every run; their column `recipe` says which variant. `audits` has what audits found.
+    `current` has the newest row of each image by the newest variant (a model with its settings), over those before it
+    where a run with --where redid only some images; `class_areas` has one row per image and class of these.
+    `all_variants` has the newest row of each image by every variant, `results` every row of every run; their column
+    `recipe` says which variant. `audits` has what audits found.
 
     Parameters
     ----------
@@ -177,7 +195,7 @@ def query(
     views
         Print the views as a script for the duckdb shell (duckdb -init FILE) instead of asking.
     """
-    from pipeline.insight.query import open_tables, run_query, views_script
+    from pipeline.outputs.query import open_tables, run_query, views_script
 
     if views:
         print(views_script(output), end="")
@@ -218,17 +236,9 @@ def _copy(
     store: "Store", ranking: "Ranking", target: "Store", form: Literal["label-studio", "cvat"], url_prefix: str | None
 ) -> None:
     from pipeline.cli import console
-    from pipeline.insight.labelling_export import ExportedImage, export_labelling
-    from pipeline.outputs.labels import read_labels
-    from pipeline.outputs.runs import source_of
+    from pipeline.insight.next_images import export_ranking
 
-    source = source_of(ranking.record)
-    source.check_readable()
-    items = [ExportedImage(r.key, r.etag, r.mask_key, r.priority, r.reason, r.confidence) for r in ranking.ranked]
-    labels = read_labels(store, ranking.record)
-    done = export_labelling(
-        items, source, store, target, labels, form, model_version=ranking.record.model_id, url_prefix=url_prefix
-    )
+    done = export_ranking(store, ranking, target, form, url_prefix)
     screen = console.stderr_console()
     for key, why in done.left_out:
         screen.print(f"left out {printable(key)}: {printable(why)}", markup=False)
@@ -253,6 +263,8 @@ def _ranking_note(ranking: "Ranking") -> str:
     text = f"{len(ranking.ranked)} of {ranking.images} images, masks of recipe {ranking.record.recipe}"
     if ranking.masks_compared is not None and ranking.masks_compared < ranking.images:
         text += f"; {ranking.masks_compared} pairs of masks were compared"
+    if ranking.diversity is not None:
+        text += f"; {ranking.diversity}"
     return text
 
 

@@ -54,7 +54,7 @@ def _batches(rows: "pa.RecordBatchReader") -> Any:
     """The batches of a query; what goes wrong on the way is told as what goes wrong at its start."""
     import pyarrow as pa
 
-    from pipeline.insight.query import describe
+    from pipeline.outputs.query import describe
 
     try:
         yield from rows

@@ -65,3 +65,11 @@ class ImportOptions(AddOptions):
         default=None,
         description="The classes: voc, camvid, cityscapes or a .json file. Default: those that the source has.",
     )
+
+
+class Annotations(BaseModel):
+    """What an annotation tool exported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    annotations: Uri = Field(description="A folder, .zip or .json, path or URI.")

@@ -133,6 +133,14 @@ class LabelOptions(Options):
         description="A list of keys to work on, instead of listing SOURCE: Parquet, CSV, text, or an S3 Inventory's "
         "manifest.json.",
     )
+    where: Annotated[str | None, SELECTION] = Field(
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="Of images that another model or other settings have segmented here, redo only those whose current "
+        'row fits this SQL condition, such as "confidence < 0.6"; the others keep their masks. Images without a row '
+        "are segmented as ever.",
+    )
     follow_links: Annotated[bool, SELECTION] = Field(
         default=False,
         description="Also read the targets of links that lead out of a local SOURCE. Default: they are skipped, with a "
@@ -171,6 +179,11 @@ class LabelOptions(Options):
     masks: Annotated[MaskFormatName, RUN] = Field(
         default="objects",
         description="How masks are written: one object per image, or one tar per shard, at half the requests.",
+    )
+    features: Annotated[bool, RUN] = Field(
+        default=False,
+        description="Also write what each image looks like to the model, 256 bytes an image, for `fcn rank --diverse`. "
+        "A second, small pass; masks are the same. Only images that are segmented get features.",
     )
     allow_empty: Annotated[bool, RUN] = Field(
         default=False,

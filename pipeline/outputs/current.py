@@ -2,11 +2,13 @@
 
 A variant is a model with its settings (named `recipe` on disk), and the newest one is that of the newest run with
 results. Every run adds files, and every variant labels the images again, so whoever reads all files counts an image
-several times. All that reads results across runs (ranking, comparing, `fcn query`'s `current`) does so by this rule;
-`pipeline/insight/sql/current.sql` is the same for DuckDB.
+several times. A run with `where` redoes only some images: its variant lies over the ones before, and an image that it
+has not segmented keeps the row that it had. All that reads results across runs (ranking, comparing, `fcn query`'s
+`current`) does so by this rule; `pipeline/outputs/sql/current.sql` is the same for DuckDB.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe
+from pipeline.outputs.redo import redid_some
 from pipeline.outputs.results import RESULTS_SCHEMA, read_results, result_runs
 from pipeline.outputs.runs import RunRecord
 from pipeline.storage.store import Store
@@ -34,9 +37,10 @@ def current_rows(
 ) -> Iterator[pa.RecordBatch]:
     """The newest row of each key by one variant, a shard or so at a time: newest run first, no empty batches.
 
-    `variant` is the newest one by default, or a name, as under OUTPUT/masks; with "all" there is a row for each key and
-    variant. With `run_id` the rows are all of that run's, whatever its variant and no matter what came after. `columns`
-    are of RESULTS_SCHEMA and ADDED_COLUMNS, in the order wanted; default: all.
+    `variant` is the newest one by default, with those below it where it redid only some images (`current_variants`); or
+    a name, as under OUTPUT/masks; with "all" there is a row for each key and variant. With `run_id` the rows are all of
+    that run's, whatever its variant and no matter what came after. `columns` are of RESULTS_SCHEMA and ADDED_COLUMNS,
+    in the order wanted; default: all.
 
     Only the needed columns are read. Memory: one shard's rows, and 16 bytes (100 as Python counts) for each row of all
     runs but the oldest; one run alone needs nothing.
@@ -46,20 +50,22 @@ def current_rows(
     if unknown:
         raise ValueError(f"results have no columns {sorted(unknown)}")
     needed = [name for name in RESULTS_SCHEMA.names if name in wanted or name in _IDENTITY]
+    chosen: list[tuple[str | None, str]]
     if run_id is not None:
-        recipe, chosen = None, [run_id]
+        chosen = [(None, run_id)]
     else:
-        recipe, chosen = _named(store, variant), list(reversed(result_runs(store)))
-        chosen = [run for run in chosen if recipe is None or _recipe_of(store, run) in (None, recipe)]
+        told = [(run, _recipe_of(store, run)) for run in reversed(result_runs(store))]
+        named = _named(store, variant)
+        chosen = [(name, run) for name in named for run, its in told if None in (name, its) or its == name]
     seen: set[bytes] = set()
-    for place, run in enumerate(chosen):
+    for place, (recipe, run) in enumerate(chosen):
         oldest = place == len(chosen) - 1
         for table in read_results(store, run, needed):
             table = _with_recipe(table, run)
             if recipe is not None:
                 table = table.filter(pc.equal(table["recipe"], recipe))
             if len(chosen) > 1:
-                table = _unseen(table, seen, remember=not oldest)
+                table = _unseen(table, seen, by_recipe=recipe is None, remember=not oldest)
             if len(table):
                 # One batch a shard: strings of a shard are far from Arrow's limit of 2 GiB.
                 yield table.select(wanted).combine_chunks().to_batches()[0]
@@ -68,10 +74,10 @@ def current_rows(
 def read_current(store: Store, columns: Sequence[str] | None = None, *, variant: str = NEWEST) -> pa.Table:
     """What OUTPUT knows now, sorted by key: one row per image, the newest by the newest variant.
 
-    A variant is a model with its settings; the newest is that of the newest run with results. `variant` may name
-    another, as under OUTPUT/masks; with "all" there is a row for each key and variant, which `model_id` and `params_id`
-    tell apart. Reads every committed file; `columns` limits what is kept in memory (key, model_id and params_id are
-    always there, and run_id is added).
+    A variant is a model with its settings; the newest is that of the newest run with results, over those before it
+    where it redid only some images. `variant` may name another, as under OUTPUT/masks; with "all" there is a row for
+    each key and variant, which `model_id` and `params_id` tell apart. Reads every committed file; `columns` limits what
+    is kept in memory (key, model_id and params_id are always there, and run_id is added).
     """
     wanted = list(dict.fromkeys([*_IDENTITY, *(RESULTS_SCHEMA.names if columns is None else columns)]))
     if columns is None:
@@ -83,15 +89,31 @@ def read_current(store: Store, columns: Sequence[str] | None = None, *, variant:
     )
 
 
+def current_variants(store: Store) -> tuple[str, ...]:
+    """The names of the variants whose rows are current, the one that goes before the others first.
+
+    That is the newest variant, that of the newest run with results. Where runs redid only some images (`where`), it is
+    the variants of all runs down to the newest that did not, too: an image has the row of the first that has one.
+    """
+    found: dict[str, None] = {}
+    for run_id in reversed(result_runs(store)):
+        recipe = _recipe_of(store, run_id) or _first_recipe(store, run_id)
+        if recipe is not None:
+            found.setdefault(recipe)
+            if not redid_some(store, run_id):
+                break
+    return tuple(found)
+
+
 def newest_variant(store: Store) -> str | None:
     """The name of the newest variant: that of the newest run with results. None where there are none."""
-    for run_id in reversed(result_runs(store)):
-        recipe = _recipe_of(store, run_id)
-        if recipe is not None:
-            return recipe
-        for table in read_results(store, run_id, _IDENTITY):
-            (name, *_) = _with_recipe(table.slice(0, 1), run_id)["recipe"].to_pylist()
-            return str(name)
+    return next(iter(current_variants(store)), None)
+
+
+def _first_recipe(store: Store, run_id: str) -> str | None:
+    for table in read_results(store, run_id, _IDENTITY):
+        (name, *_) = _with_recipe(table.slice(0, 1), run_id)["recipe"].to_pylist()
+        return str(name)
     return None
 
 
@@ -116,6 +138,13 @@ def choose_variant(store: Store, recipe: str | None = None) -> RunRecord:
     return found[recipe]
 
 
+def current_records(store: Store) -> tuple[RunRecord, ...]:
+    """The newest run of each of `current_variants`, in their order. Raises InputError when there is none."""
+    newest = choose_variant(store)
+    known = recipes(store)
+    return (newest, *(known[name] for name in current_variants(store) if name in known and name != newest.recipe))
+
+
 def choose_run(store: Store, run: str) -> RunRecord:
     """The run that a person means: its id, or the beginning of it that no other run shares.
 
@@ -134,11 +163,11 @@ def choose_run(store: Store, run: str) -> RunRecord:
     raise InputError(f"there is no run {run} under {store.uri}; the newest are: {names} (see `fcn runs`)")
 
 
-def _named(store: Store, variant: str) -> str | None:
-    """The name of the variant that is meant; None for all of them."""
+def _named(store: Store, variant: str) -> tuple[str | None, ...]:
+    """The names of the variants that are meant; None for all of them, each by itself."""
     if variant == ALL:
-        return None
-    return newest_variant(store) if variant == NEWEST else variant
+        return (None,)
+    return current_variants(store) if variant == NEWEST else (variant,)
 
 
 def _recipe_of(store: Store, run_id: str) -> str | None:
@@ -161,10 +190,11 @@ def _with_recipe(table: pa.Table, run_id: str) -> pa.Table:
     return table.append_column("run_id", pa.repeat(pa.scalar(run_id, pa.string()), len(table)))
 
 
-def _unseen(table: pa.Table, seen: set[bytes], *, remember: bool) -> pa.Table:
+def _unseen(table: pa.Table, seen: set[bytes], *, by_recipe: bool, remember: bool) -> pa.Table:
+    recipes = table["recipe"].to_pylist() if by_recipe else itertools.repeat("", len(table))
     marks = [
         hashlib.blake2b(f"{recipe}/{key}".encode(errors="surrogatepass"), digest_size=16).digest()
-        for recipe, key in zip(table["recipe"].to_pylist(), table["key"].to_pylist(), strict=True)
+        for recipe, key in zip(recipes, table["key"].to_pylist(), strict=True)
     ]
     new = np.fromiter((mark not in seen for mark in marks), bool, len(marks))
     if remember:

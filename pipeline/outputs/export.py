@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from pathlib import PurePosixPath
 
-from pipeline.outputs.current import choose_variant, read_current
+from pipeline.outputs.current import NEWEST, choose_variant, current_records, read_current
 from pipeline.outputs.masks import read_mask
 from pipeline.outputs.names import MAX_NAME_BYTES, abridged, safe_path
 from pipeline.parallel import in_parallel
@@ -17,17 +17,17 @@ FILE_NAME_BYTES = 255
 
 
 def export_masks(output: str, destination: str, recipe: str | None = None) -> tuple[int, str]:
-    """Copy the current mask of every image to `destination`; returns how many, and of which recipe.
+    """Copy the current mask of every image to `destination`; returns how many, and of which recipe or recipes.
 
     The image's suffix becomes .png. Where two images would share a name (a.jpg and a.png), both keep their suffix
     (a.jpg.png). Masks already there are replaced. Raises InputError when there is nothing to export.
     """
     store = open_store(output)
     store.check_readable()
-    chosen = choose_variant(store, recipe)
+    chosen = current_records(store) if recipe is None else (choose_variant(store, recipe),)
     target = open_store(destination)
     target.check_writable()
-    current = read_current(store, ["status", "mask_key"], variant=chosen.recipe)
+    current = read_current(store, ["status", "mask_key"], variant=NEWEST if len(chosen) > 1 else chosen[0].recipe)
     wanted = [(row["key"], row["mask_key"]) for row in current.to_pylist() if row["status"] == "ok"]
     names = plain_names([key for key, _ in wanted])
 
@@ -37,7 +37,7 @@ def export_masks(output: str, destination: str, recipe: str | None = None) -> tu
 
     for _ in in_parallel(copy, wanted, threads=COPIES_AT_ONCE, name="export"):
         pass
-    return len(wanted), chosen.recipe
+    return len(wanted), " over ".join(record.recipe for record in chosen)
 
 
 def plain_names(keys: list[str]) -> dict[str, str]:

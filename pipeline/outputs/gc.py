@@ -41,8 +41,11 @@ YOUNG_INDEX = timedelta(hours=1)
 """Index files younger than this are never leftovers: compaction holds no lease, and may be at work on them."""
 
 _LOOKED_UP_AT_ONCE = 10_000
-_RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|plan/plan\.json|plan/part-\d{5}\.parquet)")
-_AREAS = re.compile(r"class_areas/run_id=([^/]+)/shard-(\d{8})\.parquet")
+_RUN = re.compile(r"runs/([^/]+)/(run\.json|progress\.json|where\.txt|plan/plan\.json|plan/part-\d{5}\.parquet)")
+_BESIDE = {
+    folder: re.compile(rf"{folder}/run_id=([^/]+)/shard-(\d{{8}})\.parquet") for folder in ("class_areas", "features")
+}
+"""What a shard writes beside its results."""
 _TOTALS = re.compile(r"class_totals/run_id=([^/]+)\.parquet")
 _REPORT = re.compile(r"reports/([^/]+)/index\.html")
 _LEASE = re.compile(r"lease/(\d{8})\.(json|heartbeat)")
@@ -157,7 +160,8 @@ def leftovers(output: Store, older_than: timedelta, before: int | None = None) -
 
     for each in mask_formats():
         yield from old(_kind(each), _masks(output, each, records, counting))
-    yield from old("class_areas", _class_areas(output))
+    for folder in _BESIDE:
+        yield from old(folder, _beside_results(output, folder))
     yield from old("class_totals", (info for _, info in _of_unknown_runs(output, "class_totals/", _TOTALS, known)))
     yield from _plans(output, known, limit)
     yield from old("reports", (info for _, info in _of_unknown_runs(output, "reports/", _REPORT, known)))
@@ -285,12 +289,12 @@ def _awaited(
     return found
 
 
-def _class_areas(output: Store) -> Iterator[ObjectInfo]:
+def _beside_results(output: Store, folder: str) -> Iterator[ObjectInfo]:
     """Tables of shards that have no results."""
     named = (
         (match, info)
-        for info in output.list("class_areas/")
-        if (match := _AREAS.fullmatch(info.key)) and runs.is_run_id(match[1])
+        for info in output.list(f"{folder}/")
+        if (match := _BESIDE[folder].fullmatch(info.key)) and runs.is_run_id(match[1])
     )
     for run_id, files in itertools.groupby(named, key=lambda item: item[0][1]):
         shards = committed_shards(output, run_id)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.compact import read_late
-from pipeline.outputs.current import choose_variant
+from pipeline.outputs.current import choose_variant, current_records
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.index import IndexReader, read_history
 from pipeline.outputs.mask_formats import format_of
@@ -49,15 +49,15 @@ class FoundMask:
 def find_mask(store: Store, key: str, recipe: str | None = None) -> FoundMask:
     """The current mask of the image `key`, proven to be the one that was committed.
 
-    `recipe` says whose, where there are several; default: the newest run's. Raises InputError when there is none, and
+    `recipe` says whose, where there are several; default: the current one. Raises InputError when there is none, and
     StorageError when its file has other bytes than were committed.
     """
-    record = choose_variant(store, recipe)
-    row = _newest_row(store, key, Recipe(record.model_id, record.params_id))
+    records = current_records(store) if recipe is None else (choose_variant(store, recipe),)
+    rows = (_newest_row(store, key, Recipe(record.model_id, record.params_id)) for record in records)
+    row = next((row for row in rows if row is not None), None)
     if row is None:
-        raise InputError(
-            f"{store.uri} has no row for {key!r} of recipe {record.recipe}; give the key as it stands in results"
-        )
+        names = " or ".join(record.recipe for record in records)
+        raise InputError(f"{store.uri} has no row for {key!r} of recipe {names}; give the key as it stands in results")
     if row["status"] != "ok":
         raise InputError(f"{key!r} has no mask: {row['error']}: {row['message']}")
     png = read_mask(store, row["mask_key"])

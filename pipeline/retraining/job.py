@@ -198,6 +198,7 @@ class _Challenge:
             check_places(
                 job.relabel,
                 job.relabel.key_list,
+                where=job.relabel.where,
                 allow_empty=job.relabel.allow_empty,
                 follow_links=job.relabel.follow_links,
             )

@@ -37,6 +37,7 @@ from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, res
 from pipeline.segmentation.prices import Prices, RunCost, cost_of, read_prices
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
+from pipeline.segmentation.where import kept_images
 from pipeline.storage.batches import LISTING_SCHEMA, to_batches, to_infos
 from pipeline.storage.store import ObjectInfo
 
@@ -181,10 +182,19 @@ def _select(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob) -> tuple[Sel
     done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors, lost=lost)
     listing = to_batches(objects_of(inputs.source, job.key_list))
     ask = inputs.source if job.key_list is not None else None
-    for batch in select(
-        listing, include=job.include, exclude=job.exclude, done=done, counts=counts, limit=job.limit, ask=ask
-    ):
-        some.offer(_to_segment(batch))
+    classes = inputs.bundle.labels.names
+    with kept_images(inputs.output, resolved.recipe, classes, job.where, retry_errors=job.retry_errors) as kept:
+        for batch in select(
+            listing,
+            include=job.include,
+            exclude=job.exclude,
+            done=done,
+            counts=counts,
+            limit=job.limit,
+            ask=ask,
+            kept=kept.look_up,
+        ):
+            some.offer(_to_segment(batch))
     nobodys = nothing_chosen(counts, inputs.source.uri, job.include, job.exclude)
     if nobodys is not None and not job.allow_empty:
         raise InputError(f"{nobodys}; --allow-empty makes that no error")

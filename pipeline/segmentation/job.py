@@ -32,6 +32,7 @@ from pipeline.outputs.lost_masks import lost_masks
 from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.reconfirm import commit_reconfirmed
+from pipeline.outputs.redo import write_where
 from pipeline.outputs.results import MACHINE_ERRORS, RunTally, committed_shards, finish_tables, tally
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
@@ -40,6 +41,7 @@ from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, res
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
+from pipeline.segmentation.where import KeptImages, kept_images
 from pipeline.storage.batches import to_batches
 
 MAX_AHEAD = 1_000_000
@@ -203,6 +205,19 @@ class _Driver:
             lost=self._lost(resolved) if job.repair else (),
             on_file=self._check_stop,
         )
+        with kept_images(
+            self._output,
+            resolved.recipe,
+            self._inputs.bundle.labels.names,
+            job.where,
+            retry_errors=job.retry_errors,
+        ) as kept:
+            return self._plan_of(resolved, done, kept, limit)
+
+    def _plan_of(
+        self, resolved: ResolvedJob, done: DoneIndex, kept: KeptImages, limit: int | None
+    ) -> tuple[RunRecord, PlanManifest] | None:
+        job = self._job
         chosen = select(
             self._watched(to_batches(objects_of(self._inputs.source, self._job.key_list))),
             include=job.include,
@@ -211,6 +226,7 @@ class _Driver:
             counts=self._selection,
             limit=limit,
             ask=self._inputs.source if job.key_list is not None else None,
+            kept=kept.look_up,
         )
         # A shard size that fits small jobs needs their number; a job longer than this has the largest size anyway.
         enough = 1 if job.shard_size else min(MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8)
@@ -227,6 +243,8 @@ class _Driver:
         size = job.shard_size or choose_shard_size(min(images, enough), resolved.pool.actors, resolved.largest_shard)
         run_id = new_run_id(self._output)
         manifest = write_plan(self._output, run_id, itertools.chain(ahead, chosen), size)
+        if job.where is not None:
+            write_where(self._output, run_id, job.where)
         record = RunRecord(
             run_id=run_id,
             state="running",
@@ -365,6 +383,7 @@ class _Driver:
                 lease=self._lease.number,
                 follow_links=self._job.follow_links,
                 log_images=self._job.log_images,
+                features=self._job.features,
             )
             files = put_model(self._inputs.bundle, resolved.settings)
             pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)

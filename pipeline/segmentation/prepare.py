@@ -20,7 +20,9 @@ from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.outputs.mask_formats import mask_formats
 from pipeline.outputs.plan import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
+from pipeline.segmentation.features import check_has_features
 from pipeline.segmentation.sources import check_key_list
+from pipeline.segmentation.where import check_where
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import Store, is_inside
 
@@ -29,6 +31,7 @@ OUTPUT_FOLDERS = (
     "results",
     "class_areas",
     "class_totals",
+    "features",
     "index",
     "runs",
     "lease",
@@ -66,8 +69,10 @@ def check_inputs(job: SegmentJob, *, writes: bool = True) -> Inputs:
     Raises InputError for what a person must mend, and lets StorageUnavailable through: that may mend itself.
     """
     model = open_model(job.model, job.registry)
+    if job.features:
+        check_has_features(model.bundle)
     source, output = check_places(
-        job, job.key_list, writes=writes, allow_empty=job.allow_empty, follow_links=job.follow_links
+        job, job.key_list, where=job.where, writes=writes, allow_empty=job.allow_empty, follow_links=job.follow_links
     )
     return Inputs(source, output, model.bundle, model.origin)
 
@@ -76,11 +81,13 @@ def check_places(
     places: SourceAndOutput,
     keys: str | None = None,
     *,
+    where: str | None = None,
     writes: bool = True,
     allow_empty: bool = False,
     follow_links: bool = False,
 ) -> tuple[Store, Store]:
-    """Open and check source and output, and the list of keys if there is one. Raises as `check_inputs` does."""
+    """Open and check source and output, and what limits the images: the list of keys, the condition. Raises as
+    `check_inputs` does."""
     source, output = open_source(places.source, follow_links=follow_links), open_store(places.output)
     if is_inside(output.location, source.location):
         raise InputError(
@@ -96,6 +103,8 @@ def check_places(
             output.check_writable()
         else:
             next(iter(output.list("runs/")), None)
+        if where is not None:
+            check_where(output, where)
         if keys is not None:
             check_key_list(source, keys)
         elif not allow_empty and next(iter(source.list()), None) is None:
@@ -142,7 +151,7 @@ def resolve(job: SegmentJob, inputs: Inputs, on_note: Callable[[str], None] = la
         codec_workers=placement.codec_workers,
         largest_shard=LARGEST_SHARD_GPU if placement.on_gpu else LARGEST_SHARD_CPU,
         job_digest=job_digest(job, inputs.source.uri, inputs.output.uri, recipe),
-        notes=(*_followed(inputs.origin), *placement.notes(model_id), *_other_settings(recipe, history)),
+        notes=(*_followed(inputs.origin), *placement.notes(model_id), *_other_settings(recipe, history, job.where)),
     )
 
 
@@ -171,12 +180,12 @@ def _followed(origin: ModelOrigin) -> Iterator[str]:
         yield str(origin)
 
 
-def _other_settings(recipe: Recipe, history: list[runs.RunRecord]) -> Iterator[str]:
+def _other_settings(recipe: Recipe, history: list[runs.RunRecord], where: str | None) -> Iterator[str]:
     others = {record.params_id for record in history} - {recipe.params_id}
     if others and all(record.params_id != recipe.params_id for record in history):
         yield (
             "this model has segmented images here with other settings (precision, batch size, threads, ...); "
-            "those masks stay, and every image is segmented again with these"
+            f"those masks stay, and {'what fits where' if where else 'every image'} is segmented again with these"
         )
 
 

@@ -34,6 +34,7 @@ from pipeline.errors import (
     TakenOver,
 )
 from pipeline.logfmt import key_values
+from pipeline.outputs.features import Features, write_features
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.mask_formats import MaskFormatName, mask_format
@@ -41,6 +42,7 @@ from pipeline.outputs.mask_formats.base import MaskTarget, MaskWriter, Predicted
 from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, commit_shard, tally
+from pipeline.segmentation.features import PredictorWithFeatures
 from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.storage.opening import open_source, open_store
 from pipeline.storage.store import ObjectInfo
@@ -70,6 +72,7 @@ class SegmenterSpec:
     """The number of the driver's lease, where it has one: whoever has a higher one does this work by now."""
     follow_links: bool = False
     log_images: bool = False
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class Segmenter:
         )
         self._codecs.warm_up()
         try:
-            self._model = ModelThread(bundle, spec.settings, self._clock, make_model)
+            make = PredictorWithFeatures if spec.features else make_model
+            self._model = ModelThread(bundle, spec.settings, self._clock, make)
         except BaseException:
             self._codecs.close()
             raise
@@ -122,6 +126,7 @@ class Segmenter:
         """
         started = time.monotonic()
         rows: dict[int, ResultRow] = {}
+        features: dict[int, Features] = {}
         saves: deque[tuple[int, Future[ResultRow | PredictedMask]]] = deque()
         target = MaskTarget(self.output, self.spec.recipe, self.labels, shard, self.spec.generation)
         writer, singly = mask_format(self.spec.masks).writer(target), mask_format("objects").writer(target)
@@ -153,6 +158,8 @@ class Segmenter:
                             item.memory.release()
                             finish(item.index, self._error_row(item.entry, result))
                             continue
+                        if result.features is not None:
+                            features[item.index] = result.features
                         item.memory.resize(result.mask.nbytes)
                         about = item.image.orientation, item.image.taken_at
                         job = self._savers.submit(self._save, item.entry, about, result, item.memory, writer)
@@ -171,6 +178,9 @@ class Segmenter:
                     refuse_if_of_the_moment(ordered)
                 if self.spec.lease is not None and is_superseded(self.output, self.spec.lease):
                     raise TakenOver(self.output.uri)
+                if self.spec.features:
+                    seen = [(rows[index].key, rows[index].etag, each) for index, each in sorted(features.items())]
+                    write_features(self.output, self.spec.run_id, shard.number, self.spec.recipe.model_id, seen)
                 table = commit_shard(self.output, self.spec.run_id, shard.number, ordered)
         finally:
             self._progress.pop(shard.number, None)

@@ -134,7 +134,7 @@ class DoneIndex:
         self._retry_errors = retry_errors
         self._settled = pa.array(sorted(settled), pa.string())
         images = sorted(lost)
-        self._lost = _identities(*(pa.array([image[place] for image in images], pa.string()) for place in (0, 1)))
+        self._lost = identities(*(pa.array([image[place] for image in images], pa.string()) for place in (0, 1)))
 
     @classmethod
     def of(
@@ -172,11 +172,11 @@ class DoneIndex:
         nowhere = Found(*np.zeros((3, len(keys)), bool), *(pa.nulls(len(keys), field.type) for field in EARLIER))
         if not len(keys):
             return nowhere
-        wanted = _identities(keys, etags)
+        wanted = identities(keys, etags)
         first, last = pc.min_max(keys).as_py().values()
         found = [_LOOKED_AT.empty_table()]
         for rows in [*self._index.between(first, last), rows_between(self._late, first, last)]:
-            rows = rows.append_column("identity", _identities(rows["key"], rows["etag"]))
+            rows = rows.append_column("identity", identities(rows["key"], rows["etag"]))
             counts = pc.and_(self._counts(rows), pc.is_in(rows["identity"], value_set=wanted))
             if len(self._lost):
                 counts = pc.and_(counts, pc.invert(pc.is_in(rows["identity"], value_set=self._lost)))
@@ -212,7 +212,8 @@ _LOOKED_AT = INDEX_SCHEMA.append(pa.field("identity", pa.string())).append(pa.fi
 """Rows about images that are looked up: what each is about, and whether it makes that done."""
 
 
-def _identities(keys: pa.Array | pa.ChunkedArray, etags: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def identities(keys: pa.Array | pa.ChunkedArray, etags: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Each image's key and etag as one string."""
     # An etag is a header's value and holds no NUL, so two pairs never read the same.
     return pc.binary_join_element_wise(etags, keys, "\0")
 
@@ -239,13 +240,14 @@ def select(
     counts: SelectionCounts,
     limit: int | None = None,
     ask: Store | None = None,
+    kept: Callable[[pa.Array, pa.Array], Mask] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The objects of `listing` (batches of LISTING_SCHEMA) to work on, in its order, at most `limit`; no empty batches.
 
     A batch with reconfirmed images has the columns of EARLIER too, which say where their rows are. Where `listing` may
     be old, because a list of keys told the etags, `ask` is the source: of an image that is not there as it was listed
-    nothing is reconfirmed. `counts` is kept up to date on the way; what is listed after the last object that is taken
-    is not counted.
+    nothing is reconfirmed. `kept` says of keys and etags which images are done besides, by another variant. `counts` is
+    kept up to date on the way; what is listed after the last object that is taken is not counted.
     """
     wanted = key_filter(include, exclude)
     for batch in _gathered(listing):
@@ -254,6 +256,8 @@ def select(
         found = done.look_up(images["key"], images["etag"])
         is_done, has_failed, again = np.zeros((3, len(batch)), bool)
         is_done[is_image], has_failed[is_image], again[is_image] = found.done, found.failed, found.overruled
+        if kept is not None:
+            is_done[is_image] |= kept(images["key"], images["etag"])
         if ask is not None and again.any():
             again[again] = _is_there(ask, batch.filter(pa.array(again)))
         if again.any():

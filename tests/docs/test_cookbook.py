@@ -16,8 +16,8 @@ import pytest
 
 from fcn_core.labels import decode_mask
 from pipeline.cli.app import run as fcn
-from pipeline.insight.query import open_tables, run_query
 from pipeline.outputs.masks import read_mask
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.results import read_results, result_runs
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.help import EXAMPLES
-from pipeline.insight.query import open_tables, run_query
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.storage.opening import open_store
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, lines_of_code, pages
 from tests.docs.checks import all_options, check_command, check_in_prose, check_python, check_yaml
@@ -49,6 +49,7 @@ NOT_RUN = {
     "docs/extending.md": "test_extending.py applies its examples to a copy of the code, and runs them",
     "docs/insight.md": "tests/pipeline/insight/test_rank.py, test_compare.py and test_query.py run these commands",
     "docs/launch.md": "wants a cluster; tests/pipeline/launch starts one and runs such jobs on it",
+    "docs/loop.md": "wants people; test_tutorial.py goes round once, tests/flows/test_improve.py as flows",
     "docs/metrics.md": "shows no commands; tests/deploy/test_grafana.py and tests/e2e/test_metrics.py check it",
     "docs/models.md": "shows no commands",
     "docs/performance.md": "tests/pipeline/segmentation/test_estimate.py runs such commands",

@@ -14,13 +14,13 @@ import pytest
 from fcn_core.labels import decode_mask
 from pipeline.actors.observer import Observer
 from pipeline.errors import PipelineError
-from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import current_rows, read_current
 from pipeline.outputs.export import export_masks
 from pipeline.outputs.masks import find_mask
 from pipeline.outputs.plan import read_manifest, read_shards
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.results import read_result_files, result_runs, shard_number
 from pipeline.outputs.runs import records, write_record
 from pipeline.outputs.verify import Verified, verify

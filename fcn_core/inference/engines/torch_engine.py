@@ -35,6 +35,10 @@ class TorchEngine:
         """Scores [1, C, h, w] of one image of any size, computed in parts of at most max_pixels pixels."""
         return tiled_scores(self.network, image, lambda part: self._prepare([part]), max_pixels)
 
+    def deepest(self, images: Sequence[Image]) -> Tensor:
+        """The network's deepest maps, [N, C, h, w], of images of one size."""
+        return self.network.deepest(self._prepare(images))
+
     def _prepare(self, images: Sequence[Image]) -> Tensor:
         """Network input [N, 3, H, W], of images of one size; pixels travel to the device as bytes."""
         pixels = self._sent(torch.from_numpy(np.stack(images))).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from pipeline.audit.plan import PlanOptions, extend_audit, plan_audit
 from pipeline.audit.results import ClassEstimate, Estimate
 from pipeline.cli.app import run as fcn
 from pipeline.errors import InputError
-from pipeline.insight.query import open_tables, run_query
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from tests.commands import refused

@@ -11,9 +11,9 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from pipeline.codec.processes import CodecPool
 from pipeline.codec.taken_at import TakenAt, taken_at
-from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.segmentation.job import segment
 from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.insight.query import open_tables, run_query
 from pipeline.insight.shortlist import Shortlist
 from pipeline.outputs.current import choose_run, choose_variant, current_rows, newest_variant, read_current
 from pipeline.outputs.labels import read_labels
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.results import RESULTS_SCHEMA
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store

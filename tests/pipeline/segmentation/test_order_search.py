@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from fcn_core.labels import encode_mask
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.insight.query import open_tables, run_query
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.masks import find_mask
 from pipeline.outputs.plan import Shard
+from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.runs import records, write_record
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.job import segment

@@ -1,6 +1,6 @@
 """SQL on an output: the tables of all its runs in DuckDB, with no setup, wherever the output is.
 
-The views are the files in `pipeline/insight/sql`, the same ones that the duckdb shell can read. A local output's
+The views are the files in `pipeline/outputs/sql`, the same ones that the duckdb shell can read. A local output's
 Parquet files are DuckDB's to read; those in object storage come through our own store.
 """
 
@@ -40,7 +40,7 @@ _FOLDERS = {"results": "results/", "class_totals": "class_totals/", "runs": "run
 
 def view_sql(table: str) -> str:
     """The statement that makes one of TABLES, on the DuckDB variable `output`."""
-    return (resources.files("pipeline.insight") / "sql" / f"{table}.sql").read_text(encoding="utf-8")
+    return (resources.files("pipeline.outputs") / "sql" / f"{table}.sql").read_text(encoding="utf-8")
 
 
 def views_script(output: str) -> str:
@@ -50,18 +50,18 @@ def views_script(output: str) -> str:
 
 
 @contextmanager
-def open_tables(store: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
+def open_tables(store: Store, *, may_be_empty: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
     """A DuckDB in memory with TABLES as views of an output. A table that has no files yet is empty.
 
-    Raises InputError when DuckDB is not installed, or the output holds no results.
+    Raises InputError when DuckDB is not installed, or, unless it `may_be_empty`, the output holds no results.
     """
     try:
         import duckdb
     except ImportError as error:
         raise InputError(
-            "`fcn query` needs DuckDB, which is not installed; run: pip install 'fcn-pipeline[query]'"
+            "SQL on an output needs DuckDB, which is not installed; run: pip install 'fcn-pipeline[query]'"
         ) from error
-    if next(iter(store.list("results/")), None) is None:
+    if not may_be_empty and next(iter(store.list("results/")), None) is None:
         raise InputError(f"there are no results under {store.uri}; give the OUTPUT of `fcn segment`")
     # What is not built in is not fetched: a query must not wait for, or trust, a download.
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})

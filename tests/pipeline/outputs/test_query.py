@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.app import run as fcn
-from pipeline.insight.query import TABLES, open_tables, run_query, views_script
 from pipeline.outputs.current import current_rows
+from pipeline.outputs.query import TABLES, open_tables, run_query, views_script
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from tests.commands import refused
