@@ -48,7 +48,10 @@ from tests.trainings import options, write_scenes
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 PATIENCE_SECONDS = 400
-NAMES = ("segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain", "audit/estimate")
+NAMES = (
+    "segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain", "audit/estimate",
+    "choose/next-images", "learn/corrections",
+)  # fmt: skip
 SMALL = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
 PHOTOS = 6
 SHARDS = PHOTOS // 2
