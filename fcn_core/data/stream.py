@@ -2,7 +2,7 @@
 
 The one thing to know: position p of the stream is always the same example, varied the same way. Which positions a
 step takes follows from its number alone, and which of those a worker takes from its rank, so a run may be resumed
-anywhere and by any number of workers: no example of an epoch is skipped or seen twice.
+anywhere and by any number of workers: each example of an epoch is seen as often as its order has it.
 """
 
 import multiprocessing
@@ -12,6 +12,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from fcn_core.data.augmentation import TrainTransform, as_tensors
 from fcn_core.data.datasets import Dataset
+from fcn_core.data.sampling import epoch_order
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,26 @@ class Batch:
 
 
 class ExampleStream:
-    """Example and variation of every position. Each pass over the data set has an order of its own, and every example
-    occurs once a pass."""
+    """Example and variation of every position. Each epoch has an order of its own, in which every example occurs once,
+    or, with `weights`, as often as `epoch_order` says."""
 
-    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: TrainTransform,
+        seed: int,
+        weights: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
+        self.weights = weights
         self._order: tuple[int, Any] = (-1, None)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, str]:
         epoch, place = divmod(position, len(self.dataset))
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset)))
+            self._order = (epoch, epoch_order(len(self.dataset), self.seed, epoch, self.weights))
         example = self.dataset[int(self._order[1][place])]
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed every kind of device too, which takes as long as decoding a small JPEG.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fcn_core.data.augmentation import Augmentation
+from fcn_core.data.sampling import Sampling
 from fcn_core.models.networks import ArchName
 from fcn_core.options import Options
 
@@ -119,6 +120,11 @@ class TrainConfig(Options):
     )
     class_weights: tuple[Annotated[float, Field(ge=0, le=1e30)], ...] | None = Field(
         None, description="Weight of each class in the loss. Default: 1."
+    )
+    sampling: Sampling = Field(
+        "uniform",
+        description="How often an epoch shows each image: all once, or class_balanced: those with rare classes more "
+        "often, by 1 / sqrt(share of the images that hold the class), 10 times at most.",
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where to train: cpu, cuda, cuda:1, ...")
     precision: Literal["float32", "bfloat16", "float16"] = Field(

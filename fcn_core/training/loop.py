@@ -7,7 +7,7 @@ first one's keeper is given anything but reports.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +22,15 @@ from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import Scores
 from fcn_core.options import Options
+from fcn_core.render import SheetTile, shrink
 from fcn_core.training.config import LONGEST
 from fcn_core.training.trainer import StepReport, Trainer
+
+SHOWN = 6
+"""Images of the validation split that are shown, at most."""
+
+SHOWN_SIDE = 440
+"""Their longest side, in pixels."""
 
 
 class LossPoint(BaseModel):
@@ -84,6 +91,10 @@ class Keeper(Protocol):
 
     def report(self, report: StepReport, history: History) -> None:
         """A step is done, and validated if it was due."""
+
+    def validated(self, point: ValidationPoint, tiles: Sequence[SheetTile]) -> None:
+        """The model was scored. `tiles`: what it makes of a few images of the split, beside their truth, shrunk to
+        SHOWN_SIDE; the same images each time."""
 
     def best(self, bundle: ModelBundle) -> None:
         """The best model so far, with its scores. Called before the checkpoint of the same step."""
@@ -189,11 +200,24 @@ class TrainingLoop:
         """Score the model on the validation split, shared among all workers; whether it is the best so far."""
         trainer = self.trainer
         mine = range(trainer.rank, len(validation), trainer.world)
-        matrix = confusion(self._predictor(), validation, mine)
+        predictor = self._predictor()
+        matrix = confusion(predictor, validation, mine)
         if trainer.world > 1:
             counts = torch.from_numpy(matrix.counts).to(trainer.device)
             dist.all_reduce(counts)
             matrix.counts = counts.cpu().numpy()
         point = ValidationPoint(step=report.step, epoch=report.epoch, scores=matrix.scores())
         self.history.validations.append(point)
+        if trainer.rank == 0:
+            self.keeper.validated(point, _shown(predictor, validation))
         return self.history.best is point
+
+
+def _shown(predictor: Predictor, validation: Dataset) -> list[SheetTile]:
+    """Images from all over the split, one at a time: full-size pictures are not kept."""
+    tiles = []
+    for index in sorted({at * len(validation) // SHOWN for at in range(SHOWN)} if len(validation) else ()):
+        example = validation[index]
+        (predicted,) = predictor.predict([example.image])
+        tiles.append(shrink(SheetTile(example.name, example.image, predicted.mask, truth=example.mask), SHOWN_SIDE))
+    return tiles

@@ -23,7 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.data.augmentation import TrainTransform
+from fcn_core.data.class_pixels import ClassPresence, check_presence, class_pixels
 from fcn_core.data.datasets import Dataset
+from fcn_core.data.sampling import image_weights
 from fcn_core.data.stream import Batch, ExampleStream, Shares, load_batches, mixed_seed
 from fcn_core.errors import BundleError, DataError, DivergedError
 from fcn_core.metrics import Scores
@@ -72,7 +74,8 @@ class StepReport:
 class Trainer:
     """Owns model, optimiser and schedule; `run` takes the steps that are left.
 
-    The model is trained in place, on `config.device`. Raises DataError for examples that cannot be used,
+    The model is trained in place, on `config.device`. `presence`: which classes each image holds, for class_balanced
+    sampling; counted here, in all masks, unless it is given. Raises DataError for examples that cannot be used,
     DivergedError when the loss or the gradient is not finite.
     """
 
@@ -82,6 +85,7 @@ class Trainer:
         dataset: Dataset,
         config: TrainConfig,
         normalization: Normalization = IMAGENET,
+        presence: ClassPresence | None = None,
     ) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         _check(model, dataset, config, self.world)
@@ -99,7 +103,12 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self._class_weights = None if config.class_weights is None else torch.tensor(config.class_weights)
         transform = TrainTransform(config.augmentation, dataset.labels.ignore_index)
-        self._stream = ExampleStream(dataset, transform, config.seed)
+        weights = None
+        if config.sampling == "class_balanced":
+            presence = presence or class_pixels(dataset).presence
+            check_presence(presence, len(dataset), dataset.labels.num_classes)
+            weights = image_weights(presence)
+        self._stream = ExampleStream(dataset, transform, config.seed, weights)
 
     @property
     def progress(self) -> float:

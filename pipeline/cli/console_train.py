@@ -101,6 +101,8 @@ def print_report(console: Console, report: TrainReport) -> None:
             + (f", {report.failures} failures survived" if report.failures else "")
         )
         console.print(f"model {report.model_id} is {printable(str(report.model_uri))}", markup=False)
+    if report.report_uri is not None:
+        console.print(f"report: {printable(report.report_uri)}", markup=False)
     if report.scores is not None and report.scores.mean_iou is not None:
         scores = report.scores
         console.print(f"mean IoU {score(report.scores.mean_iou, 4)}, pixel accuracy {score(scores.pixel_accuracy, 4)}")
@@ -114,6 +116,7 @@ def report_json(report: TrainReport) -> dict[str, Any]:
         "uri": report.uri,
         "nothing_to_do": report.nothing_to_do,
         "model": report.model_uri,
+        "report": report.report_uri,
         "model_id": report.model_id,
         "scores": report.scores.model_dump(mode="json") if report.scores else None,
         "steps": report.steps,

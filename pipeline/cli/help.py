@@ -64,6 +64,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
             "without a file",
             "fcn train --name roofs --output training/ --dataset mydata/ --model start/ --new-head --train.epochs 30",
         ),
+        ("scores of five folds, cameras kept together", "fcn train job.yaml --cross-validate 5 --folds-by camera"),
         ("on the GPUs of a Ray cluster", "fcn train job.yaml --ray-address ray-head:6379 --workers 1-8 --use-gpu"),
     ),
     ("retrain",): (

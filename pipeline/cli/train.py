@@ -31,6 +31,8 @@ def train(
     *,
     options: Annotated[TrainJobOptions | None, Parameter(name="*", negative="")] = None,
     dry_run: Flag = False,
+    cross_validate: int | None = None,
+    folds_by: str | None = None,
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
@@ -45,6 +47,12 @@ def train(
     dry_run
         Check everything, try three steps, say what would be trained on what, how long and in how much memory. Writes
         nothing.
+    cross_validate
+        Cut train_split into so many folds and train once for each, validated on the fold that is left out; val_split
+        takes no part. The runs are kept under output/name, and the same command resumes them.
+    folds_by
+        What a cross-validation keeps together: image (nothing), folder, prefix, or a column of the manifest. Default:
+        image.
     json
         Print the outcome as JSON on standard output.
     log_format
@@ -54,7 +62,10 @@ def train(
 
     from fcn_core.text.printable import printable
     from pipeline.cli import console
+    from pipeline.cli.console_folds import folds_json, print_folds
     from pipeline.cli.console_train import observe, print_report, report_json
+    from pipeline.errors import InputError
+    from pipeline.training.cross_validation import cross_validate as run_folds
     from pipeline.training.dry_run import describe
     from pipeline.training.dry_run import dry_run as try_job
     from pipeline.training.job import train as run_job
@@ -63,6 +74,10 @@ def train(
     given = options.model_dump(exclude_unset=True) if options is not None else {}
     described = TrainJob.model_validate(merged(read_job_file(job), given))
     screen = console.stderr_console()
+    if dry_run and cross_validate is not None:
+        raise InputError("--dry-run tries one training, --cross-validate makes several; give one of them")
+    if folds_by is not None and cross_validate is None:
+        raise InputError("--folds-by is of a cross-validation; give --cross-validate and the number of folds, too")
     if dry_run:
         with observe(screen) as observer:
             found = try_job(described, observer)
@@ -72,6 +87,14 @@ def train(
             for line in describe(found):
                 print(printable(line))
         return DONE
+    if cross_validate is not None:
+        with stop_signals() as stop, observe(screen) as observer:
+            folds = run_folds(described, cross_validate, folds_by or "image", observer, stop.is_set)
+        if json:
+            console.print_json(folds_json(folds))
+        else:
+            print_folds(screen, folds)
+        return DONE if folds.state == "finished" else INTERRUPTED
     with stop_signals() as stop, observe(screen) as observer:
         report = run_job(described, observer, stop.is_set)
     print_report(screen, report)

@@ -21,7 +21,7 @@ from fcn_core.errors import DataError
 from fcn_core.labels import LabelSet
 from pipeline.codec.processes import CodecPool
 from pipeline.container import usable_cpus
-from pipeline.data.datasets import READS_AT_ONCE, open_catalog
+from pipeline.data.datasets import open_catalog
 from pipeline.data.layouts import Split
 from pipeline.data.leaks import Fingerprint, Looks, fingerprint
 from pipeline.data.orientation import fits_better_turned
@@ -39,6 +39,8 @@ from pipeline.jobs.dataset import DatasetOptions
 
 EXAMPLES = 10
 """Findings of a kind and split that are spelled out."""
+
+READS_AT_ONCE = 16
 
 _KIND_OF_FAULT: Mapping[MaskFault, Kind] = {
     "unreadable": "unreadable_mask",

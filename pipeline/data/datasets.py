@@ -10,14 +10,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from fcn_core.data.datasets import Dataset, Pairs
+from fcn_core.data.datasets import Pairs
 from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
 from pipeline.data import manifest
@@ -49,7 +45,6 @@ Answer = TypeVar("Answer")
 
 LABELS_FILE = "labels.json"
 CLASSES_FILE = "classes.txt"
-READS_AT_ONCE = 16
 
 _LABELS_OF_PRESET: Mapping[str, str] = {"voc2012": "voc", "sbd": "voc", "camvid": "camvid", "cityscapes": "cityscapes"}
 _EXPECTED: Mapping[Preset | None, str] = {
@@ -113,11 +108,21 @@ class Catalog:
         splits = self.splits()
         part = None if name in splits else parse_part(name)
         if part is not None:
-            return part.of(self.split(part.split))
+            return part.of(self.split(part.split), self._values(part.column) if part.column else None)
         if name not in splits:
             there = f"it has {', '.join(splits)}" if splits else "it has none"
             raise InputError(f"data set {self.uri} has no split {name!r} ({there}); choose another")
         return _asked(lambda: self.layout.split(name))
+
+    def _values(self, column: str) -> Mapping[str, str]:
+        """The values of a manifest's column by image."""
+        if not isinstance(self.layout, ManifestLayout):
+            raise InputError(
+                f"data set {self.uri} has no column {column!r}: only a manifest has columns; group by "
+                "folder or prefix, or write a manifest"
+            )
+        layout = self.layout
+        return _asked(lambda: layout.values(column))
 
     def pairs(self, split: Split) -> Pairs:
         """The pairs of a split that are there, as a data set."""
@@ -188,37 +193,6 @@ def whole_split(catalog: Catalog, split: str) -> Pairs:
     return catalog.pairs(found)
 
 
-@dataclass(frozen=True)
-class ClassPixels:
-    """How often classes occur in the masks of a data set: int64 [num_classes] each.
-
-    `pixels`: labelled with each class; `of_images`: all pixels, ignored ones too, of the images that hold it.
-    """
-
-    pixels: npt.NDArray[np.int64]
-    of_images: npt.NDArray[np.int64]
-
-
-def class_pixels(dataset: Dataset) -> ClassPixels:
-    """Count the pixels of each class. Reads the masks only. Raises DataError for a mask that cannot be used."""
-    mask_of: Callable[[int], npt.NDArray[np.uint8]]
-    mask_of = dataset.mask if isinstance(dataset, Pairs) else lambda index: dataset[index].mask
-    classes = dataset.labels.num_classes
-
-    def count(index: int) -> tuple[npt.NDArray[np.int64], int]:
-        mask = mask_of(index)
-        return np.bincount(mask.ravel(), minlength=256)[:classes].astype(np.int64), mask.size
-
-    pixels, of_images = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    with ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="masks") as threads:
-        # In blocks, so that what is queued does not grow with the data set.
-        for first in range(0, len(dataset), 1024):
-            for counts, size in threads.map(count, range(first, min(first + 1024, len(dataset)))):
-                pixels += counts
-                of_images += np.where(counts > 0, size, 0)
-    return ClassPixels(pixels, of_images)
-
-
 def _missing(missing: tuple[Missing, ...]) -> str:
     named = ", ".join(
         item.place + (f", where there is {item.near}" if item.near else "") for item in missing[:_NAMED_AT_MOST]
@@ -238,8 +212,12 @@ def _open(options: DatasetOptions) -> Catalog:
         # Asks quickly whether anybody is there at all; whoever may read but not list is let through.
         with contextlib.suppress(AccessDenied):
             places.root.check_readable()
-        rows = manifest.parse_manifest(places.root.get(name), name)
-        layout: Layout = ManifestLayout(rows, places)
+        data = places.root.get(name)
+        layout: Layout = ManifestLayout(
+            manifest.parse_manifest(data, name),
+            places,
+            read_column=lambda column: manifest.parse_column(data, name, column),
+        )
         labels = _labels(options, places.root, "the manifest's folder")
         return Catalog(options, options.dataset, labels, layout, places)
     store = open_source(options.dataset, follow_links=options.follow_links)

@@ -275,13 +275,20 @@ class CityscapesLayout:
 @dataclass
 class ManifestLayout:
     """The rows of a manifest; see `pipeline.data.manifest`. `names`: what people call the images, where that is not
-    their place."""
+    their place; `read_column`: the values of a further column, by row."""
 
     rows: list[Row]
     places: KeyResolver
     recode: Mapping[int, int] = field(default_factory=dict)
     known: dict[str, ObjectInfo] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    read_column: Callable[[str], list[str]] | None = None
+
+    def values(self, column: str) -> dict[str, str]:
+        """The value of a further column by image. Raises InputError where there is none."""
+        if self.read_column is None:
+            raise InputError(f"a version of a data set has no column {column!r}; give the manifest that it was made of")
+        return {row.image: value for row, value in zip(self.rows, self.read_column(column), strict=True)}
 
     def splits(self) -> list[str]:
         return sorted({row.split for row in self.rows})

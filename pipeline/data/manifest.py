@@ -46,6 +46,21 @@ def parse_manifest(data: bytes, name: str) -> list[Row]:
     return found
 
 
+def parse_column(data: bytes, name: str, column: str) -> list[str]:
+    """The values of one further column, by row, numbers as they are written. Raises InputError where there is no such
+    column, or a row has no value."""
+    wanted = (column.lower(),)
+    is_text = name.lower().endswith(_TEXT_SUFFIXES)
+    rows = _csv_rows(data, name, wanted) if is_text else _parquet_rows(data, name, wanted, strings_only=False)
+    found = []
+    for number, (value,) in enumerate(rows, 1):
+        text = "" if value is None else str(value).strip()
+        if not text:
+            raise InputError(f"manifest {name}: row {number} has no {column}; fill it in or remove the row")
+        found.append(text)
+    return found
+
+
 def _row(values: Sequence[object], number: int, name: str) -> Row:
     texts = []
     for column, value in zip(COLUMNS, values, strict=True):
@@ -66,12 +81,12 @@ def _row(values: Sequence[object], number: int, name: str) -> Row:
     return row
 
 
-def _csv_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
+def _csv_rows(data: bytes, name: str, wanted: Sequence[str] = COLUMNS) -> Iterator[Sequence[object]]:
     try:
         text = _unpacked(data, name).decode("utf-8-sig")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text))
         header = [column.strip() for column in next(lines, [])]
-        places = _places(header, name)
+        places = _places(header, name, wanted)
         for line in lines:
             if line:
                 yield [original(line[place]) if place < len(line) else "" for place in places]
@@ -95,28 +110,31 @@ def _unpacked(data: bytes, name: str) -> bytes:
     return text
 
 
-def _parquet_rows(data: bytes, name: str) -> Iterator[Sequence[object]]:
+def _parquet_rows(
+    data: bytes, name: str, wanted: Sequence[str] = COLUMNS, *, strings_only: bool = True
+) -> Iterator[Sequence[object]]:
     try:
         table = read_table(data, name)
     except StorageError as error:
         raise InputError(f"manifest {name} is not a readable Parquet file; write it again") from error
-    places = _places(table.column_names, name)
+    places = _places(table.column_names, name, wanted)
     columns = []
-    for column, place in zip(COLUMNS, places, strict=True):
+    for column, place in zip(wanted, places, strict=True):
         values = table.column(place)
         kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if not is_string and (strings_only or not pa.types.is_primitive(kind)):
             raise InputError(f"manifest {name}: column {column} holds {values.type}; it must hold strings")
         columns.append(values.to_pylist())
     yield from zip(*columns, strict=True)
 
 
-def _places(header: Sequence[str], name: str) -> list[int]:
-    """Where each of our columns stands. Capitals do not matter."""
+def _places(header: Sequence[str], name: str, wanted: Sequence[str]) -> list[int]:
+    """Where each of these columns stands. Capitals do not matter."""
     given, header = header, [column.lower() for column in header]
-    for column in COLUMNS:
+    for column in wanted:
         if header.count(column) != 1:
             found = f"it has {', '.join(map(repr, given[:12]))}" if header else "it is empty"
             fault = "has no column" if column not in header else "has more than one column"
-            raise InputError(f"manifest {name} {fault} {column!r} ({found}); it needs {', '.join(COLUMNS)}, once each")
-    return [header.index(column) for column in COLUMNS]
+            raise InputError(f"manifest {name} {fault} {column!r} ({found}); it needs {', '.join(wanted)}, once each")
+    return [header.index(column) for column in wanted]

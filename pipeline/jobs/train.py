@@ -94,7 +94,8 @@ class TrainJob(DatasetOptions, LoopPlan):
     val_split: str | None = Field(
         "val",
         description="The split to validate on; empty: the last model is the best. In a job file also groups of "
-        "train_split: {by: folder or prefix, hold_out: [names]} or {by: folder, share: 0.2}.",
+        "train_split: {by: folder, hold_out: [names]} or {by: folder, share: 0.2}; by folder, prefix, image, or "
+        "column, with column: the name of one in the manifest.",
     )
 
     model: Uri | None = Field(

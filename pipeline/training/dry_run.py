@@ -4,7 +4,6 @@ The one thing to know: nothing is written, and the steps are taken in this proce
 batch; so the time is an estimate for machines like this one, without validations and the exchange of gradients.
 """
 
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,15 +11,25 @@ from itertools import islice
 import torch
 
 from fcn_core import ModelBundle
+from fcn_core.data.class_pixels import ClassPixels, class_pixels
 from fcn_core.training.config import TrainConfig
 from fcn_core.training.trainer import Trainer
 from pipeline.actors import cluster
 from pipeline.data.report import warning_lines
 from pipeline.jobs.train import TrainJob
 from pipeline.numbers import count, duration, size
+from pipeline.training.memory import peak_memory
 from pipeline.training.observer import TrainObserver
 from pipeline.training.placement import check_fits
-from pipeline.training.plan import TrainInputs, check_inputs, check_same, look_through, new_run, pin_dataset
+from pipeline.training.plan import (
+    TrainInputs,
+    check_inputs,
+    check_same,
+    counts_classes,
+    look_through,
+    new_run,
+    pin_dataset,
+)
 from pipeline.training.records import TrainRun
 from pipeline.training.store import TrainStore
 
@@ -80,13 +89,14 @@ def dry_run(job: TrainJob, observer: TrainObserver | None = None) -> DryRun:
         for line in warning_lines(report):
             observer.note(line)
     observer.phase("preparing the start model")
-    run, start = new_run(job, inputs, contents)
+    counted = class_pixels(inputs.train_set) if counts_classes(job) else None
+    run, start = new_run(job, inputs, contents, counted)
     store = TrainStore(inputs.output)
     begun = store.load_run()
     if begun is not None:
         check_same(job, inputs, begun)
     observer.phase(f"trying {STEPS} steps")
-    step_seconds, memory, device = _try_steps(job, inputs, run, start)
+    step_seconds, memory, device = _try_steps(job, inputs, run, start, counted)
     stages = tuple(
         _estimate(stage.arch, stage.config, len(inputs.train_set), step_seconds) for stage in run.plan.stages
     )
@@ -103,7 +113,7 @@ def dry_run(job: TrainJob, observer: TrainObserver | None = None) -> DryRun:
         images_per_step=run.plan.stages[0].config.batch_size,
         step_seconds=step_seconds,
         memory_bytes=memory,
-        resumes_at=None if begun is None else max(store.checkpoint_steps(), default=0),
+        resumes_at=None if begun is None else store.newest_step() or 0,
     )
 
 
@@ -115,7 +125,9 @@ def _estimate(arch: str, config: TrainConfig, examples: int, step_seconds: float
     return StageEstimate(arch, steps, seconds)
 
 
-def _try_steps(job: TrainJob, inputs: TrainInputs, run: TrainRun, start: ModelBundle) -> tuple[float, int, str]:
+def _try_steps(
+    job: TrainJob, inputs: TrainInputs, run: TrainRun, start: ModelBundle, counted: ClassPixels | None
+) -> tuple[float, int, str]:
     """Seconds per step, bytes of memory, and the device, of one worker's share of the first stage's first steps."""
     config = job.train_config(run.plan.stages[0].arch)
     device = "cuda" if job.use_gpu is not False and torch.cuda.is_available() else "cpu"
@@ -125,17 +137,14 @@ def _try_steps(job: TrainJob, inputs: TrainInputs, run: TrainRun, start: ModelBu
     torch.set_num_threads(job.cpus_per_worker or max(1, int(cluster.nodes()[0].cpus) // job.workers[1]))
     try:
         mine = config.model_copy(update={"device": device, "batch_size": share, **weights})
-        trainer = Trainer(start.build(), inputs.train_set, mine, start.normalization)
+        presence = counted.presence if counted is not None else None
+        trainer = Trainer(start.build(), inputs.train_set, mine, start.normalization, presence)
         seconds = [report.seconds for report in islice(trainer.run(), STEPS)]
-        memory = torch.cuda.max_memory_allocated() if device == "cuda" else _peak_bytes()
+        memory = peak_memory(trainer.device)
     finally:
         torch.set_num_threads(threads)
     # The first step also starts what all others find ready.
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0], memory, device
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe(found: DryRun) -> Iterator[str]:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fcn_core import ModelBundle
+from fcn_core.data.class_pixels import ClassPresence, class_pixels
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
 from fcn_core.trained_on import TrainedOn
@@ -20,31 +21,36 @@ from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.outputs.lease import Lease, WatchStopped
+from pipeline.training.curves import Curves
 from pipeline.training.following import GroupFollower
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupSpec
 from pipeline.training.observer import TrainObserver
+from pipeline.training.page import TrainingPage, training_page
 from pipeline.training.placement import check_fits, resolve_group
 from pipeline.training.plan import (
     TrainInputs,
     check_inputs,
     check_same,
     check_same_content,
+    counts_classes,
     files_changed,
     look_through,
     new_run,
     next_start,
     pin_dataset,
+    restored_presence,
 )
 from pipeline.training.progress import WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
-from pipeline.training.store import TrainStore
+from pipeline.training.store import PAGE, TrainStore
 from pipeline.training.worker import TrainWorkerSpec
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a call of `train` did. `model_uri` is where the best model is, once finished."""
+    """What a call of `train` did. `model_uri` is where the best model is, once finished; `report_uri`: a page of the
+    training, once there is one."""
 
     state: Literal["finished", "interrupted"]
     name: str
@@ -56,6 +62,7 @@ class TrainReport:
     steps: int
     seconds: float
     failures: int
+    report_uri: str | None = None
 
 
 def train(
@@ -166,9 +173,13 @@ class _Driver:
         if run is None:
             contents = self._contents or (self._look_through() if self._job.check_data else {})
             self._observer.phase("preparing the start model")
-            if self._job.class_balance != "none":
+            counted = None
+            if counts_classes(self._job):
                 self._observer.note("counting the pixels of each class, once")
-            run, start = new_run(self._job, self._inputs, contents)
+                counted = class_pixels(self._inputs.train_set)
+            run, start = new_run(self._job, self._inputs, contents, counted)
+            if counted is not None and run.class_presence is not None:
+                self._store.save_presence(counted.presence)
             if run.plan.train.content is not None:
                 images = TrainedOn.of(contents[run.plan.train.name].images)
                 self._store.save_images(run.plan.train.content, images)
@@ -245,7 +256,7 @@ class _Driver:
     def _step_kept(self, run: TrainRun) -> int:
         """The step of the newest checkpoint of the stage that the run is in."""
         stages = (self._stage_store(run, number) for number in reversed(range(len(run.plan.stages))))
-        return next((steps[-1] for store in stages if (steps := store.checkpoint_steps())), 0)
+        return next((step for store in stages if (step := store.newest_step()) is not None), 0)
 
     def _restore_model(self, run: TrainRun) -> None:
         """Put the model of a finished run back where it belongs, if somebody has deleted it."""
@@ -261,14 +272,23 @@ class _Driver:
         trained = self._best_of(self._stage_store(run, number - 1))
         store.save_start(next_start(trained, arch, run.plan.stages[number].config.seed))
 
+    def _presence(self, run: TrainRun, number: int) -> ClassPresence | None:
+        """Which classes each image holds, where a stage samples by them."""
+        if run.class_presence is None or run.plan.stages[number].config.sampling == "uniform":
+            return None
+        kept = self._store.load_presence(run.class_presence, run.plan.labels.num_classes)
+        if kept is None:
+            kept = restored_presence(self._inputs, run)
+            self._store.save_presence(kept)
+        return kept
+
     def _train_stage(
         self, run: TrainRun, number: int, arch: ArchName, store: TrainStore, spec: GroupSpec, follower: GroupFollower
     ) -> WorkerOutcome:
         stages = run.plan.stages
         name = arch if len(stages) == 1 else f"{arch} ({number + 1} of {len(stages)})"
-        steps = store.checkpoint_steps()
-        if steps:
-            self._observer.note(f"{arch}: resuming from the checkpoint of step {steps[-1]}")
+        if (step := store.newest_step()) is not None:
+            self._observer.note(f"{arch}: resuming from the checkpoint of step {step}")
         weights = {} if run.class_weights is None else {"class_weights": run.class_weights}
         work = TrainWorkerSpec(
             name=self._job.name,
@@ -282,6 +302,7 @@ class _Driver:
             plan=LoopPlan(**{field: getattr(self._job, field) for field in LoopPlan.model_fields}),
             threads=spec.cpus,
             record_examples=self._job.record_examples,
+            presence=self._presence(run, number),
         )
         group = Group(spec, work)
         try:
@@ -329,7 +350,20 @@ class _Driver:
         self._store.save_model(bundle)
         if store is not self._store:
             self._store.save_history(store.load_history())
+            self._store.save_page(training_page(self._page_of_stages(run)))
         return bundle
+
+    def _page_of_stages(self, run: TrainRun) -> TrainingPage:
+        """All stages on one page; each has one of its own, too."""
+        stores = {stage.arch: self._stage_store(run, number) for number, stage in enumerate(run.plan.stages)}
+        last = run.plan.stages[-1]
+        return TrainingPage(
+            name=self._job.name,
+            stages={arch: Curves(store.load_history(), store.load_measured()) for arch, store in stores.items()},
+            labels=run.plan.labels,
+            settings=last.config.model_dump(mode="json"),
+            sheet=stores[last.arch].newest_sheet(),
+        )
 
     def _save_record(self, *, started: datetime, **values: Any) -> TrainRecord:
         lost = self._observer.lost_output()
@@ -352,9 +386,10 @@ class _Driver:
             steps=record.step,
             seconds=record.seconds,
             failures=self._follower.failures if self._follower else 0,
+            report_uri=f"{self._store.store.uri}/{PAGE}" if self._store.has_page() else None,
         )
 
 
 def _cut_short(store: TrainStore) -> WorkerOutcome:
     """The outcome of a stage whose workers had no say in its end: what it has saved by now."""
-    return WorkerOutcome(finished=False, step=max(store.checkpoint_steps(), default=0), seconds=0.0)
+    return WorkerOutcome(finished=False, step=store.newest_step() or 0, seconds=0.0)

@@ -15,13 +15,14 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fcn_core import Architecture, Imported, LabelSet, ModelBundle, import_weights
+from fcn_core.data.class_pixels import ClassPixels, ClassPresence, class_pixels
 from fcn_core.data.datasets import Pairs
 from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.normalization import CAFFE, IMAGENET
 from fcn_core.training.losses import balanced_weights
 from fcn_core.training.shape_trial import check_shapes
 from pipeline.data.check import check_dataset
-from pipeline.data.datasets import Catalog, class_pixels, open_catalog, whole_split
+from pipeline.data.datasets import Catalog, open_catalog, whole_split
 from pipeline.data.report import BadData, DataReport, SplitContent, refusal
 from pipeline.data.versioned.references import LATEST, split_reference
 from pipeline.data.versioned.versions import resolve
@@ -119,13 +120,34 @@ def _splits(job: TrainJob) -> list[str]:
     return [job.train_split, *([job.val_split] if job.val_split else [])]
 
 
+def counts_classes(job: TrainJob) -> bool:
+    """Whether a job wants to know how often the classes of its training split occur."""
+    return job.class_balance != "none" or _samples_by_class(job)
+
+
+def _samples_by_class(job: TrainJob) -> bool:
+    return job.train_config(job.arch or "fcn8s").sampling == "class_balanced"
+
+
+def restored_presence(inputs: TrainInputs, run: TrainRun) -> ClassPresence:
+    """Which classes each image of a run holds, counted once more. Raises InputError unless they are what they were."""
+    presence = class_pixels(inputs.train_set).presence
+    if presence.digest() != run.class_presence:
+        raise InputError(
+            f"{inputs.output.uri} was begun with other masks: the classes of split {run.plan.train.name}'s images are "
+            "not what they were; give this training another --name, or bring the old masks back"
+        )
+    return presence
+
+
 def new_run(
-    job: TrainJob, inputs: TrainInputs, contents: Mapping[str, SplitContent] | None = None
+    job: TrainJob,
+    inputs: TrainInputs,
+    contents: Mapping[str, SplitContent] | None = None,
+    counted: ClassPixels | None = None,
 ) -> tuple[TrainRun, ModelBundle]:
     """The run that a job starts, and the model that its first stage starts from. `contents`: of the splits, where they
-    were looked through.
-
-    Counts the classes in all masks if they are to be balanced.
+    were looked through; `counted`: how often the classes occur, else all masks are read where the job wants to know.
     """
     labels = inputs.train_set.labels
     opened = None if job.model is None or _is_weight_file(job.model) else open_model(job.model, job.registry)
@@ -144,15 +166,17 @@ def new_run(
         own = start.network_architecture
         network = own if stage == own.arch else _changed(own, arch=stage)
         check_shapes(network, job.train_config(stage), job.workers[1])
-    weights = None
-    if job.class_balance != "none":
-        counted = class_pixels(inputs.train_set)
+    weights = presence = None
+    if counts_classes(job):
+        counted = counted or class_pixels(inputs.train_set)
         weights = balanced_weights(counted.pixels, job.class_balance, counted.of_images)
+        presence = counted.presence.digest() if _samples_by_class(job) else None
     run = TrainRun(
         plan=_plan(job, inputs, _changed(start.network_architecture, arch=arch), contents or {}),
         start_model_id=start.model_id,
         start_notes=tuple(notes),
         class_weights=weights,
+        class_presence=presence,
         created=now(),
         version=version("fcn-pipeline"),
     )

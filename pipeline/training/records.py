@@ -71,7 +71,11 @@ class TrainPlan(BaseModel):
 
 
 class TrainRun(BaseModel):
-    """job.json: the plan, and what was found on the way to it. `class_weights` are of `class_balance`."""
+    """job.json: the plan, and what was found on the way to it.
+
+    `class_weights` are of `class_balance`; `class_presence`: digest of the table that says which classes each image
+    holds, for balanced sampling.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,6 +83,7 @@ class TrainRun(BaseModel):
     start_model_id: str
     start_notes: tuple[str, ...]
     class_weights: tuple[float, ...] | None
+    class_presence: str | None = None
     created: datetime
     version: str
 
@@ -101,12 +106,32 @@ class TrainRecord(BaseModel):
     version: str
 
 
+class Measured(BaseModel):
+    """What training took by a point of the curves: images per second of all workers since this start, and the most
+    memory that the first worker had at once, in bytes (the GPU's where it uses one)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images_per_second: float
+    memory_bytes: int
+
+
+class MeasuredSteps(BaseModel):
+    """measured.json: by the step of a point of the curves."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: dict[str, Measured]
+
+
 class Checkpoint(BaseModel):
-    """A training state as the workers read it. `examples` names the records of the steps it stands on."""
+    """A training state as the workers read it. `times` and `measured` are by step; `examples` names the records of
+    the steps it stands on."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     step: int
     loop: Mapping[str, Any]
     times: Mapping[str, float] = Field(default_factory=dict)
+    measured: Mapping[str, Measured] = Field(default_factory=dict)
     examples: tuple[str, ...] = ()

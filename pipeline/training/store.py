@@ -2,12 +2,14 @@
 
     job.json                                 the job as asked for and resolved; create-only
     start/                                   the model that training began with
-    images/                                  digests of the images that are trained on, named by the split's content
+    images/                                  digests of the images that are trained on, named by the split's content;
+                                             which classes each holds, for balanced sampling
     checkpoints/step-00000400/               state.safetensors, then state.json, which commits it; the newest two stay,
                                              and of a finished run as many as it was asked to keep
     best/step-00000350/                      the model that was best then; those that kept checkpoints know of
     model/                                   the best model of the finished run
     history.json, progress.json, run.json    the curves; live numbers; how the run ended
+    measured.json, report.html, validation/  speed and memory by step; a page of all this; pictures of validation images
     tensorboard/, examples/                  the curves for TensorBoard; which names each worker saw, if asked for
 
 The one thing to know: a checkpoint is written once (create-only by its step) and what is wrong with it shows when it
@@ -19,12 +21,13 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from fcn_core import ModelBundle
+from fcn_core.data.class_pixels import ClassPresence
 from fcn_core.errors import BundleError, CheckpointError
 from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE, parse_description
 from fcn_core.trained_on import TrainedOn
@@ -33,7 +36,7 @@ from fcn_core.training.loop import History
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError
 from pipeline.storage.store import Store, create_own
 from pipeline.training.progress import TrainProgress, WorkerOutcome
-from pipeline.training.records import Checkpoint, TrainRecord, TrainRun
+from pipeline.training.records import Checkpoint, Measured, MeasuredSteps, TrainRecord, TrainRun
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,10 @@ CHECKPOINTS_KEPT = 2
 
 M = TypeVar("M", bound=BaseModel)
 
+SHEETS_KEPT = 20
+PAGE = "report.html"
+
+_SHEET = re.compile(r"validation/step-(\d{8})\.png")
 _STEP = re.compile(r"step-(\d{8})/")
 
 
@@ -49,6 +56,7 @@ class TrainStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._known_whole: dict[int, list[str]] = {}
 
     def stage(self, arch: str) -> "TrainStore":
         """The files of one stage of this run."""
@@ -88,6 +96,18 @@ class TrainStore:
             return None
         return TrainedOn(int.from_bytes(data[:8], "big"), data[8:])
 
+    def save_presence(self, presence: ClassPresence) -> None:
+        """Keep which classes each image of the training split holds."""
+        self.store.put(_presence_key(presence.digest()), presence.bits)
+
+    def load_presence(self, digest: str, classes: int) -> ClassPresence | None:
+        """The same with this digest, if it is there whole."""
+        try:
+            found = ClassPresence(classes, self.store.get(_presence_key(digest)))
+        except ObjectMissing:
+            return None
+        return found if found.digest() == digest else None
+
     # Checkpoints
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -96,55 +116,92 @@ class TrainStore:
             {
                 "loop": checkpoint.loop,
                 "times": dict(checkpoint.times),
+                "measured": {step: found.model_dump() for step, found in checkpoint.measured.items()},
                 "examples": list(checkpoint.examples),
             }
         )
-        folder = _folder("checkpoints", checkpoint.step)
-        committed = self.checkpoint_steps()
-        if checkpoint.step in committed and not self._is_whole(checkpoint.step):
-            self.store.delete(folder + STATE_FILE)  # else whoever resumes starts from an older one for ever
-            committed.remove(checkpoint.step)
-        if checkpoint.step not in committed:
+        step = checkpoint.step
+        folder = _folder("checkpoints", step)
+        listed = self._listed_checkpoints()
+        if step in listed and not self._is_whole(step, listed[step]):
+            self.store.delete(folder + STATE_FILE)  # else nobody could commit this step any more
+            del listed[step]
+        if step not in listed:
             # Tensors without a commit are what a writer that died left; if it lives, the digest in its commit tells.
             self.store.put(folder + TENSORS_FILE, files[TENSORS_FILE])
             with contextlib.suppress(ObjectExists):
                 self.store.create(folder + STATE_FILE, files[STATE_FILE])
-            committed.append(checkpoint.step)
-        self.drop_checkpoints(CHECKPOINTS_KEPT, committed)
+                self._known_whole[step] = self._listed_checkpoints().get(step, [])
+        self._drop_checkpoints_but(CHECKPOINTS_KEPT, beyond=step)
 
-    def drop_checkpoints(self, keep: int, committed: Iterable[int] | None = None) -> None:
-        """Drop all checkpoints but the newest `keep`."""
-        steps = sorted(self.checkpoint_steps() if committed is None else committed)
-        for step in steps[: max(0, len(steps) - keep)]:
-            self._drop("checkpoints", step, (STATE_FILE, TENSORS_FILE))
+    def drop_checkpoints(self, keep: int) -> None:
+        """Drop all checkpoints but the newest `keep` that are whole."""
+        self._drop_checkpoints_but(keep, beyond=None)
 
-    def _is_whole(self, step: int) -> bool:
+    def _drop_checkpoints_but(self, keep: int, beyond: int | None) -> None:
+        """Keep the newest `keep` whole checkpoints, and damaged ones after step `beyond`: whoever comes there writes
+        them anew."""
+        listed = self._listed_checkpoints()
+        kept: list[int] = []
+        for step in sorted(listed, reverse=True):
+            if len(kept) < keep and self._is_whole(step, listed[step]):
+                kept.append(step)
+            elif len(kept) == keep or beyond is None or step <= beyond:
+                self._drop("checkpoints", step, (STATE_FILE, TENSORS_FILE))
+
+    def _is_whole(self, step: int, etags: list[str]) -> bool:
+        """Whether a checkpoint whose files have these etags is whole. Files are read once, unless they change."""
+        if etags and self._known_whole.get(step) == etags:
+            return True
         try:
             self.load_checkpoint(step)
         except (CheckpointError, ObjectMissing) as error:
-            log.warning("checkpoint_replaced step=%d reason=%s", step, error)
+            log.warning("checkpoint_passed_over step=%d reason=%s", step, error)
             return False
+        self._known_whole[step] = etags
         return True
 
     def checkpoint_steps(self) -> list[int]:
-        """The steps of committed checkpoints, ascending."""
-        return self._steps("checkpoints", STATE_FILE)
+        """The steps of the checkpoints that are whole, ascending."""
+        listed = self._listed_checkpoints()
+        return [step for step in sorted(listed) if self._is_whole(step, listed[step])]
+
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint that is whole, or None."""
+        listed = self._listed_checkpoints()
+        return next((step for step in sorted(listed, reverse=True) if self._is_whole(step, listed[step])), None)
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None. Damaged ones are passed over, and logged."""
-        for step in reversed(self.checkpoint_steps()):
+        listed = self._listed_checkpoints()
+        for step in sorted(listed, reverse=True):
             try:
-                return self.load_checkpoint(step)
+                found = self.load_checkpoint(step)
             except (CheckpointError, ObjectMissing) as error:
                 log.warning("checkpoint_passed_over step=%d reason=%s", step, error)
+                continue
+            self._known_whole[step] = listed[step]
+            return found
         return None
+
+    def _listed_checkpoints(self) -> dict[int, list[str]]:
+        """The etags of both files of each checkpoint that is committed, by step."""
+        return {
+            step: etags for step, etags in self._etags("checkpoints", (STATE_FILE, TENSORS_FILE)).items() if etags[0]
+        }
 
     def load_checkpoint(self, step: int) -> Checkpoint:
         """Raises CheckpointError when it is damaged, ObjectMissing when it is not there."""
         folder = _folder("checkpoints", step)
         files = {name: self.store.get(folder + name) for name in (STATE_FILE, TENSORS_FILE)}
         state = from_files(files, f"{self.store.uri}/{folder.rstrip('/')}")
-        return Checkpoint(step=step, loop=state["loop"], times=state["times"], examples=tuple(state["examples"]))
+        return Checkpoint(
+            step=step,
+            loop=state["loop"],
+            times=state["times"],
+            measured=state.get("measured", {}),  # versions before 0.2 kept none
+            examples=tuple(state["examples"]),
+        )
 
     # Models
 
@@ -183,6 +240,39 @@ class TrainStore:
 
     def save_events(self, events: bytes) -> None:
         self.store.put("tensorboard/events.out.tfevents.fcn", events)
+
+    def save_measured(self, measured: Mapping[str, Measured]) -> None:
+        self._put_model("measured.json", MeasuredSteps(steps=dict(measured)))
+
+    def load_measured(self) -> Mapping[str, Measured]:
+        found = self._get_model("measured.json", MeasuredSteps)
+        return found.steps if found else {}
+
+    def save_sheet(self, step: int, png: bytes) -> None:
+        """Keep a picture of validation images, the newest SHEETS_KEPT of them. Where storage fails it is missed, and
+        logged; a training does not end for it."""
+        with _logged("picture"):
+            self.store.put(_sheet_key(step), png)
+            for old in self._sheets()[:-SHEETS_KEPT]:
+                self.store.delete(_sheet_key(old))
+
+    def newest_sheet(self) -> tuple[int, bytes] | None:
+        """The newest picture of validation images and the step that it is of."""
+        steps = self._sheets()
+        return (steps[-1], self.store.get(_sheet_key(steps[-1]))) if steps else None
+
+    def _sheets(self) -> list[int]:
+        matches = (_SHEET.fullmatch(info.key) for info in self.store.list("validation/"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def has_page(self) -> bool:
+        """Whether there is a page of the training."""
+        return any(info.key == PAGE for info in self.store.list(PAGE))
+
+    def save_page(self, html: str) -> None:
+        """Keep the page of the training, or log that it could not be kept."""
+        with _logged("page"):
+            self.store.put(PAGE, html.encode())
 
     def load_history(self) -> History:
         return self._get_model("history.json", History) or History()
@@ -233,13 +323,17 @@ class TrainStore:
             ) from error
 
     def _steps(self, kind: str, last_file: str) -> list[int]:
+        return sorted(step for step, etags in self._etags(kind, (last_file,)).items() if etags[0])
+
+    def _etags(self, kind: str, names: tuple[str, ...]) -> dict[int, list[str]]:
+        """The etags of these files, "" for those that are not there, by the step that they are of."""
         prefix = f"{kind}/"
-        found = []
+        found: dict[int, list[str]] = {}
         for info in self.store.list(prefix):
             match = _STEP.match(info.key, len(prefix))
-            if match and info.key[match.end() :] == last_file:
-                found.append(int(match[1]))
-        return sorted(found)
+            if match and (name := info.key[match.end() :]) in names:
+                found.setdefault(int(match[1]), [""] * len(names))[names.index(name)] = info.etag
+        return found
 
     def _drop(self, kind: str, step: int, files: tuple[str, ...]) -> None:
         # What could not be dropped takes room, nothing else.
@@ -249,6 +343,23 @@ class TrainStore:
         if self.store.location.scheme == "file":  # where a folder outlives what was in it
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.join(self.store.uri, _folder(kind, step)))
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Logs that something could not be kept, where that is all that storage's trouble means."""
+    try:
+        yield
+    except StorageError as error:
+        log.warning("not_kept what=%s reason=%s", what, error)
+
+
+def _sheet_key(step: int) -> str:
+    return f"validation/step-{step:08d}.png"
+
+
+def _presence_key(digest: str) -> str:
+    return f"images/classes-{digest}.bin"
 
 
 def _images_key(content: str) -> str:

@@ -7,30 +7,42 @@ a run was interrupted, and as its beginning stays what it was, a TensorBoard tha
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from fcn_core.training.loop import History
+from pipeline.training.records import Measured
 
 
-def event_file(history: History, times: Mapping[str, float], classes: Sequence[str] = ()) -> bytes:
+def event_file(
+    history: History,
+    times: Mapping[str, float],
+    classes: Sequence[str] = (),
+    measured: Mapping[str, Measured] = MappingProxyType({}),
+) -> bytes:
     """All points of the curves so far. `times`: when the point of a step came, seconds since the epoch, by step;
-    `classes`: names of the classes, whose IoU is a curve each.
+    `classes`: names of the classes, whose IoU is a curve each; `measured`: speed and memory, by step.
     """
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="fcn-events-") as folder:
         with SummaryWriter(folder) as writer:
-            for step, tag, value in sorted(_scalars(history, classes)):
+            for step, tag, value in sorted(_scalars(history, classes, measured)):
                 writer.add_scalar(tag, value, step, times.get(str(step)))
         (file,) = Path(folder).iterdir()
         return file.read_bytes()
 
 
-def _scalars(history: History, classes: Sequence[str]) -> Iterator[tuple[int, str, float]]:
+def _scalars(
+    history: History, classes: Sequence[str], measured: Mapping[str, Measured]
+) -> Iterator[tuple[int, str, float]]:
     for point in history.losses:
         yield point.step, "train/loss", point.loss
         yield point.step, "train/learning_rate", point.learning_rate
         if point.grad_norm is not None:
             yield point.step, "train/grad_norm", point.grad_norm
+        if (found := measured.get(str(point.step))) is not None:
+            yield point.step, "train/images_per_second", found.images_per_second
+            yield point.step, "train/memory_gib", found.memory_bytes / 2**30
     for validation in history.validations:
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
             value = getattr(validation.scores, name)

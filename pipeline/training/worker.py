@@ -7,7 +7,7 @@ go on from there. Ray is only asked to start processes that can talk to each oth
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,14 +15,19 @@ import torch
 import torch.distributed as dist
 
 from fcn_core import ModelBundle
+from fcn_core.data.class_pixels import ClassPresence
 from fcn_core.data.datasets import Dataset
+from fcn_core.render import SheetTile
 from fcn_core.training.config import TrainConfig
-from fcn_core.training.loop import History, LoopPlan, TrainingLoop
+from fcn_core.training.loop import History, LoopPlan, TrainingLoop, ValidationPoint
 from fcn_core.training.trainer import StepReport, Trainer
 from pipeline.outputs.runs import ProgressWriter
 from pipeline.storage.opening import open_store
+from pipeline.training.curves import Curves
+from pipeline.training.memory import peak_memory
+from pipeline.training.page import TrainingPage, training_page, validation_sheet
 from pipeline.training.progress import TrainProgress, WorkerOutcome, now
-from pipeline.training.records import Checkpoint
+from pipeline.training.records import Checkpoint, Measured
 from pipeline.training.store import TrainStore
 from pipeline.training.tensorboard import event_file
 
@@ -55,6 +60,7 @@ class TrainWorkerSpec:
     plan: LoopPlan
     threads: int
     record_examples: bool
+    presence: ClassPresence | None = None
 
 
 class _StopRequested(Exception):
@@ -69,7 +75,7 @@ def train_stage(spec: TrainWorkerSpec, leader: LeaderHandle) -> WorkerOutcome:
     torch.set_num_threads(spec.threads)
     store = TrainStore(open_store(spec.run_uri))
     start = store.load_start()
-    trainer = Trainer(start.build(), spec.train_set, spec.config, start.normalization)
+    trainer = Trainer(start.build(), spec.train_set, spec.config, start.normalization, spec.presence)
     keeper = _RunKeeper(spec, store, trainer, leader)
     loop = TrainingLoop(trainer, spec.val_set, spec.plan, keeper)
     keeper.loop = loop
@@ -113,6 +119,8 @@ class _RunKeeper:
         self._trainer = trainer
         self._leader = leader
         self._times: dict[str, float] = {}
+        self._measured: dict[str, Measured] = {}
+        self._sheet: tuple[int, bytes] | None = None
         self._saved_step = 0
         self._saved_best: int | None = None
         self._seen: dict[int, tuple[str, ...]] = {}
@@ -124,6 +132,8 @@ class _RunKeeper:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint that is loaded into the loop."""
         self._times = dict(checkpoint.times)
+        self._measured = dict(checkpoint.measured)
+        self._sheet = self._store.newest_sheet() if self._trainer.rank == 0 else None
         self._records = list(checkpoint.examples)
         self._saved_step = checkpoint.step
         best = self.loop.history.best
@@ -140,7 +150,7 @@ class _RunKeeper:
             self._report(self._progress(report))
         stop = not last and self._stop_is_agreed(report)
         if self._trainer.rank == 0:
-            self._note_time(report.step, history)
+            self._note_point(report, history)
         if self._spec.record_examples:
             self._seen[report.step] = report.names
             if last or stop or report.step % self._spec.plan.save_every == 0:
@@ -150,12 +160,27 @@ class _RunKeeper:
                 self._save_here(report.step, history)
             raise _StopRequested
 
+    def validated(self, point: ValidationPoint, tiles: Sequence[SheetTile]) -> None:
+        if not tiles:
+            return
+        self._sheet = (point.step, validation_sheet(tiles, self._trainer.dataset.labels, point.step))
+        self._store.save_sheet(*self._sheet)
+        self._save_page()
+
     def best(self, bundle: ModelBundle) -> None:
         self._store.save_best(self._trainer.step, bundle)
 
     def checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         history = self.loop.history
-        self._store.save_checkpoint(Checkpoint(step=step, loop=state, times=self._times, examples=tuple(self._records)))
+        self._store.save_checkpoint(
+            Checkpoint(
+                step=step,
+                loop=state,
+                times=self._times,
+                measured=self._measured,
+                examples=tuple(self._records),
+            )
+        )
         # The two checkpoints that are kept each need the model that was best by then.
         best = history.best.step if history.best else None
         self._store.drop_bests_but(found for found in (best, self._saved_best) if found is not None)
@@ -164,8 +189,22 @@ class _RunKeeper:
 
     def save_curves(self) -> None:
         """The curves as they are now, for people and for TensorBoard."""
+        classes = self._trainer.dataset.labels.names
         self._store.save_history(self.loop.history)
-        self._store.save_events(event_file(self.loop.history, self._times, self._trainer.dataset.labels.names))
+        self._store.save_measured(self._measured)
+        self._store.save_events(event_file(self.loop.history, self._times, classes, self._measured))
+        self._save_page()
+
+    def _save_page(self) -> None:
+        spec = self._spec
+        page = TrainingPage(
+            name=spec.name,
+            stages={spec.stage: Curves(self.loop.history, self._measured)},
+            labels=self._trainer.dataset.labels,
+            settings=spec.config.model_dump(mode="json"),
+            sheet=self._sheet,
+        )
+        self._store.save_page(training_page(page))
 
     def close(self) -> None:
         """Write the last progress."""
@@ -219,11 +258,15 @@ class _RunKeeper:
             updated=now(),
         )
 
-    def _note_time(self, step: int, history: History) -> None:
-        """When the points of the curves came, which TensorBoard wants to know."""
-        points = (history.losses, history.validations)
-        if any(curve and curve[-1].step == step for curve in points):
-            self._times[str(step)] = round(time.time(), 3)
+    def _note_point(self, report: StepReport, history: History) -> None:
+        """When the points of the curves came, which TensorBoard wants to know, and what they took."""
+        step = str(report.step)
+        logged, validated = (bool(c and c[-1].step == report.step) for c in (history.losses, history.validations))
+        if logged or validated:
+            self._times[step] = round(time.time(), 3)
+        if logged:
+            memory = peak_memory(self._trainer.device)
+            self._measured[step] = Measured(images_per_second=report.images_per_second, memory_bytes=memory)
 
     def _record_examples(self, step: int) -> None:
         """What this worker saw since the last checkpoint. All have written theirs before the next one is committed."""

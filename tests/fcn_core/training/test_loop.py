@@ -7,9 +7,10 @@ import torch
 from fcn_core.data.datasets import InMemory
 from fcn_core.errors import DataError, DivergedError
 from fcn_core.inference.evaluation import evaluate
+from fcn_core.inference.predictor import Predictor
 from fcn_core.metrics import Scores
 from fcn_core.training import checkpoint
-from fcn_core.training.loop import History, LoopPlan, TrainingLoop, ValidationPoint
+from fcn_core.training.loop import SHOWN, SHOWN_SIDE, History, LoopPlan, TrainingLoop, ValidationPoint
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.nets import LABELS as FIVE
 from tests.fcn_core.tiny_training import SETTINGS, config, fresh_model, halves
@@ -21,6 +22,7 @@ class Shelf:
     def __init__(self, stop_after: int | None = None) -> None:
         self.checkpoints: dict[int, dict[str, bytes]] = {}
         self.models: list = []
+        self.shown: list = []
         self.reports: list = []
         self.order: list[str] = []
         self._stop_after = stop_after
@@ -30,6 +32,9 @@ class Shelf:
         self.order.append(f"report {report.step}")
         if report.step == self._stop_after:
             raise KeyboardInterrupt
+
+    def validated(self, point, tiles):
+        self.shown.append((point.step, tiles))
 
     def best(self, bundle):
         self.models.append(bundle)
@@ -54,6 +59,33 @@ def test_the_best_model_carries_the_scores_that_it_really_has():
     assert best.scores.mean_iou == max(point.scores.mean_iou for point in history.validations)
     assert evaluate(shelf.models[-1], halves(3), SETTINGS) == best.scores
     assert shelf.models[-1].scores == best.scores.model_dump(mode="json")
+
+
+def test_each_validation_shows_the_same_images_beside_their_truth():
+    shelf = Shelf()
+    history = loop(shelf).run()
+    assert [step for step, _ in shelf.shown] == [point.step for point in history.validations]
+    for _, tiles in shelf.shown:
+        assert [tile.caption for tile in tiles] == [f"example-{index}" for index in range(3)]
+        assert all((tile.truth == halves(3)[index].mask).all() for index, tile in enumerate(tiles))
+
+
+def test_what_is_shown_is_what_the_scored_model_makes_of_an_image():
+    shelf = Shelf()
+    loop(shelf, validate_every=1000).run()
+    (model,), ((_, tiles),) = shelf.models, shelf.shown
+    expected = Predictor(model, SETTINGS).predict([example.image for example in halves(3)._examples])
+    assert all((tile.mask == found.mask).all() for tile, found in zip(tiles, expected, strict=True))
+
+
+def test_no_more_than_a_few_small_images_are_shown():
+    shelf = Shelf()
+    trainer = Trainer(fresh_model(), halves(6), config(steps=1))
+    TrainingLoop(trainer, halves(40, size=(1000, 30)), LoopPlan(), shelf).run()
+    ((_, tiles),) = shelf.shown
+    assert len(tiles) == SHOWN
+    assert [tile.caption for tile in tiles] == [f"example-{at * 40 // SHOWN}" for at in range(SHOWN)], "from all over"
+    assert all(max(tile.image.shape) == max(tile.mask.shape) == SHOWN_SIDE for tile in tiles)
 
 
 def test_validation_comes_every_epoch_and_at_the_end_and_checkpoints_as_planned():

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_core.data.class_pixels import class_pixels
 from fcn_core.data.datasets import InMemory
 from fcn_core.errors import DataError
 from fcn_core.labels import encode_mask, preset
-from pipeline.data.datasets import class_pixels, open_catalog, open_dataset
+from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.errors import InputError, ObjectChanged
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.storage.opening import open_store
@@ -381,8 +382,10 @@ def test_class_pixels_count_labelled_pixels_and_those_of_the_images_that_hold_a_
     write_labelled(tmp_path, 5)
     dataset = open_dataset(options(tmp_path, labels="camvid"), "val")
     expected, holding = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    present = np.zeros((5, 256), bool)
     for index in range(5):
         counts = np.bincount(dataset[index].mask.ravel(), minlength=256)
+        present[index] = counts > 0
         expected += counts
         holding[counts > 0] += dataset[index].mask.size
     counted = class_pixels(dataset)
@@ -390,9 +393,11 @@ def test_class_pixels_count_labelled_pixels_and_those_of_the_images_that_hold_a_
     assert expected[255] > 0
     assert (counted.pixels == expected[: LABELS.num_classes]).all()
     assert (counted.of_images == holding[: LABELS.num_classes]).all()
+    assert (counted.presence.table() == present[:, : LABELS.num_classes]).all()
     in_memory = class_pixels(InMemory([dataset[index] for index in range(5)], LABELS))
     assert (in_memory.pixels == counted.pixels).all()
     assert (in_memory.of_images == counted.of_images).all()
+    assert in_memory.presence == counted.presence
 
 
 def _png() -> bytes:

@@ -94,6 +94,48 @@ def test_a_damaged_checkpoint_is_written_anew_by_whoever_comes_to_its_step(store
     assert weight(run.newest_checkpoint()) == 4
 
 
+@pytest.mark.parametrize("damaged", [STATE_FILE, TENSORS_FILE])
+def test_a_damaged_checkpoint_is_not_listed_and_no_whole_one_is_dropped_for_it(store: Store, damaged: str) -> None:
+    run = TrainStore(store)
+    for step in (2, 4):
+        run.save_checkpoint(checkpoint(step))
+    key = f"checkpoints/step-00000004/{damaged}"
+    store.put(key, store.get(key)[:-9] + b"123456789")
+    for reader in (run, TrainStore(store)):
+        assert reader.checkpoint_steps() == [2]
+        assert reader.newest_step() == 2
+    run.save_checkpoint(checkpoint(3))
+    assert run.checkpoint_steps() == [2, 3], "two whole ones, whatever else is there"
+    run.save_checkpoint(checkpoint(5))
+    assert run.checkpoint_steps() == [3, 5]
+    assert not list(store.list("checkpoints/step-00000004/")), "what nobody comes to any more is dropped"
+
+
+def test_a_checkpoint_without_its_tensors_is_not_listed(store: Store) -> None:
+    run = TrainStore(store)
+    run.save_checkpoint(checkpoint(2))
+    store.delete(f"checkpoints/step-00000002/{TENSORS_FILE}")
+    assert run.checkpoint_steps() == []
+    assert run.newest_step() is None
+    run.save_checkpoint(checkpoint(2))
+    assert run.checkpoint_steps() == [2]
+
+
+def test_what_was_found_whole_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TrainStore(open_store(str(tmp_path)))
+    for step in (2, 4):
+        run.save_checkpoint(checkpoint(step))
+    read: list[int] = []
+    load = TrainStore.load_checkpoint
+    monkeypatch.setattr(TrainStore, "load_checkpoint", lambda self, step: (read.append(step), load(self, step))[1])
+    assert run.checkpoint_steps() == [2, 4]
+    run.save_checkpoint(checkpoint(6))
+    assert read == [], "a writer knows what it wrote"
+    reader = TrainStore(open_store(str(tmp_path)))
+    assert reader.checkpoint_steps() == reader.checkpoint_steps() == [4, 6]
+    assert read == [4, 6]
+
+
 def test_dropped_checkpoints_leave_no_empty_folders(tmp_path: Path) -> None:
     run = TrainStore(open_store(str(tmp_path)))
     for step in (2, 4, 6):

@@ -7,6 +7,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.training.loop import History, LossPoint, ValidationPoint
+from pipeline.training.records import Measured
 from pipeline.training.tensorboard import event_file
 
 
@@ -45,6 +46,18 @@ def test_every_point_is_there_with_its_step_and_its_time() -> None:
     assert found["val/pixel_accuracy", 4] == (0.875, 1004.0)
     assert len([key for key in found if key[0] == "train/loss"]) == 8
     assert len([key for key in found if key[0] == "val/mean_iou"]) == 2
+
+
+def test_speed_and_memory_are_there_where_they_were_measured() -> None:
+    measured = {"2": Measured(images_per_second=12.5, memory_bytes=3 << 30)}
+    found = {
+        (value.tag, event.step): value.simple_value
+        for event in events(event_file(history(4), {}, (), measured))
+        for value in event.summary.value
+    }
+    assert found["train/images_per_second", 2] == 12.5
+    assert found["train/memory_gib", 2] == 3.0
+    assert ("train/memory_gib", 1) not in found
 
 
 def test_a_longer_history_only_adds_to_the_file() -> None:
