@@ -21,7 +21,7 @@ import numpy as np
 
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
-from fcn_core.labels import Mask, decode_mask, encode_mask
+from fcn_core.labels import RGB, Mask, decode_mask, encode_mask
 from pipeline.csv_text import csv_line
 from pipeline.data.annotations.brush_rle import encode_brush
 from pipeline.errors import InputError, ObjectChanged, ObjectMissing
@@ -36,6 +36,8 @@ COPIES_AT_ONCE = 8
 TASKS_A_FILE = 50
 LONGEST_NAME = 150
 """Bytes of a copy's name without its suffix, and without the mark that tells it from another."""
+
+_GREYS = tuple((value, value, value) for value in range(1, 256))
 
 _MARKED = re.compile(r"-[0-9a-f]{16}$", re.IGNORECASE)
 
@@ -246,6 +248,7 @@ def _write_cvat(loaded: Iterator[_Loaded], target: Store, labels: LabelSet) -> t
     """
     labels = _paintable(labels)
     written: list[_Loaded] = []
+    has_unlabelled = False
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
 
@@ -256,13 +259,14 @@ def _write_cvat(loaded: Iterator[_Loaded], target: Store, labels: LabelSet) -> t
         for one in loaded:
             target.put(f"JPEGImages/{one.name}{one.suffix}", one.image)
             put(f"SegmentationClass/{one.name}.png", encode_mask(one.mask, labels))
+            has_unlabelled = has_unlabelled or bool((one.mask == labels.ignore_index).any())
             written.append(_without_pixels(one))
         put("ImageSets/Segmentation/default.txt", "".join(f"{one.name}\n" for one in written).encode())
-        put("labelmap.txt", labelmap(labels).encode())
+        put("labelmap.txt", labelmap(labels, has_unlabelled).encode())
     target.put("annotations.zip", sink.getvalue())
     raw = [
         {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "attributes": []}
-        for name, color in zip(labels.names, labels.palette, strict=True)
+        for name, color in _painted(labels, has_unlabelled)
     ]
     target.put("labels.json", json.dumps(raw, indent=1, ensure_ascii=False).encode())
     return written, (
@@ -271,10 +275,20 @@ def _write_cvat(loaded: Iterator[_Loaded], target: Store, labels: LabelSet) -> t
     )
 
 
-def labelmap(labels: LabelSet) -> str:
+def labelmap(labels: LabelSet, has_unlabelled: bool = False) -> str:
     """CVAT's labelmap.txt: name, colour, and two fields that segmentation has no use for."""
-    lines = [f"{name}:{','.join(map(str, color))}::" for name, color in zip(labels.names, labels.palette, strict=True)]
+    lines = [f"{name}:{','.join(map(str, color))}::" for name, color in _painted(labels, has_unlabelled)]
     return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
+
+
+def _painted(labels: LabelSet, has_unlabelled: bool) -> list[tuple[str, RGB]]:
+    """What masks show, by name and colour. Pixels without a label are drawn, too, and CVAT refuses a colour that nobody
+    has declared; they have the name by which its own exports call them, unless a class has it."""
+    painted = list(zip(labels.names, labels.palette, strict=True))
+    if has_unlabelled:
+        taken = {name.lower() for name in labels.names}
+        painted.append(("unlabelled" if "background" in taken else "background", labels.ignore_color))
+    return painted
 
 
 def _paintable(labels: LabelSet) -> LabelSet:
@@ -286,11 +300,12 @@ def _paintable(labels: LabelSet) -> LabelSet:
                 "character that does not print, no '#' or space "
                 "at its ends); take --format label-studio"
             )
-    if len(set(labels.palette)) == labels.num_classes:
-        return labels
-    # Colours of one's own may repeat. Any that differ will do.
-    colors = tuple((index, 255 - index, 37 * index % 256) for index in range(labels.num_classes))
-    return labels.model_copy(update={"palette": colors})
+    colors = labels.palette
+    if len(set(colors)) < labels.num_classes:
+        # Colours of one's own may repeat. Any that differ will do.
+        colors = tuple((index, 255 - index, 37 * index % 256) for index in range(labels.num_classes))
+    free = (color for color in (labels.ignore_color, (0, 0, 0), *_GREYS) if color not in colors)
+    return labels.model_copy(update={"palette": colors, "ignore_color": next(free)})
 
 
 def _without_pixels(one: _Loaded) -> _Loaded:
