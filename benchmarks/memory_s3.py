@@ -1,7 +1,8 @@
 """An S3 endpoint that costs next to nothing, for benchmarks of what talks to it: objects in memory, no checks.
 
-Knows GET, HEAD, PUT (also If-None-Match: *), DELETE and ListObjectsV2 without delimiters, in path style. Any
-credentials will do. Prints its address, then serves until its stdin closes:
+Knows GET (also of one range), HEAD, PUT (also If-None-Match: *), DELETE and ListObjectsV2 without delimiters, in path
+style. Any credentials will do. GET of /.requests gives the number of requests so far. Prints its address, then serves
+until its stdin closes:
 
     python benchmarks/memory_s3.py
 """
@@ -9,6 +10,7 @@ credentials will do. Prints its address, then serves until its stdin closes:
 import asyncio
 import bisect
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -19,12 +21,16 @@ WHEN = "2026-01-01T00:00:00.000Z"
 MODIFIED = formatdate(1767225600, usegmt=True)
 
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
+
 class Objects:
     """Everything stored, by /bucket/key, and the same names in order for listings."""
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[bytes, str]] = {}
         self._sorted: list[str] | None = []
+        self.requests = 0
 
     def put(self, name: str, body: bytes) -> str:
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
@@ -93,6 +99,10 @@ class Connection(asyncio.Protocol):
     def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         parts = urlsplit(target)
         name = unquote(parts.path)
+        if name == "/.requests":
+            self._send(200, {}, str(self._objects.requests).encode())
+            return
+        self._objects.requests += 1
         found = self._objects.found.get(name)
         is_bucket = name.count("/") < 2 or (name.endswith("/") and name.count("/") == 2)
         if is_bucket:
@@ -102,7 +112,13 @@ class Connection(asyncio.Protocol):
             self._send(404, {}, b"<Error><Code>NoSuchKey</Code></Error>")
         elif method in ("GET", "HEAD") and found is not None:
             named = {"ETag": f'"{found[1]}"', "Last-Modified": MODIFIED}
-            self._send(200, named, found[0], with_body=method == "GET")
+            span = _RANGE.fullmatch(headers.get("range", ""))
+            if method == "GET" and span:
+                whole, start, end = found[0], int(span[1]), int(span[2])
+                named["Content-Range"] = f"bytes {start}-{min(end, len(whole) - 1)}/{len(whole)}"
+                self._send(206, named, whole[start : end + 1])
+            else:
+                self._send(200, named, found[0], with_body=method == "GET")
         elif method == "PUT" and found is not None and "if-none-match" in headers:
             self._send(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
         elif method == "PUT":

@@ -16,7 +16,7 @@ from pipeline.jobs.dataset import DatasetOptions
 from pipeline.models.load import load_bundle
 from pipeline.numbers import counted
 from pipeline.parallel import in_parallel
-from pipeline.storage.opening import open_source
+from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store
 
 READS_AT_ONCE = 16

@@ -8,7 +8,9 @@ from pydantic import create_model
 from pipeline.jobs.segment import SegmentOptions
 
 GROUPS = {
-    "Source and output": ("source", "output", "include", "exclude", "key_list", "follow_links", "limit", "masks"),
+    "Source and output": (
+        "source", "output", "include", "exclude", "key_list", "image_column", "follow_links", "limit", "masks",
+    ),
     "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "deterministic"),
     "Speed and placement": (
         "device", "actors", "cpus_per_actor", "gpus_per_actor", "codec_workers", "batch_size", "shard_size",

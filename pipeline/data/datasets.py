@@ -34,8 +34,9 @@ from pipeline.data.versioned.versions import digest_of, numbers, read_version, r
 from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.outputs.identity import digest
+from pipeline.sources.opening import open_source
 from pipeline.storage.file_cache import FileCache
-from pipeline.storage.opening import open_source, read_object
+from pipeline.storage.opening import read_object
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uri import scheme_of, split_uri
 

@@ -5,6 +5,8 @@ import re
 from urllib.parse import unquote
 
 from pipeline.errors import InputError
+from pipeline.sources.lookup import above_containers
+from pipeline.sources.source import Source
 from pipeline.storage.opening import STORES, open_store
 from pipeline.storage.store import Store
 from pipeline.storage.uri import is_absolute, split_options
@@ -33,6 +35,7 @@ class KeyResolver:
             folder, name = posixpath.split(path)
             if not path.startswith("/") or not name:
                 raise InputError(f"{key} is no file or object; write a path, file:///, s3://, gs:// or az://")
+            folder, name = above_containers(folder, name)
             return self._store(folder), name
         name = bucket["key"]
         _, options = split_options(key)
@@ -44,7 +47,7 @@ class KeyResolver:
 
     def _store(self, uri: str) -> Store:
         # No lock: another thread might hold it when a loader forks. A store opened twice does no harm.
-        return self._stores.get(uri) or self._stores.setdefault(uri, open_store(uri))
+        return self._stores.get(uri) or self._stores.setdefault(uri, Source(open_store(uri)))
 
     def __reduce__(self) -> tuple[type["KeyResolver"], tuple[Store]]:
         return KeyResolver, (self.root,)

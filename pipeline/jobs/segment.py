@@ -141,6 +141,12 @@ class LabelOptions(Options):
         'row fits this SQL condition, such as "confidence < 0.6"; the others keep their masks. Images without a row '
         "are segmented as ever.",
     )
+    image_column: Annotated[str | None, SELECTION] = Field(
+        default=None,
+        min_length=1,
+        description="The column of images in Parquet files. Default: the one that is named like one, or is a struct of "
+        "bytes and path.",
+    )
     follow_links: Annotated[bool, SELECTION] = Field(
         default=False,
         description="Also read the targets of links that lead out of a local SOURCE. Default: they are skipped, with a "

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageErr
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.claim import claim_for_run
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
-from pipeline.storage.opening import open_source
+from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store, create_own
 
 PROGRESS_SECONDS = 5.0

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from fcn_core.models.network import GRID
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
-from pipeline.segmentation.selection import IMAGE_SUFFIXES
-from pipeline.storage.opening import open_source
+from pipeline.segmentation.choice import IMAGE_SUFFIXES
+from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store
 
 Image = npt.NDArray[np.uint8]

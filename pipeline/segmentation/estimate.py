@@ -32,12 +32,15 @@ from pipeline.report.changes import LOOK_BACK, of_other_variant
 from pipeline.report.make import pictures_shown
 from pipeline.report.pictures import GALLERY_BYTES, SIDE, layers_of
 from pipeline.report.samples import RandomRows
+from pipeline.segmentation.choice import container_filter
 from pipeline.segmentation.job import MAX_AHEAD
 from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
 from pipeline.segmentation.prices import Prices, RunCost, cost_of, read_prices
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.segmentation.where import kept_images
+from pipeline.sources.expansion import Opened
+from pipeline.sources.range_scanner import WINDOW_BYTES
 from pipeline.storage.batches import LISTING_SCHEMA, to_batches, to_infos
 from pipeline.storage.store import ObjectInfo
 
@@ -131,7 +134,8 @@ def estimate(
             stack.enter_context(cluster.connect(job.ray_address))
         resolved = resolve(job, inputs)
     on_phase("listing")
-    counts, chosen = _select(job, inputs, resolved)
+    opened = Opened()
+    counts, chosen = _select(job, inputs, resolved, opened)
     size = job.shard_size or choose_shard_size(
         min(counts.selected, MAX_AHEAD, resolved.largest_shard * resolved.pool.actors * 8),
         resolved.pool.actors,
@@ -156,7 +160,12 @@ def estimate(
     older = list(islice(runs.records(inputs.output), LOOK_BACK))
     earlier = of_other_variant(older, resolved.recipe.name, job.source)
     seconds = counts.selected / rate if rate else (0.0 if not counts.selected else None)
-    requests = count_requests(job, counts, shards, seconds or 0.0, len(older), earlier)
+    requests = count_requests(job, counts, shards, seconds or 0.0, len(older), earlier, opened)
+    if opened.containers:
+        notes.append(
+            f"{counts.in_containers:,} of the images are in {opened.containers:,} containers, which are read "
+            "twice: for the plan, and for their images"
+        )
     written = None
     if probe is not None:
         good = counts.selected * (1 - probe.failed / probe.images)
@@ -174,13 +183,17 @@ def estimate(
     )  # fmt: skip
 
 
-def _select(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob) -> tuple[SelectionCounts, list[ObjectInfo]]:
+def _select(
+    job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, opened: Opened
+) -> tuple[SelectionCounts, list[ObjectInfo]]:
     """What the job would take, counted, and a few of it by chance."""
     counts = SelectionCounts()
     some = RandomRows(PROBED, seed=0)
     lost = lost_masks(inputs.output, resolved.recipe) if job.repair else ()
     done = DoneIndex.of(inputs.output, resolved.recipe, retry_errors=job.retry_errors, lost=lost)
-    listing = to_batches(objects_of(inputs.source, job.key_list))
+    opens = container_filter(job.include, job.exclude)
+    objects = objects_of(inputs.source, job.key_list, opens=opens, opened=opened, image_column=job.image_column)
+    listing = to_batches(objects)
     ask = inputs.source if job.key_list is not None else None
     classes = inputs.bundle.labels.names
     with kept_images(inputs.output, resolved.recipe, classes, job.where, retry_errors=job.retry_errors) as kept:
@@ -280,15 +293,25 @@ def count_requests(
     seconds: float,
     older: int = 0,
     earlier: Sequence[RunRecord] = (),
+    opened: Opened | None = None,
 ) -> Requests:
     """What the job would ask of storage: for images, shards, listing, what is live, and the report, which looks at
-    `older` runs and compares with those in `earlier`.
+    `older` runs and compares with those in `earlier`. `opened` are the containers that were opened to list their
+    members.
     """
     images = counts.selected
+    opened = opened or Opened()
+    objects = max(0, counts.listed - opened.members + opened.containers)
+    listing = Requests(opened.requests, 0, math.ceil(objects / LISTED_AT_ONCE))
     if not images:
-        return Requests(0, 0, math.ceil(counts.listed / LISTED_AT_ONCE)) + ONCE
+        return listing + ONCE
     beats = math.ceil(seconds / HEARTBEAT_SECONDS)  # each looks for another driver, and says that this one lives
     live = math.ceil(seconds / runs.PROGRESS_SECONDS) + beats
+    # Each shard begins with a span of its own, and so does each container.
+    spans = 0
+    if counts.in_containers:
+        begun = min(counts.in_containers, shards + opened.containers)
+        spans = math.ceil(counts.bytes_in_containers / WINDOW_BYTES) + begun
     report = Requests(0, 0, 0)
     if not job.no_report:
         _, pictures = pictures_shown(images, compared=bool(earlier))
@@ -297,10 +320,11 @@ def count_requests(
     return (
         ONCE
         + report
+        + listing
         + Requests(
-            get=images,
+            get=images - counts.in_containers + spans,
             put=mask_format(job.masks).puts(images, shards) + 2 * shards + math.ceil(images / IMAGES_PER_PART) + live,
             # A shard looks before its commit whether another driver took over.
-            list=math.ceil(counts.listed / LISTED_AT_ONCE) + shards + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
+            list=shards + 2 * math.ceil(shards / LISTED_AT_ONCE) + beats,
         )
     )

@@ -37,12 +37,14 @@ from pipeline.outputs.results import MACHINE_ERRORS, RunTally, committed_shards,
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
+from pipeline.segmentation.choice import container_filter
 from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
 from pipeline.segmentation.where import KeptImages, kept_images
 from pipeline.storage.batches import to_batches
+from pipeline.storage.store import ObjectInfo
 
 MAX_AHEAD = 1_000_000
 """Listed objects held in memory at most, as Arrow batches of some 100 MB, while the shard size is chosen."""
@@ -219,7 +221,7 @@ class _Driver:
     ) -> tuple[RunRecord, PlanManifest] | None:
         job = self._job
         chosen = select(
-            self._watched(to_batches(objects_of(self._inputs.source, self._job.key_list))),
+            self._watched(to_batches(self._objects())),
             include=job.include,
             exclude=job.exclude,
             done=done,
@@ -285,6 +287,10 @@ class _Driver:
                 history = read_history(self._output)
             self._observer.phase("listing")
         return history
+
+    def _objects(self) -> Iterator[ObjectInfo]:
+        opens = container_filter(self._job.include, self._job.exclude)
+        return objects_of(self._inputs.source, self._job.key_list, opens=opens, image_column=self._job.image_column)
 
     def _watched(self, listing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in listing:

@@ -12,7 +12,7 @@ from typing import Any
 from fcn_core import ModelBundle, PredictorSettings
 from pipeline.actors.placement import EarlierSettings, place
 from pipeline.actors.pool_spec import PoolSpec
-from pipeline.errors import InputError, StorageError, StorageUnavailable
+from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.jobs.affects import marked
 from pipeline.jobs.segment import SegmentJob, SourceAndOutput
 from pipeline.models.load import ModelOrigin, open_model
@@ -23,8 +23,11 @@ from pipeline.outputs.plan import LARGEST_SHARD_CPU, LARGEST_SHARD_GPU
 from pipeline.segmentation.features import check_has_features
 from pipeline.segmentation.sources import check_key_list
 from pipeline.segmentation.where import check_where
-from pipeline.storage.opening import open_source, open_store
+from pipeline.sources.kinds import kind_of
+from pipeline.sources.opening import open_source
+from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store, is_inside
+from pipeline.storage.uri import split_uri
 
 OUTPUT_FOLDERS = (
     *(each.folder for each in mask_formats()),
@@ -98,6 +101,7 @@ def check_places(
         if is_inside(source.location, output.at(folder).location):
             raise InputError(f"source {source.uri} is what jobs write under output {output.uri}; choose another source")
     try:
+        _refuse_one_container(places.source)
         source.check_readable()
         if writes:
             output.check_writable()
@@ -118,6 +122,18 @@ def check_places(
     except StorageError as error:
         raise InputError(str(error)) from error
     return source, output
+
+
+def _refuse_one_container(source: str) -> None:
+    """Raise InputError where SOURCE is not where a tar or Parquet file lies, but this itself."""
+    folder, name = split_uri(source)
+    if kind_of(name) is None:
+        return
+    try:
+        open_store(folder).head(name)
+    except ObjectMissing:
+        return  # a folder may be called so
+    raise InputError(f"source {source} is one file; give the folder that it is in, {folder}, and --include '{name}'")
 
 
 def _is_folder(source: Store) -> bool:

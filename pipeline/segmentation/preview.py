@@ -9,7 +9,7 @@ from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, StorageError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.results import ClassTotal, class_totals
-from pipeline.storage.opening import read_object
+from pipeline.sources.opening import read_image
 from pipeline.storage.uri import scheme_of
 
 
@@ -33,7 +33,7 @@ def write_preview(
     if scheme_of(image) == "file" and Path(image).is_dir():
         raise InputError(f"{image} is a folder; give one image of it, or all of it to `fcn segment`")
     try:
-        data = read_object(image)
+        data = read_image(image)
         with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process
             decoded = codecs.decode_now(data)
     except StorageError as error:

@@ -44,7 +44,8 @@ from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, commit_shard, tally
 from pipeline.segmentation.features import PredictorWithFeatures
 from pipeline.segmentation.rows import identity_columns, segmented
-from pipeline.storage.opening import open_source, open_store
+from pipeline.sources.opening import open_source
+from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,15 @@ class _Loaded:
     entry: ObjectInfo
     image: DatedImage
     memory: Reservation
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """An image, or why it is none, and its entry with the size that it has: of a row of a Parquet file the plan knows
+    it about."""
+
+    entry: ObjectInfo
+    image: DatedImage | ImageError
 
 
 class Segmenter:
@@ -147,7 +157,7 @@ class Segmenter:
         try:
             for index, row in earlier_rows(self.output, self.spec.recipe, shard).items():
                 finish(index, row)
-            with self._reader.buffer.share() as share:
+            with self._reader.buffer.share() as share, self.source.expecting(shard.entries):
                 images = self._load_in_order(shard, set(rows), finish, share)
                 settings = self.spec.settings
                 batches = group_by_shape(images, settings.batch_size, self.spec.buffer_bytes // 4, snap=settings.snap)
@@ -192,7 +202,9 @@ class Segmenter:
     def probe(self, entry: ObjectInfo) -> None:
         """All of one image's work but the writing: fetch, decode, predict, encode. Raises what goes wrong."""
         with self._reader.buffer.alone(_guess(entry)) as reservation:
-            image = self._load(entry, reservation)
+            image = self._load(entry, reservation).image
+            if isinstance(image, ImageError):
+                raise image
             result = self._model.predict_one(image)
             self._codecs.encode_now(result.mask, self.labels)
 
@@ -226,15 +238,16 @@ class Segmenter:
         loaded = self._reader.in_order(
             wanted, lambda item: _guess(item[1]), lambda item, reservation: self._load(item[1], reservation), share
         )
-        for (index, entry), reservation, image in loaded:
+        for (index, listed), reservation, fetched in loaded:
+            entry, image = (fetched.entry, fetched.image) if isinstance(fetched, _Fetched) else (listed, fetched)
             if isinstance(image, ImageError | StorageError):
                 reservation.release()
                 finish(index, self._error_row(entry, image))
                 continue
             yield _Loaded(index, entry, image, reservation)
-            del image  # its pixels, while the next one is awaited
+            del fetched, image  # its pixels, while the next one is awaited
 
-    def _load(self, entry: ObjectInfo, reservation: Reservation) -> DatedImage:
+    def _load(self, entry: ObjectInfo, reservation: Reservation) -> _Fetched:
         if entry.size > self.spec.image_memory:
             raise ImageError(
                 "file_too_large",
@@ -244,10 +257,14 @@ class Segmenter:
             data = self.source.get(entry.key, size=entry.size, etag=entry.etag)
         self._clock.moved(read=len(data))
         self._reader.buffer.wait_for_room(reservation)
-        with self._clock("decode"):
-            image = self._codecs.decode_now(data, self.spec.max_side)
+        entry = replace(entry, size=len(data))
+        try:
+            with self._clock("decode"):
+                image = self._codecs.decode_now(data, self.spec.max_side)
+        except ImageError as error:
+            return _Fetched(entry, error)
         reservation.resize(image.pixels.nbytes)
-        return image
+        return _Fetched(entry, image)
 
     def _save(
         self,

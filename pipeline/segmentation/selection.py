@@ -8,15 +8,12 @@ replaced, and then the earlier one came back. Such an image is reconfirmed: its 
 one answer.
 """
 
-import fnmatch
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,23 +23,15 @@ from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, CommittedResults, IndexReader, read_history, rows_between
 from pipeline.outputs.plan import EARLIER
 from pipeline.outputs.results import TRANSIENT_ERRORS
+from pipeline.segmentation.choice import Mask, are_members, as_mask, entry_filter
 from pipeline.segmentation.sources import HEADS_AT_ONCE
 from pipeline.storage.store import Store
-
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".jxl",
-)  # fmt: skip
-"""Taken when a job names no --include, in any case. Everything else is counted as left out."""
 
 _SUFFIXES_SHOWN = 5
 _SUFFIXES_COUNTED = 1000
 
 LOOKED_UP_AT_ONCE = 1 << 17
 """Listed objects that are held against what is done together: about 20 MB, and as much of what is done."""
-
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -56,6 +45,8 @@ class SelectionCounts:
     reconfirmed: int = 0  # done, but a later row says otherwise: the row that is right is committed again
     selected: int = 0
     selected_bytes: int = 0
+    in_containers: int = 0  # of those selected: members of containers
+    bytes_in_containers: int = 0
     suffixes: dict[str, int] = dataclass_field(default_factory=dict, compare=False)
     """How many of those left out have which ending, in lower case; "" is none."""
 
@@ -72,6 +63,7 @@ def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str],
         return (
             f"none of the {counts.listed:,} objects under {source} is named like an image that is read "
             f"({suffixes_text(counts)}); --include takes others"
+            + (", and --image-column names the images of Parquet files" if ".parquet" in counts.suffixes else "")
         )
     return (
         f"none of the {counts.listed:,} objects under {source} is chosen by {' '.join(given)}; a glob is held against "
@@ -182,7 +174,7 @@ class DoneIndex:
                 counts = pc.and_(counts, pc.invert(pc.is_in(rows["identity"], value_set=self._lost)))
             found.append(rows.append_column("counts", counts))
         rows = pa.concat_tables(found)
-        done = _mask(pc.is_in(wanted, value_set=rows.filter(rows["counts"])["identity"]))
+        done = as_mask(pc.is_in(wanted, value_set=rows.filter(rows["counts"])["identity"]))
         # Errors, and other versions of an image: rarely more than a few, so there is time for an order.
         plain = pc.and_(rows["counts"], pc.is_null(rows["error"]))
         contested = rows.filter(pc.invert(plain))["key"]
@@ -192,9 +184,9 @@ class DoneIndex:
         rows = _newest_first(rows.filter(pc.is_in(rows["key"], value_set=contested)))
         right = _ok_first(rows.filter(rows["counts"]))
         place = pc.index_in(wanted, value_set=right["identity"])
-        failed = _mask(pc.fill_null(pc.is_valid(right["error"]).take(place), False))
+        failed = as_mask(pc.fill_null(pc.is_valid(right["error"]).take(place), False))
         newest = pc.index_in(keys, value_set=rows["key"])
-        overruled = _mask(pc.fill_null(pc.not_equal(right["place"].take(place), newest), False))
+        overruled = as_mask(pc.fill_null(pc.not_equal(right["place"].take(place), newest), False))
         earlier = (
             pc.if_else(pa.array(overruled), right[name].take(place), None).combine_chunks()
             for name in ("run_id", "shard")
@@ -249,9 +241,9 @@ def select(
     nothing is reconfirmed. `kept` says of keys and etags which images are done besides, by another variant. `counts` is
     kept up to date on the way; what is listed after the last object that is taken is not counted.
     """
-    wanted = key_filter(include, exclude)
+    wanted = entry_filter(include, exclude)
     for batch in _gathered(listing):
-        is_image = wanted(batch["key"])
+        is_image = wanted(batch)
         images = batch.filter(pa.array(is_image))
         found = done.look_up(images["key"], images["etag"])
         is_done, has_failed, again = np.zeros((3, len(batch)), bool)
@@ -277,6 +269,9 @@ def select(
         counts.reconfirmed += int(again.sum())
         counts.selected += int((chosen & ~again).sum())
         counts.selected_bytes += pc.sum(batch.filter(pa.array(chosen & ~again))["size"]).as_py() or 0
+        inside = batch.filter(pa.array(chosen & ~again & are_members(batch)))
+        counts.in_containers += len(inside)
+        counts.bytes_in_containers += pc.sum(inside["size"]).as_py() or 0
         if chosen.any():
             yield batch.filter(pa.array(chosen))
         if counts.selected + counts.reconfirmed == limit:
@@ -320,35 +315,3 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             held, rows = [], 0
     if rows:
         yield pa.concat_batches(held)
-
-
-def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[pa.Array], Mask]:
-    """A predicate on arrays of keys. Globs match whole keys and `*` crosses `/`, as in the AWS CLI; `**/` may match
-    nothing.
-    """
-    included = _any_glob(include) if include else _is_image
-    if not exclude:
-        return included
-    excluded = _any_glob(exclude)
-    return lambda keys: included(keys) & ~excluded(keys)
-
-
-def _is_image(keys: pa.Array) -> Mask:
-    suffixes = "|".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-    return _mask(pc.match_substring_regex(keys, rf"\.(?:{suffixes})\z", ignore_case=True))
-
-
-def _any_glob(patterns: Sequence[str]) -> Callable[[pa.Array], Mask]:
-    variants = sorted({variant for pattern in patterns for variant in (pattern, pattern.replace("**/", ""))})
-    if any("[" in variant for variant in variants):
-        # Only Python reads these as Python's fnmatch does.
-        expression = re.compile("|".join(map(fnmatch.translate, variants)))
-        return lambda keys: np.array([expression.match(key) is not None for key in keys.to_pylist()], bool)
-    simple = "|".join(re.escape(variant).replace(r"\*", ".*").replace(r"\?", ".") for variant in variants)
-    return lambda keys: _mask(pc.match_substring_regex(keys, rf"(?s)\A(?:{simple})\z"))
-
-
-def _mask(answers: pa.Array | pa.ChunkedArray) -> Mask:
-    answers = answers.combine_chunks() if isinstance(answers, pa.ChunkedArray) else answers
-    mask: Mask = answers.to_numpy(zero_copy_only=False)
-    return mask

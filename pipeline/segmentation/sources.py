@@ -9,7 +9,7 @@ does not tell of an object is asked from the storage, many at once.
 import itertools
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from heapq import merge
@@ -23,6 +23,7 @@ import pyarrow.ipc
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.segmentation.inventory import is_inventory, read_inventory
 from pipeline.segmentation.key_lists import read_key_list
+from pipeline.sources.expansion import Opened, expand
 from pipeline.spill import read_spill, write_spill
 from pipeline.storage.store import ObjectInfo, Store
 
@@ -40,13 +41,24 @@ _Row = tuple[str, str | None, int | None, datetime | None]
 """The columns of ENTRIES_SCHEMA."""
 
 
-def objects_of(source: Store, keys: str | None = None) -> Iterator[ObjectInfo]:
+def objects_of(
+    source: Store,
+    keys: str | None = None,
+    *,
+    opens: Callable[[str], bool] | None = None,
+    opened: Opened | None = None,
+    image_column: str | None = None,
+) -> Iterator[ObjectInfo]:
     """The objects of `source`: those that the list at `keys` names, else all of them. In key order, each once.
+
+    In the place of a container that `opens` says of come its members, in their own order; `opened` counts them, and
+    `image_column` is as `expand` takes it.
 
     A named object that is not there comes with an empty etag and no size: reading it gives the row that says so. Raises
     InputError for a list that makes no sense. Memory: one file of the list, and SORTED_AT_ONCE rows.
     """
-    return source.list() if keys is None else _complete(source, _in_key_order(_batches(source, keys)))
+    objects = source.list() if keys is None else _complete(source, _in_key_order(_batches(source, keys)))
+    return objects if opens is None else expand(source, objects, opens, opened, image_column=image_column)
 
 
 def check_key_list(source: Store, keys: str) -> None:

@@ -21,7 +21,8 @@ from pipeline.errors import InputError
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.results import TRANSIENT_ERRORS
-from pipeline.segmentation.selection import Mask, identities
+from pipeline.segmentation.choice import Mask
+from pipeline.segmentation.selection import identities
 from pipeline.spill import write_spill
 from pipeline.storage.store import Store
 

@@ -90,12 +90,16 @@ class CloudStore:
             raise StorageUnavailable(f"{self._name(key)} arrived with {len(data)} of its {found.size} bytes.")
         return data
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
         full = self._full(key)
         try:
-            data = bytes(obstore.get_range(self._client(), full, start=offset, length=length))
+            result = obstore.get(self._client(), full, options={"range": (offset, offset + length)})
+            found = _info(key, result.meta).etag
+            data = bytes(result.bytes())
         except Exception as error:
             self._raise(error, key)
+        if etag and found and etag != found:
+            raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
         if len(data) != length:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
         return data

@@ -233,16 +233,19 @@ class LocalStore:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} bytes where the file has {after.size}.")
         return data
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
         path = self._existing(key)
         try:
             with open(path, "rb", opener=open_file) as file:
-                regular(file.fileno(), key)
+                before = info_of(key, regular(file.fileno(), key))
                 self._refuse_behind_link(file.fileno(), key)
                 file.seek(offset)
                 data = file.read(length)
+                after = info_of(key, os.fstat(file.fileno()))
         except OSError as error:
             raise fault_of(error, self._name(key)) from error
+        if etag is not None and not etag == before.etag == after.etag:
+            raise ObjectChanged(f"{self._name(key)} has changed since it was listed.")
         if len(data) != length:
             raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
         return data

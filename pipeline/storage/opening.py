@@ -38,19 +38,6 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
     return cast(Store, getattr(import_module(module), name).from_uri(uri, options or StorageOptions()))
 
 
-def open_source(uri: str, *, follow_links: bool = False) -> Store:
-    """Open the storage of images that may be a stranger's, who may have put links to your files into a local folder.
-
-    Unless `follow_links` is set, what lies behind a link that leads out of the folder is not listed, and reading it
-    raises LinkRefused. `uri` itself may be a link. What cannot be listed of a local folder is passed over, and
-    logged by name: a folder that may not be read, a path that is too long. Raises InputError if the URI makes no sense.
-    """
-    from pipeline.storage.local import LocalStore
-
-    store = open_store(uri)
-    return store.as_source(follow_links=follow_links) if isinstance(store, LocalStore) else store
-
-
 def read_object(uri: str) -> bytes:
     """The bytes of one file or object. Raises StorageError or InputError."""
     folder, name = split_uri(uri)

@@ -204,23 +204,31 @@ class S3Store:
 
         return self._with_retries(ask, self._name(key))
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
         full = self._full(key)
 
-        def ask() -> bytes:
+        def ask() -> _Answer:
             if _obstore_serves(full):
-                return bytes(obstore.get_range(self._clients.rust(), full, start=offset, length=length))
+                result = obstore.get(self._clients.rust(), full, options={"range": (offset, offset + length)})
+                return _Answer(bytes(result.bytes()), _bare(result.meta["e_tag"]), result.meta["size"])
             span = f"bytes={offset}-{offset + length - 1}"
             answer = self._clients.boto().get_object(
                 Bucket=self._address.bucket, Key=full, Range=span, **self._clients.payer
             )
-            return answer["Body"].read()
+            return _Answer(answer["Body"].read(), _bare(answer.get("ETag")), answer["ContentLength"])
 
+        others: set[str] = set()
         for _ in range(_READ_TRIES):
-            data = self._with_retries(ask, self._name(key))
-            if len(data) == length:
-                return data
-        raise ObjectChanged(f"{self._name(key)} gave {len(data)} of the {length} bytes from byte {offset}.")
+            answer = self._with_retries(ask, self._name(key))
+            if answer.has_other_etag(etag):
+                if answer.etag in others:
+                    raise self._changed(key, str(etag))
+                others.add(answer.etag)  # it may be the page of a proxy: it is asked for again
+            elif len(answer.data) == length:
+                return answer.data
+        raise ObjectChanged(
+            f"{self._name(key)} gave {len(answer.data)} of the {length} bytes from byte {offset}, or another object."
+        )
 
     def _is_intact(self, key: str, found: _Answer) -> bool:
         if self._clients.etags.proves(found.data, found.etag) is not False:

@@ -86,10 +86,11 @@ class Store(Protocol):
         when it is gone, ObjectTooLarge, before it is read, when it has more than `most_bytes`.
         """
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
         """`length` bytes, at least one, of the object from byte `offset`: all of them, but not proven intact.
 
-        Raises ObjectChanged when the object ends before, ObjectMissing when it is gone.
+        Raises ObjectChanged when the object ends before or has another etag than the listed one given here,
+        ObjectMissing when it is gone.
         """
 
     def head(self, key: str) -> ObjectInfo:

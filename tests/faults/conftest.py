@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.segmentation.job import segment
+from tests.containers import fill_all_kinds
 from tests.faults.harness import IMAGE_SIZE, IMAGES, files_of, small_job
-from tests.samples import fill
 
 
 def seeds() -> Sequence[object]:
@@ -40,7 +40,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Site:
-    """Images, a model, and what an undisturbed run makes of them."""
+    """Images, loose, in a tar and in a Parquet file; a model, and what an undisturbed run makes of them."""
 
     source: Path
     model: Path
@@ -51,7 +51,7 @@ class Site:
 def site(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The undisturbed run, made once."""
     folder = tmp_path_factory.mktemp("faults")
-    fill(folder / "photos", IMAGES, size=IMAGE_SIZE)
+    fill_all_kinds(folder / "photos", IMAGES, IMAGE_SIZE)
     report = segment(small_job(folder / "photos", folder / "calm", model_dir, actors=1))
     assert (report.counts.ok, report.counts.errors) == (IMAGES, {})
     return Site(folder / "photos", model_dir, files_of(folder / "calm"))

@@ -13,8 +13,9 @@ from pipeline.errors import LinkRefused
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.outputs.current import read_current
 from pipeline.segmentation.calibration import sample_images
+from pipeline.sources.opening import open_source
 from pipeline.storage.local import LocalStore
-from pipeline.storage.opening import open_source, open_store
+from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from tests.commands import refused
 from tests.in_process import segment_in_process

@@ -1,5 +1,6 @@
 """A whole labelling job through storage that fails a tenth of all requests, or changes bytes on their way."""
 
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 from pipeline.cli.app import run as fcn
 from pipeline.storage.opening import open_store
-from tests.faulty_s3 import FaultyS3, Weather
+from tests.containers import fill_all_kinds
+from tests.faulty_s3 import FAULTS, FaultyS3, Weather
+from tests.in_process import segment_in_process
 from tests.samples import jpeg
 
 IMAGES = 60
@@ -68,6 +71,24 @@ def test_a_tenth_of_all_requests_may_fail_and_nothing_differs(scene: Scene, s3_e
     assert codes[-1] == 0
     assert sum(proxy.suffered.values()) > 10
     assert files_of(f"s3://{scene.bucket}/storm-{seed}") == scene.calm
+
+
+def test_requests_for_containers_may_fail_and_nothing_differs(
+    bucket: str, s3_endpoint: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment_in_process(monkeypatch)
+    fill_all_kinds(tmp_path, 45)
+    photos = open_store(f"s3://{bucket}/photos")
+    for path in tmp_path.iterdir():
+        photos.put(path.name, path.read_bytes())
+    assert label(photos.uri, f"s3://{bucket}/calm", model_dir) == 0
+    kinds = tuple(kind for kind in FAULTS if kind != "corrupt")  # a range has no checksum
+    with FaultyS3(s3_endpoint, silence_seconds=1.5, weather=Weather(4, rate=0.4, kinds=kinds)) as proxy:
+        proxy.matches = lambda method, path: method == "GET" and re.search(r"/photos/.*(tar|parquet)", path) is not None
+        place = f"s3://{bucket}/%s?endpoint_url={proxy.endpoint}"
+        assert label(place % "photos", place % "storm", model_dir) == 0
+    assert sum(proxy.suffered.values()) > 2
+    assert files_of(f"s3://{bucket}/storm") == files_of(f"s3://{bucket}/calm")
 
 
 def test_bytes_changed_on_their_way_never_reach_a_result(scene: Scene, s3_endpoint: str) -> None:

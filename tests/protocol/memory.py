@@ -144,8 +144,8 @@ class MemoryStore:
             raise ObjectChanged(f"{key} is not the object that was listed")
         return there.data
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        data = self.get(key)[offset : offset + length]
+    def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
+        data = self.get(key, etag=etag)[offset : offset + length]
         if len(data) < length:
             raise ObjectChanged(f"{key} ends before the bytes that were asked for")
         return data

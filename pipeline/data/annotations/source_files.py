@@ -15,7 +15,8 @@ from typing import IO, Any, Protocol, cast
 from fcn_core.text.json_text import parse_json
 from fcn_core.text.printable import printable
 from pipeline.errors import InputError, ObjectMissing, StorageError
-from pipeline.storage.opening import open_source, open_store
+from pipeline.sources.opening import open_source
+from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from pipeline.storage.uri import scheme_of, split_uri
 

@@ -32,7 +32,8 @@ from pipeline.data.versioned.versions import VersionRow, digest_of, numbers, rea
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.jobs.importing import AddOptions, ImportOptions
 from pipeline.parallel import in_parallel
-from pipeline.storage.opening import open_source, open_store, read_object
+from pipeline.sources.opening import open_source
+from pipeline.storage.opening import open_store, read_object
 from pipeline.storage.store import Store
 
 LABELS_FILE = "labels.json"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.data.versioned.references import split_reference
 from pipeline.data.versioned.versions import Version, VersionRow, numbers, read_version
 from pipeline.errors import InputError
-from pipeline.storage.opening import open_source
+from pipeline.sources.opening import open_source
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipeline.data.versioned.references import LATEST, split_reference, version_
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.outputs.results import read_table
 from pipeline.outputs.seal import to_parquet
-from pipeline.storage.opening import open_source
+from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store
 
 SCHEMA = pa.schema(

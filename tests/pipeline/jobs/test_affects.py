@@ -25,9 +25,9 @@ OTHER: dict[str, Any] = {
     "actors": 2, "cpus_per_actor": 2,
     "gpus_per_actor": 0.0, "codec_workers": 3, "shard_size": 7, "placement_timeout": 9.0, "ray_address": "ray:6379",
     "include": ("a*",), "exclude": ("b*",), "key_list": "/keys.txt", "max_side": 64, "limit": 5, "retry_errors": True,
-    "repair": True, "follow_links": True, "max_error_rate": 0.5, "abort_error_rate": 0.5, "masks": "tar",
-    "allow_empty": True, "fresh": True, "takeover": True, "no_report": True, "log_images": True, "features": True,
-    "where": "confidence < 0.6",
+    "repair": True, "image_column": "image", "follow_links": True, "max_error_rate": 0.5, "abort_error_rate": 0.5,
+    "masks": "tar", "allow_empty": True, "fresh": True, "takeover": True, "no_report": True, "log_images": True,
+    "features": True, "where": "confidence < 0.6",
 }  # fmt: skip
 """A value of each option that is not its default; the places are varied by themselves."""
 

@@ -15,11 +15,10 @@ from pipeline.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageE
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, commit_shard
 from pipeline.segmentation import selection
+from pipeline.segmentation.choice import IMAGE_SUFFIXES, key_filter
 from pipeline.segmentation.selection import (
-    IMAGE_SUFFIXES,
     DoneIndex,
     SelectionCounts,
-    key_filter,
     select,
     suffixes_text,
 )

@@ -24,8 +24,9 @@ from pipeline.errors import (
     ObjectTooLarge,
     StorageError,
 )
+from pipeline.sources.opening import open_source
 from pipeline.storage import durable
-from pipeline.storage.opening import open_source, open_store
+from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 
 # Anything that one part of a local key may be.
@@ -479,7 +480,8 @@ def test_a_folder_that_may_not_be_read_costs_one_line_and_not_the_listing_of_a_s
     (photos / "lost+found").chmod(mode)
     program = (
         "import os, sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pipeline.storage.opening import open_source, open_store\n"
+        "from pipeline.sources.opening import open_source\n"
+        "from pipeline.storage.opening import open_store\n"
         "import pipeline.storage.local\n"
         "from pipeline.errors import AccessDenied\n"
         "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"

@@ -1,0 +1,156 @@
+"""A listing with its containers opened: in the place of a tar come its members.
+
+Several containers are read at a time, in large ranges. They come in the listing's order, the members of each in the
+order in which they are read best, which need not be that of their keys.
+"""
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pipeline.errors import StorageError, StorageUnavailable
+from pipeline.sources.kind import ContainerKind, NoImages
+from pipeline.sources.kinds import kind_of
+from pipeline.sources.member import Fault, Member, entry_of
+from pipeline.sources.range_scanner import RangeScanner, ScanStopped
+from pipeline.storage.store import ObjectInfo, Store
+
+CONTAINERS_AT_ONCE = 8
+"""Containers that are read at the same time; each has one window in memory."""
+
+MEMBERS_AHEAD = 1 << 13
+"""Members of a container that wait for those before them, at most."""
+
+_OBJECTS_AHEAD = 1 << 14
+
+UNREAD = "unread"
+"""The fault of a container that could not be read as it was listed; reading it again finds out why."""
+
+
+@dataclass
+class Opened:
+    """What was opened on the way, counted."""
+
+    containers: int = 0
+    members: int = 0
+    requests: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count_request(self) -> None:
+        with self._lock:
+            self.requests += 1
+
+
+def expand(
+    store: Store,
+    listing: Iterable[ObjectInfo],
+    opens: Callable[[str], bool],
+    opened: Opened | None = None,
+    *,
+    image_column: str | None = None,
+) -> Iterator[ObjectInfo]:
+    """The objects of `listing`, and the members of those containers among them that `opens` says of a key.
+
+    What cannot be read of a container is an entry, too: reading it raises the ImageError that says what is lost. A
+    member whose name was there before in its container has `@` and its offset behind the name, so no key comes twice.
+    A file without images comes as it is. `image_column` is the column of images in kinds that have columns. Raises
+    StorageUnavailable, and InputError where a file has several such columns and none is named.
+    """
+    opened = opened or Opened()
+    stopped = threading.Event()
+    waiting: deque[ObjectInfo | _Reading] = deque()
+    objects, reading = iter(listing), 0
+    with ThreadPoolExecutor(CONTAINERS_AT_ONCE, "containers") as threads:
+        try:
+            while True:
+                while reading < CONTAINERS_AT_ONCE and len(waiting) < _OBJECTS_AHEAD:
+                    info = next(objects, None)
+                    if info is None:
+                        break
+                    kind = kind_of(info.key)
+                    if kind is None or not opens(info.key):
+                        if not waiting:
+                            yield info
+                        else:
+                            waiting.append(info)
+                        continue
+                    reading += 1
+                    opened.containers += 1
+                    scanner = RangeScanner(store, info, opened.count_request, stopped)
+                    waiting.append(_Reading(threads, _entries(info, kind, scanner, image_column)))
+                if not waiting:
+                    return
+                first = waiting.popleft()
+                if isinstance(first, ObjectInfo):
+                    yield first
+                else:
+                    for entry in first:
+                        opened.members += 1
+                        yield entry
+                    reading -= 1
+        finally:
+            stopped.set()
+
+
+class _Reading:
+    """The entries of one container, some ahead of whoever takes them."""
+
+    def __init__(self, threads: ThreadPoolExecutor, entries: Iterator[ObjectInfo]) -> None:
+        self._threads = threads
+        self._entries = entries
+        self._next = self._submit()
+
+    def _submit(self) -> Future[list[ObjectInfo]]:
+        return self._threads.submit(lambda: list(islice(self._entries, MEMBERS_AHEAD)))
+
+    def __iter__(self) -> Iterator[ObjectInfo]:
+        while chunk := self._next.result():
+            self._next = self._submit()
+            yield from chunk
+
+
+def _entries(
+    info: ObjectInfo, kind: ContainerKind, scanner: RangeScanner, image_column: str | None
+) -> Iterator[ObjectInfo]:
+    """The members of one container as a listing reports them."""
+    names = _Names()
+    try:
+        for found in kind.members(scanner, image_column):
+            yield entry_of(info, found, None if found.name is None else names.unique(found))
+    except (StorageUnavailable, ScanStopped):
+        raise
+    except NoImages:
+        yield info
+    except StorageError:  # changed or gone since it was listed, or not to be read by us
+        yield entry_of(info, Fault(UNREAD, 0), None)
+
+
+class _Names:
+    """Keeps the names of one container's members apart. While they rise, as usual, it holds a digest of each."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._seen: set[bytes] | None = None
+        self._risen: list[bytes] = []
+
+    def unique(self, found: Member | Fault) -> str:
+        name = found.name or ""
+        if self._seen is None and name > self._last:
+            self._risen.append(_digest(name))
+            self._last = name
+            return name
+        if self._seen is None:
+            self._seen, self._risen = set(self._risen), []
+        mark = "@" + found.mark
+        while _digest(name) in self._seen:
+            name += mark
+        self._seen.add(_digest(name))
+        return name
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
