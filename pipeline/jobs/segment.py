@@ -125,7 +125,9 @@ class LabelOptions(Options):
     """Which images a segmentation job takes, and when it gives up."""
 
     include: Annotated[Globs, SELECTION] = Field(
-        default=(), description="Only keys that match one of these globs. Default: files named like images."
+        default=(),
+        description="Only keys that match one of these globs; of tars and Parquet files, the images in them. Default: "
+        "files named like images, and those in tars and Parquet files.",
     )
     exclude: Annotated[Globs, SELECTION] = Field(default=(), description="Skip keys that match one of these globs.")
     key_list: Annotated[Uri | None, SELECTION] = Field(

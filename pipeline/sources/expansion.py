@@ -6,6 +6,7 @@ order in which they are read best, which need not be that of their keys.
 
 import hashlib
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,12 +131,13 @@ def _entries(
 
 
 class _Names:
-    """Keeps the names of one container's members apart. While they rise, as usual, it holds a digest of each."""
+    """Keeps the names of one container's members apart. While they rise, as usual, it holds eight bytes of each; from
+    then on, a hundred."""
 
     def __init__(self) -> None:
         self._last = ""
-        self._seen: set[bytes] | None = None
-        self._risen: list[bytes] = []
+        self._seen: set[int] | None = None
+        self._risen = array("Q")
 
     def unique(self, found: Member | Fault) -> str:
         name = found.name or ""
@@ -144,7 +146,7 @@ class _Names:
             self._last = name
             return name
         if self._seen is None:
-            self._seen, self._risen = set(self._risen), []
+            self._seen, self._risen = set(self._risen), array("Q")
         mark = "@" + found.mark
         while _digest(name) in self._seen:
             name += mark
@@ -152,5 +154,5 @@ class _Names:
         return name
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+def _digest(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest())

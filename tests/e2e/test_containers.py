@@ -101,6 +101,9 @@ def test_globs_choose_containers_and_members(
     assert chosen("--include", "*.tar/*1.jpg") == ["0.tar/000000001.jpg"]
     assert chosen("--exclude", "0.tar", "--exclude", "*0.jpg") == ["1.TAR/000000001.jpg"]
     assert chosen("--include", "*.jpg") == ["0000.jpg"], "no container is opened for a glob of images"
+    (tmp_path / "keys.txt").write_text("1.TAR\n0.tar/000000001.jpg\n")
+    listed = ["0.tar/000000001.jpg", "1.TAR/000000000.jpg", "1.TAR/000000001.jpg"]
+    assert chosen("--key-list", str(tmp_path / "keys.txt")) == listed
 
 
 def test_a_damaged_tar_gives_what_can_be_read_and_one_row(
