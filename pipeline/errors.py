@@ -40,6 +40,10 @@ class StorageError(PipelineError):
     """A storage call failed."""
 
 
+class PlaceMissing(StorageError, InputError):
+    """There is no such folder or bucket: a name that was given wrong, which no waiting mends."""
+
+
 class ObjectMissing(StorageError):
     """There is no such object (any more)."""
 

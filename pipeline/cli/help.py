@@ -149,11 +149,25 @@ def usage_message(error: CycloptsError) -> str:
     """What is wrong with a command line, in a line."""
     message = " ".join(str(error).split())
     argument: Any = error.argument
-    if not isinstance(error, MissingArgumentError) or argument is None or error.keyword or argument.tokens:
+    if not isinstance(error, MissingArgumentError) or argument is None:
         return message
+    if error.keyword or argument.tokens:
+        return _several_words(error) or message
     positional = argument.field_info.kind is not argument.field_info.KEYWORD_ONLY and "." not in argument.name
     name = argument.name.removeprefix("--").upper() if positional else argument.name
     what = " ".join((argument.parameter.help or "").split())
     about = f" ({what.rstrip('.')})" if what else ""
     hint = message[message.index("Did you mean") :] if "Did you mean" in message else ""
     return f"{name} is missing{about}{'. ' if hint else ''}{hint}"
+
+
+def _several_words(error: MissingArgumentError) -> str | None:
+    """What to type where an option of several values got them with commas, in one word; None for another fault."""
+    argument: Any = error.argument
+    wanted, _ = argument.token_count()
+    given = next((word for word in error.tokens_so_far if "," in word), None)
+    if wanted < 2 or given is None:
+        return None
+    name = error.keyword or argument.name
+    words = " ".join(part.strip() for part in given.split(",") if part.strip())
+    return f"{name} takes {wanted} values as words of their own: {name} {words}, not {given}"

@@ -19,6 +19,7 @@ from pipeline.errors import (
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
+    PlaceMissing,
     StorageError,
     StorageUnavailable,
     UntrustedCertificate,
@@ -157,7 +158,7 @@ def fault(error: Exception, name: str, where: str) -> StorageError:
         return _no_response(error, name, where)
     told = code or str(status)
     if code in ("NoSuchBucket", "ContainerNotFound"):
-        return StorageError(f"{name}: there is no such bucket at {where}; create it or correct the URI.")
+        return PlaceMissing(f"{name}: there is no such bucket at {where}; create it or correct the URI.")
     if code in ("NoSuchKey", "BlobNotFound", "NoSuchVersion") or status == 404 or code == "404":
         return ObjectMissing(f"{name} does not exist.")
     if code == "PreconditionFailed" or status == 412:

@@ -25,6 +25,7 @@ from pipeline.errors import (
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
+    PlaceMissing,
     StorageError,
 )
 from pipeline.storage import durable
@@ -299,9 +300,9 @@ class LocalStore:
 
     def check_readable(self) -> None:
         if not os.path.lexists(self._root_bytes):
-            raise StorageError(f"{self._root} does not exist; create the folder or correct the path.")
+            raise PlaceMissing(f"{self._root} does not exist; create the folder or correct the path.")
         if not os.path.isdir(self._root_bytes):
-            raise StorageError(f"{self._root} is not a folder; correct the path.")
+            raise PlaceMissing(f"{self._root} is not a folder; correct the path.")
         try:
             with os.scandir(self._root_bytes) as entries:
                 next(entries, None)
