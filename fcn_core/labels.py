@@ -7,7 +7,7 @@ looks. This module does not import torch, so that processes which only read or w
 import io
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import numpy as np
@@ -107,7 +107,8 @@ class LabelSet(BaseModel):
             raise ValueError(f"the ignore index {self.ignore_index} does not fit a byte")
         if self.ignore_index < count:
             raise ValueError(
-                f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; use 255"
+                f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; use 255: take "
+                "that name out if it is no class, and save masks with 255 where nothing is annotated"
             )
         return self
 
@@ -204,7 +205,7 @@ def find_labels(name: str) -> LabelSet:
     """A label set by what a person calls it: the name of a preset, or a JSON file of one's own.
 
     The file holds the fields of a LabelSet, as in a bundle's model.json: {"name": "roofs", "names": ["other", "roof"]}.
-    Without a "palette", classes get the colours that PASCAL VOC would give them.
+    Without a "palette", classes get the colours that PASCAL VOC would give them; without a "name", it is the file's.
 
     Raises LabelError for neither, or for a file that holds something else.
     """
@@ -230,9 +231,10 @@ def parse_labels(data: bytes, source: str) -> LabelSet:
     except ValueError as error:
         raise LabelError(f"the label set {source} is not JSON ({error})") from error
     if not isinstance(values, dict) or not isinstance(values.get("names"), list):
-        raise LabelError(f'the label set {source} must be an object with "name" and "names" (a list)')
+        raise LabelError(f'the label set {source} must be an object with "names", a list of the classes')
+    given = {"name": PurePosixPath(source).stem or "labels", "palette": _color_map(len(values["names"]))}
     try:
-        return LabelSet(**{"palette": _color_map(len(values["names"])), **values})
+        return LabelSet(**{**given, **values})
     except LabelError as error:
         raise LabelError(f"{source}: {error}") from error
 

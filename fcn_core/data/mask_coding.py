@@ -17,11 +17,12 @@ from fcn_core.decoding import png
 from fcn_core.errors import DecodeError, LabelError
 from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
 
-MaskCoding = Literal["auto", "index", "rgb", "gray"]
+MaskCoding = Literal["auto", "index", "rgb", "gray", "binary"]
 """How a mask file says the class of a pixel.
 
 index: the stored number, of a palette or 8-bit grey PNG. rgb: the colour, looked up in the label set's palette. gray:
-how bright the pixel is, which some tools save as RGB, 1-bit or 16-bit PNG. auto: palette and grey PNGs are numbers,
+how bright the pixel is, which some tools save as RGB, 1-bit or 16-bit PNG. binary: black is class 0, and the one other
+value or colour of the file is class 1. auto: palette and grey PNGs are numbers,
 RGB PNGs colours, and files that may be meant otherwise are refused.
 """
 
@@ -70,6 +71,8 @@ def _indices(data: bytes, labels: LabelSet, coding: MaskCoding) -> Mask:
             return _by_color(image, labels)
         case "gray":
             return _by_brightness(image, bits)
+        case "binary":
+            return _black_or_not(image, labels)
         case "auto":
             if image.mode in _COLOR_MODES:
                 return _by_color(image, labels)
@@ -145,6 +148,27 @@ def _by_brightness(image: Image.Image, bits: int) -> Mask:
     return np.ascontiguousarray(rgb[..., 0])
 
 
+def _black_or_not(image: Image.Image, labels: LabelSet) -> Mask:
+    """0 where the file is black, 1 where it has its other colour. Shades are refused: an edge would be a guess."""
+    if labels.num_classes != 2:
+        raise MaskError(
+            "black_and_white",
+            f"label set {labels.name!r} has {labels.num_classes} classes, and a binary mask tells two apart; choose "
+            "another mask coding, or a label set of two",
+        )
+    wide = image.mode.startswith("I") or image.mode == "1"
+    pixels = np.asarray(image) if wide else _rgb(image).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    others = np.unique(pixels[pixels != 0])
+    if others.size > 1:
+        raise MaskError(
+            "unknown_colors",
+            f"the mask has {others.size + 1} values or colours, and a binary one has black and one other; choose "
+            "another mask coding, or save it without smooth edges",
+        )
+    mask: Mask = (pixels != 0).astype(np.uint8)
+    return mask
+
+
 def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode in ("RGBA", "LA") and image.getextrema()[-1] != (255, 255):
         raise MaskError("unreadable", "the mask is partly transparent, so its colours mean nothing; make it opaque")
@@ -162,8 +186,8 @@ def _check_meaning(mask: Mask, image: Image.Image, labels: LabelSet) -> None:
     if used == [0, 255] and plain and labels.ignore_index == 255:
         raise MaskError(
             "black_and_white",
-            "the mask is black and white (only 0 and 255), and 255 would be ignored; write 1 for white, or choose "
-            "mask coding index if 255 does mean no label",
+            "the mask is black and white (only 0 and 255), and 255 would be ignored; choose mask coding binary "
+            "if white is class 1, or index if 255 does mean no label",
         )
     if palette:
         _check_palette(used, palette, labels)

@@ -273,19 +273,20 @@ def show(
     mask
         Its mask: a palette PNG of class numbers, or what claims to be one.
     labels
-        What the numbers mean: voc, camvid or cityscapes. Default: the one whose colours the mask has, if any.
+        What the numbers mean: voc, camvid, cityscapes or a .json file. Default: the one whose colours the mask has, if
+        any.
     output
         The picture to write. Default: the image's name with .pair.png, in this folder.
     """
     from fcn_core.data.explain import draw_pair, explain_pair
     from fcn_core.data.picture_files import read_mask_file, read_photo
-    from fcn_core.labels import preset
+    from fcn_core.labels import find_labels
     from fcn_core.text.printable import printable_lines
     from pipeline.codec.processes import CodecPool
     from pipeline.errors import InputError, StorageError
     from pipeline.storage.opening import read_object
 
-    label_set = preset(labels) if labels else None
+    label_set = find_labels(labels) if labels else None
     try:
         photo = read_object(image)
         with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process

@@ -47,7 +47,7 @@ def new(
     directory
         The folder to write.
     labels
-        A label set: voc, camvid or cityscapes.
+        A label set: voc, camvid, cityscapes or a .json file.
     arch
         The network.
     backbone
@@ -63,10 +63,11 @@ def new(
     overwrite
         Replace another model in that folder.
     """
-    from fcn_core import Architecture, ModelBundle, preset
+    from fcn_core import Architecture, ModelBundle
+    from fcn_core.labels import find_labels
     from fcn_core.models.networks import network_spec
 
-    label_set = preset(labels)
+    label_set = find_labels(labels)
     chosen = {"backbone": backbone, "head_width": head_width, "upsampling": upsampling}
     architecture = Architecture.model_validate(
         {"arch": arch, "num_classes": label_set.num_classes, "width": width}

@@ -17,6 +17,7 @@ from fcn_core.data.datasets import Pairs
 from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
 from pipeline.data import manifest
+from pipeline.data.annotations.cvat_mask import read_labelmap
 from pipeline.data.groups import parse_part
 from pipeline.data.layouts import (
     CityscapesLayout,
@@ -29,6 +30,7 @@ from pipeline.data.layouts import (
     VocLayout,
 )
 from pipeline.data.places import KeyResolver
+from pipeline.data.unknown_layout import describe_unknown
 from pipeline.data.versioned.references import LATEST, split_reference, version_number, with_version
 from pipeline.data.versioned.versions import digest_of, numbers, read_version, resolve
 from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectMissing, StorageError
@@ -46,6 +48,7 @@ Answer = TypeVar("Answer")
 
 LABELS_FILE = "labels.json"
 CLASSES_FILE = "classes.txt"
+COLOR_TABLE = "labelmap.txt"
 
 _LABELS_OF_PRESET: Mapping[str, str] = {"voc2012": "voc", "sbd": "voc", "camvid": "camvid", "cityscapes": "cityscapes"}
 _EXPECTED: Mapping[Preset | None, str] = {
@@ -55,6 +58,7 @@ _EXPECTED: Mapping[Preset | None, str] = {
     "camvid": "ImageSets/Segmentation/*.txt nor train.txt",
     "cityscapes": "leftImg8bit/<split>/<city>/",
 }
+_USUAL = ("train", "val", "test")
 _NAMED_AT_MOST = 3
 _CHECK = "mend the list or the files (fcn data check names them all)"
 
@@ -111,6 +115,12 @@ class Catalog:
         if part is not None:
             return part.of(self.split(part.split), self._values(part.column) if part.column else None)
         if name not in splits:
+            if len(splits) == 1 and name in _USUAL and splits[0] not in _USUAL:
+                (only,) = splits
+                raise InputError(
+                    f"data set {self.uri} has no split {name!r}, for it has {only} alone; part it, such as with "
+                    f"--train-split '{only}:image>=0.2' --val-split '{only}:image<0.2'"
+                )
             there = f"it has {', '.join(splits)}" if splits else "it has none"
             raise InputError(f"data set {self.uri} has no split {name!r} ({there}); choose another")
         return _asked(lambda: self.layout.split(name))
@@ -230,10 +240,8 @@ def _open(options: DatasetOptions) -> Catalog:
                 f"{store.uri} has versions: write {with_version(options.dataset, found[-1])}, or "
                 f"{options.dataset.partition('?')[0]}@{LATEST}"
             )
-        raise InputError(
-            f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; correct the path, give a manifest, "
-            "or name the data set's layout with --preset"
-        )
+        seen = describe_unknown(options.dataset, follow_links=options.follow_links)
+        raise InputError(f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; {seen}")
     return Catalog(options, store.uri, _labels(options, store, store.uri), layout, KeyResolver(store))
 
 
@@ -276,24 +284,35 @@ def _labels(options: DatasetOptions, store: Store, where: str) -> LabelSet:
         return parse_labels(store.get(LABELS_FILE), f"{store.uri}/{LABELS_FILE}")
     except ObjectMissing:
         pass
-    try:
-        return _listed_labels(store.get(CLASSES_FILE), store)
-    except ObjectMissing:
-        raise InputError(
-            f"nothing says which classes {options.dataset} has; give --labels (voc, camvid, cityscapes or a .json "
-            f"file) or --preset, or put {LABELS_FILE} or {CLASSES_FILE} into {where}"
-        ) from None
+    for file, read in ((CLASSES_FILE, _listed_labels), (COLOR_TABLE, _labels_with_colors)):
+        try:
+            data = store.get(file)
+        except ObjectMissing:
+            continue
+        place = f"{store.uri}/{file}"
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{place} is not text in UTF-8; give it one class per line") from error
+        folders = store.location.folders
+        return read(folders[-1] if folders else "classes", text, place)
+    raise InputError(
+        f"nothing says which classes {options.dataset} has; give --labels (voc, camvid, cityscapes or a .json "
+        f"file) or --preset, or put {LABELS_FILE} or {CLASSES_FILE} into {where}"
+    )
 
 
-def _listed_labels(data: bytes, store: Store) -> LabelSet:
+def _listed_labels(name: str, text: str, place: str) -> LabelSet:
     """One class name per line, in the order of the indices; coloured as PASCAL VOC would."""
-    try:
-        names = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{store.uri}/{CLASSES_FILE} is not text in UTF-8; give it one class name per line") from error
-    folders = store.location.folders
-    name = folders[-1] if folders else "classes"
-    return parse_labels(json.dumps({"name": name, "names": names}).encode(), f"{store.uri}/{CLASSES_FILE}")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    return parse_labels(json.dumps({"name": name, "names": names}).encode(), place)
+
+
+def _labels_with_colors(name: str, text: str, place: str) -> LabelSet:
+    """CVAT's labelmap.txt, `class:red,green,blue::` per line: the colours of the masks, and so of the classes."""
+    table = read_labelmap(text, place)
+    values = {"name": name, "names": list(table.values()), "palette": [list(color) for color in table]}
+    return parse_labels(json.dumps(values).encode(), place)
 
 
 def _asked(question: Callable[[], Answer]) -> Answer:

@@ -34,8 +34,8 @@ class ReadingOptions(Options):
     )
     mask_coding: MaskCoding = Field(
         default="auto",
-        description="How masks hold classes: index, rgb (the label set's colours) or gray. auto: by each file, and "
-        "what could be meant otherwise is refused.",
+        description="How masks hold classes: index, rgb (the label set's colours), gray, or binary (black is class 0, "
+        "the other colour class 1). auto: by each file, and what could be meant otherwise is refused.",
     )
     follow_links: bool = Field(
         default=False,

@@ -81,6 +81,13 @@ def open_annotations(
     return AnnotationSource(files, found, found.open(files), class_map)
 
 
+def recognised_format(files: SourceFiles) -> str | None:
+    """The name of the format that these annotations are in; None where that is not one of FORMATS."""
+    inside = files.inside()
+    sources = (files,) if inside is None else (files, inside)
+    return next((name for each in sources for name in FORMATS if format_named(name).recognises(each)), None)
+
+
 def _asked(name: str) -> Format:
     if name not in FORMATS:
         raise InputError(f"there is no format {name!r}; choose auto, {', '.join(FORMATS)}")
