@@ -1,21 +1,30 @@
 """What a person at a terminal sees of a training: a live bar there, a line now and then anywhere else."""
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
+from fcn_core.metrics import Scores
 from fcn_core.text.printable import printable
 from pipeline.cli.console import live_or_lines, print_line, shown
 from pipeline.cli.live_bar import LiveBar
 from pipeline.cli.lost_output import lost_stderr
+from pipeline.jobs.dataset import ReadingOptions
+from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.train import TrainJob
 from pipeline.numbers import duration, score
+from pipeline.report.rerun import option_words, quoted
 from pipeline.training.job import TrainReport
 from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
 
 LINE_SECONDS = 15.0
+WIDE = 140
+"""Characters from which on a bar's line has room for the learning rate."""
 
 
 def observe(console: Console) -> AbstractContextManager[TrainObserver]:
@@ -74,22 +83,37 @@ class _BarObserver(LiveBar, _TrainingObserver):
     """A spinner for the phases and a bar for the steps."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console, bar_width=20)  # the numbers need the room
+        super().__init__(console, bar_width=12)  # the numbers need the room
+        self._validated: tuple[str, float | None] = ("", None)
 
     def progress(self, progress: TrainProgress) -> None:
         numbers = f"step {progress.step}/{progress.steps}, epoch {progress.epoch:.1f}"
         if progress.loss is not None:
+            rate = f"rate {progress.learning_rate:.2g}, " if self._console.width >= WIDE else ""
             numbers += (
-                f", loss {progress.loss:.3f}, rate {progress.learning_rate:.2g}, "
-                f"{progress.images_per_second:.1f} images/s, {duration(progress.eta_seconds or 0)} left"
+                f", loss {progress.loss:.3f}, {rate}{progress.images_per_second:.1f} images/s, "
+                f"{duration(progress.eta_seconds or 0)} left"
             )
-        if progress.val_mean_iou is not None:
-            numbers += f", val mean IoU {score(progress.val_mean_iou)} (best {score(progress.best_mean_iou)})"
+        self._stay(progress)
         self.show(progress.step, progress.steps, numbers)
 
+    def _stay(self, progress: TrainProgress) -> None:
+        """A line above the bar for each validation, which is there when the bar has gone."""
+        validated = (progress.stage, progress.val_mean_iou)
+        if progress.val_mean_iou is None or validated == self._validated:
+            return
+        self._validated = validated
+        stage = f"{progress.stage}, " if progress.stages > 1 else ""
+        loss = "" if progress.loss is None else f", loss {progress.loss:.3f}"
+        self._console.print(
+            f"{printable(stage)}step {progress.step}, epoch {progress.epoch:.1f}: val mean IoU "
+            f"{score(progress.val_mean_iou)} (best {score(progress.best_mean_iou)}){loss}",
+            markup=False,
+        )
 
-def print_report(console: Console, report: TrainReport) -> None:
-    """The end of a training, in a few lines."""
+
+def print_report(console: Console, report: TrainReport, job: TrainJob | None = None) -> None:
+    """The end of a training: where the model is, how good each class is, and, of a `job`, what to do next."""
     if report.nothing_to_do:
         text = f"nothing to do: run {report.name} is finished, its model is {report.model_uri}"
         console.print(printable(text), markup=False)
@@ -106,6 +130,31 @@ def print_report(console: Console, report: TrainReport) -> None:
     if report.scores is not None and report.scores.mean_iou is not None:
         scores = report.scores
         console.print(f"mean IoU {score(report.scores.mean_iou, 4)}, pixel accuracy {score(scores.pixel_accuracy, 4)}")
+        if len(report.classes) == len(scores.per_class_iou):
+            console.print(_class_table(report.classes, scores))
+    if job is not None and report.state == "finished" and report.model_uri is not None:
+        words = " ".join(quoted(_evaluation_of(report.model_uri, job)))
+        console.print(printable(f"next: {words}"), markup=False, soft_wrap=True)
+
+
+def _class_table(classes: Sequence[str], scores: Scores) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    for name, iou in zip(classes, scores.per_class_iou, strict=True):
+        table.add_row(shown(name), score(iou))
+    return table
+
+
+def _evaluation_of(model: str, job: TrainJob) -> list[str]:
+    """The words of `fcn evaluate` for the trained model, on what it was validated on."""
+    words = ["fcn", "evaluate", model, job.dataset]
+    for name, field in ReadingOptions.model_fields.items():
+        if getattr(job, name) != field.default:
+            words += option_words(name, getattr(job, name))
+    if job.val_split not in (None, EvaluateJob.model_fields["split"].default):
+        words += option_words("split", job.val_split)
+    return words
 
 
 def report_json(report: TrainReport) -> dict[str, Any]:

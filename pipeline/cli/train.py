@@ -97,7 +97,7 @@ def train(
         return DONE if folds.state == "finished" else INTERRUPTED
     with stop_signals() as stop, observe(screen) as observer:
         report = run_job(described, observer, stop.is_set)
-    print_report(screen, report)
+    print_report(screen, report, described)
     if json:
         console.print_json(report_json(report))
     return DONE if report.state == "finished" else INTERRUPTED

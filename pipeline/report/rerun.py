@@ -21,7 +21,7 @@ def segment_command(job: Mapping[str, Any], *more: str) -> list[str]:
     """
     words = ["fcn", "segment", *(_operand(str(job.get(name, ""))) for name in _POSITIONAL)]
     for name, value in changed_options(job):
-        words += _option("--" + name.replace("_", "-"), value)
+        words += option_words(name, value)
     return words + [option for option in more if option not in words]
 
 
@@ -44,6 +44,11 @@ def changed_options(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def without_secrets(text: str) -> str:
     """`text` without a user name and password inside a URI: some write them there."""
     return _USERINFO.sub("", text)
+
+
+def option_words(name: str, value: Any) -> list[str]:
+    """The words that give the option `name` a value on a command line."""
+    return _option("--" + name.replace("_", "-"), value)
 
 
 def _option(flag: str, value: Any) -> list[str]:

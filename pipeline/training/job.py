@@ -20,6 +20,7 @@ from pipeline.actors import cluster
 from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
+from pipeline.numbers import score
 from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.training.curves import Curves
 from pipeline.training.following import GroupFollower
@@ -50,7 +51,7 @@ from pipeline.training.worker import TrainWorkerSpec
 @dataclass(frozen=True)
 class TrainReport:
     """What a call of `train` did. `model_uri` is where the best model is, once finished; `report_uri`: a page of the
-    training, once there is one."""
+    training, once there is one; `classes` are those of the scores."""
 
     state: Literal["finished", "interrupted"]
     name: str
@@ -63,6 +64,11 @@ class TrainReport:
     seconds: float
     failures: int
     report_uri: str | None = None
+    classes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        iou = score(self.scores.mean_iou) if self.scores is not None else "-"
+        return f"<TrainReport {self.name} {self.state}: {self.steps:,} steps, mean IoU {iou}, model {self.model_uri}>"
 
 
 def train(
@@ -387,6 +393,7 @@ class _Driver:
             seconds=record.seconds,
             failures=self._follower.failures if self._follower else 0,
             report_uri=f"{self._store.store.uri}/{PAGE}" if self._store.has_page() else None,
+            classes=self._inputs.train_set.labels.names,
         )
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.cli.console_train import observe, print_report, report_json
+from pipeline.jobs.train import TrainJob
 from pipeline.training.job import TrainReport
 from pipeline.training.progress import TrainProgress, now
 from tests.log_lines import without_time
@@ -86,3 +87,40 @@ def test_the_end_says_where_the_model_is_and_how_good() -> None:
         f"mean IoU {scores.mean_iou:.4f}, pixel accuracy 0.8750",
     ]
     assert report_json(report)["scores"]["pixels"] == 8
+
+
+def test_every_validation_stays_on_the_terminal() -> None:
+    sink = io.StringIO()
+    with observe(Console(file=sink, width=120, force_terminal=True)) as observer:
+        observer.phase("training fcn16s (2 of 3)")
+        for step, iou in ((30, 0.5), (31, 0.5), (60, 0.55), (61, 0.55)):
+            update = {"step": step, "val_mean_iou": iou, "best_mean_iou": iou}
+            observer.progress(PROGRESS.model_copy(update=update))
+    shown = sink.getvalue()
+    assert shown.count("fcn16s, step 30, epoch 2.5: val mean IoU 0.500 (best 0.500), loss 0.750") == 1
+    assert shown.count(": val mean IoU 0.550 (best 0.550), loss 0.750") == 1
+    assert shown.count(": val mean IoU") == 2
+
+
+def test_the_bar_has_all_its_numbers_at_120_columns() -> None:
+    sink = io.StringIO()
+    with observe(Console(file=sink, width=120, force_terminal=True)) as observer:
+        observer.phase("training fcn16s (2 of 3)")
+        observer.progress(PROGRESS.model_copy(update={"step": 1230, "steps": 12_000, "epoch": 12.5}))
+    assert "step 1230/12000, epoch 12.5, loss 0.750, 12.2 images/s, 10 min left" in sink.getvalue()
+
+
+def test_a_training_ends_with_its_classes_and_what_to_do_next() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.counts[:] = [[3, 1], [0, 4]]
+    report = TrainReport(
+        "finished", "street", "/runs/street", False, "/runs/street/model", "abc", matrix.scores(), 120, 61.0, 2,
+        classes=("road [x]", "sky"),
+    )  # fmt: skip
+    job = TrainJob(name="street", output="/runs", dataset="my data", model="m", preset="camvid", val_split="held out")
+    sink = io.StringIO()
+    print_report(Console(file=sink, width=60), report, job)
+    lines = [" ".join(line.split()) for line in sink.getvalue().splitlines()]
+    assert "road [x] 0.750" in lines
+    assert "sky 0.800" in lines
+    assert lines[-1] == "next: fcn evaluate /runs/street/model 'my data' --preset camvid --split 'held out'"
