@@ -60,6 +60,32 @@ def overlay(
     return tinted
 
 
+WRONG, UNANNOTATED = (214, 39, 40), (120, 130, 215)
+"""Colours of `difference`: red where the prediction is another class, blue where nobody annotated anything."""
+
+
+def difference(
+    image: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    ignore_index: int,
+) -> npt.NDArray[np.uint8]:
+    """Where a mask differs from the truth: the image uint8 [H, W, 3] in pale grey, uint8 [H, W, 3].
+
+    Wrong pixels are WRONG; pixels whose truth is `ignore_index` count for nothing and are UNANNOTATED. Raises
+    LabelError if the sizes differ.
+    """
+    if image.shape != (*mask.shape, 3) or truth.shape != mask.shape:
+        raise LabelError(f"the image is {image.shape}, its masks {truth.shape} and {mask.shape}: they are no set")
+    grey = image.mean(axis=2, dtype=np.float32) * 0.6 + 90
+    mixed = np.repeat(grey[..., None], 3, axis=2)
+    ignored = truth == ignore_index
+    for where, color, share in ((ignored, UNANNOTATED, 0.35), ((truth != mask) & ~ignored, WRONG, 0.8)):
+        mixed[where] += (np.array(color, np.float32) - mixed[where]) * share
+    drawn: npt.NDArray[np.uint8] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return drawn
+
+
 def _tint(
     image: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.uint8],

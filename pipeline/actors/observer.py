@@ -62,6 +62,8 @@ class Meter:
         self._begun = False
         self.here = Counts()
         """The shards committed by this attempt."""
+        self.stage_seconds: dict[str, float] = {}
+        """Where their time went: seconds in each stage, summed over threads."""
 
     @property
     def counts(self) -> Counts:
@@ -76,6 +78,8 @@ class Meter:
     def shard_done(self, outcome: ShardOutcome) -> None:
         self._shards_done += 1
         self.here += Counts(images=outcome.images, ok=outcome.ok, errors=dict(outcome.errors))
+        for stage, seconds in outcome.stage_seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         self._count(outcome)
         self._observer.shard(self._run_id, outcome, self.counts.images, self._images)
 

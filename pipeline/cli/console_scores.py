@@ -8,12 +8,10 @@ from rich.table import Table
 
 from fcn_core.text.printable import printable
 from pipeline.cli.console import shown
+from pipeline.evaluation.confusion import mistaken_for
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluateReport
 from pipeline.numbers import percent, score
-
-WORTH_NAMING = 0.01
-"""A confusion is shown when it takes at least this share of a class's pixels."""
 
 
 def print_scores(console: Console, report: EvaluateReport) -> None:
@@ -57,7 +55,7 @@ def class_scores_table(record: EvaluationRecord) -> Table:
             score(scores.per_class_iou[index]),
             score(scores.per_class_accuracy[index]),
             percent(truth / scores.pixels, 1) if scores.pixels else "-",
-            shown(_mistaken_for(confusion, index, record.classes)),
+            shown(mistaken_for(confusion, index, record.classes)),
         )
     return table
 
@@ -68,14 +66,5 @@ def report_json(report: EvaluateReport, output: str | None) -> dict[str, Any]:
         "output": output,
         "per_image": report.per_image,
         "contact_sheet": report.contact_sheet,
+        "page": report.page,
     }
-
-
-def _mistaken_for(confusion: np.ndarray[Any, Any], index: int, classes: tuple[str, ...]) -> str:
-    row = confusion[index].copy()
-    total = int(row.sum())
-    row[index] = 0
-    other = int(row.argmax())
-    if not total or row[other] < WORTH_NAMING * total:
-        return ""
-    return f"{classes[other]} {percent(row[other] / total)}"

@@ -18,6 +18,7 @@ def evaluate(
     *,
     options: Annotated[EvaluateOptions | None, Parameter(name="*", negative="")] = None,
     config: Path | None = None,
+    open: Flag = False,
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
@@ -33,6 +34,8 @@ def evaluate(
         Annotated images: a folder in PASCAL VOC's layout, or a manifest (.parquet, .csv, .tsv); path or URI.
     config
         A YAML file with any of these options; the command line wins.
+    open
+        Show the page in a browser of this machine; needs --output in a local folder.
     json
         Print the scores as JSON on standard output, instead of the table.
     log_format
@@ -40,6 +43,7 @@ def evaluate(
     """
     from pipeline.cli import console
     from pipeline.cli.console_scores import print_scores, report_json
+    from pipeline.cli.open_page import open_page, page_folder
     from pipeline.cli.terminal import Screen
     from pipeline.evaluation.job import EvaluationStopped
     from pipeline.evaluation.job import evaluate as run_job
@@ -48,6 +52,7 @@ def evaluate(
     given = options.model_dump() if options is not None else {}
     job = EvaluateJob(model=model, dataset=dataset, **given)
     screen = console.stderr_console()
+    folder = page_folder(job.output, "--output FOLDER") if open else None
     try:
         with stop_signals() as stop, console.observe(screen) as observer:
             report = run_job(job, observer, stop.is_set)
@@ -59,5 +64,8 @@ def evaluate(
     else:
         print_scores(Screen(soft_wrap=True), report)
     if job.output is not None:
-        screen.print(f"scores, a row per image and the worst images are under {job.output}", markup=False)
+        page = f"{job.output.rstrip('/')}/{report.page}" if "?" not in job.output else str(report.page)
+        screen.print(f"scores and a row per image are under {job.output}; the page is {page}", markup=False)
+        if folder is not None and report.page is not None:
+            open_page(screen, folder / report.page)
     return DONE

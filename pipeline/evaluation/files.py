@@ -3,6 +3,7 @@
     OUTPUT/images.parquet    one row per example
     OUTPUT/confusion.csv     true classes by predicted classes, in pixels
     OUTPUT/worst.png         the examples with the lowest mean IoU: image, truth, prediction
+    OUTPUT/index.html        the page for people
     OUTPUT/scores.json       all of it in numbers, and what was scored on what; written last, removed first
 
 No times or host names inside: equal evaluations give equal bytes.
@@ -27,6 +28,7 @@ from pipeline.outputs.seal import to_parquet
 from pipeline.storage.store import Store
 
 SCORES_FILE, IMAGES_FILE, CONFUSION_FILE, WORST_FILE = "scores.json", "images.parquet", "confusion.csv", "worst.png"
+PAGE_FILE = "index.html"
 
 CLASS_SCORE = pa.struct(
     [
@@ -169,15 +171,18 @@ def confusion_csv(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> b
     return "".join(map(csv_line, (["truth", *classes], *rows))).encode()
 
 
-def write_evaluation(output: Store, record: EvaluationRecord, table: pa.Table, worst: bytes | None) -> None:
+def write_evaluation(
+    output: Store, record: EvaluationRecord, table: pa.Table, worst: bytes | None, page: str | None = None
+) -> None:
     """Write an evaluation, replacing one that is there. Whoever finds scores.json finds the files that belong to it."""
     output.delete(SCORES_FILE)
     output.put(IMAGES_FILE, to_parquet(table))
     output.put(CONFUSION_FILE, confusion_csv(np.array(record.confusion, np.int64), record.classes))
-    if worst is None:
-        output.delete(WORST_FILE)
-    else:
-        output.put(WORST_FILE, worst)
+    for name, data in ((WORST_FILE, worst), (PAGE_FILE, None if page is None else page.encode())):
+        if data is None:
+            output.delete(name)
+        else:
+            output.put(name, data)
     output.put(SCORES_FILE, record.model_dump_json(indent=2).encode())
 
 

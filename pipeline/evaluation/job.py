@@ -33,6 +33,7 @@ from pipeline.evaluation import gallery
 from pipeline.evaluation.evaluator import Evaluator, EvaluatorSpec, ShardScores
 from pipeline.evaluation.files import (
     IMAGES_FILE,
+    PAGE_FILE,
     WORST_FILE,
     BrokenExample,
     EvaluationRecord,
@@ -43,8 +44,10 @@ from pipeline.evaluation.files import (
     write_evaluation,
 )
 from pipeline.evaluation.gallery import ScoredExample
+from pipeline.evaluation.page import evaluation_page
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
+from pipeline.numbers import score
 from pipeline.outputs.plan import LARGEST_SHARD_CPU, Shard, choose_shard_size
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
@@ -69,8 +72,8 @@ class EvaluationStopped(PipelineError):
 class EvaluateReport:
     """What a model is worth. `confusion[t, p]`: pixels of true class t that were given class p, int64 [C, C].
 
-    `table` has one row per example (see docs/evaluation.md). `per_image`, `contact_sheet`: keys under the job's output
-    of that table and of the worst images; None where nothing was written.
+    `table` has one row per example (see docs/evaluation.md). `per_image`, `contact_sheet`, `page`: keys under the job's
+    output of that table, of the worst images, and of the HTML page; None where nothing was written.
     """
 
     record: EvaluationRecord
@@ -78,6 +81,12 @@ class EvaluateReport:
     table: pa.Table
     per_image: str | None = None
     contact_sheet: str | None = None
+    page: str | None = None
+
+    def __repr__(self) -> str:
+        record = self.record
+        scored = f"model {record.model_id} on {record.examples:,} images of {record.split}"
+        return f"<EvaluateReport mean IoU {score(record.scores.mean_iou)}: {scored}>"
 
     @property
     def scores(self) -> Scores:
@@ -312,8 +321,9 @@ def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected
         return report
     title = f"The worst of {scored} images by mean IoU: image, truth, prediction"
     sheet = gallery.draw(collected.worst, inputs.labels, title) if collected.worst else None
-    write_evaluation(inputs.output, record, table, sheet)
-    return replace(report, per_image=IMAGES_FILE, contact_sheet=WORST_FILE if sheet else None)
+    page = evaluation_page(record, table, collected.worst, inputs.labels)
+    write_evaluation(inputs.output, record, table, sheet, page)
+    return replace(report, per_image=IMAGES_FILE, contact_sheet=WORST_FILE if sheet else None, page=PAGE_FILE)
 
 
 def _describe(job: EvaluateJob, errors: tuple[BrokenExample, ...], examples: int) -> str:

@@ -100,6 +100,9 @@ class RunRecord(BaseModel):
     finished: datetime | None = None
     counts: Counts = Counts()
     seconds: float = 0.0
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    """Seconds in each stage of the work (fetch, decode, predict, encode, put, commit), summed over all threads of all
+    attempts that ended. Empty in records that are older than this field."""
     attempts: tuple[Attempt, ...] = ()
     """Oldest first. Empty in records of 0.1."""
     shards_done: int | None = None

@@ -4,6 +4,7 @@ Looks at a sample of the images where there are too many to hold in memory; the 
 the total variation between its class areas then and now: at least that share of its pixels has another class.
 """
 
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from pipeline.outputs.runs import RunRecord, records
 from pipeline.report.samples import Candidate, Extremes
 from pipeline.report.summary import SPARES, flat_areas
 from pipeline.storage.store import Store
+from pipeline.storage.uri import is_absolute
 
 SAMPLED = 20_000
 """Images of a run that are looked up in the earlier one."""
@@ -65,9 +67,17 @@ def of_other_variant(older: Iterable[RunRecord], variant: str, source: object) -
         # An unfinished run's record may not know yet what it committed.
         labelled = run.counts.ok or run.state != "finished"
         other = run.recipe != variant if not found else run.recipe == found[0].recipe
-        if other and labelled and run.job.get("source") == source:
+        if other and labelled and _is_same_place(run.job.get("source"), source):
             found.append(run)
     return found
+
+
+def _is_same_place(before: object, now: object) -> bool:
+    """Whether two records mean the same source: those of earlier versions may have it relative to some folder."""
+    if before == now:
+        return True
+    relative = isinstance(before, str) and isinstance(now, str) and not is_absolute(before)
+    return relative and f"/{now}".endswith(f"/{posixpath.normpath(str(before))}")
 
 
 def compare(output: Store, before: Sequence[RunRecord], sample: pa.Table, labelled: int, shown: int) -> Changes:

@@ -24,21 +24,17 @@ EACH = 8
 
 RARE_CLASSES = 4
 
+SMALL = 24
+"""A run of so many segmented images or fewer shows each of them once, instead of the same ones in every group."""
+
 
 def pictures_shown(labelled: int, *, compared: bool) -> tuple[int, int]:
     """How many pictures the report of a run with so many segmented images has at most, and how many GETs they cost: the
     image and its mask, and the earlier mask of those that changed, where the run is `compared` with what was before.
     """
-    if not labelled:
-        return 0, 0
-    each = _each(labelled)
-    plain, changed = min(RANDOM, labelled) + 2 * each, each if compared else 0
+    changed = min(EACH, labelled) if compared else 0
+    plain = labelled - changed if labelled <= SMALL else RANDOM + 2 * EACH
     return plain + changed, 2 * plain + 3 * changed
-
-
-def _each(labelled: int) -> int:
-    """Pictures in a group that is not the random one. Of a small run the same ones in every group would say nothing."""
-    return min(EACH, max(1, labelled // 2))
 
 
 def report_key(run_id: str) -> str:
@@ -72,7 +68,7 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
         phase("comparing with what was current before")
         changes = compare(output, before, summary.sample, summary.ok, EACH)
     phase("drawing")
-    source, trouble = _open_source(record)
+    source, trouble = open_photos(record)
     wanted = list(_groups(summary, changes))
     with ImageRenderer(source, output) as renderer:
         rendered = renderer.render([(requests, shown) for _, requests, shown in wanted])
@@ -91,7 +87,7 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
     )
 
 
-def _open_source(record: RunRecord) -> tuple[Store | None, str]:
+def open_photos(record: RunRecord) -> tuple[Store | None, str]:
     """Where the photos are, or why they cannot be had."""
     try:
         source = source_of(record)
@@ -105,7 +101,9 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Gallery
     """The gallery's groups, in the order of the page: what each is, its candidates, and how many to show."""
     if not summary.ok:
         return
-    each = _each(summary.ok)
+    if summary.ok <= SMALL:
+        yield from _small_groups(summary, changes)
+        return
     yield (
         GalleryGroup("random", "At random", f"A fair look: drawn from all {counted(summary.ok, 'segmented image')}."),
         [ImageRequest(candidate, "") for candidate in random_candidates(summary, RANDOM * SPARES)],
@@ -116,32 +114,54 @@ def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[Gallery
             "least", "Least confident", "Where the model was least sure of its classes, the least sure first."
         ),
         [ImageRequest(candidate, "") for candidate in summary.least_confident],
-        each,
+        EACH,
     )
     rare = _rarest(summary)
     if rare:
         yield (
             GalleryGroup("rare", "Rare classes", f"Where {_listed(rare)} cover most of an image."),
-            list(_rare_requests(summary, rare, each)),
-            each,
+            list(_rare_requests(summary, rare, EACH)),
+            EACH,
         )
     if changes and changes.most:
-        of = "a random sample of " if changes.sampled else ""
-        yield (
-            GalleryGroup(
-                "changed",
-                "Most changed",
-                f"Against the masks that were current before (variant {changes.before.recipe}, newest run "
-                f"{changes.before.run_id}), by class areas. {count(changes.compared)} of {of}"
-                f"{counted(changes.looked_at, 'image')} had a mask then and have the same bytes now; on average at "
-                f"least {percent(changes.mean)} of each of them has another class.",
-            ),
-            [
-                ImageRequest(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)
-                for item in changes.most
-            ],
-            each,
-        )
+        yield _most_changed(changes)
+
+
+def _small_groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[GalleryGroup, list[ImageRequest], int]]:
+    """Every image once: those that changed beside what was there before, then the others."""
+    shown: set[str] = set()
+    if changes and changes.most:
+        group, requests, _ = _most_changed(changes)
+        shown = {request.candidate.key for request in requests[:EACH]}
+        yield group, requests[:EACH], EACH
+    others = [each for each in random_candidates(summary, SMALL) if each.key not in shown]
+    others.sort(key=lambda each: (each.confidence, each.key))
+    yield (
+        GalleryGroup(
+            "all",
+            "All others" if shown else "All images",
+            f"Every {'other ' if shown else ''}segmented image of the run, the least confident first.",
+        ),
+        [ImageRequest(candidate, "") for candidate in others],
+        SMALL,
+    )
+
+
+def _most_changed(changes: Changes) -> tuple[GalleryGroup, list[ImageRequest], int]:
+    of = "a random sample of " if changes.sampled else ""
+    group = GalleryGroup(
+        "changed",
+        "Most changed",
+        f"Before and now, against the masks that were current before (variant {changes.before.recipe}, newest run "
+        f"{changes.before.run_id}), by class areas. {count(changes.compared)} of {of}"
+        f"{counted(changes.looked_at, 'image')} had a mask then and have the same bytes now; on average at "
+        f"least {percent(changes.mean)} of each of them has another class.",
+    )
+    requests = [
+        ImageRequest(item.candidate, f"at least {percent(item.change)} of the pixels changed", item.mask_before)
+        for item in changes.most
+    ]
+    return group, requests, EACH
 
 
 def _rarest(summary: Summary) -> list[ClassTotal]:

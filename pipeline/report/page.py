@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from fcn_core.labels import RGB
-from pipeline.numbers import counted, duration
+from pipeline.numbers import count, counted, duration
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import sections
 from pipeline.report.changes import Changes
@@ -25,6 +25,9 @@ ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cpath d='M0 0h16v6L0 10z' fill='%234682b4'/%3E%3Cpath d='M0 10l16-4v10H0z' fill='%23804080'/%3E%3C/svg%3E"
 )
+
+MANY_FAILED = 0.5
+"""From this share of failed images on, the header says so and errors come first."""
 
 STATES = {
     "finished": "finished",
@@ -107,27 +110,44 @@ def _header(contents: Contents) -> Html:
 
 def _lead(contents: Contents) -> list[str]:
     record, summary = contents.record, contents.summary
-    state = el("span", STATES[record.state], class_=f"state {record.state}")
+    words, is_bad = _state(record, summary)
+    state = el("span", words, class_=f"state {'alarming' if is_bad else record.state}")
     when = f"{record.started:%d %B %Y, %H:%M} UTC"
     took = f", {duration(record.seconds)}" if record.seconds else ""
     source = without_secrets(str(record.job.get("source", "")))
-    words = [f"{counted(summary.images, 'image')} from ", el("bdi", source, class_="path"), f", {when}{took}, ", state]
+    parts = [f"{counted(summary.images, 'image')} from ", el("bdi", source, class_="path"), f", {when}{took}, ", state]
     if summary.images < record.images:
-        words.append(f": {counted(record.images - summary.images, 'planned image')} not done yet")
-    return [*words, "."]
+        parts.append(f": {counted(record.images - summary.images, 'planned image')} not done yet")
+    return [*parts, "."]
+
+
+def _state(record: RunRecord, summary: Summary) -> tuple[str, bool]:
+    """How the run stands in words, and whether that is bad though it is finished."""
+    words = STATES[record.state]
+    if not _many_failed(summary):
+        return words, False
+    failed = summary.images - summary.ok
+    what = f"{count(failed)} of {counted(summary.images, 'image')} failed" if summary.ok else "every image failed"
+    return f"{words}, but {what}", True
+
+
+def _many_failed(summary: Summary) -> bool:
+    return summary.images > 0 and summary.images - summary.ok >= MANY_FAILED * summary.images
 
 
 def _main(contents: Contents) -> Html:
     record, summary, colors = contents.record, contents.summary, contents.colors
+    errors, first = sections.errors(summary.errors, summary.images), _many_failed(summary)
     reason = f"The run ended with: {record.reason}" if record.reason else None
     return el(
         "main",
         el("p", reason, class_="notice") if reason else None,
         sections.headline(record, summary),
+        errors if first else None,
         gallery(contents.groups, colors, contents.photo_trouble),
         sections.classes(summary, colors, contents.card),
         sections.work(record, summary),
-        sections.errors(summary.errors, summary.images),
+        None if first else errors,
         sections.model(record, contents.card, colors),
         sections.configuration(record, contents.output),
         sections.commands(record, summary, contents.output),

@@ -16,6 +16,17 @@ def panel(title: str, body: Html) -> Html:
     return el("div", el("h3", title), body, class_="panel")
 
 
+def tile(value: str, name: str, more: str, alarming: bool = False) -> Html:
+    """A number that is seen first, its name, and a few words more."""
+    words = (el("dt", name), el("dd", value, class_="value"), el("dd", more, class_="quiet"))
+    return el("div", *words, class_="tile alarming" if alarming else "tile")
+
+
+def tiles(shown: Sequence[Html]) -> Html:
+    """The section of all tiles."""
+    return el("section", el("h2", "At a glance", class_="unseen"), el("dl", *shown, class_="tiles"), id="glance")
+
+
 def facts(values: Mapping[str, Any]) -> Html:
     """Names and values; None is left out, and what is nested comes below, folded, under its own name."""
     plain = [(name, value) for name, value in values.items() if value is not None and not isinstance(value, Mapping)]

@@ -56,7 +56,7 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class Layer:
-    """One way to see an image: "overlay", "photo", "mask" or "before", as a data URI."""
+    """One way to see an image, as a data URI. `name` is one of `pipeline.report.gallery.LAYERS`."""
 
     name: str
     uri: str
@@ -95,7 +95,7 @@ class ImageRenderer:
         """For each group (requests, the best first, and how many of them to show) its images."""
         with ThreadPoolExecutor(WORKERS, "pictures") as threads:
             rendered = list(threads.map(lambda group: self._render_group(*group), groups))
-        return _within_budget(rendered)
+        return within_budget(rendered)
 
     def _render_group(self, requests: Sequence[ImageRequest], count: int) -> list[ShownImage]:
         deadline = time.monotonic() + GROUP_SECONDS
@@ -124,8 +124,7 @@ class ImageRenderer:
             tile = shrink(SheetTile(candidate.key, photo, mask, truth=before), SIDE)
             layers = layers_of(tile, labels)
             if tile.truth is not None:
-                # Next to the overlay, so that one press goes from now to then and back.
-                layers.insert(1, Layer("before", jpeg(overlay(tile.image, tile.truth, labels_before))))
+                layers.append(Layer("before", jpeg(overlay(tile.image, tile.truth, labels_before))))
                 if before is not None and labels == labels_before:
                     request = replace(request, note=f"{percent(float(np.mean(mask != before)))} of the pixels changed")
         except (StorageError, ImageError, LabelError):
@@ -199,7 +198,7 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _within_budget(groups: list[list[ShownImage]]) -> list[list[ShownImage]]:
+def within_budget(groups: list[list[ShownImage]]) -> list[list[ShownImage]]:
     """The images that fit into the page, groups taking turns, so that none is left with nothing."""
     left = GALLERY_BYTES
     kept: list[list[ShownImage]] = [[] for _ in groups]

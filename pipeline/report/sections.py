@@ -17,7 +17,7 @@ from pipeline.report import rerun
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
 from pipeline.report.markup import Html, el, join
 from pipeline.report.model_card import ModelCard
-from pipeline.report.panels import facts, panel, table
+from pipeline.report.panels import facts, panel, table, tile, tiles
 from pipeline.report.summary import CONFIDENCE_BINS, ErrorGroup, Summary
 from pipeline.report.throughput import Throughput, throughput
 from pipeline.storage.uri import is_absolute
@@ -31,34 +31,32 @@ def headline(record: RunRecord, summary: Summary) -> Html:
     share = percent(failed / summary.images) if summary.images else ""
     speed = rate(record.images_per_second) if record.seconds else "-"
     attempts = f" in {counted(len(record.attempts), 'attempt')}" if len(record.attempts) > 1 else " in all"
-    tiles = [
-        _tile(
+    shown = [
+        tile(
             count(summary.ok),
             "images segmented" if summary.ok != 1 else "image segmented",
             f"{large(summary.pixels)} pixels",
         ),
-        _tile(
-            count(failed), "failed", f"{share} of the run" if failed else "every image has a mask", alarming=failed > 0
+        tile(
+            el("a", count(failed), href="#errors") if failed else "0",
+            "failed",
+            f"{share} of the run" if failed else "every image has a mask",
+            alarming=failed > 0,
         ),
-        _tile(
+        tile(
             speed,
             "images/s overall",
             f"{duration(record.seconds)}{attempts}, start-up included" if record.seconds else "",
         ),
-        _tile(
+        tile(
             score(summary.mean_confidence, 2) if summary.ok else "-",
             "mean confidence",
             "1 is sure of every pixel" if summary.ok else "",
         ),
-        _tile(str(sum(1 for total in summary.classes if total.pixels)), "classes found", f"of {len(summary.classes)}"),
-        _tile(size(summary.bytes), "of images read", f"in {counted(len(summary.commits), 'shard')}"),
+        tile(str(sum(1 for total in summary.classes if total.pixels)), "classes found", f"of {len(summary.classes)}"),
+        tile(size(summary.bytes), "of images read", f"in {counted(len(summary.commits), 'shard')}"),
     ]
-    return el("section", el("h2", "At a glance", class_="unseen"), el("dl", *tiles, class_="tiles"), id="glance")
-
-
-def _tile(value: str, name: str, more: str, alarming: bool = False) -> Html:
-    words = (el("dt", name), el("dd", value, class_="value"), el("dd", more, class_="quiet"))
-    return el("div", *words, class_="tile alarming" if alarming else "tile")
+    return tiles(shown)
 
 
 def classes(summary: Summary, colors: Mapping[str, RGB], card: ModelCard) -> Html:
@@ -151,7 +149,7 @@ def work(record: RunRecord, summary: Summary) -> Html:
     return el(
         "section",
         el("h2", "Speed and confidence", id="work-title"),
-        el("div", _speed(speed, record.started), _confidence_chart(summary), class_="pair"),
+        el("div", _speed(speed, record.started), _stages(record), _confidence_chart(summary), class_="pair"),
         id="work",
         aria_labelledby="work-title",
     )
@@ -183,6 +181,36 @@ def _speed(speed: Throughput | str, started: datetime) -> Html:
     as_table = table(
         "Throughput over the time of the run", ["time since the start", "images per second"], rows, numbers_from=1
     )
+    return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
+
+
+def _stages(record: RunRecord) -> Html | None:
+    """Where the time of the work went; None for a run whose record does not have it."""
+    total = sum(record.stage_seconds.values())
+    if not total:
+        return None
+    longest = sorted(record.stage_seconds.items(), key=lambda stage: -stage[1])
+    caption = el(
+        "figcaption",
+        el("h3", "Stages"),
+        el("p", "Where the time of the work went, summed over the threads that do it: stages run side by side"),
+    )
+    chart = bars(
+        "stages",
+        "Seconds in each stage of the work",
+        "Horizontal bars. Longest: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in longest[:3]) + ".",
+        [Bar(name, seconds / total, duration(seconds)) for name, seconds in longest],
+    )
+    rows = [
+        el(
+            "tr",
+            el("th", name, scope="row"),
+            el("td", f"{seconds:.1f}", class_="number"),
+            el("td", f"{1000 * seconds / max(1, record.counts.images):.1f}", class_="number"),
+        )
+        for name, seconds in longest
+    ]
+    as_table = table("Time of each stage", ["stage", "seconds", "milliseconds per image"], rows, numbers_from=1)
     return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.outputs.current import current_rows
 from pipeline.outputs.results import ClassTotal, class_totals, read_result_files
 from pipeline.report.samples import COLUMNS, Candidate, Extremes, RandomRows, candidates
 from pipeline.storage.store import Store
@@ -84,6 +85,14 @@ def summarize(output: Store, run_id: str, *, shown: int, sampled: int, names: tu
     return tally.summary()
 
 
+def summarize_current(output: Store, *, shown: int, sampled: int) -> Summary:
+    """The same of what an output knows now: the newest row of each image by the newest variant, over all runs."""
+    tally = _Tally(shown * SPARES, sampled, 0, ())
+    for batch in current_rows(output, columns=("status", "error", "message", *COLUMNS)):
+        tally.add(None, pa.Table.from_batches([batch]))
+    return tally.summary()
+
+
 class _Tally:
     def __init__(self, kept: int, sampled: int, seed: int, names: tuple[str, ...]) -> None:
         self._names = dict(enumerate(names))
@@ -99,10 +108,11 @@ class _Tally:
         self._least_confident = Extremes(kept)
         self._rare = [Extremes(kept) for _ in range(MAX_CLASSES)]
 
-    def add(self, at: datetime, table: pa.Table) -> None:
-        """One shard's rows."""
+    def add(self, at: datetime | None, table: pa.Table) -> None:
+        """A shard's rows, and when they were committed; None where they are of several shards."""
         self._images += len(table)
-        self._commits.append(Commit(at, len(table)))
+        if at is not None:
+            self._commits.append(Commit(at, len(table)))
         labelled = pc.equal(table.column("status"), "ok")
         self._add_errors(table.filter(pc.invert(labelled)))
         ok = table.filter(labelled)

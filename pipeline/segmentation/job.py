@@ -20,6 +20,7 @@ from pipeline.actors.observer import Meter, Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import ShardPool
 from pipeline.errors import InputError, StorageError, TakenOver
+from pipeline.jobs.places import absolute_places
 from pipeline.jobs.segment import SegmentJob
 from pipeline.numbers import differing_percent
 from pipeline.outputs import runs
@@ -70,6 +71,10 @@ class RunReport:
     """The runs' HTML reports, as keys under OUTPUT."""
     aborted: str | None = None
     """Why the job ended early, when `abort_error_rate` made it; the same call resumes it."""
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return f"<RunReport {self.state}: {counts.images:,} images, {counts.ok:,} ok, {counts.failed:,} failed>"
 
     @property
     def failed_gate(self) -> str | None:
@@ -250,7 +255,7 @@ class _Driver:
         record = RunRecord(
             run_id=run_id,
             state="running",
-            job=job.model_dump(mode="json"),
+            job=absolute_places(job).model_dump(mode="json"),  # the record is read from other folders, too
             job_digest=resolved.job_digest,
             model_id=resolved.recipe.model_id,
             params_id=resolved.recipe.params_id,
@@ -307,7 +312,9 @@ class _Driver:
 
         def close(state: runs.RunState, reason: str | None = None) -> None:
             closed = end_attempt(record, self._seen, time.monotonic() - started, state, reason)
-            closed = closed.model_copy(update={"lost_output": self._observer.lost_output()})
+            stages = {name: record.stage_seconds.get(name, 0.0) + more for name, more in meter.stage_seconds.items()}
+            stages = {name: round(seconds, 3) for name, seconds in (record.stage_seconds | stages).items()}
+            closed = closed.model_copy(update={"lost_output": self._observer.lost_output(), "stage_seconds": stages})
             self._finished.append(closed)
             runs.write_record(self._output, closed)
 

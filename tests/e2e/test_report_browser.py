@@ -179,7 +179,7 @@ def wait_for_pictures(page: Page) -> None:
 
 
 def visible_layer(page: Page, frame: object) -> str:
-    return str(page.ask("return arguments[0].querySelector('img:not(.under)').dataset.layer", frame))
+    return str(page.ask("return arguments[0].querySelector('img:not(.under, .left)').dataset.layer", frame))
 
 
 def test_a_click_turns_a_picture_over_and_goes_round(page: Page, reports: dict[str, Path]) -> None:
@@ -221,10 +221,99 @@ def test_one_switch_turns_all_pictures(page: Page, reports: dict[str, Path]) -> 
     for layer in ("mask", "photo", "overlay"):
         page.ask(f"document.querySelector('input[value={layer}]').click()")
         assert {visible_layer(page, frame) for frame in frames} == {layer}
-    page.ask("document.querySelector('input[value=before]').click()")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_changed_is_seen_before_and_now(page: Page, reports: dict[str, Path], width: int) -> None:
+    page.resize(width)
+    page.open(reports["scenes"])
+    wait_for_pictures(page)
     changed = page.all("section[aria-labelledby=group-changed] button.frame")
     assert changed
-    assert {visible_layer(page, frame) for frame in changed} == {"before"}
+    boxes = """
+      return [...arguments[0].querySelectorAll('img.left, img:not(.under, .left)')].map((image) => {
+        const box = image.getBoundingClientRect();
+        return [box.left, box.top, box.right, box.bottom];
+      });
+    """
+    for frame in changed:
+        one, other = page.ask(boxes, frame)
+        assert one[2] <= other[0] + 1 or other[2] <= one[0] + 1 or one[3] <= other[1] + 1 or other[3] <= one[1] + 1
+
+
+def test_an_image_is_enlarged_with_as_much_of_its_mask_as_one_wants(page: Page, reports: dict[str, Path]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.resize(1600)
+    page.open(reports["scenes"])
+    button = page.one("#pictures .card:not(.wide) .enlarge")
+    page.ask("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
+    button.click()
+    dialog = page.one("dialog.zoom")
+    assert dialog.is_displayed()
+    name = page.one("dialog .key").text
+    assert button.accessible_name == f"Enlarge {name}"
+    assert shown_pictures(page) == [["", "1"], ["mask", "0.55"]]
+    slide = "const s = arguments[0]; s.value = 20; s.dispatchEvent(new Event('input'))"
+    page.ask(slide, page.one("dialog input[type=range]"))
+    assert shown_pictures(page) == [["", "1"], ["mask", "0.2"]]
+    page.one("dialog .views button[data-layer=photo]").click()
+    assert shown_pictures(page)[1] == ["mask", "0"]
+    page.one("dialog").send_keys(Keys.ARROW_RIGHT)
+    assert page.one("dialog .key").text != name
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert page.complaints() == []
+
+
+def shown_pictures(page: Page) -> list[list[str]]:
+    """Class and opacity of each picture in the enlarged view, from the lowest up."""
+    script = (
+        "return [...document.querySelectorAll('.stage > *')].map((e) => [e.className, getComputedStyle(e).opacity])"
+    )
+    return list(page.ask(script))
+
+
+def test_a_press_on_a_class_shows_it_alone(page: Page, reports: dict[str, Path]) -> None:
+    page.resize(1600)
+    page.open(reports["scenes"])
+    wait_for_pictures(page)
+    chip = page.one(".chip")
+    frames = page.all(".frame")
+    chip.click()
+    deadline = time.monotonic() + 30
+    while len(page.all(".frame.isolated canvas")) < len(frames):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert chip.get_attribute("aria-pressed") == "true"
+    # The strong pixels of a picture are those of its mask that have the class's colour.
+    counts = """
+      const [frame, color] = arguments;
+      const pixels = (picture) => {
+        const [width, height] = [picture.naturalWidth ?? picture.width, picture.naturalHeight ?? picture.height];
+        const canvas = new OffscreenCanvas(width, height);
+        const context = canvas.getContext('2d');
+        context.drawImage(picture, 0, 0);
+        return context.getImageData(0, 0, canvas.width, canvas.height).data;
+      };
+      const wanted = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+      const mask = pixels(frame.querySelector('img[data-layer=mask]'));
+      const alone = pixels(frame.querySelector('canvas'));
+      let there = 0, strong = 0;
+      for (let at = 0; at < mask.length; at += 4) {
+        there += wanted.every((value, index) => mask[at + index] === value);
+        strong += alone[at + 3] > 170;
+      }
+      return [there, strong];
+    """
+    for frame in frames[:4]:
+        there, strong = page.ask(counts, frame, chip.get_attribute("data-color"))
+        assert there == strong
+    chip.click()
+    deadline = time.monotonic() + 30
+    while page.all(".frame canvas"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_theme_can_be_chosen_against_the_system(page: Page, reports: dict[str, Path]) -> None:

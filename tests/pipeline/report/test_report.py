@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_core import LabelSet, ModelBundle, preset
 from pipeline.cli.app import run as fcn
-from pipeline.outputs.runs import Attempt, RunRecord, RunState
+from pipeline.outputs.runs import Attempt, RunRecord, RunState, write_record
 from pipeline.report.changes import compare, earlier_runs
 from pipeline.report.make import make_report, report_key, write_report
 from pipeline.report.samples import RandomRows
@@ -471,3 +471,84 @@ def test_a_report_is_written_to_a_bucket(bucket: str, tmp_path: Path) -> None:
     record = labelled_run(output, source, {key: stripes(60, 40, (0, 1)) for key in ("a.jpg", "b.jpg")}, LABELS)
     page = output.get(write_report(output, record.run_id)).decode()
     assert page.count('data-layer="overlay"') >= 2
+
+
+def test_a_small_run_shows_each_image_once(places: tuple[Store, Store]) -> None:
+    source, output = places
+    keys = [f"{index:02d}.jpg" for index in range(15)]
+    photos(source, keys)
+    before = {key: stripes(60, 40, (0, 1)) for key in keys}
+    now: dict[str, Outcome] = {key: stripes(60, 40, (0, 3) if index < 3 else (0, 1)) for index, key in enumerate(keys)}
+    labelled_run(output, source, before, LABELS, run_id="20261121T000000Z-0001", params_id="1" * 16)
+    record = labelled_run(output, source, now, LABELS, run_id="20261122T000000Z-0001")
+    elements = Elements(make_report(output, record.run_id))
+    frames = [attributes for _, attributes in elements.tags if "frame" in str(attributes.get("class", "")).split()]
+    assert sorted(str(frame["data-name"]) for frame in frames) == keys
+    assert [str(frame["class"]) for frame in frames].count("frame compared") == 3
+    changed = [attributes for tag, attributes in elements.tags if tag == "img" and attributes["data-layer"] == "before"]
+    assert len(changed) == 3, "what changed is shown before and now"
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"), [(3, None), (9, "but 9 of 15 images failed"), (15, "but every image failed")]
+)
+def test_a_run_whose_images_mostly_failed_does_not_look_well(
+    places: tuple[Store, Store], failed: int, words: str | None
+) -> None:
+    source, output = places
+    outcomes: dict[str, Outcome] = {
+        f"{index:02d}.jpg": ("truncated", "It is cut off.") if index < failed else stripes(60, 40, (0, 1))
+        for index in range(15)
+    }
+    page = make_report(output, labelled_run(output, source, outcomes, LABELS).run_id)
+    state = page[page.index('class="state') :].split("</span>")[0]
+    assert (words or 'class="state finished">finished') in state
+    assert ("alarming" in state) == (words is not None)
+    assert (page.index('id="errors"') < page.index('id="pictures"')) == (words is not None), "then errors come first"
+    assert f'<a href="#errors">{failed}</a>' in page, "the tile leads there"
+
+
+def test_the_page_says_where_the_time_went(places: tuple[Store, Store]) -> None:
+    source, output = places
+    record = labelled_run(output, source, {"a.jpg": stripes(60, 40, (0, 1))}, LABELS)
+    assert 'id="stages"' not in make_report(output, record.run_id), "older records do not have it"
+    write_record(output, record.model_copy(update={"stage_seconds": {"fetch": 2.0, "predict": 75.0}}))
+    page = make_report(output, record.run_id)
+    assert "Longest: predict 1 min 15 s, fetch 2 s." in page
+    assert "75000.0" in Elements(page).text, "milliseconds per image"
+
+
+def test_the_whole_output_has_a_page_with_its_runs(places: tuple[Store, Store], tmp_path: Path) -> None:
+    source, output = places
+    photos(source, [f"{index}.jpg" for index in range(4)])
+    first = {f"{index}.jpg": stripes(60, 40, (0, 1)) for index in range(3)}
+    labelled_run(output, source, first, LABELS, run_id="20261121T000000Z-0001")
+    second: dict[str, Outcome] = {"2.jpg": ("truncated", "It is cut off."), "3.jpg": stripes(60, 40, (0, 3))}
+    newest = labelled_run(output, source, second, LABELS, run_id="20261122T000000Z-0001")
+    write_report(output, newest.run_id)
+    assert fcn(["report", str(tmp_path / "labels"), "--all"]) == 0
+    elements = Elements((tmp_path / "labels" / "reports" / "index.html").read_text())
+    assert "4 images by the newest variant" in elements.text
+    assert "25 % of the images" in elements.text, "the newest row of each image counts, over all runs"
+    assert "20261121T000000Z-0001" in elements.text
+    links = [str(attributes["href"]) for tag, attributes in elements.tags if tag == "a" and "href" in attributes]
+    assert [link for link in links if not link.startswith("#")] == [f"{newest.run_id}/index.html"]
+    assert fcn(["report", str(tmp_path / "labels"), "--all", "--file", str(tmp_path / "all.html")]) == 0
+    assert f"{newest.run_id}/index.html" not in (tmp_path / "all.html").read_text(), "there it would lead nowhere"
+
+
+def test_the_page_is_opened_in_a_browser(
+    places: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = places
+    record = labelled_run(output, source, {"a.jpg": stripes(60, 40, (0, 1))}, LABELS)
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{opened}.new" && mv "{opened}.new" "{opened}"\n')
+    browser.chmod(0o755)
+    monkeypatch.setattr("webbrowser._tryorder", None)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    assert fcn(["report", str(tmp_path / "labels"), "--open"]) == 0
+    assert opened.read_text() == (tmp_path / "labels" / report_key(record.run_id)).as_uri()
+    capsys.readouterr()
+    assert "give --file FILE as well" in refused(capsys, "report", "s3://bucket/labels", "--open")
