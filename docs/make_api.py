@@ -21,6 +21,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from fcn_core.options import OPTIONS_FOLLOW
+
 FOLDER = Path(__file__).parent / "api"
 CLI_PAGE = Path(__file__).parent / "cli.md"
 PACKAGES = ("fcn_core", "pipeline")
@@ -84,7 +86,7 @@ def _member(name: str, member: Any) -> Iterator[str]:
         bases = ", ".join(base.__name__ for base in member.__bases__)
         yield f"{_markdown(inspect.getdoc(member) or '')} A kind of `{bases}`."
         return
-    yield _markdown(inspect.getdoc(member) or "")
+    yield _markdown((inspect.getdoc(member) or "").split(OPTIONS_FOLLOW)[0])  # a table has the options
     yield f"In {where}."
     if issubclass(member, BaseModel):
         yield _fields_table(member)

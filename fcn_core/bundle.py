@@ -49,6 +49,7 @@ from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
 from fcn_core.text.json_text import parse_json
+from fcn_core.text.printable import printable
 from fcn_core.trained_on import DIGEST_BYTES, MOST_DIGESTS, TrainedOn
 
 
@@ -106,6 +107,10 @@ class ModelBundle:
             raise BundleError("a network of this library has no ONNX file; import the file as a model of its own")
         else:
             check_state(self.architecture, self.state)
+
+    def __repr__(self) -> str:
+        what = f"{self.architecture.title}, {self.labels.num_classes} classes of {printable(self.labels.name)}"
+        return f"<ModelBundle {what}{', int8' if self.int8 is not None else ''}>"
 
     @classmethod
     def new(

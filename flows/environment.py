@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from pipeline.actors.private_folder import absolute_files, private_folder, working_folder
-from pipeline.launch.work import absolute_places
+from pipeline.jobs.places import absolute_places
 
 J = TypeVar("J", bound=BaseModel)
 

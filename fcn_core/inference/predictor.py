@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,6 +80,11 @@ class Segmentation:
     colors: Image | None = None
     features: npt.NDArray[np.float16] | None = None
 
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        classes = f"{int(np.count_nonzero(self.areas))} of {len(self.areas)} classes"
+        return f"<Segmentation {width}x{height}, {classes}, confidence {self.confidence:.3f}>"
+
 
 @dataclass(frozen=True)
 class _Pending:
@@ -142,12 +148,17 @@ class Launched:
 class Predictor:
     """A bundle's network on a device, ready to segment images. Use it from one thread at a time.
 
+    `bundle` may be the folder of one. `resolve_settings` makes the settings; by default, those that fit this machine.
+
     Building one sets PyTorch's number of CPU threads for the whole process, and predicts a small image once,
     so that what cannot work fails here and the first real image is not slow. Raises DeviceError if this
     machine cannot comply with the settings.
     """
 
-    def __init__(self, bundle: ModelBundle, settings: PredictorSettings | None = None) -> None:
+    def __init__(self, bundle: ModelBundle | str | PathLike[str], settings: PredictorSettings | None = None) -> None:
+        if not isinstance(bundle, ModelBundle):
+            bundle = ModelBundle.load(bundle)
+        self._what = f"{bundle.architecture.title}, {bundle.labels.num_classes} classes"
         self.settings = settings or resolve_settings(kind=bundle.kind)
         if bundle.int8 is not None and self.settings.engine != "openvino":
             raise DeviceError(
@@ -185,6 +196,10 @@ class Predictor:
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         with suppress(PredictionError):  # that says something about one image; each is told for itself
             self.predict([np.zeros((64, 64, 3), np.uint8)])
+
+    def __repr__(self) -> str:
+        chosen = self.settings
+        return f"<Predictor {self._what}, on {chosen.device} in {chosen.precision} by {chosen.engine}>"
 
     def predict(
         self,

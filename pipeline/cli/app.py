@@ -209,6 +209,7 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
 
     from fcn_core.text.printable import printable
     from pipeline.cli import console
+    from pipeline.numbers import counted
     from pipeline.outputs.runs import require_output
     from pipeline.outputs.verify import Verified
     from pipeline.outputs.verify import verify as check
@@ -225,7 +226,8 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
     if json:
         console.print_json({**asdict(checked), "findings": [asdict(finding) for finding in findings]})
     else:
-        print(f"{checked.runs} runs, {checked.rows} rows, {checked.masks} masks checked: {len(findings)} findings")
+        what = f"{counted(checked.runs, 'run')}, {counted(checked.rows, 'row')}, {counted(checked.masks, 'mask')}"
+        print(f"{what} checked: {counted(len(findings), 'finding')}")
     return FAILED if findings else DONE
 
 
@@ -243,10 +245,11 @@ def export(output: str, destination: str, *, recipe: str | None = None) -> int:
         Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
     """
     from fcn_core.text.printable import printable
+    from pipeline.numbers import counted
     from pipeline.outputs.export import export_masks
 
     copied, chosen = export_masks(output, destination, recipe)
-    print(printable(f"{copied} masks of recipe {chosen} are under {destination}"))
+    print(printable(f"{counted(copied, 'mask')} of recipe {chosen}, under {destination}"))
     return DONE
 
 

@@ -24,7 +24,7 @@ from pipeline.cli.log_format import is_json, json_line, stamp
 from pipeline.cli.lost_output import lost_stderr
 from pipeline.cli.terminal import Screen
 from pipeline.logfmt import key_values
-from pipeline.numbers import count, duration, fixed, percent
+from pipeline.numbers import count, counted, duration, fixed, percent
 from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
@@ -148,7 +148,7 @@ class _BarObserver(LiveBar, _SegmentObserver):
             speed = f"now {fixed(progress.images_per_second, 1)} images/s on {progress.actors} actor(s){eta}{errors}"
         else:
             speed = "waiting for the first actor"
-        numbers = f"{progress.done}/{progress.images} images, {speed}"
+        numbers = f"{count(progress.done)}/{counted(progress.images, 'image')}, {speed}"
         self.show(progress.done, progress.images, numbers)
 
     def shard(self, run_id: str, outcome: ShardOutcome, done: int, images: int) -> None:
@@ -162,7 +162,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
     """The end of a job, in a few lines."""
     for record in report.runs:
         console.print(
-            f"run [bold]{shown(record.run_id)}[/] {record.state}: {record.counts.ok} images segmented, "
+            f"run [bold]{shown(record.run_id)}[/] {record.state}: {counted(record.counts.ok, 'image')} segmented, "
             f"{escape(describe_errors(record.counts))}, {_time_of(record)}, "
             f"{fixed(record.images_per_second, 1)} images/s overall"
         )
@@ -171,7 +171,8 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
         console.print(f"nothing to do: {selection.done} of {selection.listed} objects are done already", markup=False)
     if selection.reconfirmed:
         console.print(
-            f"{selection.reconfirmed} images are again as they were in an earlier run, whose results are repeated",
+            f"{counted(selection.reconfirmed, 'image is', 'images are')} again as in an earlier run, whose results are "
+            "repeated",
             markup=False,
         )
     if selection.failed_before:
@@ -265,14 +266,13 @@ def how_far(progress: Progress | None) -> str:
         return "no progress yet"
     left = "" if progress.eta_seconds is None else f", {duration(progress.eta_seconds)} left"
     speed = f"now {fixed(progress.images_per_second, 1)} images/s on {progress.actors} actor(s)"
-    return f"{count(progress.done)} of {count(progress.images)} images done, {speed}{left}"
+    return f"{count(progress.done)} of {counted(progress.images, 'image')} done, {speed}{left}"
 
 
 def committed(record: RunRecord) -> str:
     """ "120 of 1,000 images are committed, no errors"."""
-    return f"{count(record.counts.images)} of {count(record.images)} images are committed, " + describe_errors(
-        record.counts
-    )
+    planned = counted(record.images, "image is", "images are")
+    return f"{count(record.counts.images)} of {planned} committed, " + describe_errors(record.counts)
 
 
 def _time_of(record: RunRecord) -> str:

@@ -34,6 +34,7 @@ def gc(
 
     from fcn_core.text.printable import printable
     from pipeline.cli import console
+    from pipeline.numbers import counted
     from pipeline.outputs.gc import collect
     from pipeline.outputs.runs import require_output
     from pipeline.storage.opening import open_store
@@ -45,10 +46,10 @@ def gc(
         console.print_json({**asdict(found), "files": found.files, "bytes": found.bytes})
         return DONE
     for name, kind in sorted(found.kinds.items()):
-        print(f"{name}: {kind.files:,} files, {kind.bytes:,} bytes")
+        print(f"{name}: {counted(kind.files, 'file')}, {kind.bytes:,} bytes")
         for example in kind.examples:
             print(f"    {printable(example)}")
-    what = f"{found.files:,} leftover files, {found.bytes:,} bytes"
+    what = f"{counted(found.files, 'leftover file')}, {found.bytes:,} bytes"
     if not found.files:
         print("nothing is left over")
     else:

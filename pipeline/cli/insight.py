@@ -10,6 +10,7 @@ from fcn_core.text.printable import printable
 from pipeline.cli.common import DONE, TOO_MANY_ERRORS, Flag
 from pipeline.cli.tables import check_table_name, print_rows, write_table
 from pipeline.errors import InputError
+from pipeline.numbers import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -173,12 +174,12 @@ def query(
     parquet: Path | None = None,
     views: Flag = False,
 ) -> int:
-    """Query the tables of an output with SQL (DuckDB): current, class_areas, all_variants, results, class_totals, runs.
+    """Query the tables of an output with SQL: current, class_areas, all_variants, results, class_totals, runs, audits.
 
     `current` has the newest row of each image by the newest variant (a model with its settings), over those before it
     where a run with --where redid only some images; `class_areas` has one row per image and class of these.
     `all_variants` has the newest row of each image by every variant, `results` every row of every run; their column
-    `recipe` says which variant. `audits` has what audits found.
+    `recipe` says which variant. `audits` has what audits found. The SQL is that of DuckDB.
 
     Parameters
     ----------
@@ -242,7 +243,7 @@ def _copy(
     screen = console.stderr_console()
     for key, why in done.left_out:
         screen.print(f"left out {printable(key)}: {printable(why)}", markup=False)
-    screen.print(f"{done.images} images with their masks are under {target.uri}; {done.next_step}", markup=False)
+    screen.print(f"{counted(done.images, 'image')} with masks, under {target.uri}; {done.next_step}", markup=False)
 
 
 def _ranking_table(ranking: "Ranking") -> "Table":
@@ -260,7 +261,7 @@ def _ranking_table(ranking: "Ranking") -> "Table":
 
 
 def _ranking_note(ranking: "Ranking") -> str:
-    text = f"{len(ranking.ranked)} of {ranking.images} images, masks of recipe {ranking.record.recipe}"
+    text = f"{len(ranking.ranked)} of {counted(ranking.images, 'image')}, masks of recipe {ranking.record.recipe}"
     if ranking.masks_compared is not None and ranking.masks_compared < ranking.images:
         text += f"; {ranking.masks_compared} pairs of masks were compared"
     if ranking.diversity is not None:
@@ -302,7 +303,8 @@ def _print_comparison(screen: Any, found: "Comparison") -> None:
     from pipeline.numbers import fixed, percent, score
 
     for name, record, images in (("A", found.first, found.images[0]), ("B", found.second, found.images[1])):
-        screen.print(printable(f"{name} {record.run_id}: {images} images, recipe {record.recipe}"), markup=False)
+        text = f"{name} {record.run_id}: {counted(images, 'image')}, recipe {record.recipe}"
+        screen.print(printable(text), markup=False)
     shift = found.shift
     screen.print(
         f"shift of the class areas [bold]{fixed(shift.value)}[/] (95 % interval {fixed(shift.low)} to "

@@ -96,6 +96,7 @@ def watch(output: str, run: str | None = None) -> int:
     """
     from fcn_core.text.printable import printable
     from pipeline.cli import console
+    from pipeline.numbers import counted
     from pipeline.outputs.current import choose_run
     from pipeline.outputs.pulse import Listener, before_a_run, holder_of
     from pipeline.outputs.runs import read_record, records
@@ -134,8 +135,8 @@ def watch(output: str, run: str | None = None) -> int:
     record = standing(store, record)
     reason = f" ({printable(record.reason)})" if record.reason else ""
     screen.print(
-        f"run {printable(record.run_id)} {record.state}{reason}: {record.counts.ok} of {record.images} images "
-        f"segmented, {console.describe_errors(record.counts)}",
+        f"run {printable(record.run_id)} {record.state}{reason}: {record.counts.ok} of "
+        f"{counted(record.images, 'image')} segmented, {console.describe_errors(record.counts)}",
         markup=False,
     )
     return DONE if record.state == "finished" else FAILED

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 100
 
+LEAST_WIDTH = 10
+"""Characters a column of a table has at least; where the terminal has fewer, each row is a list of names and values."""
+
 
 def check_table_name(path: Path, suffixes: tuple[str, ...] = (".parquet", ".csv")) -> None:
     """Raises InputError for a file whose name does not say how to write it."""
@@ -87,23 +90,43 @@ def _print_table(rows: "pa.RecordBatchReader") -> None:
     for field in rows.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
         table.add_column(shown(field.name), justify="right" if numeric else "left", overflow="fold")
-    written, more = 0, False
+    written: list[list[str]] = []
+    more = False
     for batch in _batches(rows):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if written == SHOWN_ROWS:
+            if len(written) == SHOWN_ROWS:
                 more = True
                 break
-            table.add_row(*(shown(_cell(value)) for value in row))
-            written += 1
+            written.append([shown(_cell(value)) for value in row])
+            table.add_row(*written[-1])
         if more:
             break
     # Wider than a terminal when it is read by another program.
     screen = Screen()
-    screen.print(table) if screen.is_terminal else Screen(width=4000).print(table)
+    as_it_is = screen.measure(table, options=screen.options.update(max_width=4000)).maximum
+    if not screen.is_terminal:
+        Screen(width=4000).print(table)
+    elif screen.width >= min(as_it_is, LEAST_WIDTH * len(rows.schema)):
+        screen.print(table)
+    else:
+        _print_records(screen, [shown(name) for name in rows.schema.names], written)
     if more:
         stderr_console().print(
             f"the first {SHOWN_ROWS} rows; LIMIT gives others, --csv, --json and --parquet give all", markup=False
         )
+
+
+def _print_records(screen: Screen, names: list[str], rows: list[list[str]]) -> None:
+    """Each row as a list of names and values: more columns than a terminal has room for side by side."""
+    from rich.table import Table
+
+    for number, row in enumerate(rows, 1):
+        record = Table(box=None, pad_edge=False, show_header=False, title=f"row {number}", title_justify="left")
+        record.add_column(no_wrap=True)
+        record.add_column(overflow="fold")
+        for name, value in zip(names, row, strict=True):
+            record.add_row(name, value)
+        screen.print(record)
 
 
 def _cell(value: object) -> str:

@@ -6,24 +6,22 @@ back is written to the job's own output, so that whoever comes later, on whateve
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.errors import InputError, ObjectMissing, StorageError
 from pipeline.jobs.affects import is_place, marked
 from pipeline.jobs.evaluate import EvaluateJob
+from pipeline.jobs.places import is_absolute_or_registered
 from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
-from pipeline.storage.uri import is_absolute
 
 Kind = Literal["segment", "evaluate", "train"]
 AnyJob = SegmentJob | EvaluateJob | TrainJob
-J = TypeVar("J", bound=BaseModel)
 
 KINDS: dict[Kind, type[AnyJob]] = {"segment": SegmentJob, "evaluate": EvaluateJob, "train": TrainJob}
 
@@ -69,27 +67,11 @@ class Work(BaseModel):
 def refuse_relative(job: BaseModel) -> None:
     """Raise InputError, which names it, for a place of `job` that depends on the folder one happens to be in."""
     for name, value in _places(job):
-        if not _is_absolute(value):
+        if not is_absolute_or_registered(value):
             raise InputError(
                 f"{name} is the relative path {value!r}, which is another folder where the job runs; give a URI, or an "
                 "absolute path that is the same on every machine"
             )
-
-
-def absolute_places(job: J) -> J:
-    """`job` with places that mean the same in every folder: relative ones are of the current folder of now."""
-    absolute = {
-        name: os.path.abspath(os.path.expanduser(value))
-        for name, field in type(job).model_fields.items()
-        if (is_place(field) or name == "cache")
-        and isinstance(value := getattr(job, name), str)
-        and not _is_absolute(value)
-    }
-    return job.model_copy(update=absolute)
-
-
-def _is_absolute(place: str) -> bool:
-    return is_absolute(place) or place.startswith("registry:")
 
 
 def _places(job: BaseModel) -> Iterator[tuple[str, str]]:

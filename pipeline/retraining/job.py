@@ -71,6 +71,10 @@ class RetrainReport:
     relabelling: SegmentJob | None
     relabelled: RunReport | None = None
 
+    def __repr__(self) -> str:
+        came = f"promotion {self.promotion}" if self.promotion is not None else "not promoted"
+        return f"<RetrainReport {self.name}: model {self.trained.model_id}, {came} of {self.registry_name}>"
+
 
 class Run(Protocol):
     """Does one named step of the work, here or where somebody sees it: calls it, and returns what it returns."""

@@ -29,7 +29,7 @@ from pipeline.actors.outcome import ShardOutcome
 from pipeline.cli import console
 from pipeline.cli.app import run as fcn
 from pipeline.jobs.segment import SegmentJob
-from pipeline.numbers import count, duration, percent, rate
+from pipeline.numbers import count, counted, duration, percent, rate
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, write_record
 from pipeline.report.make import make_report
 from pipeline.segmentation.job import RunReport, segment
@@ -253,7 +253,7 @@ def check_terminal(report: RunReport, truths: dict[str, Truth], output: Store) -
     for record in report.runs:
         truth = truths[record.run_id]
         line = next(line for line in sink.getvalue().splitlines() if record.run_id in line and " segmented" in line)
-        assert f"{record.state}: {truth.ok} images segmented" in line
+        assert f"{record.state}: {counted(truth.ok, 'image')} segmented" in line
         failed = sum(truth.errors.values())
         assert (f"{failed} error" in line and f"not_an_image {failed}" in line) if failed else "no errors" in line
         assert duration(record.seconds) in line
@@ -294,7 +294,8 @@ def check_runs(output: Store, run_id: str, truth: Truth, capsys: pytest.CaptureF
     assert cells[2:6] == [str(told["images"]), str(truth.ok), str(failed), f"{told['overall_images_per_second']:.1f}"]
     if told["state"] != "running":
         fcn(["runs", "watch", output.uri, run_id])
-        assert f"{truth.ok} of {told['images']} images segmented" in " ".join(capsys.readouterr().err.split())
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{truth.ok} of {counted(told['images'], 'image')} segmented" in said
 
 
 def text_of(page: str) -> str:
