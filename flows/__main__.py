@@ -21,10 +21,10 @@ from pipeline.jobs.choose import ChooseJob
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
 from pipeline.jobs.importing import AddOptions, Annotations
 from pipeline.jobs.job_file import read_job_file
+from pipeline.jobs.places import absolute_places
 from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.segment import SegmentJob, SegmentOptions
 from pipeline.jobs.train import merged
-from pipeline.launch.work import absolute_places
 
 app = App(name="python -P -m flows", help="Run a flow here and now.", suppress_keyboard_interrupt=False)
 

@@ -108,5 +108,5 @@ def _summary_text(job: EvaluateJob, record: EvaluationRecord) -> str:
     if record.errors:
         lines.append(f"- left out, because they are broken: {len(record.errors)}")
     if job.output:
-        lines.append(f"- a row per image, the confusion matrix and the worst images: {code(job.output)}")
+        lines.append(f"- a row per image, the confusion matrix and a page with the worst images: {code(job.output)}")
     return "\n".join(lines)

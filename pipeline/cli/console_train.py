@@ -109,6 +109,7 @@ class _BarObserver(LiveBar, _TrainingObserver):
             f"{printable(stage)}step {progress.step}, epoch {progress.epoch:.1f}: val mean IoU "
             f"{score(progress.val_mean_iou)} (best {score(progress.best_mean_iou)}){loss}",
             markup=False,
+            highlight=False,
         )
 
 

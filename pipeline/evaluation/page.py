@@ -163,7 +163,7 @@ def _classes(record: EvaluationRecord, colors: Mapping[str, RGB]) -> Html:
                 "tr",
                 el("th", swatch(colors.get(name)), el("span", name), scope="row"),
                 *(el("td", cell, class_="number") for cell in cells),
-                el("td", mistaken_for(confusion, index, record.classes)),
+                el("td", mistaken_for(confusion, index, record.classes), class_="number"),
             )
         )
     head = ("class", "IoU", "accuracy", "pixels", "taken for")
@@ -183,7 +183,7 @@ def _classes(record: EvaluationRecord, colors: Mapping[str, RGB]) -> Html:
                 chart if rated else el("p", "No class is annotated or predicted anywhere.", class_="quiet"),
                 class_="panel",
             ),
-            el("div", as_table, class_="panel"),
+            el("div", as_table, class_="panel numbers"),
             class_="pair",
         ),
         id="classes",
@@ -267,7 +267,7 @@ def _by_iou(scored: pa.Table) -> Html:
             "tr",
             el("th", el("bdi", row["name"]), scope="row"),
             *(el("td", score(row[name]), class_="number") for name in ("mean_iou", "pixel_accuracy", "confidence")),
-            el("td", _worst_class(row)),
+            el("td", _worst_class(row), class_="number"),
         )
         for row in shown
     ]

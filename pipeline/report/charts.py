@@ -47,6 +47,7 @@ class Tick:
 def bars(chart_id: str, title: str, description: str, rows: Sequence[Bar]) -> Html:
     """Horizontal bars with their names on the left."""
     longest = max((row.value for row in rows), default=0.0) or 1.0
+    colored = any(row.color for row in rows)
     marks = []
     for index, row in enumerate(rows):
         top, width = index * ROW, _WIDEST * row.value / longest
@@ -62,7 +63,10 @@ def bars(chart_id: str, title: str, description: str, rows: Sequence[Bar]) -> Ht
             fill=hex_color(row.color) if row.color else None,
         )
         marks += [bar, el("text", row.shown, x=f"{width:.2f}%", dx=7, y=top + ROW // 2, dominant_baseline="central")]
-    names = [el("li", swatch(row.color), el("span", row.name, class_="name", title=row.name)) for row in rows]
+    names = [
+        el("li", swatch(row.color) if colored else None, el("span", row.name, class_="name", title=row.name))
+        for row in rows
+    ]
     return el(
         "div",
         # The names are in the description and in the table; a screen reader need not hear them a third time.

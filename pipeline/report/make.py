@@ -69,7 +69,7 @@ def make_report(output: Store, run_id: str, phase: Callable[[str], None] = lambd
         changes = compare(output, before, summary.sample, summary.ok, EACH)
     phase("drawing")
     source, trouble = open_photos(record)
-    wanted = list(_groups(summary, changes))
+    wanted = list(picture_groups(summary, changes))
     with ImageRenderer(source, output) as renderer:
         rendered = renderer.render([(requests, shown) for _, requests, shown in wanted])
     groups = [group.with_images(images) for (group, _, _), images in zip(wanted, rendered, strict=True)]
@@ -97,7 +97,7 @@ def open_photos(record: RunRecord) -> tuple[Store | None, str]:
     return source, ""
 
 
-def _groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[GalleryGroup, list[ImageRequest], int]]:
+def picture_groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[GalleryGroup, list[ImageRequest], int]]:
     """The gallery's groups, in the order of the page: what each is, its candidates, and how many to show."""
     if not summary.ok:
         return
@@ -140,7 +140,7 @@ def _small_groups(summary: Summary, changes: Changes | None) -> Iterable[tuple[G
         GalleryGroup(
             "all",
             "All others" if shown else "All images",
-            f"Every {'other ' if shown else ''}segmented image of the run, the least confident first.",
+            f"Every {'other ' if shown else ''}segmented image, the least confident first.",
         ),
         [ImageRequest(candidate, "") for candidate in others],
         SMALL,

@@ -9,15 +9,15 @@ from pipeline.outputs.runs import RunRecord, records, run_ids
 from pipeline.outputs.standing import standing
 from pipeline.report import sections
 from pipeline.report.charts import Column, Tick, columns
-from pipeline.report.gallery import GalleryGroup, gallery
-from pipeline.report.make import EACH, RANDOM, open_photos, report_key
+from pipeline.report.gallery import gallery
+from pipeline.report.make import EACH, RANDOM, open_photos, picture_groups, report_key
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import class_colors, read_card
 from pipeline.report.page import document
 from pipeline.report.panels import table, tile, tiles
-from pipeline.report.pictures import ImageRenderer, ImageRequest
+from pipeline.report.pictures import ImageRenderer
 from pipeline.report.rerun import without_secrets
-from pipeline.report.summary import SPARES, Summary, random_candidates, summarize_current
+from pipeline.report.summary import SPARES, Summary, summarize_current
 from pipeline.storage.store import Store
 
 OVERVIEW_KEY = "reports/index.html"
@@ -43,18 +43,7 @@ def make_overview(output: Store, *, links: bool) -> str:
     card = read_card(newest)
     colors = class_colors(card, summary, output)
     source, trouble = open_photos(newest)
-    wanted = (
-        (
-            GalleryGroup("random", "At random", f"Drawn from all {counted(summary.ok, 'image')} with a current mask."),
-            [ImageRequest(each, "") for each in random_candidates(summary, RANDOM * SPARES)],
-            RANDOM,
-        ),
-        (
-            GalleryGroup("least", "Least confident", "Where the model was least sure, the least sure first."),
-            [ImageRequest(each, "") for each in summary.least_confident],
-            EACH if summary.ok > RANDOM else 0,
-        ),
-    )
+    wanted = list(picture_groups(summary, None))
     with ImageRenderer(source, output) as renderer:
         rendered = renderer.render([(requests, shown) for _, requests, shown in wanted])
     groups = [group.with_images(images) for (group, _, _), images in zip(wanted, rendered, strict=True) if images]
@@ -142,13 +131,13 @@ def _runs(found: Sequence[RunRecord], everything: int, linked: set[str]) -> Html
                         duration(record.seconds) if record.seconds else "-",
                     )
                 ),
-                el("td", record.model_id),
+                el("td", record.model_id, class_="number"),
             )
         )
     left = everything - len(found)
     caption = "Runs, the newest first" + (f"; `fcn runs` has the other {count(left)}" if left > 0 else "")
     head = ("run", "state", "images", "failed", "images/s", "time", "model")
-    as_table = el("div", table(caption, head, rows, numbers_from=2), class_="panel")
+    as_table = el("div", table(caption, head, rows, numbers_from=2), class_="panel numbers")
     oldest_first = list(reversed(found))
     chart = columns(
         "run-images",

@@ -199,7 +199,7 @@ def _stages(record: RunRecord) -> Html | None:
         "stages",
         "Seconds in each stage of the work",
         "Horizontal bars. Longest: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in longest[:3]) + ".",
-        [Bar(name, seconds / total, duration(seconds)) for name, seconds in longest],
+        [Bar(name, seconds / total, percent(seconds / total)) for name, seconds in longest],
     )
     rows = [
         el(

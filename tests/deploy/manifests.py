@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERAY = DEPLOY / "kuberay"
-OVERLAYS = ("cpu", "gpu")
+OVERLAYS = ("cpu", "gpu", "example")
 
 KUBERNETES = "1.34"
 """The version whose schemas core kinds are held against."""

@@ -51,7 +51,12 @@ def test_json_is_all_of_standard_output(
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     written = json.loads((output / "scores.json").read_text())
-    assert found == written | {"output": str(output), "per_image": "images.parquet", "contact_sheet": "worst.png"}
+    assert found == written | {
+        "output": str(output),
+        "per_image": "images.parquet",
+        "contact_sheet": "worst.png",
+        "page": "index.html",
+    }
     assert len(found["scores"]["per_class_iou"]) == len(found["classes"]) == LABELS.num_classes
     assert str(output) in shown.err
 

@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from fcn_core import ModelBundle, Predictor, preset, resolve_settings
 from pipeline.cli.app import app
 from pipeline.cli.app import run as fcn
-from pipeline.insight.query import TABLES
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.retrain import RetrainJob
 from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
+from pipeline.outputs.query import TABLES
 from pipeline.segmentation.job import segment
 from pipeline.storage.opening import open_store
 from tests.commands import refused

@@ -53,12 +53,14 @@ def test_a_label_file_is_taken_for_a_new_model_and_to_look_at_a_mask(tmp_path: P
 
 
 @pytest.mark.parametrize("white", [1, 7, 255])
-@pytest.mark.parametrize("mode", [None, "RGB", "P", "1", "I"])
+@pytest.mark.parametrize("mode", [None, "RGB", "P", "1", "I;16"])
 def test_a_binary_mask_is_black_and_one_other_value(white: int, mode: str | None) -> None:
     if mode == "1" and white < 128:
         pytest.skip("a picture of one bit has white alone")
     truth = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
-    assert (read_mask(png(truth * np.uint8(white), mode), ROOFS, "binary") == truth).all()
+    pixels = truth * np.uint8(white)
+    file = png(pixels.astype(np.uint16) * 200) if mode == "I;16" else png(pixels, mode)
+    assert (read_mask(file, ROOFS, "binary") == truth).all()
 
 
 def test_what_is_not_binary_is_refused() -> None:

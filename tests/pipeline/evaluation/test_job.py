@@ -163,7 +163,9 @@ def test_the_files_are_the_same_bytes_however_the_split_is_cut(
     for name, options in (("one", {}), ("two", {"actors": 2, "shard_size": 4})):
         evaluate(job_for(model_dir, data, output=str(tmp_path / name), batch_size=2, **options))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
-    assert sorted(files_of(tmp_path / "one")) == ["confusion.csv", "images.parquet", "scores.json", "worst.png"]
+    assert sorted(files_of(tmp_path / "one")) == [
+        "confusion.csv", "images.parquet", "index.html", "scores.json", "worst.png",
+    ]  # fmt: skip
 
 
 def test_the_rows_of_the_images_add_up_to_the_scores(scored: tuple[EvaluateReport, Path]) -> None:
