@@ -187,7 +187,8 @@ def _download(url: str, expected: str, target: Path) -> None:
         reason = getattr(error, "reason", error)
         raise WeightsError(
             f"cannot fetch {url} ({reason}): is there a network? Without one, fetch the file elsewhere and put it at"
-            f" {target}, or import it with `fcn model import`"
+            f" {target}, or import it with `fcn model import`; `make demo` leaves a model in demo-output/model"
+            " and needs no network"
         ) from error
 
 
