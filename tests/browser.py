@@ -109,6 +109,7 @@ def browse(profile: Path) -> Iterator[Page]:
     service = webdriver.ChromeService(executable_path=driver_path, env=environment)
     driver = webdriver.Chrome(options=options, service=service)
     try:
+        driver.get("about:blank")  # the page of a new tab asks for files of the browser's own
         yield Page(driver)
     finally:
         driver.quit()

@@ -248,11 +248,12 @@ def test_an_image_is_enlarged_with_as_much_of_its_mask_as_one_wants(page: Page, 
     page.open(reports["scenes"])
     button = page.one("#pictures .card:not(.wide) .enlarge")
     page.ask("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
+    called = button.accessible_name
     button.click()
     dialog = page.one("dialog.zoom")
     assert dialog.is_displayed()
     name = page.one("dialog .key").text
-    assert button.accessible_name == f"Enlarge {name}"
+    assert called == f"Enlarge {name}"
     assert shown_pictures(page) == [["", "1"], ["mask", "0.55"]]
     slide = "const s = arguments[0]; s.value = 20; s.dispatchEvent(new Event('input'))"
     page.ask(slide, page.one("dialog input[type=range]"))
