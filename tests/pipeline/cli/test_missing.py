@@ -52,7 +52,7 @@ COMMANDS = (
     "data show photo.jpg nowhere -o new",
     "train nowhere",
     "train --name street --output new --dataset nowhere --model model",
-    "train --name street --output new --dataset data --model nowhere",
+    "train --name street --output leased --dataset data --model nowhere",  # it has a lease, and nothing else
     "evaluate nowhere data",
     "evaluate model nowhere --output new",
     "evaluate --config nowhere",
