@@ -307,7 +307,7 @@ def check_report(output: Store, record: RunRecord, truth: Truth) -> None:
     page = make_report(output, record.run_id)
     text = text_of(page)
     failed = truth.images - truth.ok
-    tiles = dict(re.findall(r'<dt>([^<]*)</dt><dd class="value">([^<]*)</dd>', page))
+    tiles = dict(re.findall(r'<dt>([^<]*)</dt><dd class="value">(?:<a[^>]*>)?([^<]*)<', page))
     assert tiles["images segmented" if truth.ok != 1 else "image segmented"] == count(truth.ok)
     assert tiles["failed"] == count(failed)
     assert unescape(tiles["images/s overall"]) == rate(truth.images / record.seconds)
