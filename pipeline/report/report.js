@@ -67,7 +67,7 @@
     if (alone !== color || layers(frame)[shown(frame)] !== layer) return; // something else was chosen meanwhile
     frame.querySelectorAll("canvas").forEach((old) => old.remove());
     frame.classList.toggle("isolated", canvas !== null);
-    if (canvas) frame.append(canvas);
+    if (canvas) frame.querySelector(".layer").before(canvas);
   };
   const chips = [...document.querySelectorAll(".chip[data-color]")];
   for (const chip of chips) {

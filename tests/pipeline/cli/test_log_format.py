@@ -48,7 +48,7 @@ def test_every_line_is_an_object_in_json(
     assert any("2 images segmented" in line.get("message", "") for line in said)
 
     monkeypatch.setenv("FCN_LOG_FORMAT", "json")
-    assert fcn(["report", str(tmp_path / "none")]) == 1
+    assert fcn(["report", str(tmp_path / "none")]) == 2
     (refused,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert refused["message"].startswith("fcn: ")
 
