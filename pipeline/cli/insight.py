@@ -243,7 +243,9 @@ def _copy(
     screen = console.stderr_console()
     for key, why in done.left_out:
         screen.print(f"left out {printable(key)}: {printable(why)}", markup=False)
-    screen.print(f"{counted(done.images, 'image')} with their masks, under {target.uri}; {done.next_step}", markup=False)
+    screen.print(
+        f"{counted(done.images, 'image')} with their masks, under {target.uri}; {done.next_step}", markup=False
+    )
 
 
 def _ranking_table(ranking: "Ranking") -> "Table":
