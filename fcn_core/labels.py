@@ -6,7 +6,7 @@ looks. This module does not import torch, so that processes which only read or w
 
 import io
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -47,6 +47,9 @@ def _color_map(count: int) -> tuple[RGB, ...]:
 
     return tuple(color(index) for index in range(count))
 
+
+VOID = 255
+"""A pixel without a class in a mask that a model predicted; numbers of classes are at most 254."""
 
 _JOINERS = "\u200c\u200d"
 """Characters without width of their own that spelling needs, in Persian and in the languages of India."""
@@ -117,6 +120,15 @@ class LabelSet(BaseModel):
         """How many classes there are; the ignore index is not one."""
         return len(self.names)
 
+    @property
+    def void_name(self) -> str:
+        """What tables call pixels of predictions that have no class: "void", unless that is a class."""
+        return void_name(self.names)
+
+    def of_masks(self, void_below: float) -> "LabelSet":
+        """The label set of a model's masks: where pixels can be void, their number is VOID, whatever the data set's."""
+        return self.model_copy(update={"ignore_index": VOID}) if void_below else self
+
     def flat_palette(self) -> bytes:
         """All 256 palette entries as 768 bytes, R G B each; indices that mean nothing are black."""
         entries = bytearray(768)
@@ -128,6 +140,11 @@ class LabelSet(BaseModel):
     def mask_style(self) -> MaskStyle:
         """What writing a mask takes of this label set."""
         return MaskStyle(self.name, self.num_classes, self.ignore_index, self.flat_palette())
+
+
+def void_name(names: Sequence[str]) -> str:
+    """What tables call pixels without a class, beside classes of these names."""
+    return "void" if "void" not in names else "(no class)"
 
 
 _VOC_NAMES = (

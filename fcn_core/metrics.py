@@ -3,7 +3,8 @@
 Counts are int64 and exact, so matrices of parts of a data set add up to the matrix of the whole, in any
 order. A class that occurs neither in the truth nor in the prediction has no score (None) and is left out of
 the means; one that is only ever predicted has IoU 0, which counts, and no accuracy. That is how the authors' score.py
-counts, where NumPy's nanmean leaves out what is 0/0.
+counts, where NumPy's nanmean leaves out what is 0/0. A pixel whose prediction is void (255) is a miss of its class, as
+in the Cityscapes benchmark: a model gains nothing by leaving out what it is unsure of.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fcn_core.errors import LabelError
+from fcn_core.labels import VOID
 
 _PIXELS_AT_ONCE = 1 << 22  # counting takes ten times the memory of what it counts
 
@@ -51,36 +53,45 @@ class Scores(BaseModel):
 
 
 class ConfusionMatrix:
-    """Counts how often a pixel of true class t was given class p: `counts[t, p]`, int64 [C, C]; C is at most 255."""
+    """Counts how often a pixel of true class t was given class p: `counts[t, p]`, int64 [C, C]; C is at most 255.
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    `void`, int64 [C]: pixels of true class t that were given none (VOID). ignore_index: of the truth;
+    None where every pixel counts, and then C may be 256, the number VOID a class like others.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int | None = 255) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.counts: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self.void: npt.NDArray[np.int64] = np.zeros(num_classes, dtype=np.int64)
 
     def update(self, target: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
         """Count one image or batch: true classes and predicted classes, integer arrays of one shape, quickest as uint8.
 
-        Pixels whose target is `ignore_index` do not count. Raises LabelError for other values outside 0..C-1
-        and for unequal shapes; nothing is counted then.
+        Pixels whose target is `ignore_index` do not count; a prediction may be VOID. Raises LabelError for other values
+        outside 0..C-1 and for unequal shapes; nothing is counted then.
         """
         if target.shape != mask.shape:
             raise LabelError(
                 f"the truth is {target.shape} and the prediction {mask.shape}: predict at the size of the ground truth"
             )
         joint = _joint_histogram(_as_bytes(target, "truth"), _as_bytes(mask, "prediction"))
-        joint[self.ignore_index] = 0
+        if self.ignore_index is not None:
+            joint[self.ignore_index] = 0
         if joint[self.num_classes :].any():
             raise self._unknown("truth", np.flatnonzero(joint.sum(axis=1)))
-        if joint[:, self.num_classes :].any():
-            raise self._unknown("prediction", np.flatnonzero(joint.sum(axis=0)))
+        if joint[:, self.num_classes : VOID].any():
+            raise self._unknown("prediction", np.flatnonzero(joint[:, :VOID].sum(axis=0)))
         self.counts += joint[: self.num_classes, : self.num_classes]
+        if self.num_classes <= VOID:
+            self.void += joint[: self.num_classes, VOID]
 
     def add(self, other: "ConfusionMatrix") -> None:
         """Add what another matrix of the same classes has counted."""
         if other.num_classes != self.num_classes:
             raise LabelError(f"cannot add a matrix of {other.num_classes} classes to one of {self.num_classes}")
         self.counts += other.counts
+        self.void += other.void
 
     def _unknown(self, what: str, present: npt.NDArray[np.int64]) -> LabelError:
         return LabelError(
@@ -91,7 +102,7 @@ class ConfusionMatrix:
     @property
     def truths(self) -> npt.NDArray[np.int64]:
         """Labelled pixels of each class, int64 [C]."""
-        return np.asarray(self.counts.sum(axis=1))
+        return np.asarray(self.counts.sum(axis=1) + self.void)
 
     @property
     def intersections(self) -> npt.NDArray[np.int64]:

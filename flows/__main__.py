@@ -14,10 +14,12 @@ from cyclopts import App, Parameter
 from flows.environment import leave_folder, prepare_prefect, start_prefect
 from pipeline.audit.job import AuditJob
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, validation_message
+from pipeline.cli.distil import DistilOptions
 from pipeline.cli.retrain import RetrainOptions
 from pipeline.cli.terminal import guard
 from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.choose import ChooseJob
+from pipeline.jobs.distil import DistilJob
 from pipeline.jobs.evaluate import EvaluateJob, EvaluateOptions
 from pipeline.jobs.importing import AddOptions, Annotations
 from pipeline.jobs.job_file import read_job_file
@@ -127,6 +129,29 @@ def learn(
 
     start_prefect()
     print(flow(source.annotations, described, read).model_dump_json(indent=2))
+
+
+@app.command
+def distil(
+    job: Path | None = None,
+    *,
+    options: Annotated[DistilOptions | None, Parameter(name="*", negative="")] = None,
+) -> None:
+    """Train a small network on what a large one predicts of a sample, as a Prefect flow run.
+
+    The same command again resumes what was stopped.
+
+    Parameters
+    ----------
+    job
+        A YAML file with any of these options; the command line wins.
+    """
+    given = options.model_dump(exclude_unset=True) if options is not None else {}
+    described = leave_folder(DistilJob.model_validate(merged(read_job_file(job), given)))
+    from flows.distil import distil as flow
+
+    start_prefect()
+    print(flow(described).model_dump_json(indent=2))
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
     refuse_relative_places(job)
     observer = _FlowObserver()
     try:
-        report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task, _jobs_on(launch))
+        report = challenge(job.dated(flow_run.scheduled_start_time), observer, CancelWatch(), as_task, jobs_on(launch))
     except (RetrainStopped, LaunchStopped) as stopped:
         return Cancelled(message=str(stopped))  # type: ignore[return-value]
     as_task("publish verdict", lambda: _publish_verdict(report))
@@ -82,7 +82,8 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
     )
 
 
-def _jobs_on(launch: Launch) -> Jobs:
+def jobs_on(launch: Launch) -> Jobs:
+    """What trains and scores where `launch` says."""
     if isinstance(launch, Here):
         return JOBS_HERE
     return Jobs(

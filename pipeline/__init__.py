@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from pipeline.data.check import check_dataset
     from pipeline.data.datasets import open_dataset
     from pipeline.data.report import DataReport
+    from pipeline.distillation.job import DistilReport, distil
     from pipeline.errors import ImageError, InputError, PipelineError, StorageError
     from pipeline.evaluation.files import EvaluationRecord, read_evaluation
     from pipeline.evaluation.job import EvaluateReport, evaluate
     from pipeline.evaluation.promotion import Verdict, compare_evaluations
     from pipeline.jobs.dataset import DatasetOptions
+    from pipeline.jobs.distil import DistilJob
     from pipeline.jobs.evaluate import EvaluateJob
     from pipeline.jobs.retrain import RetrainJob
     from pipeline.jobs.segment import SegmentJob
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DataReport",
     "DatasetOptions",
+    "DistilJob",
+    "DistilReport",
     "EvaluateJob",
     "EvaluateReport",
     "EvaluationRecord",
@@ -60,6 +64,7 @@ __all__ = [
     "check_dataset",
     "compare_evaluations",
     "current_rows",
+    "distil",
     "evaluate",
     "find_mask",
     "load_bundle",
@@ -79,6 +84,8 @@ _MODULE_OF = {
     "pipeline.data.datasets": ("open_dataset",),
     "pipeline.jobs.dataset": ("DatasetOptions",),
     "pipeline.data.report": ("DataReport",),
+    "pipeline.distillation.job": ("DistilReport", "distil"),
+    "pipeline.jobs.distil": ("DistilJob",),
     "pipeline.errors": (
         "ImageError",
         "InputError",

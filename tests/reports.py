@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import LabelSet, PredictorSettings
-from fcn_core.labels import encode_mask
+from fcn_core.labels import VOID, encode_mask
 from pipeline.models.load import ModelOrigin
 from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
@@ -71,7 +71,7 @@ def labelled_run(
                 orientation=1,
                 mask_key=place,
                 mask_sha256=hashlib.sha256(png).hexdigest(),
-                areas=class_areas(count_areas(outcome, labels), labels),
+                areas=class_areas(count_areas(outcome, labels), labels, int((outcome == VOID).sum())),
                 confidence=confidence or 0.5 + 0.5 * ((index * 7919) % 101) / 101,
             )
         )

@@ -15,48 +15,51 @@ import torch
 from torch import Tensor
 
 from fcn_core.inference.argmax_cpu import label_patches
+from fcn_core.inference.void import void_where_unsure
 from fcn_core.models.upsampling import Axis, Upsampling
 
 # Upsampled values held at once, 4 MiB of float32: larger strips gain nothing, much smaller ones are all call
 # overhead.
 _STRIP_VALUES = 1 << 20
+_BYTES = 256  # values that a mask can hold
 _CELL_ROWS = 16  # and of wide images so many rows, which share their rows of cells
 
 
-def label_pixels(scores: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor]:
+def label_pixels(scores: Tensor, upsampling: Upsampling, void_below: float = 0.0) -> tuple[Tensor, Tensor]:
     """Masks, uint8 [N, H, W], and pixels per class, int64 [N, C], from scores [N, C, h, w] of any float type.
 
-    Of classes that tie the lowest index wins. An image's mask does not depend on which others are in the batch.
+    Of classes that tie the lowest index wins. Pixels whose largest softmax probability is below `void_below` are void
+    (255) and count for no class. An image's mask does not depend on which others are in the batch.
     """
     count, classes = scores.shape[:2]
     height, width = upsampling.rows.pixels, upsampling.columns.pixels
     if scores.device.type == "cuda" and _has_triton():
         from fcn_core.inference.argmax_triton import label_scores
 
-        masks = label_scores(scores, upsampling)
+        masks = label_scores(scores, upsampling, void_below)
         return masks, torch.stack([_counts(mask, classes) for mask in masks])
     masks = torch.empty((count, height, width), dtype=torch.uint8, device=scores.device)
     areas = torch.zeros((count, classes), dtype=torch.int64, device=scores.device)
     for index in range(count):
         if scores.device.type == "cpu":
-            masks[index] = torch.from_numpy(label_patches(scores[index], upsampling))
+            masks[index] = torch.from_numpy(label_patches(scores[index], upsampling, void_below))
             areas[index] = _counts(masks[index], classes)
             continue
         for start, stop, logits in logit_strips(scores[index], upsampling):
-            labels = logits.argmax(-1)
+            labels = void_where_unsure(logits.argmax(-1), logits, void_below).to(torch.uint8)
             masks[index, start:stop] = labels
             areas[index] += _counts(labels, classes)
     return masks, areas
 
 
 def _counts(labels: Tensor, classes: int) -> Tensor:
-    """Pixels per class, int64 [classes]."""
+    """Pixels per class, int64 [classes], of labels uint8; others are void and do not count."""
     flat = labels.flatten()
     if flat.device.type == "cpu":
-        return torch.bincount(flat, minlength=classes)
+        return torch.bincount(flat, minlength=classes)[:classes]
     # bincount asks a device for the largest value, and so waits for all that it has to do.
-    counts = torch.zeros(classes, dtype=torch.int64, device=flat.device)
-    return counts.scatter_add_(0, flat.long(), torch.ones_like(flat, dtype=torch.int64))
+    counts = torch.zeros(_BYTES, dtype=torch.int64, device=flat.device)
+    return counts.scatter_add_(0, flat.long(), torch.ones_like(flat, dtype=torch.int64))[:classes]
 
 
 @cache

@@ -30,7 +30,7 @@ from fcn_core.inference.engines.torch_engine import TorchEngine
 from fcn_core.inference.features import pooled_features
 from fcn_core.inference.fit import Fit, NetworkFit, OnnxFit
 from fcn_core.inference.openvino_runtime import INSTALL
-from fcn_core.inference.settings import PredictorSettings, require_settings, resolve_settings
+from fcn_core.inference.settings import PredictorSettings, require_scores, require_settings, resolve_settings
 from fcn_core.inference.windows import label_windows
 from fcn_core.labels import LabelSet, Mask
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
@@ -61,9 +61,10 @@ class Outputs:
 class Segmentation:
     """What the network says about one image.
 
-    mask: class indices, uint8 [H, W], of the image's size. areas: pixels per class, int64 [num_classes],
-    summing to H * W. confidence: mean over the cells of the score map (one cell per stride x stride pixels)
-    of the largest softmax probability, 1/num_classes to 1. Cells are counted before the last upsampling,
+    mask: class indices, uint8 [H, W], of the image's size; VOID (255) for pixels that `void_below` of
+    the settings leaves without a class. areas: pixels per class, int64 [num_classes], summing to H * W less the void
+    ones. confidence: mean over the cells of the score map (one cell per stride x stride pixels) of the largest softmax
+    probability, 1/num_classes to 1. Cells are counted before the last upsampling,
     where the network's own opinions are.
 
     Only where asked for: probabilities, float32 [num_classes, h, w], softmax of the scores, which sum to 1 in each
@@ -79,6 +80,11 @@ class Segmentation:
     overlay: Image | None = None
     colors: Image | None = None
     features: npt.NDArray[np.float16] | None = None
+
+    @property
+    def void(self) -> int:
+        """Pixels without a class."""
+        return self.mask.size - int(self.areas.sum())
 
     def __repr__(self) -> str:
         height, width = self.mask.shape
@@ -166,9 +172,10 @@ class Predictor:
                 f" engine openvino ({INSTALL}) on a CPU, or the float model that it was made of"
             )
         require_settings(self.settings, bundle.kind)
+        require_scores(self.settings.void_below, bundle.architecture)
         torch.set_num_threads(self.settings.threads)
         self._device = torch.device(self.settings.device)
-        self.labels: LabelSet = bundle.labels
+        self.labels: LabelSet = bundle.labels.of_masks(self.settings.void_below)
         self._torch: TorchEngine | None = None
         self._engine: Engine
         self._fit: Fit
@@ -309,7 +316,7 @@ class Predictor:
         for index, (image, size) in enumerate(batch):
             height, width = image.shape[:2]
             upsampling = self._fit.upsampling((height, width), seen, cells_seen)
-            masks, areas = label_pixels(scores[index, None], upsampling.stretched(*size))
+            masks, areas = label_pixels(scores[index, None], upsampling.stretched(*size), self.settings.void_below)
             rows, columns = self._fit.own_cells((height, width), seen, cells_seen)
             cells = scores[index, :, :rows, :columns]
             probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
@@ -334,6 +341,7 @@ class Predictor:
             lambda part: self._engine.scores([part]),
             aligned=fit.aligned,
             with_probabilities=outputs.probabilities,
+            void_below=self.settings.void_below,
         )
         return _Pending(image, found.mask, found.areas, found.confidence, found.finite, found.probabilities)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fcn_core.errors import DeviceError
 from fcn_core.inference import onnx_runtime, openvino_runtime
 from fcn_core.models.description import ModelKind
+from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 
 Precision = Literal["float32", "bfloat16"]
 EngineName = Literal["torch", "openvino", "onnxruntime"]
@@ -50,6 +51,8 @@ class PredictorSettings(BaseModel):
     others happened to be in the batch. engine: what computes the scores. snap: images are padded at the right and the
     bottom, by repeating their edge, to multiples of so many pixels, so that fewer sizes occur; 1 pads nothing. window:
     an imported graph sees larger images through windows of so many pixels a side; 0 does so only over tile_pixels.
+    void_below: a pixel whose largest softmax probability is lower is void, 255 in the mask; 0 gives every
+    pixel a class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +66,7 @@ class PredictorSettings(BaseModel):
     engine: EngineName = "torch"
     snap: int = Field(default=1, ge=1, le=1024)
     window: int = Field(default=0, ge=0, le=8192)
+    void_below: float = Field(default=0.0, ge=0, lt=1)
 
 
 def resolve_settings(
@@ -76,6 +80,7 @@ def resolve_settings(
     snap: int = 1,
     kind: ModelKind = "network",
     window: int = 0,
+    void_below: float = 0.0,
 ) -> PredictorSettings:
     """Settings with each "auto" or None decided for this machine.
 
@@ -105,6 +110,7 @@ def resolve_settings(
         engine=_default_engine(device, precision) if engine == "auto" else engine,
         snap=snap,
         window=window,
+        void_below=void_below,
     )
     require_settings(settings, kind)
     return settings
@@ -130,6 +136,15 @@ def require_settings(settings: PredictorSettings, kind: ModelKind = "network") -
         _require_openvino(settings)
     elif settings.engine == "onnxruntime":
         _require_onnxruntime(settings)
+
+
+def require_scores(void_below: float, architecture: object) -> None:
+    """Raises DeviceError if pixels are to be void below a probability, and the model gives none."""
+    if void_below and isinstance(architecture, OnnxArchitecture) and architecture.scores == "classes":
+        raise DeviceError(
+            "the model gives the class of each pixel and not how probable it is, so void_below"
+            f" {void_below:g} cannot be; use 0"
+        )
 
 
 def _require_onnxruntime(settings: PredictorSettings) -> None:

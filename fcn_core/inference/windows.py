@@ -55,6 +55,7 @@ def label_windows(
     *,
     aligned: int = ALIGNED,
     with_probabilities: bool = False,
+    void_below: float = 0.0,
 ) -> Windowed:
     """The mask, of `size`, of an image uint8 [H, W, 3], seen through windows of (height, width) pixels.
 
@@ -76,7 +77,7 @@ def label_windows(
         finite = finite and bool(torch.isfinite(scores).all())
         rows, stop = _within(upsampling.rows, first, scores.shape[1], done)
         if stop > done:
-            masks, counts = label_pixels(scores[None], Upsampling(rows, upsampling.columns))
+            masks, counts = label_pixels(scores[None], Upsampling(rows, upsampling.columns), void_below)
             mask[done:stop] = masks[0]
             areas += counts[0]
             done = stop

@@ -48,10 +48,10 @@ class Placement:
 
     def recipe(self, model_id: str, max_side: int | None = None) -> Recipe:
         """The identity of what this model says with these settings, of images shrunk to `max_side`."""
-        # Left out where nothing is padded, or seen through windows, so that masks of before there was either keep their
-        # name.
+        # Left out where nothing is padded, seen through windows, or void, so that masks of before there was any of
+        # these keep their name.
         unsaid = {"device"} | ({"snap"} if self.settings.snap == 1 else set())
-        unsaid |= {"window"} if self.settings.window == 0 else set()
+        unsaid |= {name for name in ("window", "void_below") if getattr(self.settings, name) == 0}
         working = {} if max_side is None else {"max_side": max_side}
         return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid) | working))
 
@@ -128,6 +128,7 @@ def _resolve(
         "engine": (before.engine if options.engine == "auto" else None) or options.engine,
         "snap": options.snap,
         "window": options.window,
+        "void_below": options.void_below,
         "kind": kind,
     }
     if before.tile_pixels is not None:

@@ -98,6 +98,11 @@ def plan_audit(
             "only some images; an audit is of one model: name one with --recipe, or segment all with one"
         )
     run = choose_variant(output, options.recipe)
+    if run.settings.void_below:
+        raise InputError(
+            f"variant {run.recipe} leaves pixels without a class (--void-below {run.settings.void_below:g}), and an "
+            "audit compares classes of all pixels; audit a variant without it"
+        )
     labels = read_labels(output, run)
     record = AuditRecord(
         format=FORMAT,

@@ -14,6 +14,7 @@ import pydantic
 import yaml
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
+from cyclopts.validators import Number
 
 from pipeline.cli.audit import audit_app
 from pipeline.cli.common import (
@@ -162,6 +163,7 @@ def preview(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    void_below: Annotated[float, Parameter(validator=Number(gte=0, lt=1))] = 0.0,
 ) -> int:
     """Segment one image and draw the result beside it.
 
@@ -175,6 +177,8 @@ def preview(
         The folder or URI where registry:... models are. Default: FCN_REGISTRY.
     output
         The picture to write. Default: the image's name with .preview.png, in this folder.
+    void_below
+        Leave pixels void whose largest softmax probability is lower; the picture shows the image there.
     """
     from pipeline.cli import console
     from pipeline.numbers import score
@@ -182,7 +186,7 @@ def preview(
 
     target = output or Path(f"{Path(image).stem}.preview.png")
     totals, confidence = previews.write_preview(
-        image, model, target, registry=registry, device=device, precision=precision
+        image, model, target, registry=registry, device=device, precision=precision, void_below=void_below
     )
     screen = console.stderr_console()
     screen.print(console.class_table(totals))
@@ -311,6 +315,13 @@ app.command(
     help="Train a challenger and promote it if it beats the champion.",
     group=group_of("retrain"),
     sort_key=sort_key_of("retrain"),
+)
+app.command(
+    "pipeline.cli.distil:distil",
+    name="distil",
+    help="Train a small network on what a large one predicts of a sample.",
+    group=group_of("distil"),
+    sort_key=sort_key_of("distil"),
 )
 # What a launch runs on a cluster; not for people.
 app.command("pipeline.cli.run_launch:run_launch", name="run-launch", show=False)

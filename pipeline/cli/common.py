@@ -103,13 +103,14 @@ def _meant(job: str, location: tuple[int | str, ...]) -> str:
     """The option of `job`, a class of options by name, that a misspelt one at `location` may have been meant for."""
     from pydantic import BaseModel
 
+    from pipeline.jobs.distil import DistilJob
     from pipeline.jobs.evaluate import EvaluateJob
     from pipeline.jobs.retrain import RetrainJob
     from pipeline.jobs.segment import SegmentJob
     from pipeline.jobs.train import TrainJob
 
     options: Any = next(
-        (found for found in (SegmentJob, EvaluateJob, TrainJob, RetrainJob) if found.__name__ == job), None
+        (found for found in (SegmentJob, EvaluateJob, TrainJob, RetrainJob, DistilJob) if found.__name__ == job), None
     )
     for part in location[:-1]:
         field = options.model_fields.get(part) if options is not None else None

@@ -31,6 +31,12 @@ def print_scores(console: Console, report: EvaluateReport) -> None:
         ),
         markup=False,
     )
+    if record.void:
+        console.print(
+            f"{percent(sum(record.void) / scores.pixels, 1)} of the annotated pixels were left void, "
+            "which counts as wrong",
+            markup=False,
+        )
     if record.trained_on:
         console.print(
             f"{record.trained_on:,} of these images are among those that the model was trained on: "
@@ -49,12 +55,11 @@ def class_scores_table(record: EvaluationRecord) -> Table:
     scores = record.scores
     confusion = np.array(record.confusion, np.int64)
     for index, name in enumerate(record.classes):
-        truth = int(confusion[index].sum())
         table.add_row(
             shown(name),
             score(scores.per_class_iou[index]),
             score(scores.per_class_accuracy[index]),
-            percent(truth / scores.pixels, 1) if scores.pixels else "-",
+            percent(int(record.truths[index]) / scores.pixels, 1) if scores.pixels else "-",
             shown(mistaken_for(confusion, index, record.classes)),
         )
     return table

@@ -64,16 +64,16 @@ def _lines(found: "Estimate") -> list[tuple[str, str]]:
         )  # fmt: skip
         failed = f"; {probe.failed} could not be read" if probe.failed else ""
         lines.append(("probe", f"{probe.images} images here, ms each: {stages}{failed}"))
-    lines.append(("requests cost", f"{_amount(cost.requests)} {cost.currency}"))
+    lines.append(("requests cost", f"{amount(cost.requests)} {cost.currency}"))
     if cost.machines is not None:
         kind = f"{cost.machine_count} x {cost.machine_kind}"
-        lines.append(("machines cost", f"{_amount(cost.machines)} {cost.currency} ({kind})"))
+        lines.append(("machines cost", f"{amount(cost.machines)} {cost.currency} ({kind})"))
     if found.written_bytes is not None:
-        lines.append(("storage costs", f"{_amount(cost.storage_month)} {cost.currency} a month"))
+        lines.append(("storage costs", f"{amount(cost.storage_month)} {cost.currency} a month"))
     return lines
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
     """Money: "1,234.50"; what is less than a cent is not nothing."""
     from pipeline.numbers import fixed
 

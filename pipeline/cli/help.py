@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError
 GROUPS = {
     "Segment images": ("segment", "preview"),
     "Inspect results": ("runs", "report", "query", "rank", "compare", "audit", "masks", "verify", "compact", "gc"),
-    "Train and evaluate": ("data", "train", "evaluate", "retrain"),
+    "Train and evaluate": ("data", "train", "evaluate", "retrain", "distil"),
     "Manage models": ("model", "registry"),
     "Setup and help": ("doctor", "--install-completion", "--help", "--version"),
 }
@@ -66,6 +66,10 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         ),
         ("scores of five folds, cameras kept together", "fcn train job.yaml --cross-validate 5 --folds-by camera"),
         ("on the GPUs of a Ray cluster", "fcn train job.yaml --ray-address ray-head:6379 --workers 1-8 --use-gpu"),
+    ),
+    ("distil",): (
+        ("what the teacher on everything would cost, and what a student", "fcn distil distil.yaml --dry-run"),
+        ("options from a file; the same command resumes", "fcn distil distil.yaml"),
     ),
     ("retrain",): (
         ("options from a file; the same command resumes", "fcn retrain retrain.yaml"),

@@ -11,7 +11,7 @@ GROUPS = {
     "Source and output": (
         "source", "output", "include", "exclude", "key_list", "image_column", "follow_links", "limit", "masks",
     ),
-    "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "deterministic"),
+    "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "void_below", "deterministic"),
     "Speed and placement": (
         "device", "actors", "cpus_per_actor", "gpus_per_actor", "codec_workers", "batch_size", "shard_size",
         "ray_address", "placement_timeout",

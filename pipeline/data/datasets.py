@@ -6,7 +6,6 @@ of its examples is used.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -30,10 +29,13 @@ from pipeline.data.layouts import (
     VocLayout,
 )
 from pipeline.data.places import KeyResolver
+from pipeline.data.predicted.layout import PredictedLayout, open_predicted
+from pipeline.data.predicted.references import is_predicted, resolve_predicted
+from pipeline.data.stored_files import StoredFiles
 from pipeline.data.unknown_layout import describe_unknown
 from pipeline.data.versioned.references import LATEST, split_reference, version_number, with_version
-from pipeline.data.versioned.versions import digest_of, numbers, read_version, resolve
-from pipeline.errors import AccessDenied, InputError, ObjectChanged, ObjectMissing, StorageError
+from pipeline.data.versioned.versions import numbers, read_version, resolve
+from pipeline.errors import AccessDenied, InputError, ObjectMissing, StorageError
 from pipeline.jobs.dataset import DatasetOptions, Preset
 from pipeline.outputs.identity import digest
 from pipeline.sources.opening import open_source
@@ -61,37 +63,6 @@ _EXPECTED: Mapping[Preset | None, str] = {
 _USUAL = ("train", "val", "test")
 _NAMED_AT_MOST = 3
 _CHECK = "mend the list or the files (fcn data check names them all)"
-
-
-class StoredFiles:
-    """Reads the files of a data set by key, through the cache if there is one. Can be pickled.
-
-    Of `known` files the bytes are proven to be the ones that were listed. Raises FileNotFoundError for a file that is
-    not there, and StorageError for other trouble, such as a file of a version that is not what it was.
-    """
-
-    def __init__(self, places: KeyResolver, known: Mapping[str, ObjectInfo], cache: FileCache | None) -> None:
-        self.places = places
-        self.known = {key: (info.etag, info.size) for key, info in known.items()}
-        self.cache = cache
-
-    def __call__(self, key: str) -> bytes:
-        data = self._read(key)
-        promised = digest_of(key)
-        if promised is not None and hashlib.sha256(data).hexdigest() != promised:
-            raise ObjectChanged(f"{key} is not what it was when its version was made; restore the file")
-        return data
-
-    def _read(self, key: str) -> bytes:
-        store, name = self.places.find(key)
-        etag, size = self.known.get(key, (None, None))
-        try:
-            if self.cache is None or etag is None:
-                return store.get(name, size=size, etag=etag)
-            identity = "\0".join((store.uri, name, etag, str(size)))
-            return self.cache.get(identity, lambda: store.get(name, size=size, etag=etag))
-        except ObjectMissing as error:
-            raise FileNotFoundError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -145,6 +116,8 @@ class Catalog:
         else:
             cache = self._cache(self.options.cache)
             known = self._known(keys)
+        if isinstance(self.layout, PredictedLayout):
+            return Pairs(self.layout.reader(split, cache), split.pairs, self.labels, "index")
         read = StoredFiles(self.places, known, cache)
         return Pairs(read, split.pairs, self.labels, self.options.mask_coding, self.layout.recode)
 
@@ -214,6 +187,8 @@ def _missing(missing: tuple[Missing, ...]) -> str:
 
 
 def _open(options: DatasetOptions) -> Catalog:
+    if is_predicted(options.dataset):
+        return _open_predicted(options)
     place, version = split_reference(options.dataset)
     if version is not None:
         return _open_version(options, place)
@@ -256,6 +231,23 @@ def _open_version(options: DatasetOptions, place: str) -> Catalog:
     names = {row.image: row.key for row in rows}
     layout = ManifestLayout([manifest.Row(row.image, row.mask, row.split) for row in rows], places, names=names)
     return Catalog(options, with_version(place, number), _labels(options, root, place), layout, places)
+
+
+def _open_predicted(options: DatasetOptions) -> Catalog:
+    """Predictions of an output, which has classes of its own."""
+    if options.preset is not None:
+        raise InputError(f"{options.dataset} has classes of its own; leave out --preset {options.preset}")
+    resolved = options.model_copy(update={"dataset": resolve_predicted(options.dataset)})
+    layout, labels = open_predicted(resolved)
+    if options.labels is not None:
+        given = _labels(options, layout.output, resolved.dataset)
+        if given.num_classes != labels.num_classes:
+            raise InputError(
+                f"{resolved.dataset} has {labels.num_classes} classes, and --labels {options.labels} has "
+                f"{given.num_classes}; give the label set of the model that predicted, or none"
+            )
+        labels = given.of_masks(void_below=1)
+    return Catalog(resolved, resolved.dataset, labels, layout, layout.places)
 
 
 def _is_manifest(dataset: str) -> bool:

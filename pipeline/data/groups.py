@@ -80,7 +80,7 @@ class PartOfSplit:
                 )
             return frozenset(group for group, fold in _folds(sizes, folds).items() if fold == number)
         if self.share is not None:
-            return frozenset(group for group in sizes if _place(group) < self.share)
+            return frozenset(group for group in sizes if place_of(group) < self.share)
         return self.groups
 
 
@@ -124,16 +124,16 @@ def _folds(sizes: Mapping[str, int], folds: int) -> dict[str, int]:
     """The fold, 1 to `folds`, of each group: the largest first, each where there are fewest images yet."""
     images = [0] * folds
     found = {}
-    for group in sorted(sizes, key=lambda group: (-sizes[group], _place(group), group)):
+    for group in sorted(sizes, key=lambda group: (-sizes[group], place_of(group), group)):
         smallest = images.index(min(images))
         images[smallest] += sizes[group]
         found[group] = smallest + 1
     return found
 
 
-def _place(group: str) -> float:
+def place_of(group: str) -> float:
     """Where among all groups one stands, 0..1, by its name."""
-    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(group.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def _listed(groups: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from fcn_core import PredictorSettings, Segmentation
 from fcn_core.data.datasets import Pairs
 from fcn_core.data.mask_coding import MaskError
 from fcn_core.errors import DataError
+from fcn_core.labels import VOID
 from fcn_core.metrics import ConfusionMatrix
 from fcn_core.render import SheetTile
 from fcn_core.trained_on import pixel_digest
@@ -33,7 +34,7 @@ from pipeline.actors.read_ahead import EXPANSION, ReadAhead
 from pipeline.actors.stage_clock import StageClock
 from pipeline.codec.images import Decoded
 from pipeline.codec.processes import CodecPool
-from pipeline.data.datasets import StoredFiles
+from pipeline.data.stored_files import StoredFiles
 from pipeline.errors import ImageError, StorageError
 from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Gallery, ScoredExample
@@ -68,13 +69,13 @@ class EvaluatorSpec:
 class ShardScores:
     """What the driver hears of a shard.
 
-    `table`: one row an example in the data set's order (IMAGES_SCHEMA); `confusion`: counts over those that are ok,
-    int64 [C, C]; `images`: their pixel digests.
+    `table`: one row an example in the data set's order (IMAGES_SCHEMA); `confusion`: over those that are ok;
+    `images`: their pixel digests.
     """
 
     outcome: ShardOutcome
     table: pa.Table
-    confusion: npt.NDArray[np.int64]
+    confusion: ConfusionMatrix
     images: tuple[bytes, ...]
     worst: tuple[ScoredExample, ...]
 
@@ -175,9 +176,7 @@ class Evaluator:
             seconds=time.monotonic() - started,
         )
         log.info("%s", key_values(run=self.spec.run_id, **outcome.for_log()))
-        return ShardScores(
-            outcome, images_table(rows), tally.confusion.counts, tuple(tally.images), tally.gallery.examples()
-        )
+        return ShardScores(outcome, images_table(rows), tally.confusion, tuple(tally.images), tally.gallery.examples())
 
     def probe(self, entry: ObjectInfo) -> None:
         """All of one example's work: fetch, decode, predict. Raises what goes wrong."""
@@ -276,7 +275,8 @@ class Evaluator:
         pair = self.dataset.pairs[example.index]
         if scores.mean_iou is not None:
             note = f"mean IoU {score(scores.mean_iou)}, pixel accuracy {score(scores.pixel_accuracy)}"
-            tile = SheetTile(pair.name, example.image, found.mask, note, example.truth)
+            shown = np.where(found.mask == VOID, self.dataset.labels.ignore_index, found.mask).astype(np.uint8)
+            tile = SheetTile(pair.name, example.image, shown, note, example.truth)
             tally.gallery.offer(scores.mean_iou, example.index, tile)
         return ExampleRow(
             name=pair.name,

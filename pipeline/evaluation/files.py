@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcn_core import PredictorSettings
+from fcn_core.labels import void_name
 from fcn_core.metrics import Scores
 from pipeline.csv_text import csv_line
 from pipeline.errors import StorageError
@@ -129,9 +130,17 @@ class EvaluationRecord(BaseModel):
     scores: Scores
     confusion: tuple[tuple[int, ...], ...]
     """Pixels of true class (row) that were given a class (column)."""
+    void: tuple[int, ...] = ()
+    """Pixels of each true class that were left void, which count as wrong; empty where none was."""
     errors: tuple[BrokenExample, ...] = ()
     trained_on: int | None = None
     """How many of the examples' images the model was trained on, by their pixels; None where it does not say."""
+
+    @property
+    def truths(self) -> npt.NDArray[np.int64]:
+        """Annotated pixels of each class, int64 [C]."""
+        counts = np.array(self.confusion, np.int64).sum(axis=1)
+        return np.asarray(counts + np.array(self.void, np.int64)) if self.void else counts
 
     def same_examples(self, other: "EvaluationRecord") -> bool:
         """Whether both were scored on the same images against the same truth, so that their scores can be compared."""
@@ -165,10 +174,12 @@ def images_table(rows: Sequence[ExampleRow]) -> pa.Table:
     return pa.table({name: column(name) for name in IMAGES_SCHEMA.names}, schema=IMAGES_SCHEMA)
 
 
-def confusion_csv(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> bytes:
-    """True classes down, predicted classes across, in pixels."""
-    rows = ([name, *counts] for name, counts in zip(classes, confusion.tolist(), strict=True))
-    return "".join(map(csv_line, (["truth", *classes], *rows))).encode()
+def confusion_csv(confusion: npt.NDArray[np.int64], classes: Sequence[str], void: Sequence[int] = ()) -> bytes:
+    """True classes down, predicted classes across, in pixels; last what was left void, if anything."""
+    across = [*classes, *([void_name(classes)] if void else [])]
+    counts = np.column_stack([confusion, void]) if void else confusion
+    rows = ([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    return "".join(map(csv_line, (["truth", *across], *rows))).encode()
 
 
 def write_evaluation(
@@ -177,7 +188,7 @@ def write_evaluation(
     """Write an evaluation, replacing one that is there. Whoever finds scores.json finds the files that belong to it."""
     output.delete(SCORES_FILE)
     output.put(IMAGES_FILE, to_parquet(table))
-    output.put(CONFUSION_FILE, confusion_csv(np.array(record.confusion, np.int64), record.classes))
+    output.put(CONFUSION_FILE, confusion_csv(np.array(record.confusion, np.int64), record.classes, record.void))
     for name, data in ((WORST_FILE, worst), (PAGE_FILE, None if page is None else page.encode())):
         if data is None:
             output.delete(name)

@@ -19,6 +19,7 @@ from fcn_core import LabelSet, ModelBundle
 from fcn_core.data.datasets import Pairs
 from fcn_core.errors import DataError
 from fcn_core.inference.evaluation import check_classes
+from fcn_core.inference.settings import require_scores
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
 from pipeline.actors.model_files import put_model
@@ -27,7 +28,7 @@ from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
-from pipeline.data.versioned.versions import resolve
+from pipeline.data.references import resolve
 from pipeline.errors import InputError, PipelineError, StorageError, StorageUnavailable
 from pipeline.evaluation import gallery
 from pipeline.evaluation.evaluator import Evaluator, EvaluatorSpec, ShardScores
@@ -144,6 +145,7 @@ class _Inputs:
 
 def _check_inputs(job: EvaluateJob, observer: Observer) -> _Inputs:
     model = open_model(job.model, job.registry)
+    require_scores(job.void_below, model.bundle.architecture)
     if model.origin.name is not None:
         observer.note(str(model.origin))
     output = _open_output(job.output) if job.output else None
@@ -287,8 +289,11 @@ class _Collected:
         """The pixel digests of all that were scored."""
         return itertools.chain.from_iterable(part.images for part in self._parts.values())
 
-    def confusion(self) -> npt.NDArray[np.int64]:
-        return np.asarray(np.sum([part.confusion for part in self._parts.values()], axis=0, dtype=np.int64))
+    def confusion(self, classes: int) -> ConfusionMatrix:
+        matrix = ConfusionMatrix(classes)
+        for part in self._parts.values():
+            matrix.add(part.confusion)
+        return matrix
 
 
 def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected: _Collected) -> EvaluateReport:
@@ -299,8 +304,7 @@ def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected
     if errors and not (job.allow_errors and scored):
         raise BrokenExamples(_describe(job, errors, len(table)), errors)
     bundle = inputs.model.bundle
-    matrix = ConfusionMatrix(bundle.labels.num_classes)
-    matrix.counts += collected.confusion()
+    matrix = collected.confusion(bundle.labels.num_classes)
     record = EvaluationRecord(
         model=inputs.model.origin,
         model_id=bundle.model_id,
@@ -313,6 +317,7 @@ def _conclude(job: EvaluateJob, inputs: _Inputs, placement: Placement, collected
         examples_digest=examples_digest(table),
         scores=matrix.scores(),
         confusion=tuple(tuple(counts) for counts in matrix.counts.tolist()),
+        void=tuple(matrix.void.tolist()) if matrix.void.any() else (),
         errors=errors,
         trained_on=None if bundle.trained_on is None else bundle.trained_on.count(collected.images()),
     )

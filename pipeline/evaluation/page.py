@@ -156,7 +156,7 @@ def _classes(record: EvaluationRecord, colors: Mapping[str, RGB]) -> Html:
         cells = (
             score(scores.per_class_iou[index]),
             score(scores.per_class_accuracy[index]),
-            percent(int(confusion[index].sum()) / scores.pixels, 1) if scores.pixels else "-",
+            percent(int(record.truths[index]) / scores.pixels, 1) if scores.pixels else "-",
         )
         rows.append(
             el(

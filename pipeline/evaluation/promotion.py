@@ -83,7 +83,7 @@ def _below_floor(challenger: EvaluationRecord, first: bool, min_mean_iou: float 
             return None
         shown, least = differing(score, min_mean_iou, fixed)
         return f"mean IoU {shown} is below the min_mean_iou of {least}"
-    truths = np.array(challenger.confusion, np.int64).sum(axis=1)
+    truths = challenger.truths
     if not first or not truths.any():
         return None
     commonest = int(truths.argmax())

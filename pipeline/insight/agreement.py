@@ -216,9 +216,9 @@ def translate(first: LabelSet, second: LabelSet) -> npt.NDArray[np.uint8] | None
 def mask_agreement(first: Mask, second: Mask) -> tuple[float, float]:
     """Share of equal pixels and mean IoU of two masks, uint8 [H, W] of one size. Which is first does not matter.
 
-    Raises LabelError when their sizes differ.
+    Void pixels count as a class of their own. Raises LabelError when their sizes differ.
     """
-    matrix = ConfusionMatrix(_CLASSES, ignore_index=_CLASSES - 1)
+    matrix = ConfusionMatrix(_CLASSES, ignore_index=None)
     matrix.update(first, second)
     scores = matrix.scores()
     return scores.pixel_accuracy or 0.0, scores.mean_iou or 0.0

@@ -22,7 +22,7 @@ from fcn_core.labels import Mask
 from fcn_core.render import SheetTile, shrink
 from pipeline.codec.processes import CodecPool
 from pipeline.data.datasets import open_catalog, open_dataset
-from pipeline.data.versioned.versions import resolve
+from pipeline.data.references import resolve
 from pipeline.errors import InputError, StorageError, StorageUnavailable
 from pipeline.insight.doubt import Doubt, doubt
 from pipeline.jobs.dataset import DatasetOptions

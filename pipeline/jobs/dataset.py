@@ -16,8 +16,31 @@ class DatasetPlace(Options):
 
     dataset: Uri = Field(
         min_length=1,
-        description="Annotated images: a folder in PASCAL VOC's layout, a manifest (.parquet, .csv, .tsv), or a "
-        "version of a data set (DATASET@latest, DATASET@3); path or URI.",
+        description="Annotated images: a folder in PASCAL VOC's layout, a manifest (.parquet, .csv, .tsv), a version "
+        "of a data set (DATASET@latest, DATASET@3), or what `fcn segment` predicted (output:OUTPUT, "
+        "output:OUTPUT@VARIANT); path or URI.",
+    )
+
+
+class PredictedOptions(Options):
+    """Which predictions of an output make a data set."""
+
+    min_confidence: float = Field(
+        default=0.0, ge=0, le=1, description="Of an output: leave out images whose confidence is lower."
+    )
+    per_class: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Of an output: images to take, by chance, of those that show a class. Default: all.",
+    )
+    val_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Of an output: share of the groups of images that is split val."
+    )
+    group: str = Field(
+        default="folder",
+        min_length=1,
+        description="Of an output: what stays in one split: folder, none, or a regular expression for the key.",
     )
 
 
@@ -36,6 +59,9 @@ class ReadingOptions(Options):
         default="auto",
         description="How masks hold classes: index, rgb (the label set's colours), gray, or binary (black is class 0, "
         "the other colour class 1). auto: by each file, and what could be meant otherwise is refused.",
+    )
+    predicted: PredictedOptions = Field(
+        default_factory=PredictedOptions, description="Which predictions to take, where the data set is an output."
     )
     follow_links: bool = Field(
         default=False,

@@ -47,6 +47,13 @@ class ActorOptions(Options):
         description="Show an imported ONNX graph larger images through overlapping windows of this many pixels a side. "
         "Default: images over 4 megapixels, through windows of 2048.",
     )
+    void_below: Annotated[float, MASKS] = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Leave pixels void (255 in the mask) whose largest softmax probability is lower. Default: every "
+        "pixel gets a class.",
+    )
     batch_size: Annotated[int | None, MASKS] = Field(
         default=None, ge=1, le=65_536, description="Images of equal size per model call. Default: by device."
     )

@@ -4,16 +4,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import LabelSet
+from fcn_core.labels import VOID
 from pipeline.outputs.results import ClassArea
 
 
-def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet) -> tuple[ClassArea, ...]:
-    """The classes present in an image, from its pixel counts [n_classes]."""
-    total = int(areas.sum())
-    return tuple(
+def class_areas(areas: npt.NDArray[np.int64], labels: LabelSet, void: int = 0) -> tuple[ClassArea, ...]:
+    """The classes present in an image, from its pixel counts [n_classes]; last, its `void` pixels under the id VOID."""
+    total = int(areas.sum()) + void
+    found = [
         ClassArea(int(class_id), labels.names[class_id], int(areas[class_id]), int(areas[class_id]) / total)
         for class_id in np.flatnonzero(areas)
-    )
+    ]
+    return (*found, *([ClassArea(VOID, labels.void_name, void, void / total)] if void else []))
 
 
 def count_areas(mask: npt.NDArray[np.uint8], labels: LabelSet) -> npt.NDArray[np.int64]:

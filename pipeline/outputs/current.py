@@ -33,14 +33,18 @@ _IDENTITY = ("key", "model_id", "params_id")
 
 
 def current_rows(
-    store: Store, variant: str = NEWEST, run_id: str | None = None, columns: Sequence[str] | None = None
+    store: Store,
+    variant: str = NEWEST,
+    run_id: str | None = None,
+    columns: Sequence[str] | None = None,
+    until: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The newest row of each key by one variant, a shard or so at a time: newest run first, no empty batches.
 
     `variant` is the newest one by default, with those below it where it redid only some images (`current_variants`); or
     a name, as under OUTPUT/masks; with "all" there is a row for each key and variant. With `run_id` the rows are all of
-    that run's, whatever its variant and no matter what came after. `columns` are of RESULTS_SCHEMA and ADDED_COLUMNS,
-    in the order wanted; default: all.
+    that run's, whatever its variant and no matter what came after; with `until`, a run's id, they are those of before a
+    later run. `columns` are of RESULTS_SCHEMA and ADDED_COLUMNS, in the order wanted; default: all.
 
     Only the needed columns are read. Memory: one shard's rows, and 16 bytes (100 as Python counts) for each row of all
     runs but the oldest; one run alone needs nothing.
@@ -54,7 +58,7 @@ def current_rows(
     if run_id is not None:
         chosen = [(None, run_id)]
     else:
-        told = [(run, _recipe_of(store, run)) for run in reversed(result_runs(store))]
+        told = [(run, _recipe_of(store, run)) for run in reversed(result_runs(store)) if until is None or run <= until]
         named = _named(store, variant)
         chosen = [(name, run) for name in named for run, its in told if None in (name, its) or its == name]
     seen: set[bytes] = set()

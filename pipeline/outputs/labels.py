@@ -6,7 +6,7 @@ import pyarrow as pa
 from PIL import Image
 
 from fcn_core import LabelSet
-from fcn_core.labels import UNREADABLE
+from fcn_core.labels import UNREADABLE, VOID
 from fcn_core.text.printable import printable
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.outputs.masks import read_mask
@@ -35,6 +35,7 @@ def read_labels(store: Store, record: RunRecord) -> LabelSet:
             palette = _palette(store, table)
         if complete and palette is not None:
             break
+    names.pop(VOID, None)
     if palette is None or not names:
         raise InputError(f"run {record.run_id} under {store.uri} has no masks; choose another run")
     # Runs of 0.1 may have names that are refused today.

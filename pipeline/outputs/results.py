@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fcn_core.labels import VOID, void_name
 from pipeline.errors import ObjectExists, StorageError, StorageUnavailable
 from pipeline.outputs.seal import BrokenSeal, check_parquet, to_parquet
 from pipeline.parallel import in_parallel
@@ -232,7 +233,7 @@ class ClassTotal:
 
 @dataclass(frozen=True)
 class RunTotals:
-    """What the committed results of a run add up to; `classes` has every class, in index order."""
+    """What the committed results of a run add up to; `classes` has every class, in index order, and void, if any is."""
 
     ok: int
     errors: dict[str, int]
@@ -287,7 +288,8 @@ def finish_tables(
 ) -> RunTotals:
     """Fill gaps in class_areas and write class_totals, both from the committed results.
 
-    `classes` are the label set's names in index order; a class that never appears has a row of zeros. The shards that
+    `classes` are the label set's names in index order; a class that never appears has a row of zeros, and void pixels
+    have a row, the last, where there are any. The shards that
     are in `seen` are read only where their class_areas are missing; the others are added to it.
     """
     seen = seen or RunTally()
@@ -299,19 +301,29 @@ def finish_tables(
             _create_if_absent(store, shard_key("class_areas", run_id, shard), encode_class_areas(table))
         seen.add(shard, tally(table))
     indices = range(len(classes))
-    totals = class_totals(classes, [seen.pixels[index] for index in indices], [seen.images[index] for index in indices])
+    totals = class_totals(
+        classes,
+        [seen.pixels[index] for index in indices],
+        [seen.images[index] for index in indices],
+        (seen.pixels[VOID], seen.images[VOID]),
+    )
     rows = [{**asdict(total), "model_id": model_id, "params_id": params_id} for total in totals]
     table = pa.Table.from_pylist(rows, schema=CLASS_TOTALS_SCHEMA)
     store.put(f"class_totals/run_id={run_id}.parquet", to_parquet(table))
     return RunTotals(seen.ok, dict(sorted(seen.errors.items())), totals)
 
 
-def class_totals(classes: Sequence[str], pixels: Sequence[int], images: Sequence[int]) -> list[ClassTotal]:
-    """One total a class from its pixels and images; all lists in index order."""
-    everything = sum(pixels)
+def class_totals(
+    classes: Sequence[str], pixels: Sequence[int], images: Sequence[int], void: tuple[int, int] = (0, 0)
+) -> list[ClassTotal]:
+    """One total a class from its pixels and images, all lists in index order; then that of void pixels, if any are."""
+    everything = sum(pixels) + void[0]
+    counted = [*enumerate(zip(classes, pixels, images, strict=True))]
+    if void[0]:
+        counted.append((VOID, (void_name(classes), *void)))
     return [
         ClassTotal(class_id, name, count, count / everything if everything else 0.0, present)
-        for class_id, (name, count, present) in enumerate(zip(classes, pixels, images, strict=True))
+        for class_id, (name, count, present) in counted
     ]
 
 

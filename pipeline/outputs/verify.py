@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_core.labels import decode_mask
+from fcn_core.labels import VOID, decode_mask
 from pipeline.errors import ObjectMissing
 from pipeline.outputs import runs
 from pipeline.outputs.checked import CheckedShard, OutputFinding, checked_results, trouble
@@ -202,12 +202,14 @@ def _verify_sums(output: Store, record: runs.RunRecord, seen: RunTally) -> Itera
     key = f"class_totals/run_id={record.run_id}.parquet"
     totals = read_class_totals(output, record.run_id)
     known = {total.class_id for total in totals}
+    classes = [total for total in totals if total.class_id != VOID]
     if (
         totals
         != class_totals(
-            [total.class_name for total in totals],
-            [seen.pixels[total.class_id] for total in totals],
-            [seen.images[total.class_id] for total in totals],
+            [total.class_name for total in classes],
+            [seen.pixels[total.class_id] for total in classes],
+            [seen.images[total.class_id] for total in classes],
+            (seen.pixels[VOID], seen.images[VOID]),
         )
         or not {index for index, pixels in seen.pixels.items() if pixels} <= known
     ):

@@ -5,6 +5,7 @@ Time and memory do not grow with the number of images but for the reading: a mil
 
 from collections.abc import Callable, Iterable
 
+from fcn_core.labels import VOID
 from pipeline.errors import PipelineError
 from pipeline.numbers import count, counted, percent
 from pipeline.outputs.results import ClassTotal
@@ -166,7 +167,8 @@ def _most_changed(changes: Changes) -> tuple[GalleryGroup, list[ImageRequest], i
 
 def _rarest(summary: Summary) -> list[ClassTotal]:
     """The classes of the least area that occur at all, rarest first; never the half that is most common."""
-    present = sorted((total for total in summary.classes if total.pixels), key=lambda total: total.pixels)
+    classes = (total for total in summary.classes if total.pixels and total.class_id != VOID)
+    present = sorted(classes, key=lambda total: total.pixels)
     return present[: min(RARE_CLASSES, len(present) // 2)]
 
 

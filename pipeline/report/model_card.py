@@ -39,9 +39,12 @@ def class_colors(card: ModelCard, summary: Summary, output: Store) -> dict[str, 
     """The colour of each class by name: the model's, else those of a mask's palette."""
     if card.description:
         labels = card.description.labels
-        return dict(zip(labels.names, labels.palette, strict=True))
+        return {**dict(zip(labels.names, labels.palette, strict=True)), labels.void_name: labels.ignore_color}
     palette = _mask_palette(summary, output)
-    return {total.class_name: palette.palette[total.class_id] for total in summary.classes} if palette else {}
+    if palette is None:
+        return {}
+    colors = (*palette.palette, palette.ignore_color)
+    return {total.class_name: colors[total.class_id] for total in summary.classes}
 
 
 def _mask_palette(summary: Summary, output: Store) -> LabelSet | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fcn_core.labels import RGB
+from fcn_core.labels import RGB, VOID
 from pipeline.numbers import count, counted, duration, large, percent, rate, score, size
 from pipeline.outputs.results import TRANSIENT_ERRORS, ClassTotal
 from pipeline.outputs.runs import RunRecord
@@ -123,11 +123,11 @@ def _first_three(totals: Sequence[ClassTotal], shown: Any) -> str:
 
 def _class_table(by_area: Sequence[ClassTotal], summary: Summary, colors: Mapping[str, RGB], card: ModelCard) -> Html:
     scores = card.description.scores.get("per_class_iou") if card.description else None
-    rated = isinstance(scores, list) and len(scores) == len(summary.classes)
+    rated = isinstance(scores, list) and len(scores) == sum(total.class_id != VOID for total in summary.classes)
     head = ["class", "pixels", "of all pixels", "images", "of all images", *(["model's IoU"] if rated else [])]
     rows = []
     for total in by_area:
-        iou = scores[total.class_id] if rated and scores else None
+        iou = scores[total.class_id] if rated and scores and total.class_id != VOID else None
         cells = [
             count(total.pixels),
             percent(total.fraction),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fcn_core.labels import VOID
 from pipeline.outputs.current import current_rows
 from pipeline.outputs.results import ClassTotal, class_totals, read_result_files
 from pipeline.report.samples import COLUMNS, Candidate, Extremes, RandomRows, candidates
@@ -53,7 +54,8 @@ class ErrorGroup:
 class Summary:
     """All that a report says of a run's results.
 
-    `classes` are in index order. `confidence` counts segmented images by confidence, int64 [CONFIDENCE_BINS] over 0..1.
+    `classes` are in index order; void, if any pixel is, comes last. `confidence` counts segmented images by confidence,
+    int64 [CONFIDENCE_BINS] over 0..1.
     `sample` is a random sample of the labelled rows with samples.COLUMNS, None when there are none. `rare` has
     candidates for each class by its id, those it covers most of first.
     """
@@ -159,9 +161,10 @@ class _Tally:
                 kept.append(ErrorSample(row["key"], row["message"] or ""))
 
     def summary(self) -> Summary:
-        known = range(max(self._names, default=-1) + 1)
+        known = range(max((class_id for class_id in self._names if class_id != VOID), default=-1) + 1)
         names = [self._names.get(class_id, f"class {class_id}") for class_id in known]
         pixels, images = self._class_pixels[: len(names)], self._class_images[: len(names)].tolist()
+        void = self._class_pixels[VOID], int(self._class_images[VOID])
         return Summary(
             images=self._images,
             ok=self._ok,
@@ -171,7 +174,7 @@ class _Tally:
                 ErrorGroup(reason, images, tuple(self._examples.get(reason, ())))
                 for reason, images in sorted(self._errors.items(), key=lambda item: (-item[1], item[0]))
             ),
-            classes=tuple(class_totals(names, pixels, images)),
+            classes=tuple(class_totals(names, pixels, images, void)),
             confidence=self._histogram,
             mean_confidence=self._confidences / self._ok if self._ok else 0.0,
             commits=tuple(sorted(self._commits, key=lambda commit: commit.at)),

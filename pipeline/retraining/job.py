@@ -82,7 +82,8 @@ class Run(Protocol):
     def __call__(self, name: str, step: Callable[[], T], /) -> T: ...
 
 
-def _here(name: str, step: Callable[[], T], /) -> T:
+def run_here(name: str, step: Callable[[], T], /) -> T:
+    """Call the step, and nothing else."""
     return step()
 
 
@@ -138,7 +139,7 @@ def challenge(
     job: RetrainJob,
     observer: RetrainObserver | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    run: Run = _here,
+    run: Run = run_here,
     jobs: Jobs = JOBS_HERE,
 ) -> RetrainReport:
     """A retraining but for the labelling, step by step.

@@ -2,13 +2,14 @@
 
 import hashlib
 import heapq
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fcn_core.models.network import GRID
 from pipeline.codec.processes import CodecPool
-from pipeline.errors import ImageError, InputError, StorageError, StorageUnavailable
+from pipeline.errors import ImageError, InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.segmentation.choice import IMAGE_SUFFIXES
 from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store
@@ -19,8 +20,10 @@ LARGEST_SIDE = 1024
 """Of larger images the middle is taken: enough to calibrate with, in little memory."""
 
 
-def sample_images(source: str, count: int, *, follow_links: bool = False) -> list[Image]:
-    """Up to `count` images, uint8 [H, W, 3], from a folder or URI, in no meaningful order.
+def sample_images(
+    source: str, count: int, *, follow_links: bool = False, keys: Sequence[str] | None = None
+) -> list[Image]:
+    """Up to `count` images, uint8 [H, W, 3], from a folder or URI, in no meaningful order; of `keys`, if given.
 
     Which ones follows from their keys. Files that cannot be read are passed over, and images too small for the network
     to take as they are. `follow_links` is as `open_source` takes it. Raises InputError when the place cannot be read or
@@ -29,7 +32,8 @@ def sample_images(source: str, count: int, *, follow_links: bool = False) -> lis
     store = open_source(source, follow_links=follow_links)
     try:
         with CodecPool(1) as codecs:
-            images = _usable(store, count, codecs)
+            listed = (info.key for info in store.list()) if keys is None else keys
+            images = _usable(store, listed, count, codecs)
     except StorageUnavailable:
         raise
     except StorageError as error:
@@ -46,14 +50,14 @@ def _middle(image: Image) -> Image:
     return np.ascontiguousarray(image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE])
 
 
-def _usable(store: Store, count: int, codecs: CodecPool) -> list[Image]:
+def _usable(store: Store, listed: Iterable[str], count: int, codecs: CodecPool) -> list[Image]:
     images: list[Image] = []
-    keys = (info.key for info in store.list() if info.key.lower().endswith(IMAGE_SUFFIXES))
+    keys = (key for key in listed if key.lower().endswith(IMAGE_SUFFIXES))
     # Twice as many as are needed, for those that turn out to be of no use.
     for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
         try:
             image = _middle(codecs.decode_now(store.get(key)).pixels)
-        except ImageError:
+        except (ImageError, ObjectMissing):
             continue
         if min(image.shape[:2]) >= GRID:
             images.append(image)

@@ -252,7 +252,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, entries
                 marks.append(time.perf_counter())
                 mask = predictor.predict([image.pixels], sizes=[image.size])[0].mask
                 marks.append(time.perf_counter())
-                png = codecs.encode_now(mask, inputs.bundle.labels)
+                png = codecs.encode_now(mask, predictor.labels)
                 marks.append(time.perf_counter())
             except (ImageError, StorageError):
                 failed += number > 0
@@ -262,7 +262,7 @@ def send_through(job: SegmentJob, inputs: Inputs, resolved: ResolvedJob, entries
                 size += len(png)
                 if not job.no_report:
                     tile = shrink(SheetTile(entry.key, image.pixels, mask), SIDE)
-                    drawn += sum(len(layer.uri) for layer in layers_of(tile, inputs.bundle.labels))
+                    drawn += sum(len(layer.uri) for layer in layers_of(tile, predictor.labels))
     good = max(1, len(entries) - failed)
     fetch, decode, predict, encode = (seconds / good for seconds in spent)
     return Probe(len(entries), failed, fetch, decode, predict, encode, size / good, drawn / good)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcn_core import ModelBundle, PredictorSettings
+from fcn_core.inference.settings import require_scores
 from pipeline.actors.placement import EarlierSettings, place
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
@@ -74,6 +75,7 @@ def check_inputs(job: SegmentJob, *, writes: bool = True) -> Inputs:
     model = open_model(job.model, job.registry)
     if job.features:
         check_has_features(model.bundle)
+    require_scores(job.void_below, model.bundle.architecture)
     source, output = check_places(
         job, job.key_list, where=job.where, writes=writes, allow_empty=job.allow_empty, follow_links=job.follow_links
     )

@@ -21,13 +21,14 @@ def write_preview(
     registry: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    void_below: float = 0.0,
 ) -> tuple[list[ClassTotal], float]:
     """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
 
-    `model` and `registry` are as `load_bundle` takes them.
+    `model` and `registry` are as `load_bundle` takes them; pixels are void as `--void-below` of `fcn segment` has it.
 
-    Returns what each class covers, and the confidence (see `fcn_core.Segmentation`). Raises InputError when the image
-    or the model cannot be read.
+    Returns what each class covers, and what is void, and the confidence (see `fcn_core.Segmentation`). Raises
+    InputError when the image or the model cannot be read.
     """
     bundle = load_bundle(model, registry)
     if scheme_of(image) == "file" and Path(image).is_dir():
@@ -40,11 +41,13 @@ def write_preview(
         raise InputError(str(error)) from error
     except ImageError as error:
         raise InputError(f"{image}: {error.message}") from error
-    predictor = Predictor(bundle, resolve_settings(device=device, precision=precision, kind=bundle.kind))
+    predictor = Predictor(
+        bundle, resolve_settings(device=device, precision=precision, kind=bundle.kind, void_below=void_below)
+    )
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
         [SheetTile(PurePosixPath(image).name, decoded.pixels, result.mask)],
-        bundle.labels,
+        predictor.labels,
         columns=1,
         tile_width=640,
     )
@@ -53,4 +56,5 @@ def write_preview(
     except OSError as error:
         raise InputError(f"cannot write the picture to {target} ({error}); choose another with --output") from error
     areas = result.areas.tolist()
-    return class_totals(bundle.labels.names, areas, [int(area > 0) for area in areas]), result.confidence
+    void = result.void, int(result.void > 0)
+    return class_totals(bundle.labels.names, areas, [int(area > 0) for area in areas], void), result.confidence

@@ -30,7 +30,7 @@ def segmented(
         height=height,
         orientation=orientation,
         mask_sha256=hashlib.sha256(png).hexdigest(),
-        areas=class_areas(result.areas, labels),
+        areas=class_areas(result.areas, labels, result.void),
         confidence=result.confidence,
         taken_at=taken.time if taken else None,
         taken_at_offset=taken.offset if taken else None,

@@ -104,7 +104,7 @@ class Segmenter:
         """
         bundle = load_tried(files)
         self.spec = spec
-        self.labels: LabelSet = bundle.labels
+        self.labels: LabelSet = bundle.labels.of_masks(spec.settings.void_below)
         self.source = open_source(spec.source, follow_links=spec.follow_links)
         self.output = open_store(spec.output)
         self.source.check_readable()

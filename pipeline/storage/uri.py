@@ -15,15 +15,20 @@ from pipeline.errors import InputError
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _REMOTE_SCHEME = re.compile(r"(?!file:)" + _SCHEME.pattern, re.IGNORECASE)
 _S3_OPTIONS = re.compile(r"(?P<place>s3a?://.*)(?P<options>\?[a-z0-9_.-]+=[^?]*)", re.IGNORECASE | re.DOTALL)
+
+OUTPUT_PREFIX = "output:"
+"""Before the place of an output of `fcn segment` where a data set is named."""
+
 _USER = re.compile(r"://[^/?#\s]*@")
 _SECRET_OPTION = re.compile(
     r"[?&](?:sig|[a-z0-9_.-]*(?:secret|password|token|signature|credential|key)[a-z0-9_.-]*)=", re.IGNORECASE
 )
+_SECRET_PLACE = rf"(?i)^(?=({OUTPUT_PREFIX})?{_REMOTE_SCHEME.pattern})(?=.*({_USER.pattern}|{_SECRET_OPTION.pattern}))"
 
 
 def refuse_secrets(uri: str) -> str:
     """`uri` as it is. Raises InputError, which does not repeat it, when a password, token or signature is in it."""
-    scheme = _REMOTE_SCHEME.match(uri)
+    scheme = _REMOTE_SCHEME.match(split_prefix(uri)[1])
     if scheme and (_USER.search(uri) or _SECRET_OPTION.search(uri)):
         raise InputError(
             f"{scheme.group()}...: credentials do not belong into a URI, which is written into records; use a profile, "
@@ -55,7 +60,7 @@ Uri = Annotated[
         # For who checks a form by its schema, before any of this code runs: Prefect's server.
         json_schema_extra={
             "minLength": 1,
-            "not": {"pattern": f"(?i)^(?={_REMOTE_SCHEME.pattern})(?=.*({_USER.pattern}|{_SECRET_OPTION.pattern}))"},
+            "not": {"pattern": _SECRET_PLACE},
         },
     ),
     AfterValidator(_refuse_nothing),
@@ -78,6 +83,12 @@ def is_uri(text: str) -> bool:
 def is_absolute(place: str) -> bool:
     """Whether a place means the same in every folder: a URI, or an absolute path."""
     return is_uri(place) or place.startswith("/")
+
+
+def split_prefix(place: str) -> tuple[str, str]:
+    """OUTPUT_PREFIX and what follows it; ("", place) where it does not begin so."""
+    bare = place.removeprefix(OUTPUT_PREFIX)
+    return ("", place) if bare == place else (OUTPUT_PREFIX, bare)
 
 
 def split_options(uri: str) -> tuple[str, str]:

@@ -23,9 +23,8 @@ from fcn_core.training.losses import balanced_weights
 from fcn_core.training.shape_trial import check_shapes
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import Catalog, open_catalog, whole_split
+from pipeline.data.references import is_meant, is_open, resolve
 from pipeline.data.report import BadData, DataReport, SplitContent, refusal
-from pipeline.data.versioned.references import LATEST, split_reference
-from pipeline.data.versioned.versions import resolve
 from pipeline.errors import InputError, StorageError
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import OpenedModel, open_model
@@ -33,6 +32,7 @@ from pipeline.models.references import is_reference
 from pipeline.outputs.identity import digest
 from pipeline.storage.opening import open_store, read_object
 from pipeline.storage.store import Store
+from pipeline.storage.uri import split_prefix
 from pipeline.training.progress import now
 from pipeline.training.records import SplitPlan, StagePlan, TrainPlan, TrainRun
 from pipeline.training.store import TrainStore
@@ -80,16 +80,15 @@ def check_inputs(job: TrainJob) -> TrainInputs:
 
 
 def pin_dataset(job: TrainJobType) -> TrainJobType:
-    """The job with `DATASET@latest` as a number: that which its run was begun with, else today's.
+    """The job with `DATASET@latest` as a number, `output:URI` with a run: what its run was begun with, else today's.
 
     So what a run has seen is in its record, and a run that goes on is not changed by a version that is newer.
     """
-    place, version = split_reference(job.dataset)
-    if version != LATEST:
+    if not is_open(job.dataset):
         return job
     run = TrainStore(open_store(job.output).at(job.name)).load_run()
     begun = run.plan.dataset if run is not None else ""
-    same = split_reference(begun)[0] == absolute(place)
+    same = is_meant(begun, absolute(job.dataset))
     return job.model_copy(update={"dataset": begun if same else resolve(job.dataset)})
 
 
@@ -150,7 +149,7 @@ def new_run(
     were looked through; `counted`: how often the classes occur, else all masks are read where the job wants to know.
     """
     labels = inputs.train_set.labels
-    opened = None if job.model is None or _is_weight_file(job.model) else open_model(job.model, job.registry)
+    opened = None if job.model is None or is_weight_file(job.model) else open_model(job.model, job.registry)
     arch = job.arch or (opened.bundle.network_architecture.arch if opened else "fcn8s")
     _check_recipe(job, arch)
     first = job.stages(arch)[0]
@@ -241,7 +240,8 @@ def next_start(trained: ModelBundle, arch: ArchName, seed: int) -> ModelBundle:
     return _with_dropout(_transplanted(trained, arch, seed=seed).bundle, trained.network_architecture.dropout)
 
 
-def _is_weight_file(model: str) -> bool:
+def is_weight_file(model: str) -> bool:
+    """Whether what a training starts from is a file of weights, and no bundle."""
     return not is_reference(model) and bool(_WEIGHT_FILE.search(model.partition("?")[0]))
 
 
@@ -356,7 +356,8 @@ def _split(name: str, catalog: Catalog, dataset: Pairs, contents: Mapping[str, S
 
 def absolute(place: str) -> str:
     """A path from the root, so that it means the same in another working directory; URIs as they are."""
-    return place if _SCHEME.match(place) else os.path.abspath(os.path.expanduser(place))
+    prefix, bare = split_prefix(place)
+    return prefix + (bare if _SCHEME.match(bare) else os.path.abspath(os.path.expanduser(bare)))
 
 
 def _flat(plan: TrainPlan) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 from flows.__main__ import app as flows_app
 from pipeline import EvaluateJob, SegmentJob, TrainJob
 from pipeline.cli.app import app as fcn_app
+from pipeline.jobs.distil import DistilJob
 from pipeline.jobs.retrain import RetrainJob
 from tests.docs.blocks import ROOT, Block, Command
 
@@ -111,7 +112,9 @@ def check_yaml(block: Block) -> None:
     options = yaml.safe_load(block.text)
     assert isinstance(options, dict)
     kind: type[pydantic.BaseModel] = SegmentJob
-    if "registry_name" in options:
+    if "teacher" in options:
+        kind = DistilJob
+    elif "registry_name" in options:
         kind = RetrainJob
     elif {"name", "dataset"} <= set(options):
         kind = TrainJob

@@ -192,7 +192,7 @@ def test_counts_stay_exact_beyond_what_float32_can_count():
     [
         (7, 0, "truth holds class 7"),
         (0, 9, "prediction holds class 9"),
-        (0, 255, "prediction holds class 255"),
+        (0, 254, "prediction holds class 254"),
         (-1, 0, "truth holds class -1"),
         (0, 300, "prediction holds class 300"),
     ],
@@ -203,6 +203,28 @@ def test_an_unknown_class_is_refused_and_nothing_is_counted(target, mask, what):
     with pytest.raises(LabelError, match=what):
         matrix.update(*arrays_of)
     assert not matrix.counts.any()
+
+
+@given(truths, arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255])))
+def test_a_void_prediction_is_a_miss_of_its_class_and_of_nothing_else(target, mask):
+    matrix = matrix_of(target, mask)
+    valid = target != 255
+    for k in range(CLASSES):
+        true, found = (target == k) & valid, (mask == k) & valid
+        assert matrix.truths[k] == true.sum()
+        assert matrix.unions[k] == (true | found).sum()
+        assert matrix.intersections[k] == (true & found).sum()
+        assert matrix.void[k] == (true & (mask == 255)).sum()
+    scores = matrix.scores()
+    assert scores.pixels == valid.sum()
+    if scores.pixels:
+        assert scores.pixel_accuracy == pytest.approx((target[valid] == mask[valid]).mean())
+
+
+def test_void_predictions_of_parts_add_up():
+    parts = [matrix_of(np.array([0, 1, 1]), np.array([255, 1, 255])) for _ in range(2)]
+    parts[0].add(parts[1])
+    assert parts[0].void.tolist() == [2, 2, 0, 0]
 
 
 def test_unequal_sizes_are_refused():

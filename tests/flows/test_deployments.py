@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 PATIENCE_SECONDS = 400
 NAMES = (
     "segment/nightly", "segment/adhoc", "evaluate/scores", "retrain/weekly-retrain", "audit/estimate",
-    "choose/next-images", "learn/corrections",
+    "choose/next-images", "learn/corrections", "distil/student",
 )  # fmt: skip
 SMALL = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
 PHOTOS = 6

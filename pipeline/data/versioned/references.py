@@ -3,7 +3,7 @@
 import re
 
 from pipeline.errors import InputError
-from pipeline.storage.uri import split_options
+from pipeline.storage.uri import split_options, split_prefix
 
 LATEST = "latest"
 
@@ -12,6 +12,8 @@ _REFERENCE = re.compile(r"(?P<place>.+)@(?P<version>latest|[0-9]{1,9})", re.DOTA
 
 def split_reference(dataset: str) -> tuple[str, str | None]:
     """The data set's place, as `open_store` takes it, and the version as it was written; None where none was."""
+    if split_prefix(dataset)[0]:  # an output has runs, not versions
+        return dataset, None
     place, options = split_options(dataset)
     match = _REFERENCE.fullmatch(place)
     return (match["place"] + options, match["version"]) if match else (dataset, None)

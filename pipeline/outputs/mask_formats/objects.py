@@ -9,9 +9,11 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
-from fcn_core.labels import decode_mask
+from fcn_core.labels import VOID, decode_mask
 from pipeline.errors import NameRefused
 from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Identity, Recipe, digest
@@ -107,11 +109,10 @@ def _adopt(row: ResultRow, there: bytes, labels: LabelSet) -> ResultRow | None:
         mask = decode_mask(there)
     except LabelError:
         return None
-    if mask.shape != (row.height, row.width) or mask.max() >= labels.num_classes:
+    areas, void = count_areas(mask, labels), int(np.count_nonzero(mask == VOID))
+    if mask.shape != (row.height, row.width) or areas.sum() + void != mask.size:
         return None
-    return replace(
-        row, mask_sha256=hashlib.sha256(there).hexdigest(), areas=class_areas(count_areas(mask, labels), labels)
-    )
+    return replace(row, mask_sha256=hashlib.sha256(there).hexdigest(), areas=class_areas(areas, labels, void))
 
 
 def mask_key(recipe: Recipe, key: str, etag: str, generation: int = 0) -> str:

@@ -30,6 +30,14 @@ for upsampling, shape in cases:
             assert len(mask.unique()) > 1
             if upsampling.rows.clamp:
                 assert (mask != logits.argmax(-1)).sum() == 0
+        for below in (0.4, 0.8):
+            masks = label_scores(scores, upsampling, below)
+            for mask, cells in zip(masks, scores, strict=True):
+                logits = torch.cat([part for _, _, part in logit_strips(cells, upsampling)])
+                probability, label = logits.softmax(-1).max(-1)
+                clear = (probability - below).abs() > 1e-5
+                assert ((mask == 255) == (probability < below))[clear].all()
+                assert (mask == 255).any()
 ties = torch.zeros(1, 3, 4, 4)
 assert label_scores(ties, Upsampling.half_pixel((4, 4), (32, 32), 8)).max() == 0
 ties[0, 1] = float("nan")

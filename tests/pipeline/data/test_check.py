@@ -15,8 +15,8 @@ from fcn_core.decoding import decode, turned
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.render import colorize
 from pipeline.data.check import check_dataset
-from pipeline.data.datasets import StoredFiles
 from pipeline.data.report import EXPLANATIONS, WARNINGS, DataReport, describe
+from pipeline.data.stored_files import StoredFiles
 from pipeline.errors import InputError, StorageUnavailable
 from pipeline.jobs.dataset import DatasetOptions
 from tests.fcn_core.data.sbd_files import sbd_file

@@ -61,7 +61,7 @@ def shard(number: int, worker: Evaluator, size: int = SPEC.shard_size) -> Shard:
 def test_shards_count_what_one_process_counts(worker: Evaluator) -> None:
     parts = [worker.process(shard(number, worker)) for number in range(2)]
     whole = confusion(worker._model.predictor, worker.dataset, range(10))
-    assert (sum(part.confusion for part in parts) == whole.counts).all()
+    assert (sum(part.confusion.counts for part in parts) == whole.counts).all()
     assert [part.outcome.images for part in parts] == [6, 4]
     assert [row["name"] for part in parts for row in part.table.to_pylist()] == [f"{n:03d}" for n in range(10)]
     assert worker._reader.buffer.used == 0

@@ -37,8 +37,10 @@ def test_engine_snapping_and_windows_are_part_of_the_identity() -> None:
         _placement(engine="openvino").recipe("m").params_id,
         _placement(snap=32).recipe("m").params_id,
         _placement(window=512).recipe("m").params_id,
+        _placement(void_below=0.5).recipe("m").params_id,
+        _placement(void_below=0.6).recipe("m").params_id,
     }
-    assert len(ids) == 4
+    assert len(ids) == 6
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_core import Predictor, Segmentation, resolve_settings
-from fcn_core.labels import decode_mask, encode_mask
+from fcn_core.labels import VOID, decode_mask, encode_mask
 from pipeline.actors.buffer import ImageBuffer, Reservation, Share
 from pipeline.actors.inference import RunningBatch
 from pipeline.actors.outcome import ShardOutcome
@@ -27,7 +27,7 @@ from pipeline.outputs.areas import class_areas
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_formats.objects import mask_key
 from pipeline.outputs.plan import Shard
-from pipeline.outputs.results import read_results
+from pipeline.outputs.results import finish_tables, read_results
 from pipeline.segmentation import segmenter as segmenters
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
 from pipeline.storage.opening import open_store
@@ -118,6 +118,26 @@ def test_fractions_are_of_all_pixels_those_of_class_0_among_them() -> None:
     counts = np.array([6, 0, 2, *[0] * (BUNDLE.labels.num_classes - 3)], np.int64)
     areas = class_areas(counts, BUNDLE.labels)
     assert [(area.class_id, area.pixels, area.fraction) for area in areas] == [(0, 6, 0.75), (2, 2, 0.25)]
+
+
+def test_void_pixels_are_in_the_mask_and_in_the_tables(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    spec = spec_for(source, output)
+    spec = replace(spec, settings=spec.settings.model_copy(update={"void_below": 0.5}))
+    run(spec, shard_of(source))
+    shares = set()
+    for row in rows_of(output).values():
+        if row["status"] != "ok":
+            continue
+        void = int((decode_mask((output / row["mask_key"]).read_bytes()) == VOID).sum())
+        assert sum(area["pixels"] for area in row["areas"]) == row["width"] * row["height"]
+        assert sum(area["fraction"] for area in row["areas"]) == pytest.approx(1.0)
+        assert [area["pixels"] for area in row["areas"] if area["class_name"] == "void"] == ([void] if void else [])
+        shares.add(void > 0)
+    assert True in shares, "or this tries nothing"
+    totals = finish_tables(open_store(str(output)), "run", BUNDLE.labels.names, BUNDLE.model_id, "params").classes
+    assert [total.class_id for total in totals] == [*range(BUNDLE.labels.num_classes), VOID]
+    assert sum(total.fraction for total in totals) == pytest.approx(1.0)
 
 
 def test_the_same_shard_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:

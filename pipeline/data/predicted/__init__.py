@@ -1,0 +1,1 @@
+"""An output of `fcn segment` as a data set: its source images with the masks that a model predicted."""
