@@ -1,6 +1,7 @@
 """What a person sees of a training."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -79,14 +80,17 @@ def test_the_end_says_where_the_model_is_and_how_good() -> None:
     matrix.counts[:] = [[3, 1], [0, 4]]
     scores = matrix.scores()
     report = TrainReport("finished", "street", "/runs/street", False, "/runs/street/model", "abc", scores, 120, 61.0, 2)
+    report = replace(report, report_uri="/runs/street/report.html")
     sink = io.StringIO()
     print_report(Console(file=sink, width=200), report)
     assert sink.getvalue().splitlines() == [
         "run street finished: 120 steps in 1 min 1 s, 2 failures survived",
         "model abc is /runs/street/model",
+        "report: /runs/street/report.html",
         f"mean IoU {scores.mean_iou:.4f}, pixel accuracy 0.8750",
     ]
     assert report_json(report)["scores"]["pixels"] == 8
+    assert report_json(report)["report"] == "/runs/street/report.html"
 
 
 def test_every_validation_stays_on_the_terminal() -> None:

@@ -1,12 +1,17 @@
 """Balanced sampling in a training job: counted once, recorded, and the same after every start."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fcn_core.data.class_pixels import class_pixels
+from fcn_core.data.sampling import epoch_order, image_weights
+from pipeline.data.datasets import open_dataset
 from pipeline.errors import InputError
+from pipeline.jobs.dataset import DatasetOptions
 from pipeline.training import job as training
 from pipeline.training.job import train
 from pipeline.training.plan import check_inputs, restored_presence
@@ -79,6 +84,19 @@ def test_a_damaged_table_is_counted_anew_and_that_of_other_masks_refused(place: 
     other = planned.model_copy(update={"class_presence": "0" * 32})
     with pytest.raises(InputError, match="begun with other masks"):
         restored_presence(check_inputs(run), other)
+
+
+@pytest.mark.skipif("FCN_CAMVID" not in os.environ, reason="FCN_CAMVID names no CamVid folder")
+def test_on_camvid_it_does_what_the_page_says() -> None:
+    dataset = open_dataset(DatasetOptions(dataset=os.environ["FCN_CAMVID"], preset="camvid"), "train")
+    presence = class_pixels(dataset).presence
+    table, weights = presence.table(), image_weights(presence)
+    places = np.concatenate([epoch_order(len(table), 0, epoch, weights) for epoch in range(20)])
+    for name, before, after in (("fence", 0.47, 0.52), ("cyclist", 0.55, 0.58)):
+        holds = table[:, dataset.labels.names.index(name)]
+        assert (round(holds.mean(), 2), round(holds[places].mean(), 2)) == (before, after)
+    epochs = places.reshape(20, -1)
+    assert 1 - np.mean([len(set(epoch)) / len(table) for epoch in epochs]) == pytest.approx(0.05, abs=0.01)
 
 
 def test_uniform_sampling_counts_nothing(place: Path) -> None:

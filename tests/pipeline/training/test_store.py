@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_core.errors import CheckpointError
-from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE
+from fcn_core.training.checkpoint import STATE_FILE, TENSORS_FILE, to_files
 from pipeline.errors import InputError, ObjectExists, PipelineError, StorageUnavailable
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
-from pipeline.training.records import Checkpoint
+from pipeline.training.records import Checkpoint, Measured
 from pipeline.training.store import TrainStore
 from tests.samples import model
 
@@ -25,9 +25,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"s3://{request.getfixturevalue('bucket')}/run")
 
 
+MEASURED = Measured(images_per_second=4.5, memory_bytes=1 << 30)
+
+
 def checkpoint(step: int, value: float = 0.0) -> Checkpoint:
     loop = {"trainer": {"model": {"weight": torch.full((3,), value + step)}, "step": step}, "unlogged": [0.5]}
-    return Checkpoint(step=step, loop=loop, times={"1": 12.5}, examples=("examples/a",))
+    return Checkpoint(step=step, loop=loop, times={"1": 12.5}, measured={"1": MEASURED}, examples=("examples/a",))
 
 
 def weight(found: Checkpoint | None) -> float:
@@ -42,7 +45,19 @@ def test_a_checkpoint_comes_back_as_it_was(store: Store) -> None:
     found = run.newest_checkpoint()
     assert found is not None
     assert (found.step, found.times, found.examples) == (4, {"1": 12.5}, ("examples/a",))
+    assert found.measured == {"1": MEASURED}
     assert found.loop["unlogged"] == [0.5]
+    assert weight(found) == 4
+
+
+def test_a_checkpoint_of_an_earlier_version_measured_nothing(tmp_path: Path) -> None:
+    run = TrainStore(open_store(str(tmp_path)))
+    state = {"loop": checkpoint(4).loop, "times": {}, "examples": []}
+    for name, content in to_files(state).items():
+        run.store.put(f"checkpoints/step-00000004/{name}", content)
+    found = run.newest_checkpoint()
+    assert found is not None
+    assert found.measured == {}
     assert weight(found) == 4
 
 
