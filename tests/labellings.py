@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fcn_core import LabelSet, PredictorSettings, preset
-from fcn_core.labels import encode_mask
+from fcn_core.labels import VOID, encode_mask
+from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_formats.objects import mask_key
-from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, finish_tables
+from pipeline.outputs.results import ResultRow, commit_shard, finish_tables
 from pipeline.outputs.runs import Counts, RunRecord, write_record
 from pipeline.storage.store import Store
 
@@ -53,11 +54,7 @@ def rows_of(
         png = encode_mask(mask, labels)
         place = mask_key(recipe, key, etag)
         store.put(place, png)
-        counts = np.bincount(mask.ravel(), minlength=labels.num_classes)
-        areas = tuple(
-            ClassArea(index, labels.names[index], int(counts[index]), float(counts[index] / mask.size))
-            for index in np.flatnonzero(counts).tolist()
-        )
+        areas = class_areas(count_areas(mask, labels), labels, int((mask == VOID).sum()))
         rows.append(
             ResultRow(
                 *common, "ok", *_ids(recipe), width=mask.shape[1], height=mask.shape[0], orientation=1,

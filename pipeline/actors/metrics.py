@@ -47,6 +47,7 @@ REASONS = (
     "archived",
     "changed",
     "damaged",
+    "damaged_container",
     "decoder_crashed",
     "empty_file",
     "file_too_large",
@@ -61,6 +62,7 @@ REASONS = (
     "too_many_pixels",
     "truncated",
     "unsupported_format",
+    "unsupported_member",
 )
 """The usual reasons of error rows, which are counted from zero; others are counted as they come."""
 

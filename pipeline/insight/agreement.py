@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from fcn_core import LabelSet
 from fcn_core.errors import LabelError
-from fcn_core.labels import Mask, decode_mask
+from fcn_core.labels import VOID, Mask, decode_mask
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.insight.shortlist import Shortlist
@@ -63,10 +63,14 @@ class Agreement:
 
 
 class ClassIndex:
-    """Numbers for class names as they turn up, so that models with different label sets can be compared by name."""
+    """Numbers for class names as they turn up, so that models with different label sets can be compared by name.
+
+    `void` has the numbers that stand for pixels without a class.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.void: set[int] = set()
         self._numbers: dict[str, int] = {}
 
     def fractions(self, areas: Any) -> npt.NDArray[np.float64]:
@@ -82,6 +86,7 @@ class ClassIndex:
         shares = np.zeros((len(column), len(self.names)))
         if len(flat):
             classes = known[encoded.indices.to_numpy(False)]
+            self.void.update(classes[flat.field("class_id").to_numpy(False) == VOID].tolist())
             np.add.at(shares, (rows, classes), flat.field("fraction").to_numpy(False))
         return shares
 

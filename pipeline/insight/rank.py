@@ -214,8 +214,10 @@ def _by_rare_class(store: Store, variant: str, shortlist: Shortlist[_Candidate],
     if not images:
         return 0
     surprise = np.array([math.log2(images / present[k]) if present[k] else 0.0 for k in range(len(classes.names))])
+    no_classes = list(classes.void)
     for batch in _rows(store, variant, [*_COLUMNS, "areas"]):
         shares = classes.fractions(batch["areas"])[:, : len(surprise)]
+        shares[:, no_classes] = 0
         worth = np.where(shares >= SPECK, surprise + np.minimum(shares, 1) * 1e-3, 0)
         rarest = worth.argmax(axis=1)
 

@@ -78,7 +78,7 @@ class RetrainJob(TrainJob, ContestOptions):
 
     def evaluation_of(self, model: str, registry: str, output: str) -> EvaluateJob:
         """The job that scores `model` on the contest's split."""
-        reading = {name: getattr(self, name) for name in ("dataset", "preset", "labels", "mask_coding")}
+        reading = {name: getattr(self, name) for name in ("dataset", "preset", "labels", "mask_coding", "follow_links")}
         cache = {"cache": self.cache, "cache_bytes": self.cache_bytes, "predicted": self.predicted.model_dump()}
         actors = self.evaluation.model_dump() | {"ray_address": self.ray_address}
         return EvaluateJob(

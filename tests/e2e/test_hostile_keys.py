@@ -45,7 +45,7 @@ BUCKET_KEYS = {
     "k" * 1024,
     "é" * 512,
     "/".join("d" * 9 for _ in range(100)),
-    "masks/results/run_id=1/shard-1.parquet",
+    "masks/results/run_id=1/shard-1.parquet.jpg",
 }
 FILE_NAMES = {
     b"caf\xe9.jpg",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn_core import LabelSet
-from fcn_core.labels import decode_mask
+from fcn_core.labels import VOID, decode_mask
 from pipeline.cli.app import run as fcn
 from pipeline.data.annotations.brush_rle import encode_brush
 from pipeline.errors import InputError
@@ -79,6 +79,17 @@ def test_images_with_a_rare_class_come_first_and_specks_do_not_count(store: Stor
     assert [row.key for row in ranking.ranked][:3] == ["03.jpg", "07.jpg", "08.jpg"], "rarer, then more of it"
     assert ranking.ranked[0].reason == "car covers 50 %, visible in 8.3 % of the images"
     assert "fence" not in ranking.ranked[3].reason
+
+
+def test_pixels_without_a_class_make_no_image_rare(store: Store) -> None:
+    masks: dict[str, Mask | str] = {f"{k}.jpg": striped(SKY, ROAD) for k in range(6)}
+    masks["unsure.jpg"] = striped(SKY, VOID)
+    masks["car.jpg"] = striped(SKY, CAR, ROAD)
+    masks["cars.jpg"] = striped(SKY, CAR)
+    write_run(store, RUN, masks)
+    ranking = rank(store, "rare", top=2)
+    assert [row.key for row in ranking.ranked] == ["cars.jpg", "car.jpg"]
+    assert "car covers" in ranking.ranked[0].reason
 
 
 def test_images_on_which_two_models_disagree_come_first(store: Store) -> None:
