@@ -3,6 +3,7 @@
 The S3 endpoint is moto's server on a free port, or the one that FCN_TEST_S3_ENDPOINT names.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -82,6 +83,8 @@ def s3_endpoint() -> Iterator[str]:
             return
         from moto.server import ThreadedMotoServer
 
+        # A line for every request, and through whatever handlers the last to set up logging has left.
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         try:
