@@ -370,3 +370,21 @@ def test_a_model_that_is_wrong_everywhere(tmp_path: Path) -> None:
     assert named(found, "car").low < 1
     assert named(found, "road").share == pytest.approx(0)
     assert named(found, "road").bias == pytest.approx(1)
+
+
+def test_a_class_that_is_predicted_everywhere(tmp_path: Path) -> None:
+    site = make_site(tmp_path, 80)
+    everywhere = {key: np.full(mask.shape, ROAD, np.uint8) for key, mask in site.truth.items()}
+    output = open_store(str(tmp_path / "everywhere"))
+    labelled_run(output, open_store(str(tmp_path / "photos")), everywhere, LABELS)
+    site = Site(tmp_path, output, site.truth)
+    audit = plan(site, n=40)
+    found = estimate_audit(audit, site.annotate(drawn_keys(audit)))
+    road = named(found, "road")
+    assert road.model_share == 1
+    assert road.recall is not None
+    assert road.recall.value == 1
+    assert road.precision is not None
+    assert road.precision.value == pytest.approx(road.share, abs=0.02)
+    for each, truth in zip(found.classes, site.shares, strict=True):
+        assert each.low <= truth <= each.high
