@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
@@ -150,12 +151,23 @@ def _class_table(classes: Sequence[str], scores: Scores) -> Table:
 def _evaluation_of(model: str, job: TrainJob) -> list[str]:
     """The words of `fcn evaluate` for the trained model, on what it was validated on."""
     words = ["fcn", "evaluate", model, job.dataset]
-    for name, field in ReadingOptions.model_fields.items():
-        if getattr(job, name) != field.default:
-            words += option_words(name, getattr(job, name))
+    for name, value in _set_options(ReadingOptions, job).items():
+        words += option_words(name, value)
     if job.val_split not in (None, EvaluateJob.model_fields["split"].default):
         words += option_words("split", job.val_split)
     return words
+
+
+def _set_options(kind: type[BaseModel], given: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """The options of `kind` that have another value than their default, by name; nested ones as `outer.inner`."""
+    found: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        value = getattr(given, name)
+        if isinstance(value, BaseModel):
+            found |= _set_options(type(value), value, f"{prefix}{name}.")
+        elif value != field.get_default(call_default_factory=True):
+            found[prefix + name] = value
+    return found
 
 
 def report_json(report: TrainReport) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pipeline.jobs.segment import SegmentOptions
 GROUPS = {
     "Source and output": (
         "source", "output", "include", "exclude", "key_list", "image_column", "follow_links", "limit", "masks",
+        "features",
     ),
     "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "void_below", "deterministic"),
     "Speed and placement": (
@@ -18,7 +19,7 @@ GROUPS = {
     ),
     "Limits": ("max_pixels", "image_timeout", "image_memory", "max_error_rate", "abort_error_rate"),
     "Run control": (
-        "config", "dry_run", "prices", "json", "retry_errors", "repair", "fresh", "takeover", "no_report",
+        "config", "dry_run", "prices", "json", "where", "retry_errors", "repair", "fresh", "takeover", "no_report",
         "allow_empty", "log_format", "log_images",
     ),
 }  # fmt: skip

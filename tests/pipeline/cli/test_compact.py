@@ -26,5 +26,5 @@ def test_compact_says_what_its_index_covers(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_compact_of_a_place_that_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fcn(["compact", str(tmp_path / "nowhere")]) == 1
+    assert fcn(["compact", str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
