@@ -1,6 +1,6 @@
 """What a distillation keeps under OUTPUT/NAME beside what its parts keep there.
 
-    distil.json        what it was begun as: source, teacher, sample
+    distil.json        what it was begun as: source, teacher, sample, void_below
     sample.parquet     the images that the teacher segments, as a key list
     labels.json        the teacher's classes
     predictions.json   which run of the predictions the student learns from
@@ -47,6 +47,8 @@ class DistilRecord(BaseModel):
     sample: int
     teacher: str
     """The teacher's model_id."""
+    void_below: float
+    max_side: int | None
 
 
 class Predictions(BaseModel):
@@ -63,7 +65,8 @@ class Predictions(BaseModel):
 def begin(store: Store, job: DistilJob, source: str, teacher: str) -> DistilRecord:
     """Write what a distillation is begun as, or see that it is the same. Raises InputError where it is another."""
     record = DistilRecord(
-        source=source, include=job.include, exclude=job.exclude, sample=job.sample, teacher=teacher
+        source=source, include=job.include, exclude=job.exclude, sample=job.sample, teacher=teacher,
+        void_below=job.teaching.void_below, max_side=job.teaching.max_side,
     )  # fmt: skip
     data = create_or_read(store, RECORD_FILE, record.model_dump_json(indent=2).encode())
     found = _parsed(DistilRecord, data, f"{store.uri}/{RECORD_FILE}")

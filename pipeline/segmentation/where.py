@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fcn_core.labels import VOID
 from fcn_core.text.printable import printable
 from pipeline.errors import InputError
 from pipeline.outputs.identity import Recipe
@@ -107,6 +108,8 @@ def _check_classes(output: Store, tables: "duckdb.DuckDBPyConnection", classes: 
     rows = _ask(tables, f"SELECT DISTINCT recipe, class_id, class_name {of_others}")
     for row in rows.read_all().sort_by([("recipe", "ascending"), ("class_id", "ascending")]).to_pylist():
         number, name = row["class_id"], row["class_name"]
+        if number == VOID and number >= len(classes):
+            continue  # pixels without a class are of none in any model
         if number >= len(classes) or classes[number] != name:
             ours = repr(printable(classes[number])) if number < len(classes) else "no such class"
             raise InputError(

@@ -205,11 +205,17 @@ def _rows(file: pq.ParquetFile, group: int, column: str, names: str | None) -> I
     about = file.metadata.row_group(group)
     mean = _chunk(about, column).total_uncompressed_size // max(1, about.num_rows)
     row = 0
-    for texts in _columns(file, group, names) if names else [[None] * about.num_rows]:
+    for texts in _columns(file, group, names) if names else _nameless(about.num_rows):
         for text in texts:
             name = _name(text) or f"{group}-{row}"
             yield Member(name, mean, f"{group}.{row}@{quote(column, safe='')}")
             row += 1
+
+
+def _nameless(rows: int) -> Iterator[Sequence[None]]:
+    """As `_columns`, of as many rows as a footer claims, which may be any number."""
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        yield [None] * min(_ROWS_AT_ONCE, rows - start)
 
 
 def _columns(file: pq.ParquetFile, group: int, leaf: str) -> Iterator[list[Any]]:

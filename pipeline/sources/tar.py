@@ -44,16 +44,26 @@ class TarKind:
         return 0 <= start - (offset + length) <= GAP_BYTES
 
     def read(self, store: Store, places: Sequence[Address]) -> Iterator[bytes | ImageError]:
-        ranges = list(map(_range, places))
-        begin, end = ranges[0][0], ranges[-1][0] + ranges[-1][1]
-        data = b""
-        if begin < end:
-            data = store.get_range(places[0].container, begin, end - begin, etag=places[0].etag)
-        for offset, length in ranges:
-            yield data[offset - begin : offset - begin + length]
+        for ranges in _requests(list(map(_range, places)), self.span_bytes or 0):
+            begin, end = ranges[0][0], ranges[-1][0] + ranges[-1][1]
+            data = b""
+            if begin < end:
+                data = store.get_range(places[0].container, begin, end - begin, etag=places[0].etag)
+            for offset, length in ranges:
+                yield data[offset - begin : offset - begin + length]
 
     def explain(self, fault: Fault) -> str:
         return _EXPLANATIONS.get(fault.slug, "it cannot be read from byte {at} on").format(at=f"{fault.at:,}")
+
+
+def _requests(ranges: Sequence[tuple[int, int]], most: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """Ranges that rise, as many at a time as lie in `most` bytes, with what is between them; one at least."""
+    first = 0
+    for index, (offset, length) in enumerate(ranges):
+        if index > first and offset + length - ranges[first][0] > most:
+            yield ranges[first:index]
+            first = index
+    yield ranges[first:]
 
 
 def _range(place: Address) -> tuple[int, int]:

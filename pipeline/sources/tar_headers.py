@@ -95,8 +95,21 @@ def read_members(tar: Bytes) -> Iterator[Member | Fault]:
 def _end(tar: Bytes, offset: int, block: bytes) -> Iterator[Fault]:
     if len(block) < BLOCK:
         yield Fault("no_end" if not block else "truncated", offset)
-    elif tar.size - offset > PADDING_BYTES:
+    elif tar.size - offset > PADDING_BYTES or _goes_on(tar.read(offset, tar.size - offset)):
         yield Fault("data_after_end", offset)
+
+
+def _goes_on(padding: bytes) -> bool:
+    """Whether behind the zeros at an end another tar begins. Other bytes may be what a tape's block held before."""
+    begin = (len(padding) - len(padding.lstrip(b"\0"))) // BLOCK * BLOCK
+    block = padding[begin : begin + BLOCK]
+    if len(block) < BLOCK:
+        return False
+    try:
+        _checked(block, first=False)
+    except _Unreadable:
+        return False
+    return True
 
 
 def _checked(block: bytes, *, first: bool) -> tuple[bytes, int]:

@@ -3,9 +3,10 @@ of the run."""
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from pipeline.outputs.runs import RunRecord, write_record
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
 from tests.commands import refused
+from tests.containers import opened, parquet_of
 from tests.reports import labelled_run
 from tests.samples import jpeg
 
@@ -366,3 +368,22 @@ def test_splits_hold_every_image_once(keys: set[str], share: float) -> None:
     assert sorted(found) == sorted(keys)
     if share == 0:
         assert set(splits) <= {"train"}
+
+
+def test_rows_of_parquet_files_are_there_though_a_listing_has_their_mean_size(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", open_store(str(tmp_path / "labels"))
+    photos.mkdir()
+    images = [jpeg(60, 40, seed=index) for index in range(4)]
+    table = {"key": [f"{index}.jpg" for index in range(4)], "image": images}
+    source, entries = opened(photos, {"x.parquet": parquet_of(table)})
+    exact = [replace(entry, size=len(data)) for entry, data in zip(entries, images, strict=True)]
+
+    class Listed:
+        uri = source.uri
+
+        def list(self) -> list[ObjectInfo]:
+            return exact
+
+    labelled_run(output, cast(Store, Listed()), {entry.key: _mask(1, 2) for entry in exact}, LABELS, run_id=NEW)
+    catalog = open_catalog(_options(output, val_share=0.0))
+    assert [pair.image for pair in catalog.split("train").pairs] == [entry.key for entry in entries]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn_core import LabelSet
-from fcn_core.labels import decode_mask
+from fcn_core.labels import VOID, decode_mask
 from fcn_core.normalization import IMAGENET
 from fcn_core.weights.onnx_file import import_onnx
 from pipeline.errors import InputError
@@ -110,6 +110,11 @@ def test_masks_of_other_classes_are_not_mixed(store: Store) -> None:
         kept_images(store, NEW, names, "false", retry_errors=False),
     ):
         pass
+
+
+def test_void_pixels_are_no_class_that_a_model_could_lack(store: Store) -> None:
+    write_run(store, FIRST, {"a.jpg": striped(SKY, VOID), "b.jpg": striped(CAR)})
+    assert kept(store, "false", ["a.jpg", "b.jpg"]) == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import io
 import random
+import tracemalloc
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from pipeline.errors import ImageError, InputError, ObjectChanged, StorageUnavailable
 from pipeline.sources.expansion import expand
 from pipeline.sources.opening import open_source
+from pipeline.sources.parquet import ParquetKind
+from pipeline.sources.range_scanner import RangeScanner
 from pipeline.sources.source import Source
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
@@ -185,3 +189,16 @@ def test_rows_are_read_whichever_is_asked_for_first(tmp_path: Path) -> None:
         assert [source.get(entries[index].key, etag=entries[index].etag) for index in order] == [
             IMAGES[index] for index in order
         ]
+
+
+def test_memory_of_the_plan_does_not_grow_with_the_rows_that_a_footer_claims(tmp_path: Path) -> None:
+    nulls = pa.table({"image": pa.nulls(2_000_000, pa.binary())})
+    pq.write_table(nulls, tmp_path / "x.parquet", row_group_size=len(nulls), write_statistics=False)
+    source = open_source(str(tmp_path))
+    members = ParquetKind().members(RangeScanner(source, next(iter(source.list()))))
+    tracemalloc.start()
+    try:
+        assert len(list(islice(members, 10_000))) == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

@@ -194,3 +194,22 @@ def test_s3_has_members_too_and_notices_a_changed_container(bucket: str) -> None
 @pytest.mark.parametrize("etag", ["", "abc", "abc#", "#1:2+3/4x", "abc#0:2+3/4", "abc#9:2+3/4", "abc#1:2+3", "a-b-5"])
 def test_etags_of_objects_are_no_members(etag: str) -> None:
     assert address_of("x.tar/a.jpg", etag) is None
+
+
+def test_no_request_grows_with_what_lies_between_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TarKind, "span_bytes", 100_000)
+    members = [(f"{index}.jpg", bytes([index]) * 1000) for index in range(20)]
+    tar = tar_of(each for one in members for each in (one, ("n", b"n" * 30_000)))
+    source, entries = opened(tmp_path, {"x.tar": tar})
+    images = [entry for entry in entries if entry.key.endswith(".jpg")]
+    lengths: list[int] = []
+    get_range = source.store.get_range
+
+    def counted(key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
+        lengths.append(length)
+        return get_range(key, offset, length, etag=etag)
+
+    monkeypatch.setattr(source.store, "get_range", counted)
+    assert list(read_all(source, images).values()) == [data for _, data in members]
+    assert max(lengths) <= 100_000
+    assert len(lengths) < 10

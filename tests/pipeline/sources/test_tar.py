@@ -116,6 +116,8 @@ def test_a_damaged_header_ends_the_reading_there(format: int) -> None:
         (b"\xff\xd8\xff" + b"x" * 2000, "not_a_tar"),
         (b"x" * 100, "truncated"),
         (b"\0" * 10_240, None),
+        (tar_of([("a.jpg", b"a")]) + tar_of([("b.jpg", b"b")]), "data_after_end"),
+        (tar_of([("a.jpg", b"a")]) + b"what a tape's block held before" * 500, None),
         (tar_of([("a.jpg", b"a")]) + b"\0" * (1 << 20) + tar_of([("b.jpg", b"b")]), "data_after_end"),
     ],
 )
