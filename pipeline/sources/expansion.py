@@ -5,6 +5,7 @@ order in which they are read best, which need not be that of their keys.
 """
 
 import hashlib
+import logging
 import threading
 from array import array
 from collections import deque
@@ -14,11 +15,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pipeline.errors import StorageError, StorageUnavailable
+from pipeline.logfmt import key_values
 from pipeline.sources.kind import ContainerKind, NoImages
 from pipeline.sources.kinds import kind_of
 from pipeline.sources.member import Fault, Member, entry_of
 from pipeline.sources.range_scanner import RangeScanner, ScanStopped
 from pipeline.storage.store import ObjectInfo, Store
+
+log = logging.getLogger(__name__)
 
 CONTAINERS_AT_ONCE = 8
 """Containers that are read at the same time; each has one window in memory."""
@@ -57,14 +61,15 @@ def expand(
     """The objects of `listing`, and the members of those containers among them that `opens` says of a key.
 
     What cannot be read of a container is an entry, too: reading it raises the ImageError that says what is lost. A
-    member whose name was there before in its container has `@` and its offset behind the name, so no key comes twice.
+    member whose name was there before in its container has `@` and its offset behind the name, and an object whose key
+    lies below an opened container's is left out with a warning, so no key comes twice. `listing` is in key order.
     A file without images comes as it is. `image_column` is the column of images in kinds that have columns. Raises
     StorageUnavailable, and InputError where a file has several such columns and none is named.
     """
     opened = opened or Opened()
     stopped = threading.Event()
     waiting: deque[ObjectInfo | _Reading] = deque()
-    objects, reading = iter(listing), 0
+    objects, reading, above = iter(listing), 0, _ContainersAbove()
     with ThreadPoolExecutor(CONTAINERS_AT_ONCE, "containers") as threads:
         try:
             while True:
@@ -72,6 +77,10 @@ def expand(
                     info = next(objects, None)
                     if info is None:
                         break
+                    container = above.of(info.key)
+                    if container is not None:
+                        log.warning("%s", key_values(left_out=info.key, opened=container))
+                        continue
                     kind = kind_of(info.key)
                     if kind is None or not opens(info.key):
                         if not waiting:
@@ -81,6 +90,7 @@ def expand(
                         continue
                     reading += 1
                     opened.containers += 1
+                    above.add(info.key)
                     scanner = RangeScanner(store, info, opened.count_request, stopped)
                     waiting.append(_Reading(threads, _entries(info, kind, scanner, image_column)))
                 if not waiting:
@@ -95,6 +105,21 @@ def expand(
                     reading -= 1
         finally:
             stopped.set()
+
+
+class _ContainersAbove:
+    """The opened containers that keys of a listing in key order may still lie below: few, whatever their number."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+
+    def add(self, key: str) -> None:
+        self._keys.append(key)
+
+    def of(self, key: str) -> str | None:
+        """The container whose member `key` would be."""
+        self._keys = [each for each in self._keys if key < each + "0"]  # which comes right after "/"
+        return next((each for each in self._keys if key.startswith(each + "/")), None)
 
 
 class _Reading:

@@ -9,6 +9,9 @@ from pipeline.sources.range_scanner import RangeScanner
 from pipeline.sources.tar_headers import read_members
 from pipeline.storage.store import Store
 
+WITH_GAPS = 4
+"""A request may be so many times as long as the members of a span, for what lies between them."""
+
 GAP_BYTES = 1 << 18
 """So much that lies between two members is read with them: less than another request takes."""
 
@@ -44,7 +47,7 @@ class TarKind:
         return 0 <= start - (offset + length) <= GAP_BYTES
 
     def read(self, store: Store, places: Sequence[Address]) -> Iterator[bytes | ImageError]:
-        for ranges in _requests(list(map(_range, places)), self.span_bytes or 0):
+        for ranges in _requests(list(map(_range, places)), WITH_GAPS * (self.span_bytes or 0)):
             begin, end = ranges[0][0], ranges[-1][0] + ranges[-1][1]
             data = b""
             if begin < end:

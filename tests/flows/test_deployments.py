@@ -181,6 +181,9 @@ def test_every_deployment_has_pool_tags_description_and_a_limit(site: Site) -> N
         "evaluate/scores": (2, "ENQUEUE"),
         "retrain/weekly-retrain": (1, "CANCEL_NEW"),
         "audit/estimate": (2, "ENQUEUE"),
+        "distil/student": (1, "ENQUEUE"),
+        "choose/next-images": (1, "CANCEL_NEW"),
+        "learn/corrections": (1, "ENQUEUE"),
     }
 
 
@@ -190,7 +193,11 @@ def test_the_night_and_the_week_have_a_schedule(site: Site) -> None:
         for name, found in site.deployments.items()
         if found.schedules
     }
-    assert crons == {"segment/nightly": ["0 1 * * *"], "retrain/weekly-retrain": ["0 3 * * 0"]}
+    assert crons == {
+        "segment/nightly": ["0 1 * * *"],
+        "retrain/weekly-retrain": ["0 3 * * 0"],
+        "choose/next-images": ["0 5 * * 1"],
+    }
     assert all(each.active for found in site.deployments.values() for each in found.schedules)
 
 
