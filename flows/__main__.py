@@ -137,7 +137,7 @@ def distil(
     *,
     options: Annotated[DistilOptions | None, Parameter(name="*", negative="")] = None,
 ) -> None:
-    """Train a small network on what a large one predicts of a sample, as a Prefect flow run.
+    """Train a small network on a large one's predictions for a sample, as a Prefect flow run.
 
     The same command again resumes what was stopped.
 

@@ -319,7 +319,7 @@ app.command(
 app.command(
     "pipeline.cli.distil:distil",
     name="distil",
-    help="Train a small network on what a large one predicts of a sample.",
+    help="Train a small network on a large one's predictions for a sample.",
     group=group_of("distil"),
     sort_key=sort_key_of("distil"),
 )

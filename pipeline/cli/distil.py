@@ -29,7 +29,7 @@ def distil(
     json: Flag = False,
     log_format: LogFormat | None = None,
 ) -> int:
-    """Train a small network on what a large one predicts of a sample, score it, and publish it to the registry.
+    """Train a small network on a large one's predictions for a sample, score it, and publish it to the registry.
 
     The same command again resumes what was stopped. Nothing is promoted.
 

@@ -56,7 +56,7 @@ class TruthOptions(DatasetOptions):
 
 
 class DistilJob(Options):
-    """Train a small network on what a large one predicts of a sample, score it, and publish it to the registry."""
+    """Train a small network on a large one's predictions for a sample, score it, and publish it to the registry."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,91}$",

@@ -44,8 +44,8 @@ class ActorOptions(Options):
         default=0,
         ge=0,
         le=8192,
-        description="Show an imported ONNX graph larger images through overlapping windows of this many pixels a side. "
-        "Default: images over 4 megapixels, through windows of 2048.",
+        description="For imported ONNX graphs: run larger images in overlapping windows of this many pixels per side. "
+        "Default: windows of 2048 for images over 4 megapixels.",
     )
     void_below: Annotated[float, MASKS] = Field(
         default=0.0,
@@ -55,7 +55,10 @@ class ActorOptions(Options):
         "pixel gets a class.",
     )
     batch_size: Annotated[int | None, MASKS] = Field(
-        default=None, ge=1, le=65_536, description="Images of equal size per model call. Default: by device."
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Images of equal size per model call. Default: depends on the device.",
     )
     deterministic: Annotated[bool, MASKS] = Field(
         default=False, description="Make each mask independent of the other images in its batch."
@@ -92,7 +95,7 @@ class ActorOptions(Options):
         description="GPUs per actor; fractions are allowed. Default: 1 where there are GPUs, else 0.",
     )
     codec_workers: Annotated[int | None, RUN] = Field(
-        default=None, ge=1, le=1024, description="Image decoding processes per actor. Default: by device."
+        default=None, ge=1, le=1024, description="Image decoding processes per actor. Default: depends on the device."
     )
     shard_size: Annotated[int | None, RUN] = Field(
         default=None, ge=1, le=10_000_000, description="Images per shard. Default: by number of images and device."
@@ -148,7 +151,7 @@ class LabelOptions(Options):
         max_length=10_000,
         description="Of images that another model or other settings have segmented here, redo only those whose current "
         'row fits this SQL condition, such as "confidence < 0.6"; the others keep their masks. Images without a row '
-        "are segmented as ever.",
+        "are segmented as usual.",
     )
     image_column: Annotated[str | None, SELECTION] = Field(
         default=None,
@@ -188,8 +191,8 @@ class LabelOptions(Options):
         default=1.0,
         ge=0,
         le=1,
-        description="Stop early, with exit code 3, when more than this share of at least 100 images failed. The same "
-        "command resumes. Default: never.",
+        description="Stop early, with exit code 3, if more than this share has failed after 100 images or more. The "
+        "same command resumes. Default: never.",
     )
     masks: Annotated[MaskFormatName, RUN] = Field(
         default="objects",
