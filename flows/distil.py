@@ -39,8 +39,8 @@ class DistilSummary(BaseModel):
 
 @flow(name="distil", validate_parameters=True)
 def distil(job: DistilJob, launch: Launch = HERE) -> DistilSummary:
-    """Train a small network on a large one's predictions for a sample, score it and publish it. Segmenting, training and
-    scoring run here, or where `launch` says.
+    """Train a small network on a large one's predictions for a sample, score it and publish it. Segmenting, training
+    and scoring run here, or where `launch` says.
 
     Fails, with the reason in its first line, when anything goes wrong. Nothing is promoted.
 
