@@ -7,7 +7,7 @@ from pipeline.audit.results import ClassEstimate, Estimate, Ratio
 from pipeline.numbers import count, counted, fixed, percent, score
 from pipeline.report.interval_charts import IntervalRow, Point, calibration_chart, interval_chart
 from pipeline.report.markup import Html, el
-from pipeline.report.page import document
+from pipeline.report.page import document, top_bar
 
 NAMED = 100
 """Images without a usable annotation that the page lists."""
@@ -23,13 +23,7 @@ def _header(estimate: Estimate) -> Html:
     drawn = f"{count(estimate.annotated)} of {count(estimate.drawn)} images drawn at random were annotated"
     return el(
         "header",
-        el("a", "Skip to the audit", href="#main", class_="skip"),
-        el(
-            "div",
-            el("p", "fcn-pipeline audit", class_="kicker"),
-            el("button", "Theme: system", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
+        *top_bar("audit", "audit"),
         el("h1", "Areas and accuracies with error bars"),
         el(
             "p",

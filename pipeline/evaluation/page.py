@@ -24,7 +24,7 @@ from pipeline.numbers import count, counted, percent, score
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
 from pipeline.report.gallery import GalleryGroup, gallery
 from pipeline.report.markup import Html, el, join
-from pipeline.report.page import document
+from pipeline.report.page import document, top_bar
 from pipeline.report.panels import facts, panel, table, tile, tiles
 from pipeline.report.pictures import SIDE, ImageRequest, Layer, ShownImage, jpeg, png, within_budget
 from pipeline.report.rerun import without_secrets
@@ -73,13 +73,7 @@ def _header(record: EvaluationRecord) -> Html:
     )
     return el(
         "header",
-        el("a", "Skip to the scores", href="#main", class_="skip"),
-        el(
-            "div",
-            el("p", "fcn-pipeline evaluation", class_="kicker"),
-            el("button", "Theme: system", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
+        *top_bar("scores", "evaluation"),
         el("h1", "Model ", el("span", record.model_id, class_="run-id")),
         el(
             "p",

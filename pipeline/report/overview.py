@@ -13,7 +13,7 @@ from pipeline.report.gallery import gallery
 from pipeline.report.make import EACH, RANDOM, open_photos, picture_groups, report_key
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import class_colors, read_card
-from pipeline.report.page import document
+from pipeline.report.page import document, top_bar
 from pipeline.report.panels import table, tile, tiles
 from pipeline.report.pictures import ImageRenderer
 from pipeline.report.rerun import without_secrets
@@ -71,13 +71,7 @@ def _header(output: Store, newest: RunRecord, summary: Summary) -> Html:
     parts = (("runs", "Runs"), ("pictures", "Pictures"), ("classes", "Classes"), ("errors", "Errors"))
     return el(
         "header",
-        el("a", "Skip to the numbers", href="#main", class_="skip"),
-        el(
-            "div",
-            el("p", "fcn-pipeline output", class_="kicker"),
-            el("button", "Theme: system", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
+        *top_bar("numbers", "output"),
         el("h1", el("bdi", without_secrets(output.uri), class_="path")),
         el(
             "p",

@@ -56,6 +56,19 @@ def page(contents: Contents) -> str:
     return document(f"Run {contents.record.run_id}", _header(contents), _main(contents), _footer(contents))
 
 
+def top_bar(skip_to: str, kicker: str) -> tuple[Html, Html]:
+    """How the header of every page begins: the link past it, what kind of page it is, and the choice of a theme."""
+    return (
+        el("a", f"Skip to the {skip_to}", href="#main", class_="skip"),
+        el(
+            "div",
+            el("p", f"fcn-pipeline {kicker}", class_="kicker"),
+            el("button", "Theme: system", type="button", id="theme", hidden=True),
+            class_="bar-top",
+        ),
+    )
+
+
 def document(title: str, *body: Html) -> str:
     """A page of its own with the style and script of reports, and a policy that lets it load nothing."""
     style, script = _resource("report.css"), _resource("report.js")
@@ -95,13 +108,7 @@ def _header(contents: Contents) -> Html:
     ]
     return el(
         "header",
-        el("a", "Skip to the report", href="#main", class_="skip"),
-        el(
-            "div",
-            el("p", "fcn-pipeline run report", class_="kicker"),
-            el("button", "Theme: system", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
+        *top_bar("report", "run report"),
         el("h1", "Run ", el("span", record.run_id, class_="run-id")),
         el("p", *_lead(contents), class_="lead"),
         el("nav", el("ul", *links), aria_label="Parts of the report"),

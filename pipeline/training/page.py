@@ -18,7 +18,7 @@ from fcn_core.training.loop import ValidationPoint
 from pipeline.numbers import count, score
 from pipeline.report.charts import swatch
 from pipeline.report.markup import Html, el
-from pipeline.report.page import document
+from pipeline.report.page import document, top_bar
 from pipeline.report.panels import facts
 from pipeline.report.pictures import jpeg
 from pipeline.training.curves import Curves, draw_panel, panels
@@ -54,13 +54,7 @@ def training_page(page: TrainingPage) -> str:
 def _header(page: TrainingPage) -> Html:
     return el(
         "header",
-        el("a", "Skip to the report", href="#main", class_="skip"),
-        el(
-            "div",
-            el("p", "fcn-pipeline training", class_="kicker"),
-            el("button", "Theme: system", type="button", id="theme", hidden=True),
-            class_="bar-top",
-        ),
+        *top_bar("report", "training"),
         el("h1", "Training ", el("span", page.name, class_="run-id")),
         el("p", _lead(page), class_="lead"),
     )
