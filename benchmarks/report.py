@@ -166,7 +166,7 @@ def write_run(
             finished=datetime.now(UTC) + timedelta(seconds=1),
             counts=Counts(images=images, ok=images - failed, errors={"truncated": failed}),
             seconds=(datetime.now(UTC) - started).total_seconds(),
-            version="0.1.0",
+            version="0.2.0",
         ),
     )
 

@@ -95,7 +95,7 @@ def labelled_run(
         finished=datetime.now(UTC),
         counts=Counts(images=len(rows), ok=totals.ok, errors=totals.errors),
         seconds=max(0.01, (datetime.now(UTC) - started).total_seconds()),
-        version="0.1.0",
+        version="0.2.0",
     )
     write_record(output, record)
     return record
