@@ -1,7 +1,8 @@
 """What the tools' own code wrote, and what it reads: nothing is lost on the way.
 
 written_by_tools.json holds one mask as label-studio-sdk 2.1.2, pycocotools 2.0.11 and datumaro 1.13.12 write it: run
-lengths, and whole exports as files in base64; with a hole, two objects and a name that is not ASCII.
+lengths, and whole exports as files in base64; with a hole, two objects and a name that is not ASCII. labelme 6.3.1 wrote
+shapes of every kind, and what its own shapes_to_label makes of them.
 """
 
 import base64
@@ -39,6 +40,22 @@ def test_exports_of_datumaro_come_back_as_the_mask_that_went_out(tmp_path: Path,
     assert item.image is not None
     assert "bild ä" in item.image
     assert "bild ä" in item.key
+
+
+def test_shapes_of_labelme_cover_what_labelme_covers_but_for_their_edges(tmp_path: Path) -> None:
+    files = {name: base64.b64decode(data) for name, data in TOOLS["labelme"].items()}
+    taken, why, name = read(write(tmp_path, files), LABELS)
+    (item,) = taken.values()
+    assert (name, why) == ("labelme", {})
+    assert item.key == "bild ä.jpg"
+    theirs = np.array(TOOLS["labelme_mask"])
+    ours = np.where(item.mask == 255, 0, item.mask + 1)
+    around = np.stack([np.roll(theirs, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)])
+    inside = (around == theirs).all(axis=0)
+    assert (ours[inside] == theirs[inside]).all()
+    assert inside.mean() > 0.5
+    assert set(np.unique(theirs[inside])) == {0, 1, 2}
+    assert (ours[3:12, 40:52] == theirs[3:12, 40:52]).all(), "a mask has no edge to differ at"
 
 
 def test_brush_masks_of_label_studio_are_read() -> None:
