@@ -6,6 +6,9 @@ ways of choosing begin with the same model, take the same number of steps, and h
 after each round, and the difference from choosing by chance over the draws, as pairs, with its standard error.
 
     python benchmarks/loop.py --draws 5 --threads 2
+    python benchmarks/loop.py --draws 5 --threads 2 --frames 10
+
+With --frames the pool is what cameras record: each scene as that many frames, a few pixels apart.
 """
 
 import argparse
@@ -62,6 +65,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=30, help="per round")
     parser.add_argument("--first", type=int, default=20, help="annotated before the first round")
     parser.add_argument("--pool", type=int, default=400)
+    parser.add_argument(
+        "--frames", type=int, default=1, help="of each scene in the pool, whose size they do not change"
+    )
     parser.add_argument("--test", type=int, default=100)
     parser.add_argument("--steps", type=int, default=250, help="of each training; the first has twice as many")
     parser.add_argument("--threads", type=int, default=2)
@@ -78,13 +84,14 @@ def main() -> None:
             print(f"\nstopped after {draw} draws")
             break
         start = FIRST_SEED + draw * (options.first + options.pool)
-        scenes = [generate_scene(start + place, WIDTH, HEIGHT) for place in range(options.first + options.pool)]
-        first = train(None, scenes[: options.first], 2 * options.steps, draw)
+        few = [generate_scene(start + place, WIDTH, HEIGHT) for place in range(options.first)]
+        recorded = frames(start + options.first, options.pool, options.frames)
+        first = train(None, few, 2 * options.steps, draw)
         base = mean_iou(first, test, options.threads)
         print(f"| {draw} | - | {options.first} | {base:.3f} |", flush=True)
         for way, choose in WAYS.items():
             rng = np.random.default_rng(draw)
-            model, annotated, pool = first, scenes[: options.first], scenes[options.first :]
+            model, annotated, pool = first, few, recorded
             scores[way].append([base])
             for _ in range(options.rounds):
                 predictor = Predictor(model, resolve_settings(device="cpu", threads=options.threads))
@@ -96,6 +103,16 @@ def main() -> None:
                 print(f"| {draw} | {way} | {len(annotated)} | {scores[way][-1][-1]:.3f} |", flush=True)
     summarize({way: np.array(found) for way, found in scores.items()})
     print(f"\n{time.monotonic() - started:.0f} s, {options.threads} threads")
+
+
+def frames(start: int, pool: int, per_scene: int) -> list[Scene]:
+    """`pool` images: windows of scenes that a camera which moves by two pixels per frame sees."""
+    found: list[Scene] = []
+    for seed in range(start, start + -(-pool // per_scene)):
+        wide = generate_scene(seed, WIDTH + 2 * (per_scene - 1), HEIGHT)
+        lefts = range(0, 2 * per_scene, 2)
+        found += [Scene(wide.image[:, x : x + WIDTH], wide.mask[:, x : x + WIDTH]) for x in lefts]
+    return found[:pool]
 
 
 def train(model: ModelBundle | None, scenes: Sequence[Scene], steps: int, seed: int) -> ModelBundle:

@@ -1,8 +1,8 @@
 """What the tools' own code wrote, and what it reads: nothing is lost on the way.
 
 written_by_tools.json holds one mask as label-studio-sdk 2.1.2, pycocotools 2.0.11 and datumaro 1.13.12 write it: run
-lengths, and whole exports as files in base64; with a hole, two objects and a name that is not ASCII. labelme 6.3.1 wrote
-shapes of every kind, and what its own shapes_to_label makes of them.
+lengths, and whole exports as files in base64; with a hole, two objects and a name that is not ASCII. labelme 6.3.1
+wrote shapes of every kind, and what its own shapes_to_label makes of them.
 """
 
 import base64
