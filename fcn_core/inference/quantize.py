@@ -19,6 +19,7 @@ from fcn_core.errors import DataError, ExportError
 from fcn_core.inference.engines.engine import Image
 from fcn_core.inference.engines.openvino_engine import to_graph
 from fcn_core.inference.extras import require
+from fcn_core.inference.onnx_quantize import quantized_onnx
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.reporting_packages import import_nncf, import_openvino
 from fcn_core.inference.settings import resolve_settings
@@ -43,24 +44,23 @@ class Int8Agreement:
 def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle, Int8Agreement]:
     """The bundle in int8, and how well it agrees. images: RGB, each uint8 [H, W, 3] of any size, at least 4.
 
-    Every fourth image is kept for the comparison, the others calibrate. The agreement is in the new bundle's
-    provenance too. Raises ExportError if packages are missing or the bundle is int8 already, DataError for too few
-    images.
+    An imported ONNX graph becomes another one. Every fourth image is kept for the comparison, the others calibrate. The
+    agreement is in the new bundle's provenance too. Raises ExportError if packages are missing or the bundle is int8
+    already, DataError for too few images.
     """
     require_packages()
-    if bundle.kind == "onnx":
-        raise ExportError(
-            f"model {bundle.model_id} is an imported ONNX graph, which is not quantized here; use bfloat16"
-        )
     if bundle.int8 is not None:
         raise ExportError(f"model {bundle.model_id} is int8 already; quantize the float model that it was made of")
     if len(images) < FEWEST_IMAGES:
         raise DataError(f"calibration needs at least {FEWEST_IMAGES} images, not {len(images)}; a few dozen are good")
     held_out = images[::4]
     calibrating = [image for index, image in enumerate(images) if index % 4]
-    graph = _serialize(_quantized(bundle, calibrating))
     notes = {"float_model_id": bundle.model_id, "calibration_images": len(calibrating), "tool": _tool()}
-    made = replace(bundle, int8=graph, scores={}, provenance={**bundle.provenance, "int8": notes})
+    float_model = replace(bundle, scores={}, provenance={**bundle.provenance, "int8": notes})
+    if bundle.onnx is None:
+        made = replace(float_model, int8=_serialize(_quantized(bundle, calibrating)))
+    else:
+        made = replace(float_model, onnx=quantized_onnx(bundle, calibrating))
     agreement = agree(bundle, made, held_out)
     notes |= {"compared_images": agreement.images, "equal_pixels": agreement.equal_pixels}
     return made, agreement
@@ -68,10 +68,11 @@ def quantize(bundle: ModelBundle, images: Sequence[Image]) -> tuple[ModelBundle,
 
 def agree(bundle: ModelBundle, other: ModelBundle, images: Sequence[Image]) -> Int8Agreement:
     """How often `other`, in int8, says the same as the float bundle in float32."""
-    float32 = Predictor(bundle, resolve_settings(device="cpu", precision="float32", engine="openvino"))
+    exact = resolve_settings(device="cpu", precision="float32", engine="openvino", kind=bundle.kind)
+    float32 = Predictor(bundle, exact)
     # First, as of a network whose scores overflow OpenVINO cannot compile the int8 form, and says so in its own words.
     expected = [float32.predict([image])[0].mask for image in images]
-    int8 = Predictor(other, resolve_settings(device="cpu", engine="openvino"))
+    int8 = Predictor(other, resolve_settings(device="cpu", engine="openvino", kind=other.kind))
     equal = sum(
         int((mask == int8.predict([image])[0].mask).sum()) for image, mask in zip(images, expected, strict=True)
     )

@@ -24,7 +24,8 @@ def quantize(
 
     Nothing is trained: a few dozen of your own images show how values are to be rounded. Every fourth is kept out of
     that and compared with the float model; the share of equal pixels is printed and noted in the new bundle, which has
-    a model_id of its own. It needs the extra packages of fcn-pipeline[quantize].
+    a model_id of its own. Of an imported ONNX graph another ONNX graph is made. It needs the
+    extra packages of fcn-pipeline[quantize].
 
     Parameters
     ----------

@@ -284,11 +284,45 @@ def test_a_bundle_with_another_graph_than_was_imported_is_refused_before_it_runs
 
 def test_what_only_networks_do_is_refused_with_a_sentence(tmp_path: Path) -> None:
     from fcn_core.inference.onnx_export import export_onnx
-    from fcn_core.inference.quantize import quantize
 
     bundle = _bundle(small_onnx(), tmp_path)
     with pytest.raises(ExportError, match="is an ONNX graph already"):
         export_onnx(bundle, tmp_path / "again.onnx")
+
+
+def test_int8_of_a_graph_is_a_graph_with_an_id_of_its_own_that_agrees(tmp_path: Path) -> None:
     requires("nncf", install="'fcn-pipeline[quantize]'")
-    with pytest.raises(ExportError, match="which is not quantized here"):
-        quantize(bundle, [photo(64, 96)] * 4)
+    from fcn_core.inference.quantize import quantize
+
+    bundle = _bundle(small_onnx(), tmp_path)
+    made, agreement = quantize(bundle, [photo(64 + seed, 96, seed) for seed in range(8)])
+    assert (made.kind, made.architecture) == ("onnx", bundle.architecture)
+    assert made.model_id != bundle.model_id
+    assert made.provenance["int8"] | {"tool": ""} == {
+        "float_model_id": bundle.model_id, "calibration_images": 6, "compared_images": 2,
+        "equal_pixels": agreement.equal_pixels, "tool": "",
+    }  # fmt: skip
+    assert 0.9 < agreement.equal_pixels < 1
+    assert ModelBundle.from_files(made.to_files()).model_id == made.model_id
+    nodes = onnx.load_model_from_string(made.onnx).graph.node
+    rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    in_float = [node for node in convolutions if not rounded & {*node.input[:2]}]
+    assert [node.output[0] for node in in_float] == ["y"]  # the layer that scores
+    assert len(convolutions) == 3
+    settings = [
+        resolve_settings(device="cpu", precision="float32", engine=engine, kind="onnx")  # type: ignore[arg-type]
+        for engine in ("openvino", "onnxruntime")
+    ]
+    openvino, onnxruntime = (Predictor(made, each).predict([photo(57, 83)])[0].mask for each in settings)
+    assert (openvino == onnxruntime).mean() > 0.9
+    with pytest.raises(ExportError, match="is int8 already"):
+        quantize(made, [photo(64, 96)] * 4)
+
+
+def test_a_graph_of_an_opset_without_scales_of_channels_is_not_quantized(tmp_path: Path) -> None:
+    requires("nncf", install="'fcn-pipeline[quantize]'")
+    from fcn_core.inference.quantize import quantize
+
+    with pytest.raises(ExportError, match="of opset 12, and int8 needs 13 or newer; export it anew"):
+        quantize(_bundle(small_onnx(opset=12), tmp_path), [photo(64, 96)] * 4)
