@@ -6,12 +6,14 @@ pods get their storage credentials by.
 
 import contextlib
 import copy
+import json
 import shlex
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
+from pipeline.actors.ray_words import clean
 from pipeline.errors import InputError
 from pipeline.jobs.launch import OnKubeRay
 from pipeline.launch.launcher import LauncherUnavailable, LaunchStatus, command, launch_id, next_attempt
@@ -22,9 +24,14 @@ from pipeline.yaml_text import read_yaml
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 WORK_LABEL = "fcn-pipeline/work"
 
-_ENDED = {"Complete", "Failed"}
+REQUEST_SECONDS = (5.0, 15.0)
+"""How long a request may take to connect, and to return something. The client itself would wait without end."""
 
-T = TypeVar("T")
+_ENDED = {"Complete", "Failed", "ValidationFailed"}
+"""What a RayJob stays in, by KubeRay's own code: the operator looks at none of the last again."""
+
+_AWAY = {410, 429}
+"""Besides 5xx, what passes: a list that has expired, and an API server that has too much to do."""
 
 
 def rayjob(work: Work, name: str, template: dict[str, Any], keep_seconds: int) -> dict[str, Any]:
@@ -80,25 +87,17 @@ class KubeRayLauncher:
         name = launch_id(work, next_attempt(work, [item["metadata"]["name"] for item in items]))
         resource = rayjob(work, name, self._template, self._options.keep_seconds)
         with contextlib.suppress(_Conflict):  # two have seen none and submit at once, under the same name
-            self._ask(
-                lambda: self._api.create_namespaced_custom_object(
-                    GROUP, VERSION, self._options.namespace, PLURAL, resource
-                )
-            )
+            self._ask(self._api.create_namespaced_custom_object, resource)
         return name
 
     def status(self, launch_id: str) -> LaunchStatus:
         try:
-            item = self._ask(
-                lambda: self._api.get_namespaced_custom_object(
-                    GROUP, VERSION, self._options.namespace, PLURAL, launch_id
-                )
-            )
+            item = self._ask(self._api.get_namespaced_custom_object, launch_id)
         except _Unknown:
             return LaunchStatus("ended", "the RayJob is gone")
         status = item.get("status", {})
         state = status.get("jobDeploymentStatus") or "Initializing"
-        reason = " ".join(filter(None, (state, status.get("reason"), status.get("message"))))
+        reason = clean(" ".join(filter(None, (state, status.get("reason"), status.get("message")))), most=2000)
         if state in _ENDED:
             return LaunchStatus("ended", reason)
         return LaunchStatus("running" if state == "Running" else "waiting", reason)
@@ -114,39 +113,55 @@ class KubeRayLauncher:
     def stop(self, launch_id: str) -> None:
         """Delete the RayJob, and with it its cluster. The driver gets SIGTERM and the pods' grace period."""
         with contextlib.suppress(_Unknown):  # it has ended, and its time to be looked at too
-            self._ask(
-                lambda: self._api.delete_namespaced_custom_object(
-                    GROUP, VERSION, self._options.namespace, PLURAL, launch_id
-                )
-            )
+            self._ask(self._api.delete_namespaced_custom_object, launch_id)
 
     def _list(self, work: Work) -> list[dict[str, Any]]:
-        found = self._ask(
-            lambda: self._api.list_namespaced_custom_object(
-                GROUP, VERSION, self._options.namespace, PLURAL, label_selector=f"{WORK_LABEL}={work.name}"
-            )
-        )
+        found = self._ask(self._api.list_namespaced_custom_object, label_selector=f"{WORK_LABEL}={work.name}")
         return list(found["items"])
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _ask(self, method: Callable[..., Any], *words: Any, **options: Any) -> dict[str, Any]:
+        """What a method of the API returns for RayJobs of the namespace."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
+        place = (GROUP, VERSION, self._options.namespace, PLURAL)
         try:
-            return question()
+            answer = method(*place, *words, **options, _request_timeout=REQUEST_SECONDS)
         except ApiException as error:
-            if error.status == 404 and "could not find the requested resource" not in str(error.body):
-                raise _Unknown("the RayJob is gone") from error
-            if error.status == 409:
-                raise _Conflict("the RayJob is there already") from error
-            if error.status is None or error.status >= 500 or error.status == 429:
-                raise LauncherUnavailable(f"Kubernetes failed ({error.status} {error.reason})") from error
-            raise InputError(
-                f"Kubernetes refused ({error.status} {error.reason}) in namespace {self._options.namespace}: "
-                f"{' '.join(str(error.body).split())[:300]}"
-            ) from error
-        except HTTPError as error:
-            raise LauncherUnavailable(f"Kubernetes does not answer: {' '.join(str(error).split())[:300]}") from error
+            raise self._explain(error.status or 0, error.reason, error.body) from error
+        except (HTTPError, ValueError) as error:  # no response, or one that is cut off
+            raise LauncherUnavailable(f"Kubernetes does not answer: {clean(str(error), most=300)}") from error
+        if not isinstance(answer, dict):
+            raise LauncherUnavailable(
+                f"what answers as Kubernetes returned no RayJobs but {clean(str(answer), most=100)!r}; "
+                "is there a proxy in between, or another server at this address?"
+            )
+        return answer
+
+    def _explain(self, status: int, reason: str, body: Any) -> Exception:
+        said = _said(body)
+        if status == 404 and said.get("details", {}).get("kind") == PLURAL:
+            return _Unknown("the RayJob is gone")
+        if status == 409 and said.get("reason") == "AlreadyExists":
+            return _Conflict("the RayJob is there already")
+        if status == 404 and not said:
+            return InputError(
+                "this Kubernetes cluster has no RayJobs (404); install the KubeRay operator, or let KUBECONFIG name "
+                "another cluster"
+            )
+        message = clean(str(said.get("message") or body or ""), most=300)
+        if status == 0 or status >= 500 or status in _AWAY:
+            return LauncherUnavailable(f"Kubernetes failed ({status} {reason}): {message}")
+        return InputError(f"Kubernetes refused ({status} {reason}) in namespace {self._options.namespace}: {message}")
+
+
+def _said(body: Any) -> dict[str, Any]:
+    """The API's own `Status` in the body of a refusal; empty where something else has answered."""
+    try:
+        found = json.loads(body)
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
 
 
 def _running(items: list[dict[str, Any]]) -> str | None:
@@ -172,8 +187,14 @@ def _connect() -> Any:
         from kubernetes import client, config
     except ImportError as error:
         raise InputError("RayJobs need the package kubernetes; pip install 'fcn-pipeline[kubernetes]'") from error
+    # `load_config` prints that it looks for a pod's account, and takes a list of files in KUBECONFIG for none.
     try:
-        config.load_config()
+        config.load_kube_config()
     except config.ConfigException as error:
-        raise InputError(f"no Kubernetes cluster is configured ({error}); set KUBECONFIG") from error
-    return client.CustomObjectsApi()
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            raise InputError(f"no Kubernetes cluster is configured ({error}); set KUBECONFIG") from error
+    configuration = client.Configuration.get_default_copy()
+    configuration.retries = False  # who follows a launch asks again, and for how long is its own affair
+    return client.CustomObjectsApi(client.ApiClient(configuration))

@@ -1,17 +1,12 @@
 """The KubeRay launcher, through the real kubernetes client, against an API server that keeps RayJobs in memory."""
 
 import json
-import re
 import shlex
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 
 from pipeline.actors.observer import Observer
 from pipeline.cli.run_launch import run_launch
@@ -28,73 +23,12 @@ from pipeline.launch.work import Work, read_outcome
 from tests.deploy.manifests import needs_schemas, problems
 from tests.in_process import evaluate_in_process, segment_in_process
 from tests.labelled import write_labelled
+from tests.pipeline.launch.kubernetes_api import Answer, KubernetesApi, forbidden, status
 from tests.samples import fill
 
 ROOT = Path(__file__).parents[3]
+AWAY = status(503, "ServiceUnavailable", "apiserver not ready")
 TEMPLATE = ROOT / "deploy" / "kuberay" / "rayjob.yaml"
-PATH = re.compile(r"/apis/ray\.io/v1/namespaces/labels/rayjobs(?:/([^/?]+))?$")
-
-
-class Kubernetes:
-    """RayJobs of the namespace `labels`, as an API server keeps them. `failing` is the status of the next answer."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.failing: int | None = None
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(outer.read(*self._asked()))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._answer(outer.create(body))
-
-            def do_DELETE(self) -> None:
-                self._answer(outer.delete(self._asked()[0] or ""))
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-            def _asked(self) -> tuple[str | None, str | None]:
-                split = urlsplit(self.path)
-                found = PATH.fullmatch(split.path)
-                assert found, self.path
-                return found[1], parse_qs(split.query).get("labelSelector", [None])[0]
-
-            def _answer(self, answer: tuple[int, dict[str, Any]]) -> None:
-                status, body = (outer.failing, {}) if outer.failing else answer
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def read(self, name: str | None, selector: str | None) -> tuple[int, dict[str, Any]]:
-        if name is not None:
-            return (200, self.jobs[name]) if name in self.jobs else (404, {"message": "not found"})
-        label, _, value = (selector or "").partition("=")
-        found = [job for job in self.jobs.values() if job["metadata"]["labels"].get(label) == value]
-        return 200, {"items": found}
-
-    def create(self, job: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        name = job["metadata"]["name"]
-        if name in self.jobs:
-            return 409, {"message": "already exists"}
-        self.jobs[name] = job
-        return 201, job
-
-    def delete(self, name: str) -> tuple[int, dict[str, Any]]:
-        return (200, {}) if self.jobs.pop(name, None) else (404, {"message": "not found"})
-
-    def stands(self, name: str, state: str) -> None:
-        """The operator's doing: how a job stands."""
-        self.jobs[name]["status"] = {"jobDeploymentStatus": state}
 
 
 class Silent:
@@ -106,7 +40,7 @@ class Silent:
 class Operator(Observer):
     """Runs a job that waits as it would run in the RayJob's pod, but here: by the entrypoint's own arguments."""
 
-    def __init__(self, site: Kubernetes) -> None:
+    def __init__(self, site: KubernetesApi) -> None:
         self._site = site
         self.exit_codes: list[int] = []
 
@@ -119,20 +53,15 @@ class Operator(Observer):
 
 
 @pytest.fixture
-def kubernetes() -> Iterator[Kubernetes]:
-    site = Kubernetes()
+def kubernetes() -> Iterator[KubernetesApi]:
+    site = KubernetesApi()
     yield site
-    site.server.shutdown()
-    site.server.server_close()
+    site.close()
 
 
 @pytest.fixture
-def launcher(kubernetes: Kubernetes) -> KubeRayLauncher:
-    host, port = kubernetes.server.server_address[:2]
-    configuration = Configuration(host=f"http://{host!s}:{port}")
-    configuration.retries = False
-    api = CustomObjectsApi(ApiClient(configuration))
-    return KubeRayLauncher(OnKubeRay(namespace="labels", template=str(TEMPLATE)), api)
+def launcher(kubernetes: KubernetesApi) -> KubeRayLauncher:
+    return KubeRayLauncher(OnKubeRay(namespace="labels", template=str(TEMPLATE)), kubernetes.client())
 
 
 @pytest.fixture
@@ -166,7 +95,7 @@ def test_a_misspelt_field_of_what_is_built_is_noticed(work: Work) -> None:
 
 
 def test_a_job_is_submitted_followed_and_found_again(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     assert launcher.find(work) is None
     name = launcher.submit(work)
@@ -183,7 +112,7 @@ def test_a_job_is_submitted_followed_and_found_again(
 
 
 def test_the_outcome_comes_from_the_output_and_outlives_the_cluster(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, monkeypatch: pytest.MonkeyPatch
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment_in_process(monkeypatch)
     outcome = follow(launcher, work, Operator(kubernetes), lambda: False, poll_seconds=0.05)
@@ -203,7 +132,7 @@ def launching(launcher: KubeRayLauncher, monkeypatch: pytest.MonkeyPatch) -> OnK
 
 
 def test_what_cannot_be_done_is_refused_in_the_words_of_the_job(
-    kubernetes: Kubernetes, launching: OnKubeRay, work: Work, tmp_path: Path
+    kubernetes: KubernetesApi, launching: OnKubeRay, work: Work, tmp_path: Path
 ) -> None:
     job = SegmentJob.model_validate(work.options | {"model": str(tmp_path / "no-such-model")})
     operator = Operator(kubernetes)
@@ -213,7 +142,7 @@ def test_what_cannot_be_done_is_refused_in_the_words_of_the_job(
 
 
 def test_an_evaluation_that_is_refused_names_what_is_broken(
-    kubernetes: Kubernetes,
+    kubernetes: KubernetesApi,
     launching: OnKubeRay,
     tmp_path: Path,
     model_dir: Path,
@@ -231,7 +160,7 @@ def test_an_evaluation_that_is_refused_names_what_is_broken(
     assert [(each.name, each.error) for each in raised.value.errors] == [("001", "not_an_image")]
 
 
-def test_a_stop_deletes_the_job(kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work) -> None:
+def test_a_stop_deletes_the_job(kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work) -> None:
     asked: list[bool] = []
     told: list[str] = []
     outcome = follow(
@@ -250,7 +179,7 @@ def test_a_stop_deletes_the_job(kubernetes: Kubernetes, launcher: KubeRayLaunche
 
 
 def test_an_interrupt_deletes_the_job_and_goes_on_up(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -261,10 +190,10 @@ def test_an_interrupt_deletes_the_job_and_goes_on_up(
 
 
 def test_an_interrupt_deletes_the_job_also_when_the_place_is_away_for_a_moment(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     def interrupt() -> None:
-        kubernetes.failing = 503
+        kubernetes.failing = AWAY
         threading.Timer(0.3, lambda: setattr(kubernetes, "failing", None)).start()
         raise KeyboardInterrupt
 
@@ -274,7 +203,7 @@ def test_an_interrupt_deletes_the_job_also_when_the_place_is_away_for_a_moment(
 
 
 def test_a_failure_of_the_follower_leaves_the_job_alone(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     def fail() -> None:
         raise OSError("the follower's disk is full")
@@ -285,7 +214,7 @@ def test_a_failure_of_the_follower_leaves_the_job_alone(
 
 
 def test_a_job_that_ended_without_a_word_is_a_failure_that_says_so(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     with pytest.raises(PipelineError, match=r"ended without an outcome \(Failed"):
         follow(
@@ -298,17 +227,17 @@ def test_a_job_that_ended_without_a_word_is_a_failure_that_says_so(
         )
 
 
-@pytest.mark.parametrize(("status", "error"), [(403, InputError), (503, LauncherUnavailable)])
+@pytest.mark.parametrize(("answer", "error"), [(forbidden("list"), InputError), (AWAY, LauncherUnavailable)])
 def test_a_refusal_and_an_absence_are_told_apart(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work, status: int, error: type[Exception]
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work, answer: Answer, error: type[Exception]
 ) -> None:
-    kubernetes.failing = status
-    with pytest.raises(error, match=str(status)):
+    kubernetes.failing = answer
+    with pytest.raises(error, match=str(answer[0])):
         launcher.find(work)
 
 
 def test_a_place_that_is_away_for_a_moment_is_asked_again(
-    kubernetes: Kubernetes, launcher: KubeRayLauncher, work: Work
+    kubernetes: KubernetesApi, launcher: KubeRayLauncher, work: Work
 ) -> None:
     launcher.submit(work)
     looks: list[int] = []
@@ -316,7 +245,7 @@ def test_a_place_that_is_away_for_a_moment_is_asked_again(
     def look() -> None:
         looks.append(1)
         if len(looks) == 1:
-            kubernetes.failing = 503
+            kubernetes.failing = AWAY
             threading.Timer(0.3, back).start()
 
     def back() -> None:
