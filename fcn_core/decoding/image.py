@@ -2,8 +2,8 @@
 
 The bytes are not to be trusted. Only the formats listed here are tried (Pillow's EPS reader would start Ghostscript),
 the size is checked before any pixel is decoded, and every exception of a decoder becomes a DecodeError with a stable
-reason: empty_file, not_an_image, unsupported_format, truncated, damaged, too_many_pixels, out_of_memory. What no
-`except` can catch (a crash, a stall) is for whoever runs this in a process of its own.
+reason: empty_file, not_an_image, unsupported_format, extra_missing, truncated, damaged, too_many_pixels, out_of_memory.
+What no `except` can catch (a crash, a stall) is for whoever runs this in a process of its own.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fcn_core.decoding import gif, jpeg, jpeg2000, jpegxl, others, png, tiff
+from fcn_core.decoding import gif, heif, jpeg, jpeg2000, jpegxl, others, png, tiff
 from fcn_core.decoding.refusals import decode_error, out_of_memory
 from fcn_core.decoding.stored import Pixels, Stored, turned, without_text_before
 from fcn_core.errors import DecodeError
@@ -85,6 +85,8 @@ def _read(data: bytes, max_pixels: int, max_side: int | None) -> Stored:
         return gif.read(data, max_pixels)
     if jpegxl.is_jpegxl(data):
         return jpegxl.read(data, max_pixels)
+    if heif.is_heif(data):
+        return heif.read(data, max_pixels)
     if jpeg2000.is_jpeg2000(data):
         return jpeg2000.read(data, max_pixels)
     return others.read(data, max_pixels)

@@ -39,8 +39,21 @@ def tifffile() -> ModuleType:
     return tifffile
 
 
-def load_all() -> None:
-    """Load everything that decoding any image may need.
+@functools.cache
+def pillow_heif() -> ModuleType | None:
+    """None where the extra `heif` is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return None
+    # The picture alone, decoded in the thread that asks for it.
+    pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
+    pillow_heif.options.DECODE_THREADS = 0
+    return pillow_heif
+
+
+def load_all(*, heif: bool = False) -> None:
+    """Load everything that decoding any image may need; what reads HEIC only with `heif`.
 
     A codec that imagecodecs was built without is passed over. Raises ImportError where an installation is broken.
     """
@@ -51,3 +64,5 @@ def load_all() -> None:
         with contextlib.suppress(ImportError, AttributeError):
             getattr(codecs, f"{name}_decode")
     tifffile()
+    if heif:
+        pillow_heif()

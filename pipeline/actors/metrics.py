@@ -50,6 +50,7 @@ REASONS = (
     "damaged_container",
     "decoder_crashed",
     "empty_file",
+    "extra_missing",
     "file_too_large",
     "killed_worker",
     "link_refused",

@@ -29,7 +29,7 @@ from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
 from pipeline.segmentation.job import RunReport
-from pipeline.segmentation.selection import suffixes_text
+from pipeline.segmentation.selection import suffixes_text, ways_to_take
 
 Seen = TypeVar("Seen")
 
@@ -180,7 +180,7 @@ def print_report(console: Console, report: RunReport, output: str) -> None:
             f"{selection.failed_before} of those done could not be read; --retry-errors tries them again", markup=False
         )
     if selection.left_out:
-        console.print(f"left out by name: {suffixes_text(selection)}; --include takes others", markup=False)
+        console.print(f"left out by name: {suffixes_text(selection)}; {ways_to_take(selection)}", markup=False)
     if report.runs and report.state == "finished":
         console.print(f"masks and tables are under {printable(output)}", markup=False)
     for key in report.reports:

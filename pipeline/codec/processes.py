@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from fcn_core.decoding.heif import is_heif, is_installed
 from fcn_core.errors import DecodeError
 from fcn_core.labels import LabelSet
 from pipeline.codec.images import Decoded, Pixels
@@ -31,6 +32,11 @@ from pipeline.errors import ImageError, PipelineError
 
 # Faults that may not be the image's own doing, see above.
 _TRIES = 2
+
+_NO_THREADS = (
+    "HEIC and HEIF files are not read on this machine: their decoder starts threads, and without seccomp, which is "
+    "missing here, it could as well start processes; convert them to JPEG."
+)
 
 Result = TypeVar("Result")
 
@@ -79,14 +85,17 @@ class CodecPool:
 
         More reasons from here: `timed_out`, `decoder_crashed`.
         """
+        heif = is_heif(data) and is_installed()
 
         def job(slot: Slot) -> DatedImage:
+            if heif and slot.confinement is not None and not slot.confinement.seccomp:
+                raise ImageError("unsupported_format", _NO_THREADS)
             reply = slot.ask(DECODE, data, max_side=max_side or 0)
             pixels = np.empty((reply.height, reply.width, 3), np.uint8)
             slot.take(reply, pixels.reshape(-1).data)
             return DatedImage(pixels, reply.orientation, reply.full_size, reply.taken_at)
 
-        return self._run(job)
+        return self._run(job, heif=heif)
 
     def decode_for_core(self, data: bytes) -> Decoded:
         """`decode_now` for readers of fcn_core's, to which a refusal is a DecodeError."""
@@ -167,10 +176,12 @@ class CodecPool:
     ) -> None:
         self.close()
 
-    def _run(self, job: Callable[[Slot], Result]) -> Result:
-        """What `job` makes with a free worker, in this thread."""
+    def _run(self, job: Callable[[Slot], Result], *, heif: bool = False) -> Result:
+        """What `job` makes with a free worker, in this thread; with `heif`, one that reads HEIC."""
         slot = self._claim()
         try:
+            if heif:
+                slot.read_heif()
             for attempt in range(_TRIES):
                 try:
                     if slot.ready_pid is None:

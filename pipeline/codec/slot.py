@@ -30,6 +30,8 @@ WORKER = "pipeline.codec.worker_main"
 # broken.
 _START_TRIES = 5
 _START_SECONDS = 120.0
+# No limit of the kernel's counts one process's threads: the parent does, this often.
+_MOST_THREADS, _LOOK_SECONDS = 8, 0.05
 # More than a worker has to say. One that is taken over may announce gigabytes.
 _MOST_TEXT = 1 << 16
 _REASON = re.compile("[a-z0-9_]{1,64}")
@@ -97,8 +99,9 @@ class _DiedError(Exception):
 
 
 class Slot:
-    """Room for one worker, started when first needed and again after each fault. Used by one thread at a
-    time.
+    """Room for one worker, started when first needed and again after each fault. Used by one thread at a time.
+
+    Its workers may start no threads until `read_heif` is called.
     """
 
     def __init__(self, limits: Limits, closing: threading.Event) -> None:
@@ -107,6 +110,7 @@ class Slot:
         self._process: subprocess.Popen[bytes] | None = None
         # What confines the worker, from when it is ready.
         self.confinement: Confinement | None = None
+        self._heif = False
         # Shared with the worker: images on their way in and out, and what it says on stderr.
         self._arena = os.memfd_create("fcn-codec-arena")
         self._stderr = os.memfd_create("fcn-codec-stderr")
@@ -190,6 +194,12 @@ class Slot:
             done += count
         self._trim()
 
+    def read_heif(self) -> None:
+        """Have a worker from now on that reads HEIC, too."""
+        if not self._heif:
+            self.discard()
+            self._heif = True
+
     def kill(self) -> None:
         """End the worker from any thread; whoever waits for it gets a FaultError."""
         process = self._process
@@ -245,7 +255,7 @@ class Slot:
         # The same packages as here, wherever they came from (Ray puts a job's code on the path at run time).
         environment["PYTHONPATH"] = os.pathsep.join([_SOURCE, *(path for path in sys.path if path)])
         limits = (self._limits.memory_bytes, self._limits.max_pixels)
-        numbers = (self._arena, os.getpid(), *limits)
+        numbers = (self._arena, os.getpid(), *limits, int(self._heif))
         return subprocess.Popen(
             # -P: the working directory is not to be imported from.
             [sys.executable, "-P", "-m", WORKER, *map(str, numbers)],
@@ -266,13 +276,24 @@ class Slot:
         waiter.register(pipe, select.POLLIN)
         data = b""
         while len(data) < length:
-            if not waiter.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
+            self._wait(process, waiter, deadline)
             part = os.read(pipe, length - len(data))
             if not part:
                 raise _DiedError
             data += part
         return data
+
+    def _wait(self, process: subprocess.Popen[bytes], waiter: select.poll, deadline: float) -> None:
+        """Until the worker has said something. Raises TimeoutError, and FaultError for one of too many threads."""
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if waiter.poll(min(left, _LOOK_SECONDS if self._heif else left) * 1000):
+                return
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            if self._heif and _threads_of(process.pid) > _MOST_THREADS:
+                process.kill()
+                raise FaultError(ImageError("decoder_crashed", "The decoder started too many threads."))
 
     def _cause_of_death(self, process: subprocess.Popen[bytes]) -> str:
         process.kill()
@@ -288,6 +309,14 @@ class Slot:
     def _trim(self) -> None:
         if os.fstat(self._arena).st_size > ARENA_KEEP_BYTES:
             os.ftruncate(self._arena, 0)
+
+
+def _threads_of(pid: int) -> int:
+    """How many threads a process has; 0 where that cannot be seen."""
+    try:
+        return os.stat(f"/proc/{pid}/task").st_nlink - 2  # a folder per thread
+    except OSError:
+        return 0
 
 
 def _fd(pipe: IO[bytes] | None) -> int:

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 
 from PIL import ExifTags, Image
 
-from fcn_core.decoding import png, without_text_before
+from fcn_core.decoding import heif, png, without_text_before
 
 FORMATS = ("JPEG", "WEBP", "TIFF", "AVIF")
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MARKS = (b"Exif\0\0", b"eXIf", b"Raw profile type exif", b"EXIF")  # of JPEG and AVIF, PNG (two ways), WebP
+_MARKS = (b"Exif\0\0", b"eXIf", b"Raw profile type exif", b"EXIF")  # of JPEG, AVIF and HEIC, PNG (two ways), WebP
 _TIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 _LARGEST_OFFSET = 14 * 60
@@ -54,6 +54,10 @@ def _tags(data: bytes) -> dict[int, object]:
     """The tags of EXIF's own directory."""
     if data.startswith(png.SIGNATURE):
         return png.exif(data).get_ifd(ExifTags.IFD.Exif)
+    if heif.is_heif(data):
+        exif = Image.Exif()
+        exif.load(heif.exif(data))
+        return exif.get_ifd(ExifTags.IFD.Exif)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         exif = Image.Exif()
         if image.format == "TIFF":

@@ -1,9 +1,10 @@
 """The process that decodes or encodes one image at a time for `pipeline.codec.processes`; not for use by hand.
 
-Run as `python -m pipeline.codec.worker_main ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS`. Fixed headers and small
-JSON come and go through stdin and stdout; images lie in the arena, an anonymous file shared with the parent.
-Nothing is pickled, and the process is confined before the first image comes (see `pipeline.codec.sandbox`): should one
-take it over, it can answer with a wrong picture and, where the kernel has what confines it, do nothing else.
+Run as `python -m pipeline.codec.worker_main ARENA_FD PARENT_PID MEMORY_BYTES MAX_PIXELS HEIF`. HEIF is 1 for a worker
+that reads HEIC, too, whose decoder starts threads, and otherwise 0. Fixed headers and small JSON come and go through
+stdin and stdout; images lie in the arena, an anonymous file shared with the parent. Nothing is pickled, and the process
+is confined before the first image comes (see `pipeline.codec.sandbox`): should one take it over, it can answer with a
+wrong picture and, where the kernel has what confines it, do nothing else.
 """
 
 import contextlib
@@ -56,20 +57,20 @@ _BYTES_PER_PIXEL, _FILE_SLACK = 3, 64 << 20
 # What an image leaves free is kept for the next one, up to so much. glibc would give memory of this size back to the
 # system after each image and have it zeroed again, page by page: as much work as the decoding itself.
 _FREE_KEEP_BYTES = 64 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 
 
 def main() -> None:
-    arena, parent, memory, max_pixels = (int(argument) for argument in sys.argv[1:])
+    arena, parent, memory, max_pixels, heif = (int(argument) for argument in sys.argv[1:])
     # A library that prints must not garble the answers: stdout is ours alone, everybody else's goes to
     # stderr.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _follow_parent(parent)
-    load_all()
+    load_all(heif=bool(heif))
     gc.freeze()
-    confinement = confine(memory, _BYTES_PER_PIXEL * max_pixels + _FILE_SLACK)
+    confinement = confine(memory, _BYTES_PER_PIXEL * max_pixels + _FILE_SLACK, threads=bool(heif))
     told = json.dumps(asdict(confinement)).encode()
     replies.write(READY.pack(VERSION, len(told)) + told)
     _serve(sys.stdin.buffer, replies, arena, max_pixels)
@@ -87,6 +88,7 @@ def _follow_parent(parent: int) -> None:
     if hasattr(libc, "mallopt"):  # of glibc only
         libc.mallopt(_M_TRIM_THRESHOLD, _FREE_KEEP_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(_M_ARENA_MAX, 1)  # a thread's own heap would map 128 MiB of the limit
     # Our own limit is checked from the header; Pillow's fixed one would warn or refuse on its own terms.
     Image.MAX_IMAGE_PIXELS = None
     # One image has one core here, and a confined process starts no threads.

@@ -23,6 +23,7 @@ from pipeline.storage.store import ObjectInfo, Store
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".jp2",
+    ".jxl", ".heic", ".heif",
 )  # fmt: skip
 MASK_SUFFIXES = (".png",)
 

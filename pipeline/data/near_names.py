@@ -11,6 +11,7 @@ from collections.abc import Iterable
 FOLDERS = ("JPEGImages/", "SegmentationClass/", "SegmentationClassAug/", "img/", "cls/")
 _EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".jp2", ".mat",
+    ".jxl", ".heic", ".heif",
 )  # fmt: skip
 _MASK_ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "_L", ".mask")
 

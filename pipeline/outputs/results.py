@@ -98,7 +98,9 @@ CLASS_TOTALS_SCHEMA = pa.schema(
 MACHINE_ERRORS = frozenset({"access_denied", "storage"})
 """Error reasons that may be those of one machine: its credentials, its network, its disk."""
 
-TRANSIENT_ERRORS = frozenset({"changed", "missing", "link_refused", "access_denied", "storage", "prediction_failed"})
+TRANSIENT_ERRORS = frozenset(
+    {"changed", "missing", "link_refused", "access_denied", "storage", "prediction_failed", "extra_missing"}
+)
 """Error reasons that say nothing about the image itself: such a row is reported, but the image is not done."""
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fcn_core.models.network import GRID
 from pipeline.codec.processes import CodecPool
 from pipeline.errors import ImageError, InputError, ObjectMissing, StorageError, StorageUnavailable
-from pipeline.segmentation.choice import IMAGE_SUFFIXES
+from pipeline.segmentation.choice import image_suffixes
 from pipeline.sources.opening import open_source
 from pipeline.storage.store import Store
 
@@ -52,7 +52,7 @@ def _middle(image: Image) -> Image:
 
 def _usable(store: Store, listed: Iterable[str], count: int, codecs: CodecPool) -> list[Image]:
     images: list[Image] = []
-    keys = (key for key in listed if key.lower().endswith(IMAGE_SUFFIXES))
+    keys = (key for key in listed if key.lower().endswith(image_suffixes()))
     # Twice as many as are needed, for those that turn out to be of no use.
     for key in heapq.nsmallest(2 * count, keys, key=lambda key: hashlib.sha256(key.encode()).digest()):
         try:

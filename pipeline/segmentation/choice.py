@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fcn_core.decoding import heif
 from pipeline.sources.kinds import KINDS, kind_of
 from pipeline.sources.member import IS_MEMBER, address_of
 
@@ -21,10 +22,22 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
     ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".jxl",
 )  # fmt: skip
-"""Taken when a job names no --include, in any case. Everything else is counted as left out."""
+"""Taken when a job names no --include, in any case; see `image_suffixes`. Everything else is counted as left out."""
 
 Mask = npt.NDArray[np.bool_]
 KeyFilter = Callable[[pa.Array], Mask]
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """IMAGE_SUFFIXES, and those of HEIC where this Python has the extra that reads it."""
+    return IMAGE_SUFFIXES + (heif.SUFFIXES if heif.is_installed() else ())
+
+
+def are_unreadable(keys: pa.Array) -> Mask:
+    """Which keys are named like HEIC, while nothing here reads it."""
+    if heif.is_installed():
+        return _nothing(keys)
+    return _named(keys, heif.SUFFIXES)
 
 
 def key_filter(include: Sequence[str], exclude: Sequence[str]) -> KeyFilter:
@@ -108,8 +121,12 @@ def _nothing(keys: pa.Array) -> Mask:
 
 
 def _is_image(keys: pa.Array) -> Mask:
-    suffixes = "|".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-    return as_mask(pc.match_substring_regex(keys, rf"\.(?:{suffixes})\z", ignore_case=True))
+    return _named(keys, image_suffixes())
+
+
+def _named(keys: pa.Array, suffixes: Sequence[str]) -> Mask:
+    endings = "|".join(suffix.removeprefix(".") for suffix in suffixes)
+    return as_mask(pc.match_substring_regex(keys, rf"\.(?:{endings})\z", ignore_case=True))
 
 
 def _any_glob(patterns: Sequence[str]) -> Callable[[pa.Array], Mask]:

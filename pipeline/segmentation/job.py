@@ -241,10 +241,11 @@ class _Driver:
         while images < enough and (batch := next(chosen, None)) is not None:
             ahead.append(batch)
             images += len(batch)
-        if not ahead:
+        if images < enough:  # all of it
             nobodys = nothing_chosen(self._selection, self._inputs.source.uri, job.include, job.exclude)
             if nobodys is not None and not job.allow_empty:
                 raise InputError(f"{nobodys}; --allow-empty makes that no error")
+        if not ahead:
             return None
         # The count is cut off, so that how the listing came in batches makes no difference.
         size = job.shard_size or choose_shard_size(min(images, enough), resolved.pool.actors, resolved.largest_shard)

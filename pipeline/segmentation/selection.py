@@ -17,16 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fcn_core.decoding import heif
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.outputs.compact import read_late
 from pipeline.outputs.identity import Identity, Recipe
 from pipeline.outputs.index import INDEX_SCHEMA, CommittedResults, IndexReader, read_history, rows_between
 from pipeline.outputs.plan import EARLIER
 from pipeline.outputs.results import TRANSIENT_ERRORS
-from pipeline.segmentation.choice import Mask, are_members, as_mask, entry_filter
+from pipeline.segmentation.choice import Mask, are_members, are_unreadable, as_mask, entry_filter
 from pipeline.segmentation.sources import HEADS_AT_ONCE
 from pipeline.storage.store import Store
 
+_INSTALL_HEIF = f"what reads HEIC is an extra: pip install '{heif.EXTRA}'"
 _SUFFIXES_SHOWN = 5
 _SUFFIXES_COUNTED = 1000
 
@@ -45,6 +47,7 @@ class SelectionCounts:
     reconfirmed: int = 0  # done, but a later row says otherwise: the row that is right is committed again
     selected: int = 0
     selected_bytes: int = 0
+    unreadable: int = 0  # of those selected: HEIC and HEIF by name, while the extra that reads them is missing
     in_containers: int = 0  # of those selected: members of containers
     bytes_in_containers: int = 0
     suffixes: dict[str, int] = dataclass_field(default_factory=dict, compare=False)
@@ -54,15 +57,17 @@ class SelectionCounts:
 def nothing_chosen(counts: SelectionCounts, source: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
     """Why a job has nothing to do though nothing was ever done, when all of its listing has been counted: nobody means
     that. None where there is something to do, or was."""
-    if counts.selected or counts.done or counts.reconfirmed:
+    if counts.done or counts.reconfirmed or counts.selected > counts.unreadable:
         return None
+    if counts.unreadable:
+        return f"all {counts.unreadable:,} images chosen under {source} are HEIC or HEIF; {_INSTALL_HEIF}"
     if not counts.listed:
         return f"there is nothing under {source}"
     given = [f"{name} {glob!r}" for name, globs in (("--include", include), ("--exclude", exclude)) for glob in globs]
     if not given:
         return (
             f"none of the {counts.listed:,} objects under {source} is named like an image that is read "
-            f"({suffixes_text(counts)}); --include takes others"
+            f"({suffixes_text(counts)}); {ways_to_take(counts)}"
             + (", and --image-column names the images of Parquet files" if ".parquet" in counts.suffixes else "")
         )
     return (
@@ -77,6 +82,12 @@ def suffixes_text(counts: SelectionCounts) -> str:
     named = [f"{count:,} {suffix or 'without an ending'}" for suffix, count in most[:_SUFFIXES_SHOWN]]
     rest = sum(count for _, count in most[_SUFFIXES_SHOWN:])
     return ", ".join(named + ([f"{rest:,} others"] if rest else []))
+
+
+def ways_to_take(counts: SelectionCounts) -> str:
+    """How to have what was left out."""
+    missing = not heif.is_installed() and any(suffix in counts.suffixes for suffix in heif.SUFFIXES)
+    return f"{_INSTALL_HEIF}; --include takes others" if missing else "--include takes others"
 
 
 def _count_suffixes(keys: pa.Array, into: dict[str, int]) -> None:
@@ -269,6 +280,7 @@ def select(
         counts.reconfirmed += int(again.sum())
         counts.selected += int((chosen & ~again).sum())
         counts.selected_bytes += pc.sum(batch.filter(pa.array(chosen & ~again))["size"]).as_py() or 0
+        counts.unreadable += int(are_unreadable(batch["key"].filter(pa.array(chosen & ~again))).sum())
         inside = batch.filter(pa.array(chosen & ~again & are_members(batch)))
         counts.in_containers += len(inside)
         counts.bytes_in_containers += pc.sum(inside["size"]).as_py() or 0

@@ -28,15 +28,21 @@ class Confinement:
         return tuple(name for name, there in have.items() if not there)
 
 
-def confine(memory_bytes: int, file_bytes: int) -> Confinement:
+def confine(memory_bytes: int, file_bytes: int, *, threads: bool = False) -> Confinement:
     """Give up all that decoding does not take. There is no way back; what is to be loaded is loaded before.
 
     The process keeps the descriptors that it has. memory_bytes: what it may map beyond what it has mapped. file_bytes:
-    the largest that a file may become in which it writes.
+    the largest that a file may become in which it writes. threads: whether it may start threads; a process it may not
+    start in any case. Only a seccomp filter tells the one from the other, so that without one it may start neither.
     """
     # Each step takes away what the earlier ones need: a look into /proc, a descriptor, the calls that confine.
     address_space = limits.mapped() + memory_bytes
     held = privileges.drop()
     version = landlock.restrict()
     limits.limit(address_space, file_bytes)
-    return Confinement(held, version, seccomp.install())
+    if not threads:
+        limits.start_nothing()
+    filtered = seccomp.install(threads=threads)
+    if not filtered:
+        limits.start_nothing()
+    return Confinement(held, version, filtered)

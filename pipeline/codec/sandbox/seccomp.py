@@ -48,6 +48,15 @@ _ALLOWED = {
 _WITHOUT_EXECUTABLE_MEMORY = {"mmap": (9, 222), "mprotect": (10, 226)}
 _TO_ITSELF = {"tgkill": (234, 131)}  # abort(), so that a decoder that gives up is told from one that was killed
 
+_WITH_THREADS = {
+    "set_robust_list": (273, 99),
+    "rseq": (334, 293),  # the C library ends a process whose new thread may not
+}
+_CLONE = {"clone": (56, 220)}
+_A_THREAD = 0x003D0F00
+"""The flags with which the C library starts a thread, and never a process or a namespace. Its first choice, clone3,
+has them where the filter cannot see; after ENOSYS it calls clone."""
+
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _COLUMN = {"x86_64": 0, "aarch64": 1}
 
@@ -86,17 +95,18 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Packed)))
 
 
-def program(architecture: str, pid: int) -> list[Instruction]:
-    """The filter for a process on "x86_64" or "aarch64".
+def program(architecture: str, pid: int, *, threads: bool = False) -> list[Instruction]:
+    """The filter for a process on "x86_64" or "aarch64"; with `threads`, for one that may start threads.
 
     A call of another architecture's kind (32-bit ones have other numbers) ends the process.
     """
     column = _COLUMN[architecture]
     allow = [Instruction(_RETURN, _ALLOW)]
     branches = [
-        *((numbers, allow) for numbers in _ALLOWED.values()),
+        *((numbers, allow) for numbers in (_ALLOWED | (_WITH_THREADS if threads else {})).values()),
         *((numbers, _unless_any(2, _PROT_EXEC)) for numbers in _WITHOUT_EXECUTABLE_MEMORY.values()),
         *((numbers, _only(0, pid)) for numbers in _TO_ITSELF.values()),
+        *((numbers, _only(0, _A_THREAD)) for numbers in (_CLONE if threads else {}).values()),
     ]
     return [
         Instruction(_LOAD, _ARCHITECTURE_AT),
@@ -125,7 +135,8 @@ def _unless_any(argument: int, bits: int) -> list[Instruction]:
 
 
 def _only(argument: int, value: int) -> list[Instruction]:
-    """Allow the call if the lower half of an argument, all that the kernel reads of a process's number, is this."""
+    """Allow the call if the lower half of an argument is this: all that the kernel reads of a process's number, and
+    of clone's flags."""
     return [
         Instruction(_LOAD, _ARGUMENTS_AT + 8 * argument),
         Instruction(_IF_EQUAL, value, if_true=1),
@@ -134,7 +145,7 @@ def _only(argument: int, value: int) -> list[Instruction]:
     ]
 
 
-def install() -> bool:
+def install(*, threads: bool = False) -> bool:
     """Put the filter on all threads of this process, for good. Wants `no_new_privs`, see `privileges`.
 
     Reports whether it is in force: not on other architectures, nor where seccomp is compiled out or not to be had.
@@ -142,7 +153,7 @@ def install() -> bool:
     architecture = machine()
     if not architecture:
         return False
-    steps = program(architecture, os.getpid())
+    steps = program(architecture, os.getpid(), threads=threads)
     packed = (_Packed * len(steps))(*(_Packed(s.code, s.if_true, s.if_false, s.operand) for s in steps))
     try:
         return call(SECCOMP, _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(_Program(len(steps), packed))) == 0

@@ -2,7 +2,7 @@
 
 It is started by the real pool, in the real worker's place, and differs in its decoder alone. With `try USER PORT`
 this is the pool, too: it has each harm done and prints what came of it as JSON. USER is `this` or `nobody`, whom both
-processes then are; PORT is one on which somebody listens.
+processes then are, or `heif`: this user, with a worker that reads HEIC. PORT is one on which somebody listens.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from pipeline.errors import ImageError
 DONE, REFUSED = "done", "refused"
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_CLONE3, _NO_ARGUMENTS = 435, (None, 0)
 _PTRACE_SEIZE = 0x4206  # which does not stop who is traced
 _PR_SET_DUMPABLE = 4
 NOBODY = 65534
@@ -71,6 +73,16 @@ def _start_a_thread() -> None:
         raise PermissionError(1, str(error)) from error
 
 
+def _start_threads_without_end() -> None:
+    """As code of a hostile image would; what it waits for is to be ended for it."""
+    _start_a_thread()  # raises where it may start none
+    while True:
+        try:
+            threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+        except RuntimeError:  # no memory for more
+            time.sleep(1)
+
+
 def _connect(port: int) -> None:
     with socket.socket() as client:
         client.connect(("127.0.0.1", port))
@@ -92,7 +104,9 @@ HARMS: dict[str, Callable[[int], object]] = {
     "open a connection": _connect,
     "run a program": lambda port: os.execv("/bin/true", ["true"]),
     "start a process": lambda port: _fork(),
+    "start a process as the C library does": lambda port: _checked(_libc.syscall(_CLONE3, *_NO_ARGUMENTS)),
     "start a thread": lambda port: _start_a_thread(),
+    "start threads without end": lambda port: _start_threads_without_end(),
     "make a file in memory": lambda port: os.memfd_create("harm"),
     "make memory that can be run": lambda port: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC),
     "raise its limits": lambda port: resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2),
@@ -160,10 +174,12 @@ def work() -> None:
 
 def attempt(user: str, port: str) -> None:
     module = "tests.pipeline.codec.harmful_worker"
-    slot.WORKER = module if user == "this" else f"{module}_of_nobody"
+    slot.WORKER = f"{module}_of_nobody" if user == "nobody" else module
     with CodecPool(1, timeout_seconds=60) as pool:
+        if user == "heif":
+            pool._slots[0].read_heif()
         held = pool.confinement()
-        if user != "this":
+        if user == "nobody":
             become_nobody()
         outcomes = {}
         for name in HARMS:

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fcn_core.decoding import heif
 from pipeline.actors.outcome import error_reason
 from pipeline.errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.results import TRANSIENT_ERRORS, ResultRow, commit_shard
 from pipeline.segmentation import selection
-from pipeline.segmentation.choice import IMAGE_SUFFIXES, key_filter
+from pipeline.segmentation.choice import IMAGE_SUFFIXES, image_suffixes, key_filter
 from pipeline.segmentation.selection import (
     DoneIndex,
     SelectionCounts,
+    nothing_chosen,
     select,
     suffixes_text,
 )
@@ -58,11 +60,11 @@ def done_of(done: DoneIndex, *identities: tuple[str, str]) -> list[str]:
 
 
 def selected(
-    store: Store, infos: Sequence[ObjectInfo], limit: int | None = None
+    store: Store, infos: Sequence[ObjectInfo], limit: int | None = None, include: Sequence[str] = ()
 ) -> tuple[list[ObjectInfo], SelectionCounts]:
     counts = SelectionCounts()
     done = DoneIndex.of(store, RECIPE)
-    chosen = select(to_batches(infos), include=(), exclude=(), done=done, counts=counts, limit=limit)
+    chosen = select(to_batches(infos), include=include, exclude=(), done=done, counts=counts, limit=limit)
     return [entry for batch in chosen for entry in to_infos(batch)], counts
 
 
@@ -101,7 +103,7 @@ def test_globs_read_as_pythons_do(keys: list[str], globs: list[str]) -> None:
 @example(["a.jpg\n", "a\n.jpg", ".png", "jpg", "a.J2\u212a", "a.G\u0130F", "a.jpg/", "a.jpg.txt", "\u00e9.JPEG"])
 def test_images_are_told_by_their_suffix_in_any_case(keys: list[str]) -> None:
     keys = [*keys, *(key.upper() for key in keys)]
-    assert taken(keys) == {key for key in keys if key.lower().endswith(IMAGE_SUFFIXES)}
+    assert taken(keys) == {key for key in keys if key.lower().endswith(image_suffixes())}
 
 
 def test_every_listed_object_is_counted_once(tmp_path: Path) -> None:
@@ -179,7 +181,37 @@ def test_another_version_or_another_recipe_is_not_done(tmp_path: Path) -> None:
     assert done_of(done, ("a.jpg", "new"), ("b.jpg", "e"), ("a.jpg", "old")) == ["new", "new", "done"]
 
 
-def test_what_is_left_out_is_counted_by_its_ending(tmp_path: Path) -> None:
+@pytest.fixture(params=[True, False], ids=["with the extra", "without the extra"])
+def reads_heic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(heif, "is_installed", lambda: request.param)
+    return bool(request.param)
+
+
+def test_heic_is_taken_by_name_where_it_can_be_read_and_otherwise_the_extra_is_named(
+    tmp_path: Path, reads_heic: bool
+) -> None:
+    chosen, counts = selected(open_store(str(tmp_path)), [info("a.HEIC"), info("b.heif")])
+    assert len(chosen) == (2 if reads_heic else 0)
+    nothing = nothing_chosen(counts, "photos", [], [])
+    assert (nothing is None) == reads_heic
+    if nothing is not None:
+        assert "none of the 2 objects" in nothing
+        assert "1 .heic, 1 .heif" in nothing
+        assert "pip install 'fcn-pipeline[heif]'" in nothing
+
+
+def test_a_job_of_nothing_but_heic_says_at_once_what_it_needs(tmp_path: Path, reads_heic: bool) -> None:
+    store = open_store(str(tmp_path))
+    _, counts = selected(store, [info("a.heic"), info("b.heic")], include=["*"])
+    nothing = nothing_chosen(counts, "photos", ["*"], [])
+    assert (nothing is None) == reads_heic
+    assert reads_heic or "all 2 images chosen under photos are HEIC" in str(nothing)
+    _, counts = selected(store, [info("a.heic"), info("b.jpg")], include=["*"])
+    assert nothing_chosen(counts, "photos", ["*"], []) is None
+
+
+def test_what_is_left_out_is_counted_by_its_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heif, "is_installed", lambda: False)
     names = ("a.jpg", "b.HEIC", "c.heic", "d.mov", "README", "e.tar.gz", "f.jxl")
     chosen, counts = selected(open_store(str(tmp_path)), [info(name) for name in names])
     assert [entry.key for entry in chosen] == ["a.jpg", "f.jxl"]
