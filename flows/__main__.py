@@ -11,7 +11,7 @@ from typing import Annotated
 import pydantic
 from cyclopts import App, Parameter
 
-from flows.environment import leave_folder, prepare_prefect, start_prefect
+from flows.environment import enter_empty_folder, leave_folder, prepare_prefect, start_prefect
 from pipeline.audit.job import AuditJob
 from pipeline.cli.common import BAD_INPUT, FAILED, INTERRUPTED, error_text, validation_message
 from pipeline.cli.distil import DistilOptions
@@ -152,6 +152,39 @@ def distil(
 
     start_prefect()
     print(flow(described).model_dump_json(indent=2))
+
+
+@app.command
+def notify(
+    *,
+    webhook: Annotated[str | None, Parameter(env_var="FCN_NOTIFY_WEBHOOK", show_env_var=True)] = None,
+    slack: Annotated[str | None, Parameter(env_var="FCN_NOTIFY_SLACK", show_env_var=True)] = None,
+    tag: str = "fcn",
+    remove: bool = False,
+) -> None:
+    """Have Prefect's server say when a run fails or is late, too many images fail, or there is a new champion.
+
+    The same command again changes where messages go to.
+
+    Parameters
+    ----------
+    webhook
+        A web server's address, which gets a JSON object for each message. Other users of this machine see what is typed
+        here while the command runs: rather set the variable.
+    slack
+        The address of an incoming webhook of Slack.
+    tag
+        Which deployments: those with this tag, as in prefect.yaml.
+    remove
+        Delete all that this command has made.
+    """
+    enter_empty_folder()
+    from flows.notify import deploy
+    from flows.notify import remove as remove_all
+
+    done = remove_all() if remove else deploy(webhook, slack, tag)
+    for name in done:
+        print(f"{name}: {'removed' if remove else 'deployed'}")
 
 
 def main() -> None:

@@ -32,9 +32,14 @@ def leave_folder(job: J) -> J:
     imported.
     """
     job = absolute_places(job)
+    enter_empty_folder()
+    return job
+
+
+def enter_empty_folder() -> None:
+    """`leave_folder` for commands without places."""
     os.environ |= absolute_files()
     os.chdir(working_folder(private_folder()))
-    return job
 
 
 def isolate(prefect_home: Path) -> None:

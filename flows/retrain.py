@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.training.loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction, refuse_relative_places, show_launch
+from flows.events import champion_promoted
 from flows.markdown import block, code, plain
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
@@ -68,6 +69,9 @@ def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
     as_task("publish verdict", lambda: _publish_verdict(report))
     observer.finish()
     contest = report.contest
+    if report.promoted and report.promotion is not None:
+        before = contest.champion.version if contest.champion is not None else None
+        champion_promoted(report.registry_name, contest.version, report.promotion, contest.verdict.reason, before)
     return RetrainSummary(
         run=report.trained.uri,
         registry_name=report.registry_name,

@@ -90,7 +90,7 @@ def site(
     refuse_taken(ports)
     folder = folder.resolve()
     with claimed(folder), short_name(folder / "ray") as ray_folder:
-        place = Site(folder, ports, free_port(), ray_folder)
+        place = Site(folder, ports, free_port(), free_port(), ray_folder)
         place.write_files()
         return run(place, wish, images, model.resolve())
 
@@ -138,6 +138,7 @@ The site is ready ({seconds:.0f} s). Ctrl-C stops it; the S3 server keeps nothin
   Ray          {place.ray_url}   asks for the token in {place.token_file}
   S3           {place.s3_url}   buckets {", ".join(BUCKETS)}
   metrics      http://127.0.0.1:{place.ports.metrics_port}/metrics
+  messages     {_shown(place.messages_file)}   runs that fail or are late, new champions
   model        {model}
 
 In another terminal:

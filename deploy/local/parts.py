@@ -51,6 +51,11 @@ def parts(site: Site, images: int, model: Path) -> list[Part]:
             (python, "-m", "deploy.local.prefect_server", str(site.ports.prefect_port)),
             lambda: answers(f"{site.prefect_url}/api/health"),
         ),
+        Part(
+            "messages",
+            (python, "-m", "deploy.local.messages"),
+            lambda: answers(f"http://127.0.0.1:{site.messages_port}/"),
+        ),
         Part("Ray head", (ray, "start", *ray_options(site)), lambda: answers(f"{site.ray_url}/api/version")),
         Part("buckets", (python, str(ROOT / "deploy/compose/make_buckets.py"), *BUCKETS), needs=("S3 server",)),
         Part("sample images", (python, "-m", "deploy.local.images", str(images), "--dataset"), needs=("buckets",)),
@@ -62,6 +67,7 @@ def parts(site: Site, images: int, model: Path) -> list[Part]:
             lambda: has_worker(worker_pool, site.prefect_auth),
             needs=("Prefect server",),
         ),
+        Part("notifications", (python, "-P", "-m", "flows", "notify"), needs=("Prefect server", "messages")),
         Part("deployments", (prefect, "--no-prompt", "deploy", "--all"), needs=("Prefect worker",)),
     ]
 

@@ -18,6 +18,9 @@ SOURCE, OUTPUT = "s3://cameras", "s3://labels"
 DATASET, TRAINING, REGISTRY = "s3://models/streets", "s3://models/training", "s3://models/registry"
 MODEL_NAME = "street"
 
+NOTIFY = "FCN_NOTIFY_WEBHOOK"
+"""Where `python -m flows notify` has Prefect send its messages."""
+
 PREFIXES = ("PREFECT_", "RAY_", "AWS_", "FCN_")
 """What the user has set for a site of their own is nothing to this one."""
 
@@ -39,16 +42,18 @@ class Ports:
 
 @dataclass(frozen=True)
 class Site:
-    """A site's folder and ports. `ray_gcs`, `ray_folder` and the secrets are chosen anew at every start."""
+    """A site's folder and ports. Secrets and what is not in `ports` are chosen anew at every start."""
 
     folder: Path
     ports: Ports
     ray_gcs: int
+    messages_port: int
     ray_folder: Path
     s3_key: tuple[str, str] = field(default_factory=new_key_pair, repr=False)
     """Id and secret of the one key that the S3 server takes."""
     prefect_auth: str = field(default_factory=lambda: f"fcn:{secrets.token_hex(16)}", repr=False)
     """What Prefect's server asks of everybody: user:password."""
+    messages_path: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property
     def prefect_url(self) -> str:
@@ -61,6 +66,11 @@ class Site:
     @property
     def s3_url(self) -> str:
         return f"http://127.0.0.1:{self.ports.s3_port}"
+
+    @property
+    def messages_file(self) -> Path:
+        """Where one reads what Prefect's automations say."""
+        return self.logs / "messages.log"
 
     @property
     def token_file(self) -> Path:
@@ -113,6 +123,7 @@ class Site:
         return {
             SERVER_KEY: self.s3_key[0],
             SERVER_SECRET: self.s3_key[1],
+            NOTIFY: f"http://127.0.0.1:{self.messages_port}/{self.messages_path}",
             "PREFECT_SERVER_API_AUTH_STRING": self.prefect_auth,
             # Pages of others may not even read what the API answers them.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.prefect_url,

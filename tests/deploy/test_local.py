@@ -28,7 +28,10 @@ from tests.docs.checks import check_command
 from tests.processes import descendants
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("S3 server", "Prefect server", "Ray head", "Prefect worker", "deployments", "sample images", "sample model")
+PARTS = (
+    "S3 server", "Prefect server", "Ray head", "Prefect worker", "deployments", "sample images", "sample model",
+    "messages", "notifications",
+)  # fmt: skip
 IMAGES = 2
 
 # Half a minute to start and one run; servers take longer on a busy machine.
@@ -146,6 +149,19 @@ def test_all_parts_are_ready_and_the_deployments_exist(site: RunningSite) -> Non
     wanted = {each["name"] for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
     assert {each["name"] for each in site.ask("deployments/filter")} == wanted
     assert "10.0.0.1" not in str(site.ask("deployments/filter"))
+
+
+def test_what_prefect_has_to_say_is_in_a_log(site: RunningSite) -> None:
+    automations = site.ask("automations/filter")
+    assert {each["name"] for each in automations} == {
+        "fcn: failed run", "fcn: late run", "fcn: new champion", "fcn: too many errors",
+    }  # fmt: skip
+    flow = site.ask("flows/filter")[0]["id"]
+    failed = {"type": "FAILED", "name": "Failed", "message": "for a test"}
+    site.ask("flow_runs/", flow_id=flow, name="one-that-fails", tags=["fcn"], state=failed)
+    log = site.folder / "logs" / "messages.log"
+    until(lambda: "for a test" in log.read_text(), "no message", 60)
+    assert "one-that-fails" in log.read_text()
 
 
 def test_what_it_tells_to_type_could_work(site: RunningSite) -> None:

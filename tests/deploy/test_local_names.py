@@ -22,7 +22,7 @@ with short_name(Path(sys.argv[1])) as name:
 
 
 def test_the_printed_restart_line_carries_the_environment_of_the_site(tmp_path: Path) -> None:
-    site = Site(tmp_path / "a site", Ports(), 6379, tmp_path / "ray")
+    site = Site(tmp_path / "a site", Ports(), 6379, 6380, tmp_path / "ray")
     site.folder.mkdir()
     site.write_files()
     shows = "import json, os; print(json.dumps(dict(os.environ)))"
