@@ -33,12 +33,12 @@ from flows.environment import start_prefect
 from pipeline.actors import cluster
 from pipeline.data.check import check_dataset
 from pipeline.errors import PipelineError, StorageError
+from pipeline.exports.job import export_masks
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.jobs.segment import SegmentJob
 from pipeline.models.load import open_model
 from pipeline.numbers import duration
 from pipeline.outputs import runs
-from pipeline.outputs.export import export_masks
 from pipeline.storage.store import Store
 
 if TYPE_CHECKING:

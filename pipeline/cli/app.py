@@ -40,6 +40,7 @@ from pipeline.cli.interrupts import quiet_interrupts, stop_signals
 from pipeline.cli.log_format import LogFormat, scope, time_warnings
 from pipeline.cli.log_format import use as use_log_format
 from pipeline.cli.lost_output import OutputLost, survive_lost_stderr, tell_lost_stdout
+from pipeline.cli.masks import masks_app
 from pipeline.cli.model import model_app
 from pipeline.cli.option_groups import RUN_CONTROL, SOURCE_AND_OUTPUT, GroupedSegmentOptions
 from pipeline.cli.registry import registry_app
@@ -82,7 +83,6 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-masks_app = App(name="masks", help="Masks of an output: get one, or export all.")
 app.command(evaluate)
 app.command(runs_app)
 app.command(report)
@@ -233,70 +233,6 @@ def verify(output: str, *, no_masks: Flag = False, allow_empty: Flag = False, js
         what = f"{counted(checked.runs, 'run')}, {counted(checked.rows, 'row')}, {counted(checked.masks, 'mask')}"
         print(f"{what} checked: {counted(len(findings), 'finding')}")
     return FAILED if findings else DONE
-
-
-@masks_app.command
-def export(output: str, destination: str, *, recipe: str | None = None) -> int:
-    """Copy masks to plain names: photos/a.jpg's mask becomes DESTINATION/photos/a.png.
-
-    Parameters
-    ----------
-    output
-        The OUTPUT of `fcn segment`.
-    destination
-        A folder or URI.
-    recipe
-        Which model's masks, where there are several (see OUTPUT/masks). Default: those of the newest run.
-    """
-    from fcn_core.text.printable import printable
-    from pipeline.numbers import counted
-    from pipeline.outputs.export import export_masks
-
-    copied, chosen = export_masks(output, destination, recipe)
-    print(printable(f"{counted(copied, 'mask')} of recipe {chosen}, under {destination}"))
-    return DONE
-
-
-@masks_app.command
-def get(
-    output: str,
-    key: str,
-    /,
-    *,
-    file: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    recipe: str | None = None,
-) -> int:
-    """Fetch the mask of one image, wherever it lies: an object of its own, or a part of a shard's tar.
-
-    Parameters
-    ----------
-    output
-        The OUTPUT of `fcn segment`.
-    key
-        The image's key, as `key` in results.
-    file
-        The file to write. Default: the last part of the key with .png, in this folder. `-` is standard output.
-    recipe
-        Which model's mask, where there are several (see OUTPUT/masks). Default: that of the newest run.
-    """
-    from fcn_core.text.printable import printable
-    from pipeline.errors import InputError
-    from pipeline.outputs.masks import find_mask
-    from pipeline.storage.opening import open_store
-
-    store = open_store(output)
-    store.check_readable()
-    found = find_mask(store, key, recipe)
-    target = file or Path(Path(key).stem + ".png")
-    if str(target) == "-":
-        sys.stdout.buffer.write(found.png)
-        return DONE
-    try:
-        target.write_bytes(found.png)
-    except OSError as error:
-        raise InputError(f"cannot write the mask to {target} ({error}); choose another place with -o") from error
-    print(f"{printable(found.mask_key)} is in {target}")
-    return DONE
 
 
 app.register_install_completion_command(help="Install shell completion of commands and options: bash, zsh or fish.")

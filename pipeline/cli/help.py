@@ -44,6 +44,10 @@ EXAMPLES: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     ("masks",): (
         ("one mask, in whatever format", "fcn masks get labels/ cam1/a.jpg -o a.png"),
         ("all masks, under plain names", "fcn masks export labels/ plain/"),
+        (
+            "the least sure ones as polygons for COCO's tools",
+            'fcn masks export labels/ coco/ --format polygons --tolerance 1 --where "confidence < 0.8"',
+        ),
     ),
     ("gc",): (
         ("list leftovers", "fcn gc labels/"),

@@ -19,6 +19,7 @@ from pipeline.models.load import ModelOrigin
 from pipeline.outputs.claim import claim_for_run
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
 from pipeline.sources.opening import open_source
+from pipeline.sources.source import Source
 from pipeline.storage.store import Store, create_own
 
 PROGRESS_SECONDS = 5.0
@@ -191,7 +192,7 @@ def has_record(output: Store, run_id: str) -> bool:
     return any(info.key == key for info in output.list(key))
 
 
-def source_of(record: RunRecord) -> Store:
+def source_of(record: RunRecord) -> Source:
     """Where the run's images are, opened as the run opened it. Raises InputError when that makes no sense."""
     return open_source(str(record.job.get("source", "")), follow_links=bool(record.job.get("follow_links")))
 

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from fcn_core.labels import VOID
 from fcn_core.text.printable import printable
 from pipeline.errors import InputError
+from pipeline.outputs.condition import ask_where, check_condition
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.query import open_tables, run_query
+from pipeline.outputs.query import open_tables
 from pipeline.outputs.results import TRANSIENT_ERRORS
 from pipeline.segmentation.choice import Mask
 from pipeline.segmentation.selection import identities
@@ -66,9 +67,7 @@ class KeptImages:
 def check_where(output: Store, where: str) -> None:
     """Raise InputError for what is no condition on the current rows of an output, whether it has any or not."""
     with open_tables(output, may_be_empty=True) as tables:
-        (field,) = _ask(tables, f"SELECT ({where}\n) FROM current LIMIT 0").schema
-    if field.type not in (pa.bool_(), pa.null()):
-        raise InputError(f'where is of type {field.type}, which is no condition; write one such as "confidence < 0.6"')
+        check_condition(tables, where)
 
 
 @contextmanager
@@ -88,7 +87,7 @@ def kept_images(
         tables.execute("SET VARIABLE passing = ?", [sorted(TRANSIENT_ERRORS)])
         _check_classes(output, tables, classes)
         failed = "" if retry_errors else " OR error NOT IN (SELECT unnest(getvariable('passing')))"
-        rows = _ask(
+        rows = ask_where(
             tables,
             f"SELECT key, etag FROM current WHERE recipe <> getvariable('own') AND (status = 'ok'{failed}) "
             f"AND NOT coalesce(({where}\n), false)",
@@ -96,16 +95,9 @@ def kept_images(
         yield KeptImages(list(_sorted_files(rows, Path(folder))))
 
 
-def _ask(tables: "duckdb.DuckDBPyConnection", sql: str) -> pa.RecordBatchReader:
-    try:
-        return run_query(tables, sql)
-    except InputError as error:
-        raise InputError(f"where cannot be asked of the current rows: {error}") from error
-
-
 def _check_classes(output: Store, tables: "duckdb.DuckDBPyConnection", classes: Sequence[str]) -> None:
     of_others = "FROM class_areas WHERE recipe <> getvariable('own')"
-    rows = _ask(tables, f"SELECT DISTINCT recipe, class_id, class_name {of_others}")
+    rows = ask_where(tables, f"SELECT DISTINCT recipe, class_id, class_name {of_others}")
     for row in rows.read_all().sort_by([("recipe", "ascending"), ("class_id", "ascending")]).to_pylist():
         number, name = row["class_id"], row["class_name"]
         if number == VOID and number >= len(classes):

@@ -7,6 +7,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 
 from fcn_core.text.printable import printable
 from pipeline.errors import ImageError, ObjectChanged, ObjectMissing
@@ -82,6 +83,9 @@ class Source:
 
     def put(self, key: str, data: bytes) -> None:
         self.store.put(key, data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        self.store.put_file(key, path)
 
     def create(self, key: str, data: bytes) -> None:
         self.store.create(key, data)

@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import obstore
@@ -18,6 +19,7 @@ from obstore.store import AzureStore, GCSStore
 from pipeline.errors import InputError, NameRefused, ObjectChanged, StorageError, StorageUnavailable
 from pipeline.storage.error_messages import raise_fault
 from pipeline.storage.forking import is_forked
+from pipeline.storage.large_files import parts_of
 from pipeline.storage.store import Location, ObjectInfo, StorageOptions, Store, check_size, folder
 
 _SERVICE = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
@@ -113,6 +115,13 @@ class CloudStore:
 
     def put(self, key: str, data: bytes) -> None:
         self._put(self._client, key, data, "overwrite")
+
+    def put_file(self, key: str, path: Path) -> None:
+        full = self._full(key)
+        try:
+            obstore.put(self._client(), full, path, chunk_size=parts_of(path))
+        except Exception as error:
+            self._raise(error, key)
 
     def create(self, key: str, data: bytes) -> None:
         self._put(self._client, key, data, "create")

@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import secrets
+from io import FileIO
+from pathlib import Path
 
 ASIDE = re.compile(rb"\.fcn-[0-9a-f]{32}\.tmp")
 """What a writer that died may leave: hidden from listings, and too long a random name to meet a user's own."""
@@ -14,21 +16,36 @@ _DURABLE: set[bytes] = set()
 
 _MANY_FOLDERS = 1 << 16
 
+_COPIED_AT_ONCE = 1 << 23
 
-def write_aside(directory: bytes, data: bytes) -> bytes:
-    """Bring `data` to the disk in a file of a name of its own in `directory`; returns its path."""
+
+def write_aside(directory: bytes, data: bytes | Path) -> bytes:
+    """Bring `data` to the disk in a file of a name of its own in `directory`; returns its path.
+
+    Of a Path it is what that file holds, which need not fit in memory.
+    """
     path = os.path.join(directory, b".fcn-" + secrets.token_hex(16).encode() + b".tmp")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with open(descriptor, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    while part := source.read(_COPIED_AT_ONCE):
+                        _write_all(file, part)
+            else:
+                _write_all(file, data)
             os.fsync(descriptor)
     except BaseException:
         os.unlink(path)
         raise
     return path
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which may take less at once."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def make_directories(directory: bytes) -> None:

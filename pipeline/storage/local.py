@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fcn_core.text.printable import shortened
@@ -266,6 +267,9 @@ class LocalStore:
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, os.replace)
 
+    def put_file(self, key: str, path: Path) -> None:
+        self._write(key, path, os.replace)
+
     def create(self, key: str, data: bytes) -> None:
         self._write(key, data, create_once)
 
@@ -328,7 +332,7 @@ class LocalStore:
         except OSError as error:
             raise fault_of(error, self._root, "cannot be written to") from error
 
-    def _write(self, key: str, data: bytes, into_place: Callable[[bytes, bytes], None]) -> None:
+    def _write(self, key: str, data: bytes | Path, into_place: Callable[[bytes, bytes], None]) -> None:
         path = self._path(key)
         if durable.ASIDE.fullmatch(os.path.basename(path)):
             raise StorageError(f"{self._name(key)}: names of this form are kept for files being written.")

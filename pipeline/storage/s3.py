@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import obstore
@@ -28,6 +29,7 @@ from pipeline.errors import NameRefused, ObjectChanged, ObjectExists, StorageErr
 from pipeline.logfmt import key_values
 from pipeline.storage.error_messages import fault, raise_fault
 from pipeline.storage.forking import is_forked
+from pipeline.storage.large_files import parts_of
 from pipeline.storage.parallel_listing import Page, list_in_parallel
 from pipeline.storage.patience import ask_patiently
 from pipeline.storage.s3_address import S3Address
@@ -256,6 +258,19 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, once=False)
+
+    def put_file(self, key: str, path: Path) -> None:
+        full = self._full(key)
+
+        def ask() -> None:
+            if _obstore_serves(full):
+                obstore.put(self._clients.rust(), full, path, chunk_size=parts_of(path))
+            else:
+                self._clients.boto().upload_file(
+                    str(path), self._address.bucket, full, ExtraArgs=self._clients.payer or None
+                )
+
+        self._with_retries(ask, self._name(key))
 
     def create(self, key: str, data: bytes) -> None:
         self._write(key, data, once=True)

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import ObjectExists, ObjectMissing, ObjectTooLarge, StorageError, StorageUnavailable
@@ -98,6 +99,9 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Write, replacing what was there. Readers see the old bytes or the new, never a mixture."""
+
+    def put_file(self, key: str, path: Path) -> None:
+        """`put` what is in a file of this machine, which need not fit in memory."""
 
     def create(self, key: str, data: bytes) -> None:
         """Write if no object has this key, else raise ObjectExists.

@@ -14,10 +14,10 @@ import pytest
 from fcn_core.labels import decode_mask
 from pipeline.actors.observer import Observer
 from pipeline.errors import PipelineError
+from pipeline.exports.job import export_masks
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.compact import compact
 from pipeline.outputs.current import current_rows, read_current
-from pipeline.outputs.export import export_masks
 from pipeline.outputs.masks import find_mask
 from pipeline.outputs.plan import read_manifest, read_shards
 from pipeline.outputs.query import open_tables, run_query

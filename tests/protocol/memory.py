@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError, StorageUnavailable
@@ -156,6 +157,9 @@ class MemoryStore:
 
     def put(self, key: str, data: bytes) -> None:
         self._ask("put", key, data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        self.put(key, path.read_bytes())
 
     def create(self, key: str, data: bytes) -> None:
         self._ask("create", key, data)

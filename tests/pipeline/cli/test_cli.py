@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli.app import run as fcn
-from pipeline.outputs.export import plain_names
+from pipeline.exports.names import plain_names
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard
 from pipeline.storage.opening import open_store
 from tests.commands import refused
@@ -296,9 +296,7 @@ def test_masks_export_writes_plain_names(tmp_path: Path, capsys: pytest.CaptureF
     assert fcn(["masks", "export", str(tmp_path / "out"), str(tmp_path / "plain")]) == 0
     assert "3 masks" in capsys.readouterr().out
     exported = {
-        str(path.relative_to(tmp_path / "plain")): path.read_text()
-        for path in (tmp_path / "plain").rglob("*")
-        if path.is_file()
+        str(path.relative_to(tmp_path / "plain")): path.read_text() for path in (tmp_path / "plain").rglob("*.png")
     }
     assert exported == {
         "cam/a.png": "mask of cam/a.jpg",

@@ -13,10 +13,10 @@ from fcn_core.labels import VOID, decode_mask
 from fcn_core.normalization import IMAGENET
 from fcn_core.weights.onnx_file import import_onnx
 from pipeline.errors import InputError
+from pipeline.exports.job import export_masks
 from pipeline.insight.rank import rank
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import current_variants, read_current
-from pipeline.outputs.export import export_masks
 from pipeline.outputs.features import read_features
 from pipeline.outputs.gc import collect
 from pipeline.outputs.identity import Recipe
@@ -215,8 +215,8 @@ def test_a_new_model_redoes_what_fits_and_the_same_command_nothing(job: SegmentJ
     assert len(current) == 7
     for key, row in current.items():
         assert find_mask(output, key).mask_key == row["mask_key"]
-    copied, recipes = export_masks(job.output, str(tmp_path / "plain"))
-    assert (copied, recipes) == (7, " over ".join(current_variants(output)))
+    exported = export_masks(job.output, str(tmp_path / "plain"))
+    assert (exported.images, exported.variants) == (7, current_variants(output))
     assert decode_mask((tmp_path / "plain" / "0006.png").read_bytes()).shape == (72, 96)
     assert list(verify(output, Verified())) == []
     assert collect(output, timedelta(0), delete=True).kinds.keys() <= {"leases"}

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.outputs.export import plain_names
+from pipeline.exports.names import plain_names
 
 KEYS = st.lists(
     st.lists(
