@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,6 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.plugins.live_line import LiveLine
 
         config.pluginmanager.register(LiveLine(reporter))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.plugins.scheduling import Scheduling
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

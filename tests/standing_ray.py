@@ -29,8 +29,8 @@ def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
 
     `cpus` is what its jobs may ask for; this machine may have fewer.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    environment = kept | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         **RAY_REPORTS_NOTHING,
@@ -40,7 +40,7 @@ def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
         "RAY_worker_niceness": "0",
         # Else each job's driver has as many processes started as there are CPUs, of which it uses one or two.
         "RAY_prestart_worker_first_driver": "false",
-        "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
         "PYTHONPATH": child_path(),
         "OMP_NUM_THREADS": "1",
     }

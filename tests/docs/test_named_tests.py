@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 
 import pytest
 
@@ -16,10 +17,14 @@ def test_a_page_names_tests(page: str) -> None:
     assert len(NAMED[page]) >= 20
 
 
+@cache
+def functions_of(file: str) -> set[str]:
+    return {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
 @pytest.mark.parametrize(("file", "name"), sorted({named for page in NAMED.values() for named in page}))
 def test_a_named_test_exists(file: str, name: str) -> None:
-    tree = ast.parse((ROOT / file).read_text())
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert name in functions_of(file)
 
 
 def test_nothing_is_claimed_about_strangers_without_a_test() -> None:

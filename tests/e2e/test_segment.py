@@ -65,7 +65,7 @@ def recount(store: Store) -> None:
 
 
 def test_a_bucket_is_labelled_once_and_then_only_what_is_new_or_changed(
-    bucket: str, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bucket: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, output = f"s3://{bucket}/photos", f"s3://{bucket}/labels"
     photos, labels = open_store(source), open_store(output)
@@ -81,6 +81,7 @@ def test_a_bucket_is_labelled_once_and_then_only_what_is_new_or_changed(
     before = {info.key: labels.get(info.key) for info in labels.list("masks/")}
     assert len(before) == 8
 
+    segment_in_process(monkeypatch)  # which images are left is not up to the actors
     again = label(source, output, model_dir, capsys)
     assert (again["code"], again["images"], again["already_done"], again["runs"]) == (0, 0, 8, [])
 

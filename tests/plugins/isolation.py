@@ -33,6 +33,7 @@ def child_path() -> str:
 def isolate() -> Path | None:
     """Set up the environment, once per session: xdist's workers inherit it. Returns the session's folder there."""
     if "FCN_TEST_GUARD" in os.environ:
+        _keep_to_its_own_rays()
         return None
     folder = Path(tempfile.mkdtemp(prefix="fcn-tests-"))
     for name in ("home", "violations"):
@@ -45,6 +46,9 @@ def isolate() -> Path | None:
     os.environ["FCN_TEST_GUARD_WRITABLE"] = os.pathsep.join((str(ROOT), tempfile.gettempdir(), "/tmp"))
     os.environ["FCN_TEST_GUARD_HOSTS"] = _own_address()
     os.environ |= RAY_REPORTS_NOTHING
+    # Not in `folder`: the sockets below it may have paths of 107 bytes.
+    os.environ["FCN_TEST_RAYS"] = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    _keep_to_its_own_rays()
     # Ray's own is 15: beside anything else that runs, what the tests wait for would come last.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
     given = os.environ.get("PYTHONPATH")
@@ -57,6 +61,12 @@ def isolate() -> Path | None:
     finally:
         sys.path.remove(str(GUARD))
     return folder
+
+
+def _keep_to_its_own_rays() -> None:
+    """Give each of xdist's workers a folder for Rays: a job's driver joins the one that its folder names as the newest."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main").removeprefix("gw")
+    os.environ["RAY_TMPDIR"] = f"{os.environ['FCN_TEST_RAYS']}/{worker}"
 
 
 def _own_address() -> str:
@@ -96,4 +106,5 @@ class Isolation:
             terminalreporter.line(f"and {len(self._found) - SHOWN} more")
 
     def pytest_unconfigure(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, os.environ["FCN_TEST_RAYS"]):
+            shutil.rmtree(folder, ignore_errors=True)
