@@ -60,7 +60,7 @@ demo: setup
 site: setup
 	@$(BIN)/python -m deploy.local $(OPTIONS)
 
-# Two processes, each with a Ray and servers of its own, that its test files share. ORDER=random draws the order of files
+# Two processes, each with a Ray, a folder for Rays and servers of its own, that its test files share. ORDER=random draws the order of files
 # and tests anew; the seed stands at the top of the output.
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
   $(if $(filter random,$(ORDER)),,-p no:randomly)
@@ -68,8 +68,6 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-
 test: setup
 	$(PYTEST) -m 'not long and not slow' $(OPTIONS)
 
-# One at a time: several start a Ray cluster, and a job's driver joins whichever of this machine was started last.
-test-slow: PROCESSES = 1
 test-slow: setup
 	$(PYTEST) -m 'slow and not long' $(OPTIONS)
 

@@ -117,7 +117,7 @@ def bucket(s3_endpoint: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_endpoint: str) -> Iterator[None]:
+def ray_cluster(request: pytest.FixtureRequest, s3_endpoint: str) -> Iterator[None]:
     """A Ray for the session, with more logical CPUs than this machine may have and two GPUs that exist in name only.
 
     Its actors see the same S3 endpoint as the tests.
@@ -127,7 +127,8 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         # Else a worker process starts for each of the CPUs, before any test needs one.
         patch.setenv("RAY_prestart_worker_first_driver", "0")
-        patch.setenv("RAY_metrics_report_interval_ms", "2000")  # not 10 s, which many an actor here does not live
+        if any(item.path.match("e2e/test_metrics.py") for item in request.session.items):
+            patch.setenv("RAY_metrics_report_interval_ms", "2000")  # not 10 s, which many an actor here does not live
         patch.setenv("PYTHONPATH", child_path())  # actors import what the tests define
         from ray._raylet import Config
 

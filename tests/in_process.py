@@ -14,6 +14,7 @@ from pipeline.actors.worker import Processor
 from pipeline.evaluation import job as evaluation
 from pipeline.outputs.plan import Shard
 from pipeline.segmentation import job as segmentation
+from tests.kept_codecs import keep_codec_workers
 
 
 class InProcess:
@@ -53,6 +54,7 @@ def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
 
 
 def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
+    keep_codec_workers(patch)
     patch.setattr(job, "ShardPool", InProcess)
     patch.setattr(job, "put_model", lambda bundle, settings: bundle.to_files())
     connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda *_: contextlib.nullcontext())

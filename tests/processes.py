@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def environment_without_ray() -> dict[str, str]:
+    """This process's variables but for those of Ray: for a child with a Ray of its own, in our folder of Rays.
+
+    That Ray starts a process when it is needed: it would start one per CPU, each with a second of imports.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    return kept | {"RAY_prestart_worker_first_driver": "0"}
+
+
 def descendants(root: int | None = None) -> dict[int, str]:
     """All processes below `root`, this process unless told, and their command lines. Other Rays may run here too."""
     parents, titles = {}, {}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
-from tests.processes import descendants
+from tests.processes import descendants, environment_without_ray
 
 TOKEN = secrets.token_hex(32)
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
 
     `cpus` is what its jobs may ask for; this machine may have fewer.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    kept = environment_without_ray()
     environment = kept | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
@@ -38,8 +38,6 @@ def standing_ray(folder: Path, cpus: int = 4) -> Iterator[str]:
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
         # 15 is Ray's own: on a machine where other tests run, an actor would wait minutes for its share.
         "RAY_worker_niceness": "0",
-        # Else each job's driver has as many processes started as there are CPUs, of which it uses one or two.
-        "RAY_prestart_worker_first_driver": "false",
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
         "PYTHONPATH": child_path(),
         "OMP_NUM_THREADS": "1",

@@ -26,6 +26,7 @@ from pipeline.storage.opening import open_store
 from pipeline.training.records import Checkpoint
 from pipeline.training.store import TrainStore
 from tests.deploy.policies import FOLDER, Call, GuardedS3, Permission, permissions
+from tests.in_process import segment_in_process
 from tests.labellings import write_run
 from tests.samples import jpeg, model
 
@@ -104,10 +105,10 @@ def bundle() -> ModelBundle:
 
 
 @acting_as("label")
-@pytest.mark.usefixtures("ray_cluster")
 def test_labelling_is_allowed_what_it_does_and_no_more(
-    role: GuardedS3, places: dict[str, str], s3_endpoint: str, bundle: ModelBundle
+    role: GuardedS3, places: dict[str, str], s3_endpoint: str, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    segment_in_process(monkeypatch)  # the server is asked the same, whichever process asks
     source = open_store(uri(places, "SOURCE", s3_endpoint))
     for index in range(3):
         source.put(f"{index}.jpg", jpeg(48, 32, seed=index))

@@ -14,7 +14,7 @@ from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
 from pipeline.storage.opening import open_store
 from tests.gate import gated_images
-from tests.processes import heed_hangups
+from tests.processes import environment_without_ray, heed_hangups
 
 IMAGES = 20
 SHARD_SIZE = 2
@@ -29,7 +29,7 @@ def command(source: str, output: Path, bundle: Path) -> list[str]:
 
 def start(output: Path, words: list[str]) -> subprocess.Popen[str]:
     """The command in a process of its own, with a Ray of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = environment_without_ray()
     environment |= {MARK: str(output), "RAY_worker_niceness": "0"}
     program = [sys.executable, "-c", "from pipeline.cli.app import main; main()", *words]
     return subprocess.Popen(

@@ -16,6 +16,7 @@ from pipeline.report.make import write_report
 from pipeline.segmentation.job import segment
 from pipeline.storage.opening import open_store
 from tests.browser import Page, browse
+from tests.in_process import segment_in_process
 from tests.pipeline.report.test_report import HOSTILE, stripes
 from tests.reports import Outcome, labelled_run
 from tests.samples import jpeg
@@ -32,14 +33,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def reports(
-    page: Page, tmp_path_factory: pytest.TempPathFactory, model_dir: Path, request: pytest.FixtureRequest
-) -> dict[str, Path]:
+def reports(page: Page, tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> dict[str, Path]:
     """Reports by name, as files. `page` comes first: without a browser none need be made."""
     made = {name: make(tmp_path_factory.mktemp(name), model_dir) for name, make in MAKERS.items()}
     if CAMVID:
-        request.getfixturevalue("ray_cluster")
-        made["camvid"] = camvid(tmp_path_factory.mktemp("camvid"), model_dir)
+        with pytest.MonkeyPatch.context() as patch:
+            segment_in_process(patch)
+            made["camvid"] = camvid(tmp_path_factory.mktemp("camvid"), model_dir)
     return made
 
 

@@ -18,7 +18,7 @@ from pipeline.training import job as training
 from pipeline.training.job import TrainReport, train
 from tests.commands import refused
 from tests.plugins.isolation import child_path
-from tests.processes import descendants
+from tests.processes import descendants, environment_without_ray
 from tests.trainings import Gate, InProcess, assert_each_once_an_epoch, job, kept, options, write_scenes
 
 pytestmark = pytest.mark.timeout(900)
@@ -55,7 +55,7 @@ def file_of(place: Path, **changes: Any) -> Path:
 
 def start(file: Path, gate: Gate) -> subprocess.Popen[str]:
     """The command, in a process group of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = environment_without_ray()
     environment["PYTHONPATH"] = child_path()
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(gate.folder), str(gate.examples), "train", str(file), "--json"],

@@ -1,7 +1,6 @@
 """Workers come and go with the cluster's nodes, and no example is skipped or doubled."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
+from tests.processes import environment_without_ray
 from tests.trainings import assert_each_once_an_epoch, job, kept, write_scenes
 
 OPTIONS = {
@@ -68,7 +68,7 @@ cluster.shutdown()
 @pytest.mark.timeout(900)
 def test_training_goes_on_with_one_worker_less_and_then_with_one_more(tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = environment_without_ray()
     driver = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path), json.dumps(OPTIONS), str(EXAMPLES)],
         capture_output=True,

@@ -1,6 +1,5 @@
 """Training across two hosts with addresses of their own: two network namespaces, a cable between them, Ray on each."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
+from tests.processes import environment_without_ray
 from tests.trainings import assert_each_once_an_epoch, job, kept, options, write_scenes
 
 HOSTS = ("10.213.77.1", "10.213.77.2")
@@ -77,7 +77,7 @@ def hosts() -> Iterator[list[str]]:
 def test_two_hosts_train_together_over_the_interface_that_was_named(hosts: list[str], tmp_path: Path) -> None:
     write_scenes(tmp_path / "data")
     root = str(Path(__file__).parents[2])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+    environment = environment_without_ray() | {
         "PYTHONPATH": child_path(),
         **RAY_REPORTS_NOTHING,
         "RAY_AUTH_MODE": "disabled",

@@ -21,6 +21,7 @@ from tests.faults.conftest import Site
 from tests.faults.harness import SHARDS, Moment, committed, differences, small_job, wait_for
 from tests.faults.three_nodes import QUICK
 from tests.plugins.isolation import RAY_REPORTS_NOTHING, child_path
+from tests.processes import environment_without_ray
 
 ADDRESSES = ("10.213.78.1", "10.213.78.2", "10.213.78.3")
 PORT = 6399
@@ -101,7 +102,7 @@ class Hosts:
 
     def start(self, number: int, log: Path, *command: str) -> "subprocess.Popen[bytes]":
         """Run a command on a host."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment = environment_without_ray()
         environment |= RAY_REPORTS_NOTHING | {"PYTHONPATH": child_path(), "RAY_AUTH_MODE": "disabled"}
         with log.open("wb") as sink:
             process = subprocess.Popen(

@@ -14,6 +14,9 @@ from tests.faults.conftest import Site
 from tests.faults.harness import IMAGES, differences, small_job
 from tests.plugins.isolation import RAY_REPORTS_NOTHING
 
+# Who joins late and who goes are tests/pipeline/actors/test_pool.py's as well, who dies test_kills.py's: on one node.
+pytestmark = pytest.mark.slow
+
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -52,7 +55,6 @@ def ask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     process.wait(timeout=120)
 
 
-@pytest.mark.slow
 def test_a_killed_node_changes_nothing(seed: int, site: Site, ask: Ask, tmp_path: Path) -> None:
     job = small_job(site.source, tmp_path / "labels", site.model)
     assert ask(do="kill", job=job.model_dump_json(), seed=seed) == {"ok": IMAGES, "errors": {}}

@@ -13,6 +13,7 @@ from ray.core.generated.common_pb2 import JobConfig
 from pipeline.actors.private_folder import LONGEST_SOCKET, private_folder, session_folder, working_folder
 from pipeline.actors.ray_start import OwnPathOnly
 from tests.plugins.isolation import GUARD
+from tests.processes import environment_without_ray
 from tests.samples import jpeg
 
 NOBODY = 65534
@@ -55,7 +56,7 @@ def test_no_python_file_in_the_current_folder_runs_and_relative_paths_are_of_tha
     planted: tuple[Path, Path], model_dir: Path
 ) -> None:
     folder, log = planted
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = environment_without_ray()
     fcn, model = Path(sys.executable).with_name("fcn"), os.path.relpath(model_dir, folder)
     done = subprocess.run(
         [fcn, "segment", ".", "../labels", "--model", model],

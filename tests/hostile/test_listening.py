@@ -1,7 +1,6 @@
 """What listens for a private Ray, where, and whom it answers: no more than the table in docs/security.md says."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.isolation import child_path
+from tests.processes import environment_without_ray
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/security.md"
 
@@ -78,7 +78,7 @@ with cluster.connect():
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """What a process with a private Ray hears of, and how it answers who has no token."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = environment_without_ray()
     # With a loopback of its own, where that can be had: agents have fixed ports, and other tests' Rays hold them here.
     apart = ["unshare", "--net"]
     is_apart = shutil.which("unshare") is not None and subprocess.run([*apart, "true"], check=False).returncode == 0

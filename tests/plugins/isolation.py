@@ -64,7 +64,7 @@ def isolate() -> Path | None:
 
 
 def _keep_to_its_own_rays() -> None:
-    """Give each of xdist's workers a folder for Rays: a job's driver joins the one that its folder names as the newest."""
+    """Give each of xdist's workers a folder for Rays. A job's driver joins the Ray that its folder names as newest."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main").removeprefix("gw")
     os.environ["RAY_TMPDIR"] = f"{os.environ['FCN_TEST_RAYS']}/{worker}"
 

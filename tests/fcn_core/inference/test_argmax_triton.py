@@ -15,9 +15,9 @@ from fcn_core.inference.argmax import logit_strips
 from fcn_core.models.upsampling import Upsampling
 
 cases = [
-    (Upsampling.half_pixel((5, 7), (37, 53), 8), (2, 4, 5, 7)),
-    (Upsampling.resized((3, 19), (9, 150)), (1, 3, 3, 19)),
-    (Upsampling.transposed((4, 4), (40, 45), kernel=16, stride=8, crop=3), (1, 5, 4, 4)),
+    (Upsampling.half_pixel((3, 5), (21, 37), 8), (2, 4, 3, 5)),
+    (Upsampling.resized((3, 10), (9, 77)), (1, 3, 3, 10)),
+    (Upsampling.transposed((4, 4), (25, 29), kernel=16, stride=8, crop=3), (1, 5, 4, 4)),
 ]
 for upsampling, shape in cases:
     for dtype in (torch.float32, torch.bfloat16):
@@ -30,7 +30,7 @@ for upsampling, shape in cases:
             assert len(mask.unique()) > 1
             if upsampling.rows.clamp:
                 assert (mask != logits.argmax(-1)).sum() == 0
-        for below in (0.4, 0.8):
+        for below in (0.4, 0.8) if shape[0] > 1 else (0.8,):
             masks = label_scores(scores, upsampling, below)
             for mask, cells in zip(masks, scores, strict=True):
                 logits = torch.cat([part for _, _, part in logit_strips(cells, upsampling)])
@@ -49,6 +49,6 @@ def test_the_kernel_gives_the_argmax() -> None:
     # In a process of its own: the interpreter is chosen when Triton is imported.
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr

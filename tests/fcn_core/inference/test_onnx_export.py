@@ -27,7 +27,7 @@ requires("onnx", install="'fcn-pipeline[onnx]'")
 onnxruntime = import_onnxruntime()
 
 
-@pytest.fixture(scope="module", params=["fcn8s", "fcn8s_padded"])
+@pytest.fixture(scope="module", params=["fcn8s", pytest.param("fcn8s_padded", marks=pytest.mark.slow)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelBundle, Path]:
     normalization = CAFFE if request.param == "fcn8s_padded" else IMAGENET
     bundle = ModelBundle.from_model(small_net(request.param), LABELS, normalization)

@@ -1,7 +1,6 @@
 """A private Ray: guarded, alone, and there as often as it is needed in one process."""
 
 import contextlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,10 @@ import pytest
 from pipeline.actors import cluster
 from pipeline.actors.ray_start import NodeNotStarted
 from pipeline.errors import PipelineError
+from tests.processes import environment_without_ray
 
-TWICE = """
+TIMES = """
+import sys
 import ray
 from ray._private.node import Node
 from pipeline.actors import cluster
@@ -34,7 +35,7 @@ def ask():
     import os
     return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])
 
-for number in range(2):
+for number in range(int(sys.argv[1])):
     with cluster.connect():
         print(number, ray.get(ask.remote()), len(cluster.nodes()))
     assert not ray.is_initialized()
@@ -108,10 +109,10 @@ def test_which_cluster_was_joined_for_ray_address_is_said(monkeypatch: pytest.Mo
     assert len(notes) == 1, "whoever names a cluster knows it"
 
 
-def run(code: str, home: Path) -> "subprocess.CompletedProcess[str]":
+def run(code: str, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `code` in a process that Ray is not yet used in, and that has no settings of ours."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-c", code]
+    environment = environment_without_ray()
+    command = [sys.executable, "-c", code, *arguments]
     environment["HOME"] = str(home)
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -121,10 +122,11 @@ def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
     assert "InputError: no Ray cluster answers at 127.0.0.1:1" in result.stderr
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_private_ray_survives_a_failed_start_comes_again_is_guarded_and_leaves_no_token_behind(
-    tmp_path: Path,
+    times: int, tmp_path: Path
 ) -> None:
-    result = run(TWICE, tmp_path)
+    result = run(TIMES, tmp_path, str(times))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["killed", "0 ('token', 64) 1", "1 ('token', 64) 1"]
+    assert result.stdout.splitlines() == ["killed", *(f"{number} ('token', 64) 1" for number in range(times))]
     assert not (tmp_path / ".ray").exists()

@@ -1,6 +1,5 @@
 """Ray's control service that is lost is said, before Ray ends the driver without a word."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from pipeline.actors import control_watch
 from tests.plugins.isolation import child_path
+from tests.processes import environment_without_ray
 
 KILLED = """
 import os, signal, sys, time
@@ -27,7 +27,7 @@ with cluster.connect(None, lambda text: print(text, flush=True)):
 
 @pytest.mark.parametrize("lost", [pytest.param("raylet", marks=pytest.mark.slow), "gcs_server"])
 def test_a_private_ray_that_loses_a_part_is_said_to_have_and_that_the_same_command_resumes(lost: str) -> None:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    ours = environment_without_ray()
     driver = subprocess.Popen(
         [sys.executable, "-P", "-c", KILLED, lost], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env=ours | {"PYTHONPATH": child_path()},

@@ -69,6 +69,21 @@ class WaitsForCompany(Steady):
         return super().process(shard)
 
 
+class WaitsForLeave(Steady):
+    """Notes each shard and its process, then holds it until it may go on."""
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def process(self, shard: Shard) -> tuple[int, int]:
+        (self.marks / f"{os.getpid()}.{shard.number}").touch()
+        deadline = time.monotonic() + PATIENCE
+        while not (self.marks / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return super().process(shard)
+
+
 class DiesOnce(Steady):
     """Takes its whole process down at shard 3, the first time anybody gets it."""
 
@@ -248,6 +263,30 @@ def test_deaths_with_their_node_are_never_held_against_a_shard(tmp_path: Path, m
     assert {number for number, _ in done} == {0, 1, 2}
     assert states[-1].restarts == 3
     assert not (tmp_path / "probed").exists(), "nobody is suspected, so nothing is examined"
+
+
+def test_an_actor_whose_node_is_announced_to_go_finishes_what_it_has_and_gets_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node, said to go for as long as its first actor lives. tests/faults/test_nodes.py has several."""
+    node = ray.get_runtime_context().get_node_id()
+    looks: list[bool] = []
+
+    def draining() -> set[str]:
+        held = [mark for mark in tmp_path.iterdir() if mark.name != "go"]
+        goes = len(held) >= 2 and not has_ended(int(held[0].name.partition(".")[0]))
+        looks.append(goes)
+        if sum(looks) > 1:  # what the first look found has been heeded
+            (tmp_path / "go").touch()
+        return {node} if goes else set()
+
+    monkeypatch.setattr(cluster, "draining_nodes", draining)
+    # So much for each that there is room for one.
+    complete, done, states = work(ShardPool(PoolSpec(actors=1, cpus=8), WaitsForLeave, tmp_path), 8)
+    assert complete
+    assert sorted(number for number, _ in done) == list(range(8))
+    assert sorted(Counter(pid for _, pid in done).values()) == [2, 6]
+    assert (states[-1].restarts, states[-1].retries) == (0, 0)
 
 
 def test_storage_that_is_away_for_a_while_and_a_broken_worker_cost_retries_and_no_shard(tmp_path: Path) -> None:

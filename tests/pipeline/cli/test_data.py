@@ -111,6 +111,7 @@ def test_show_refuses_what_is_no_pair_of_images(
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow  # what is written is tests/fcn_core/inference/test_onnx_export.py's
 def test_model_export_writes_a_model_that_onnx_runtime_opens(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,5 +124,10 @@ def test_model_export_writes_a_model_that_onnx_runtime_opens(
     (mask,) = onnxruntime.InferenceSession(target).run(["mask"], {"image": np.zeros((1, 20, 30, 3), np.uint8)})
     assert mask.shape == (1, 20, 30)
     assert (tmp_path / "model.onnx.json").exists()
-    assert fcn(["model", "export", str(model_dir), "-o", str(tmp_path / "no" / "model.onnx")]) == 2
-    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_model_export_into_no_folder_is_refused(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requires("onnxruntime", install="'fcn-pipeline[onnx]'")
+    assert "is not a folder" in refused(capsys, "model", "export", model_dir, "-o", tmp_path / "no" / "model.onnx")

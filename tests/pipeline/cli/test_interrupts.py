@@ -1,6 +1,5 @@
 """Ctrl-C and a closed terminal end a command as soon as can be, however often and whatever it is at."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.isolation import child_path
-from tests.processes import heed_hangups
+from tests.processes import environment_without_ray, heed_hangups
 from tests.samples import fill
 
 PATIENCE = 120.0
@@ -33,7 +32,7 @@ HANGS = "mutex = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthre
 
 
 def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> "subprocess.Popen[str]":
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+    ours = environment_without_ray()
     return subprocess.Popen(
         [*prefix, sys.executable, "-P", "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=ours | {"PYTHONPATH": child_path()} | environment, start_new_session=True,
@@ -86,12 +85,26 @@ def test_nohup_is_respected() -> None:
     assert "stopped" in text
 
 
+AT_ONCE = """
+import signal
+set_handler = signal.signal
+
+def set_and_tell(*arguments):
+    signal.signal = set_handler
+    set_handler(*arguments)
+    print("up", flush=True)
+
+signal.signal = set_and_tell  # Python's own handler is there until the first line of main
+from pipeline.cli.entry import main
+main()
+"""
+
+
 @pytest.mark.parametrize("presses", [1, 3])
 def test_ctrl_c_at_once_is_quiet(presses: int) -> None:
-    program = start("print('up', flush=True); from pipeline.cli.entry import main; main()", "doctor")
+    program = start(AT_ONCE, "doctor")
     assert program.stdout
     assert program.stdout.readline() == "up\n"
-    time.sleep(0.05)  # Python's own handler is there until the first line of main
     code, text = pressed(program, [INT] * presses)
     assert (code, "Traceback" in text) == (130, False), text
 
@@ -127,7 +140,7 @@ def test_ctrl_c_while_ray_starts_leaves_nothing_behind(presses: int, tmp_path: P
             break
     code, text = pressed(program, [INT] * presses)
     assert (code, "Traceback" in text) == (130, False), text
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while (left := list(left_behind(str(tmp_path)))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []

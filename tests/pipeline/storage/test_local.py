@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import posix
 import subprocess
 import sys
 import tempfile
@@ -225,6 +226,16 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_listed(tmp_path: Path) -
     assert ended.returncode == -9
     assert len(list(tmp_path.iterdir())) == 2
     assert keys(open_store(str(tmp_path))) == ["kept"]
+
+
+def test_what_is_written_may_ask_a_real_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other test does: tests/guard."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda opened: (asked.append(opened), posix.fsync(opened)))
+    store = open_store(str(tmp_path / "new" / "root"))
+    store.put("a/k", b"data")
+    assert store.get("a/k") == b"data"
+    assert len(asked) > 3, "the file, and the folders that have a new name in them"
 
 
 def test_a_failed_write_leaves_nothing_behind(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

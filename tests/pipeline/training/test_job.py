@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from fcn_core.data.datasets import Dataset, Example
+from fcn_core.errors import DataError
 from fcn_core.inference.evaluation import evaluate
 from fcn_core.labels import decode_mask, encode_mask
 from fcn_core.models.description import MODEL_FILE, WEIGHTS_FILE
@@ -332,12 +333,18 @@ def test_two_drivers_do_not_train_one_run(place: Path) -> None:
         train(run)
 
 
-def test_a_bad_example_ends_a_run_at_once_and_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_bad_example_ends_a_run_at_once_and_is_named(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are on Ray: that what a worker raises comes from there, the test of an error above has it as well."""
+    if workers == 1:
+        monkeypatch.setattr(training, "Group", InProcess)
     write_scenes(tmp_path / "data")
     broken = tmp_path / "data/SegmentationClass/train-05.png"
     broken.write_bytes(encode_mask(np.zeros((16, 16), np.uint8), LABELS))
-    with pytest.raises(InputError, match=r"train-05.*one height and width"):
-        train(job(tmp_path, workers=2, val_split=None, check_data=False, train={"steps": 9}))
+    with pytest.raises(DataError if workers == 1 else InputError, match=r"train-05.*one height and width"):
+        train(job(tmp_path, workers=workers, val_split=None, check_data=False, train={"steps": 9}))
     with pytest.raises(InputError, match=r"not fit for training: masks of another size.*train-05.png: 16x16"):
         train(job(tmp_path, name="looked-through", val_split=None))
     assert not (tmp_path / "runs/looked-through/job.json").exists(), "nothing was begun"
