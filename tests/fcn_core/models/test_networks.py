@@ -30,9 +30,10 @@ from tests.fcn_core.nets import SAME_ARCHS, small_bundle, small_net
 NETWORKS = [(arch, backbone) for arch in ARCHS for backbone in network_spec(arch).backbones]
 
 RANDOM = torch.randint(1, 3001, (10, 2), generator=torch.Generator().manual_seed(0)).tolist()
-# What a side comes to is a matter of its remainder by 32, the deepest stride, and of no other side: two rounds of
-# remainders, for heights and widths at once, and some sizes by chance.
-SIZES = [(side, 66 - side) for side in range(1, 66)] + [*map(tuple, RANDOM)]
+# What a side comes to is a matter of its remainder by 32, the deepest stride, and of no other side: a round of
+# remainders and the end of the next, for heights and widths at once, and some sizes by chance.
+SIDES = [*range(1, 34), 63, 64, 65]
+SIZES = [*zip(SIDES, reversed(SIDES), strict=True), *map(tuple, RANDOM)]
 
 
 def _skeleton(arch: str, backbone: str) -> Network:

@@ -144,7 +144,7 @@ def test_colours_are_for_terminals_that_want_them() -> None:
     assert b"\x1b[" not in piped
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in ("zsh", "fish"))])
 def test_completion_knows_commands_and_options(shell: str) -> None:
     script = app.generate_completion(shell=shell)
     for word in ("segment", "registry", "max-error-rate", "doctor", "champion"):
