@@ -10,6 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from fcn_core.normalization import IMAGENET
+from fcn_core.weights.onnx_file import import_onnx
 from pipeline.cli.app import run as fcn
 from pipeline.data.datasets import open_dataset
 from pipeline.distillation.estimate import estimate_distillation
@@ -25,6 +27,7 @@ from pipeline.storage.opening import open_store
 from pipeline.training import job as training
 from tests.commands import refused
 from tests.in_process import evaluate_in_process, segment_in_process
+from tests.onnx_nets import small_onnx, written
 from tests.requires import requires
 from tests.samples import fill, model
 from tests.trainings import LABELS, InProcess, write_scenes
@@ -241,3 +244,15 @@ def test_the_command_prints_scores_and_versions_and_takes_options(
     assert [each["against"] for each in found["scores"]] == ["teacher"]
     assert f"registry:student@{found['versions'][0]}" in printed.err
     assert "--sample" in refused(capsys, "distil", file, "--sample", "3")
+
+
+def test_an_imported_graph_teaches_like_any_model(place: Path) -> None:
+    requires("onnx", install="'fcn-pipeline[onnx]'")
+    requires("onnxruntime", install="'fcn-pipeline[onnx]'")
+    theirs = import_onnx(written(small_onnx(classes=3), place / "net.onnx"), LABELS, IMAGENET).bundle
+    theirs.save(place / "theirs")
+    report = distil(distil_job(place, teacher=f"{place}/theirs"))
+    assert theirs.model_id in report.teacher
+    assert report.mean_iou("student", "teacher") is not None
+    student = load_bundle(f"{place}/distilled/small/student/model")
+    assert (student.kind, student.labels.names) == ("network", LABELS.names)

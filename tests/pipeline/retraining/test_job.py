@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from fcn_core import Architecture, LabelSet, ModelBundle, preset
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import ConfusionMatrix
+from fcn_core.normalization import IMAGENET
+from fcn_core.weights.onnx_file import import_onnx
 from pipeline.data.report import DataReport
 from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
@@ -25,6 +27,9 @@ from pipeline.retraining.job import JOBS_HERE, BadData, Jobs, RetrainReport, Ret
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainReport
+from tests.in_process import evaluate_in_process
+from tests.onnx_nets import small_onnx, written
+from tests.requires import requires
 from tests.samples import model
 from tests.trainings import LABELS, options, write_scenes
 
@@ -391,6 +396,32 @@ def test_a_champion_that_could_not_be_scored_is_not_taken_for_none(place: Path, 
         scored.challenge()
     assert scored.score.call_count == 1
     assert [each.version for each in scored.registry.promotions("squares")] == [OLD.model_id]
+
+
+def test_an_imported_graph_defends_its_title_like_any_champion(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requires("onnx", install="'fcn-pipeline[onnx]'")
+    requires("onnxruntime", install="'fcn-pipeline[onnx]'")
+    evaluate_in_process(monkeypatch)
+    theirs = import_onnx(written(small_onnx(classes=3), place / "net.onnx"), LABELS, IMAGENET).bundle
+    registry = open_registry(str(place / "registry"))
+    registry.promote("squares", registry.publish("squares", theirs), "first")
+    NEW.save(place / "trained")
+    at = str(place / "trained")
+
+    def trained_already(name: str, step: Callable[[], T], /) -> Any:
+        return (
+            TrainReport("finished", "run", at, False, at, NEW.model_id, None, 6, 1.0, 0) if name == "train" else step()
+        )
+
+    here = {"device": "cpu", "actors": 1, "cpus_per_actor": 1}
+    report = challenge(retrain_job(place, evaluation=here, margin=0), run=trained_already)
+    scores = report.contest.champion_scores
+    assert scores is not None
+    assert (scores.model_id, scores.examples) == (theirs.model_id, 2)
+    assert scores.settings.engine in ("openvino", "onnxruntime")
+    assert report.contest.challenger_scores.settings.engine in ("openvino", "torch")
+    better = (report.contest.challenger_scores.scores.mean_iou or 0) > (scores.scores.mean_iou or 0)
+    assert report.promoted is better or "one class falls" in report.contest.verdict.reason
 
 
 def test_only_a_champion_relabels(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""A job takes an imported ONNX graph like any model, from the registry too."""
+"""A job takes an imported ONNX graph like any model, from the registry too; and so does what works on its output."""
 
 from pathlib import Path
 
@@ -10,10 +10,13 @@ from fcn_core.labels import decode_mask
 from fcn_core.normalization import IMAGENET
 from fcn_core.weights.onnx_file import import_onnx
 from pipeline.errors import InputError
+from pipeline.insight.compare import compare
+from pipeline.insight.rank import rank
 from pipeline.jobs.segment import SegmentJob
 from pipeline.models.load import load_bundle
 from pipeline.models.registry import open_registry
 from pipeline.outputs.current import read_current
+from pipeline.report.make import make_report
 from pipeline.segmentation.job import segment
 from pipeline.storage.opening import open_store
 from tests.in_process import segment_in_process
@@ -45,7 +48,7 @@ def test_an_imported_graph_is_published_and_segments(tmp_path: Path, monkeypatch
         source=str(tmp_path / "photos"), output=output.uri, model=model, registry=registry, device="cpu",
         engine="onnxruntime", actors=1, cpus_per_actor=1, codec_workers=1, no_report=True,
     )  # fmt: skip
-    segment(job)
+    first = segment(job)
     predictor = Predictor(bundle, resolve_settings(device="cpu", engine="onnxruntime", threads=1, kind="onnx"))
     rows = read_current(output, ["key", "mask_key", "model_id"]).to_pylist()
     assert [row["model_id"] for row in rows] == [bundle.model_id] * 3
@@ -53,3 +56,17 @@ def test_an_imported_graph_is_published_and_segments(tmp_path: Path, monkeypatch
         assert np.array_equal(decode_mask(output.get(row["mask_key"])), predictor.predict([each])[0].mask)
     with pytest.raises(InputError, match="the model is an imported ONNX graph: --engine is openvino or onnxruntime"):
         segment(job.model_copy(update={"engine": "torch"}))
+
+    other = import_onnx(written(small_onnx(seed=1), tmp_path / "net.onnx"), LABELS, IMAGENET).bundle
+    other.save(tmp_path / "other")
+    second = segment(job.model_copy(update={"model": str(tmp_path / "other")}))
+    found = compare(output, first.runs[0].run_id, second.runs[0].run_id)
+    assert (found.same.images, found.same.compared, {each.class_name for each in found.classes}) == (3, 3, {*"abcde"})
+    assert found.same.pixels is not None
+    assert found.same.pixels < 1
+    for by in ("confidence", "rare", "disagreement"):
+        ranking = rank(output, by)  # type: ignore[arg-type]
+        assert [each.run_id for each in ranking.ranked] == [second.runs[0].run_id] * 3
+    page = make_report(output, second.runs[0].run_id)
+    assert other.model_id in page
+    assert "an ONNX graph" in page
