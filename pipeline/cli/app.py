@@ -160,6 +160,7 @@ def preview(
     *,
     model: str,
     registry: str | None = None,
+    image_column: str | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -175,6 +176,8 @@ def preview(
         The model: the folder or URI of a bundle, or registry:NAME@champion, or registry:NAME@VERSION.
     registry
         The folder or URI where registry:... models are. Default: FCN_REGISTRY.
+    image_column
+        Of a row of a Parquet file: the column of the images, as in `fcn segment`.
     output
         The picture to write. Default: the image's name with .preview.png, in this folder.
     void_below
@@ -186,7 +189,14 @@ def preview(
 
     target = output or Path(f"{Path(image).stem}.preview.png")
     totals, confidence = previews.write_preview(
-        image, model, target, registry=registry, device=device, precision=precision, void_below=void_below
+        image,
+        model,
+        target,
+        registry=registry,
+        image_column=image_column,
+        device=device,
+        precision=precision,
+        void_below=void_below,
     )
     screen = console.stderr_console()
     screen.print(console.class_table(totals))

@@ -19,13 +19,15 @@ def write_preview(
     target: Path,
     *,
     registry: str | None = None,
+    image_column: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     void_below: float = 0.0,
 ) -> tuple[list[ClassTotal], float]:
     """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
 
-    `model` and `registry` are as `load_bundle` takes them; pixels are void as `--void-below` of `fcn segment` has it.
+    `model` and `registry` are as `load_bundle` takes them; pixels are void as `--void-below` of `fcn segment` has it,
+    and `image_column` is as its `--image-column`.
 
     Returns what each class covers, and what is void, and the confidence (see `fcn_core.Segmentation`). Raises
     InputError when the image or the model cannot be read.
@@ -34,7 +36,7 @@ def write_preview(
     if scheme_of(image) == "file" and Path(image).is_dir():
         raise InputError(f"{image} is a folder; give one image of it, or all of it to `fcn segment`")
     try:
-        data = read_image(image)
+        data = read_image(image, image_column)
         with CodecPool(1) as codecs:  # it is a stranger's file, and credentials are in this process
             decoded = codecs.decode_now(data)
     except StorageError as error:

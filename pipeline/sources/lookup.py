@@ -31,8 +31,10 @@ def above_containers(folder: str, name: str) -> tuple[str, str]:
 class MemberLookup:
     """Finds members in the containers of a store. Keeps what is in the last few containers. Thread-safe."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, image_column: str | None = None) -> None:
+        """`image_column` is as `expand` takes it."""
         self._store = store
+        self._image_column = image_column
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], dict[str, ObjectInfo]] = OrderedDict()
 
@@ -62,7 +64,7 @@ class MemberLookup:
                 return self._known[name].get(key)
             members: dict[str, ObjectInfo] | None = {}
             found = None
-            for entry in expand(self._store, [container], lambda _: True):
+            for entry in expand(self._store, [container], lambda _: True, image_column=self._image_column):
                 if entry.key == key and found is None:
                     found = entry
                 if members is not None:

@@ -1,7 +1,7 @@
 """Opens what images are read from, by its URI."""
 
 from pipeline.errors import ObjectMissing
-from pipeline.sources.lookup import above_containers, may_be_member
+from pipeline.sources.lookup import MemberLookup, above_containers, may_be_member
 from pipeline.sources.source import Source
 from pipeline.storage.local import LocalStore
 from pipeline.storage.opening import open_store, read_object
@@ -19,10 +19,11 @@ def open_source(uri: str, *, follow_links: bool = False) -> Source:
     return Source(store.as_source(follow_links=follow_links) if isinstance(store, LocalStore) else store)
 
 
-def read_image(uri: str) -> bytes:
+def read_image(uri: str, image_column: str | None = None) -> bytes:
     """The bytes of one file or object, or of a member of a container: `s3://bucket/photos.tar/000123.jpg`.
 
-    Raises StorageError, InputError, or ImageError for a member that cannot be read.
+    `image_column` names the column of images of a Parquet file, as in `fcn segment`. Raises StorageError, InputError,
+    or ImageError for a member that cannot be read.
     """
     try:
         return read_object(uri)
@@ -31,4 +32,8 @@ def read_image(uri: str) -> bytes:
             raise
         place, options = split_options(uri)
         folder, name = above_containers(*split_uri(place))
-        return Source(open_store(folder + options)).get(name)
+        store = open_store(folder + options)
+        found = MemberLookup(store, image_column).find(name)
+        if found is None:
+            raise
+        return Source(store).get(name, size=found.size, etag=found.etag)

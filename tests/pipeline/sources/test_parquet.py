@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ImageError, InputError, ObjectChanged, StorageUnavailable
+from pipeline.errors import ImageError, InputError, ObjectChanged, ObjectMissing, StorageUnavailable
 from pipeline.sources.expansion import expand
-from pipeline.sources.opening import open_source
+from pipeline.sources.opening import open_source, read_image
 from pipeline.sources.parquet import ParquetKind
 from pipeline.sources.range_scanner import RangeScanner
 from pipeline.sources.source import Source
@@ -78,6 +78,11 @@ def test_a_file_without_images_is_a_file_and_one_with_several_columns_asks_which
     for column, image in (("left", IMAGES[0]), ("right", IMAGES[1])):
         entries = list(expand(source, source.list(), lambda key: True, image_column=column))
         assert list(read_all(source, entries).values()) == [image]
+        assert read_image(f"{tmp_path}/x.parquet/a", column) == image
+    with pytest.raises(InputError, match="--image-column"):
+        read_image(f"{tmp_path}/x.parquet/a")
+    with pytest.raises(ObjectMissing):
+        read_image(f"{tmp_path}/x.parquet/a", "no")
     assert [entry.key for entry in expand(source, source.list(), lambda key: True, image_column="no")] == ["x.parquet"]
 
 
