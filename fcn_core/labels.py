@@ -111,7 +111,8 @@ class LabelSet(BaseModel):
         if self.ignore_index < count:
             raise ValueError(
                 f"the ignore index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; use 255: take "
-                "that name out if it is no class, and save masks with 255 where nothing is annotated"
+                "that name out if it is no class. Masks whose classes count from 1, with 0 for no label, are read with "
+                "mask coding from_one; others need 255 where nothing is annotated"
             )
         return self
 

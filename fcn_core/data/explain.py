@@ -67,7 +67,7 @@ def explain_pair(photo: PictureFile, mask: PictureFile, labels: LabelSet | None 
         problems.append(
             f"the mask is a {mask.format}, which changes values near edges, and so classes; make it anew as PNG"
         )
-    elif mask.format != "PNG":
+    elif mask.format not in ("PNG", "TIFF", "BMP"):
         problems.append(f"the mask is a {mask.format}, which readers of masks refuse; save it with encode_mask, as PNG")
     problems += _size_problems(photo, mask)
     lines = [*_file_lines("photo", photo), *_file_lines("mask", mask), *reading]

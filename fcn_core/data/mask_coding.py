@@ -10,25 +10,29 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, TiffImagePlugin
+from PIL.TiffImagePlugin import TiffImageFile
 
 from fcn_core.data.matfile import MAGIC, read_sbd_mask
 from fcn_core.decoding import png
 from fcn_core.errors import DecodeError, LabelError
-from fcn_core.labels import RGB, UNREADABLE, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
+from fcn_core.labels import RGB, UNREADABLE, VOID, LabelSet, Mask, indices_from_rgb, preset, why_unreadable
 
-MaskCoding = Literal["auto", "index", "rgb", "gray", "binary"]
+MaskCoding = Literal["auto", "index", "from_one", "rgb", "gray", "binary"]
 """How a mask file says the class of a pixel.
 
-index: the stored number, of a palette or 8-bit grey PNG. rgb: the colour, looked up in the label set's palette. gray:
+index: the stored number, of a palette or 8-bit grey file. from_one: the stored number less 1, and no label where it is
+0, as ADE20K has it. rgb: the colour, looked up in the label set's palette. gray:
 how bright the pixel is, which some tools save as RGB, 1-bit or 16-bit PNG. binary: black is class 0, and the one other
-value or colour of the file is class 1. auto: palette and grey PNGs are numbers,
-RGB PNGs colours, and files that may be meant otherwise are refused.
+value or colour of the file is class 1. auto: palette and grey files are numbers,
+RGB ones colours, and files that may be meant otherwise are refused.
 """
 
 MaskFault = Literal["unreadable", "colors_for_indices", "unknown_colors", "black_and_white", "other_palette"]
 
 _COLOR_MODES = ("RGB", "RGBA")
+_LOSSLESS = frozenset([1, 5, 8, 32946, 32773])  # TIFF: none, LZW, Deflate under two numbers, PackBits
+_WHITE_IS_ZERO = 0
 _BIT_DEPTH_AT = 24  # the byte of a PNG's first chunk that holds bits per sample
 
 
@@ -43,7 +47,7 @@ class MaskError(LabelError):
 def read_mask(
     data: bytes, labels: LabelSet, coding: MaskCoding = "auto", recode: Mapping[int, int] | None = None
 ) -> Mask:
-    """The class indices of a mask file, uint8 [H, W]. PNG, or a MATLAB file of the SBD data set.
+    """The class indices of a mask file, uint8 [H, W]. PNG, TIFF or BMP, or a MATLAB file of the SBD data set.
 
     `recode` gives stored indices another meaning, such as {11: 255}; indices it does not name stay as they are. Whether
     all of them fit the label set is for the caller to check. Raises MaskError.
@@ -62,11 +66,12 @@ def _indices(data: bytes, labels: LabelSet, coding: MaskCoding) -> Mask:
             return read_sbd_mask(data)
         except LabelError as error:
             raise MaskError("unreadable", str(error)) from error
-    image = _open(data)
-    bits = data[_BIT_DEPTH_AT]
+    image, bits = _open(data)
     match coding:
         case "index":
             return _stored(image, bits)
+        case "from_one":
+            return _from_one(_stored(image, bits), labels)
         case "rgb":
             return _by_color(image, labels)
         case "gray":
@@ -81,24 +86,53 @@ def _indices(data: bytes, labels: LabelSet, coding: MaskCoding) -> Mask:
             return mask
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> tuple[Image.Image, int]:
+    """The image in a mask file, and its bits per sample."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "BMP"]) as image:
+            bits = _bits(image, data)
             image.load()
-        png.verify(data)  # Pillow checks the data's checksums not at all
+        if image.format == "PNG":
+            png.verify(data)  # Pillow checks the data's checksums not at all
     except DecodeError as error:
         raise MaskError("unreadable", f"the mask is a damaged PNG ({error.message}); copy or make it again") from error
     except UNREADABLE as error:
-        raise MaskError("unreadable", _not_png(data, error)) from error
-    return image
+        raise MaskError("unreadable", _why_not(data, error)) from error
+    return image, bits
 
 
-def _not_png(data: bytes, error: Exception) -> str:
-    if data.startswith(b"\x89PNG"):
-        return f"the mask is a damaged PNG ({why_unreadable(error)}); copy or make it again"
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits per sample. Raises MaskError for a TIFF whose numbers are not those that somebody has drawn."""
+    if isinstance(image, TiffImageFile):
+        compression = int(image.tag_v2.get(TiffImagePlugin.COMPRESSION, 1))
+        if compression not in _LOSSLESS:
+            raise MaskError(
+                "unreadable",
+                f"the mask is a TIFF of a compression ({compression}) that may change values and so classes; save "
+                "it as PNG, or as TIFF without compression, with LZW or Deflate",
+            )
+        if int(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)) == _WHITE_IS_ZERO:
+            raise MaskError("unreadable", "the mask is a TIFF in which white is 0, so its numbers may be meant either "
+                            "way; save it as PNG")  # fmt: skip
+        return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
+    if image.format == "BMP":
+        return 1 if image.mode == "1" else 8
+    return data[_BIT_DEPTH_AT]
+
+
+def _why_not(data: bytes, error: Exception) -> str:
+    for magic, kind in ((b"\x89PNG", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF")):
+        if data.startswith(magic):
+            return f"the mask is a damaged {kind} ({why_unreadable(error)}); copy or make it again"
     if data.startswith(b"\xff\xd8"):
         return "the mask is a JPEG, whose compression changes values near edges and so classes; make it anew as PNG"
-    return "the mask is not a PNG; save masks as PNG, of class indices or of the label set's colours"
+    return "the mask is not a PNG, TIFF or BMP; save masks as PNG, of class indices or of the label set's colours"
+
+
+def _from_one(mask: Mask, labels: LabelSet) -> Mask:
+    """0 and 255 mean no label; the classes count from 1."""
+    classes = (mask > 0) & (mask < VOID)
+    return np.where(classes, mask - np.uint8(1), np.uint8(labels.ignore_index)).astype(np.uint8)
 
 
 def _stored(image: Image.Image, bits: int) -> Mask:
@@ -106,15 +140,15 @@ def _stored(image: Image.Image, bits: int) -> Mask:
     if image.mode in _COLOR_MODES:
         raise MaskError(
             "colors_for_indices",
-            f"the mask holds colours (PNG mode {image.mode}) where class indices are expected; choose mask coding rgb, "
-            "or gray if its three channels are equal",
+            f"the mask holds colours ({image.format} mode {image.mode}) where class indices are expected; choose mask "
+            "coding rgb, or gray if its three channels are equal",
         )
     if image.mode == "P" or (image.mode == "L" and bits == 8):
         return np.array(image)
     raise MaskError(
         "unreadable",
-        f"the mask is a PNG of mode {image.mode} with {bits} bits, not a palette or 8-bit grey one; choose mask coding "
-        "gray if its brightness is the class index",
+        f"the mask is a {image.format} of mode {image.mode} with {bits} bits, not a palette or 8-bit grey one; choose "
+        "mask coding gray if its brightness is the class index, or binary if it tells two classes apart",
     )
 
 

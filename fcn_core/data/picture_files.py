@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fcn_core.decoding import FORMATS, Decoded, decode, jpeg, png, turned, without_text_before
+from fcn_core.decoding.heif import is_heif
 from fcn_core.decoding.jpegxl import JPEG_XL, is_jpegxl
 from fcn_core.errors import DataError, DecodeError
 from fcn_core.labels import RGB, UNREADABLE
@@ -94,6 +95,8 @@ def read_mask_file(data: bytes, name: str) -> PictureFile:
 
 def _header(data: bytes) -> tuple[str, str]:
     """Format and Pillow's mode of a file that can be decoded, as far as Pillow knows such a file."""
+    if is_heif(data):
+        return "HEIF", "(none of Pillow's)"
     if is_jpegxl(data):
         return JPEG_XL, "(none of Pillow's)"
     try:

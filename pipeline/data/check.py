@@ -263,7 +263,7 @@ class _Findings:
     def of_list(self, name: str, split: Split) -> None:
         """What the list alone shows."""
         for gone in split.missing:
-            self.add("missing_image" if gone.kind == "image" else "missing_mask", name, gone.place)
+            self.add("missing_image" if gone.kind == "image" else "missing_mask", name, gone.described)
         for files in split.two_files:
             self.add("two_files", name, files)
         for twice in split.duplicates:

@@ -8,6 +8,7 @@ of its examples is used.
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -60,6 +61,7 @@ _EXPECTED: Mapping[Preset | None, str] = {
     "camvid": "ImageSets/Segmentation/*.txt nor train.txt",
     "cityscapes": "leftImg8bit/<split>/<city>/",
 }
+_NUMBERED = re.compile(r"(\d{1,3})[\s:,;=.)]+(\S.*)")
 _USUAL = ("train", "val", "test")
 _NAMED_AT_MOST = 3
 _CHECK = "mend the list or the files (fcn data check names them all)"
@@ -178,9 +180,7 @@ def whole_split(catalog: Catalog, split: str) -> Pairs:
 
 
 def _missing(missing: tuple[Missing, ...]) -> str:
-    named = ", ".join(
-        item.place + (f", where there is {item.near}" if item.near else "") for item in missing[:_NAMED_AT_MOST]
-    )
+    named = ", ".join(item.described for item in missing[:_NAMED_AT_MOST])
     more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
     files = "a file that is not there" if len(missing) == 1 else f"{len(missing)} files that are not there"
     return f"needs {files} ({named}{more})"
@@ -215,9 +215,17 @@ def _open(options: DatasetOptions) -> Catalog:
                 f"{store.uri} has versions: write {with_version(options.dataset, found[-1])}, or "
                 f"{options.dataset.partition('?')[0]}@{LATEST}"
             )
+        if options.preset is None and (inner := _layout_below(store)):
+            raise InputError(f"{store.uri} has no splits of its own, and {inner} in it has; give that folder")
         seen = describe_unknown(options.dataset, follow_links=options.follow_links)
         raise InputError(f"{store.uri} has no splits: there is no {_EXPECTED[options.preset]}; {seen}")
     return Catalog(options, store.uri, _labels(options, store, store.uri), layout, KeyResolver(store))
+
+
+def _layout_below(store: Store) -> str | None:
+    """A folder of this one that is in VOC's layout, as VOCdevkit holds VOC2012."""
+    lists = (info.key.partition("/ImageSets/Segmentation/") for info in store.list())
+    return next((folder for folder, found, rest in lists if found and rest.endswith(".txt")), None)
 
 
 def _open_version(options: DatasetOptions, place: str) -> Catalog:
@@ -295,8 +303,11 @@ def _labels(options: DatasetOptions, store: Store, where: str) -> LabelSet:
 
 
 def _listed_labels(name: str, text: str, place: str) -> LabelSet:
-    """One class name per line, in the order of the indices; coloured as PASCAL VOC would."""
+    """One class name per line, in the order of the indices, which may stand before it; coloured as PASCAL VOC would."""
     names = [line.strip() for line in text.splitlines() if line.strip()]
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    if names and all(found and int(found[1]) == index for index, found in enumerate(numbered)):
+        names = [found[2] for found in numbered if found]
     return parse_labels(json.dumps({"name": name, "names": names}).encode(), place)
 
 

@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = (
     ".jxl", ".heic", ".heif",
 )  # fmt: skip
 MASK_SUFFIXES = (".png",)
+OTHER_MASK_SUFFIXES = (".tif", ".tiff", ".bmp")
+"""Taken for a name that has no PNG."""
 
 _LISTS = "ImageSets/Segmentation/"
 _HEADS_AT_ONCE = 32
@@ -45,6 +47,11 @@ class Missing:
     kind: str
     place: str
     near: str | None = None
+
+    @property
+    def described(self) -> str:
+        """Where it was looked for, and what is there."""
+        return self.place + (f", where there is {self.near}" if self.near else "")
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,10 @@ class _Files:
         self.rivals.update((keys[0], keys) for keys in found.values() if len(keys) > 1)
         return {name: keys[0] for name, keys in found.items()}
 
+    def masks(self, folder: str) -> dict[str, str]:
+        """Masks by their path below `folder` without extension."""
+        return self.by_name(folder, OTHER_MASK_SUFFIXES) | self.by_name(folder, MASK_SUFFIXES)
+
     def names(self, key: str) -> list[str]:
         """The lines of a list; none if there is no such file."""
         try:
@@ -141,7 +152,7 @@ class VocLayout:
         return _paired(
             self.files.names(f"{_LISTS}{name}.txt"),
             self.files.by_name("JPEGImages/", IMAGE_SUFFIXES),
-            self.files.by_name("SegmentationClass/", MASK_SUFFIXES),
+            self.files.masks("SegmentationClass/"),
             ("JPEGImages/*.jpg", "SegmentationClass/*.png"),
             self.files.rivals,
             there={folder: self.files.keys(folder) for folder in ("JPEGImages/", "SegmentationClass/")},
@@ -173,7 +184,7 @@ class SegnetLayout:
         return _paired(
             names,
             self.files.by_name(f"{name}/", IMAGE_SUFFIXES),
-            self.files.by_name(f"{name}annot/", MASK_SUFFIXES),
+            self.files.masks(f"{name}annot/"),
             (f"{name}/*.png", f"{name}annot/*.png"),
             self.files.rivals,
         )
@@ -229,11 +240,11 @@ class SbdLayout:
         return self.files.names(f"{_LISTS}{name}.txt")
 
     def _own_masks(self) -> dict[str, str]:
-        return self.files.by_name("SegmentationClass/", MASK_SUFFIXES)
+        return self.files.masks("SegmentationClass/")
 
     def _more_masks(self) -> dict[str, str]:
         packed = self.files.by_name("cls/", (".mat",))
-        return packed | self.files.by_name("SegmentationClassAug/", MASK_SUFFIXES)
+        return packed | self.files.masks("SegmentationClassAug/")
 
 
 # Cityscapes' label ids (cityscapesscripts/helpers/labels.py): 34 of them, of which 19 are trained on.

@@ -57,8 +57,9 @@ class ReadingOptions(Options):
     )
     mask_coding: MaskCoding = Field(
         default="auto",
-        description="How masks hold classes: index, rgb (the label set's colours), gray, or binary (black is class 0, "
-        "the other colour class 1). auto: by each file, and what could be meant otherwise is refused.",
+        description="How masks hold classes: index, from_one (0 is no label, 1 the first class), rgb (the label set's "
+        "colours), gray, or binary (black is class 0, the other colour class 1). auto: by each file, and what could be "
+        "meant otherwise is refused.",
     )
     predicted: PredictedOptions = Field(
         default_factory=PredictedOptions, description="Which predictions to take, where the data set is an output."

@@ -63,6 +63,76 @@ def test_a_binary_mask_is_black_and_one_other_value(white: int, mode: str | None
     assert (read_mask(file, ROOFS, "binary") == truth).all()
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "BMP"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "1"])
+def test_a_tiff_or_bmp_mask_is_read_as_a_png_is(kind: str, mode: str) -> None:
+    truth = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    image = Image.fromarray(truth)
+    if mode == "P":
+        image.putpalette([0, 0, 0, 128, 0, 0])
+    elif mode == "RGB":
+        image = Image.fromarray(np.array(ROOFS.palette, np.uint8)[truth])
+    elif mode == "1":
+        image = Image.fromarray(truth * np.uint8(255)).convert("1")
+    assert (read_mask(encode(image, kind), ROOFS, "gray" if mode == "1" else "auto") == truth).all()
+
+
+def test_a_tiff_mask_whose_numbers_may_have_changed_is_refused() -> None:
+    image = Image.fromarray(np.zeros((16, 16), np.uint8))
+    with pytest.raises(MaskError, match=r"a TIFF of a compression \(7\) that may change values"):
+        read_mask(encode(image, "TIFF", compression="jpeg"), ROOFS)
+    with pytest.raises(MaskError, match="white is 0"):
+        read_mask(encode(image, "TIFF", tiffinfo={262: 0}), ROOFS)
+    with pytest.raises(MaskError, match="damaged BMP"):
+        read_mask(encode(image, "BMP")[:-40], ROOFS)
+
+
+def test_masks_may_be_tiffs_and_a_png_of_the_same_name_comes_first(tmp_path: Path) -> None:
+    dataset = tmp_path / "own"
+    write_labelled(dataset, 2, "train")
+    masks = sorted((dataset / "SegmentationClass").iterdir())
+    pairs = open_dataset(DatasetOptions(dataset=str(dataset), labels="camvid"), "train")
+    expected = [pairs[index].mask for index in range(2)]
+    with Image.open(masks[0]) as image:
+        image.save(masks[0].with_suffix(".tif"))
+    masks[0].unlink()
+    masks[1].with_suffix(".bmp").write_bytes(b"an old copy")
+    found = open_dataset(DatasetOptions(dataset=str(dataset), labels="camvid"), "train")
+    assert all((found[index].mask == expected[index]).all() for index in range(2))
+
+
+def test_a_jpeg_in_a_mask_s_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = tmp_path / "own"
+    write_labelled(dataset, 1, "train")
+    (mask,) = (dataset / "SegmentationClass").iterdir()
+    mask.rename(mask.with_suffix(".jpg"))
+    assert fcn(["data", "check", str(dataset), "--labels", "camvid"]) == 2
+    assert f"where there is SegmentationClass/{mask.stem}.jpg" in " ".join(capsys.readouterr().out.split())
+
+
+def test_classes_may_count_from_one_with_zero_for_no_label() -> None:
+    file = png(np.array([[0, 1, 2], [255, 2, 1]], np.uint8))
+    assert read_mask(file, ROOFS, "from_one").tolist() == [[255, 0, 1], [255, 1, 0]]
+
+
+def test_numbers_before_the_names_of_classes_are_no_part_of_them(tmp_path: Path) -> None:
+    dataset = tmp_path / "own"
+    write_labelled(dataset, 1, "train")
+    (dataset / "labels.json").unlink(missing_ok=True)
+    for text, names in (
+        ("0 ground\n1: roof\n2,tree top\n", ("ground", "roof", "tree top")),
+        ("1 ground\n2 roof\n", ("1 ground", "2 roof")),  # which may be meant
+        ("3d model\nroof\n", ("3d model", "roof")),
+    ):
+        (dataset / "classes.txt").write_text(text)
+        assert open_catalog(DatasetOptions(dataset=str(dataset))).labels.names == names
+
+
+def test_a_folder_above_the_data_set_names_it(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "VOCdevkit" / "VOC2012", 1, "train")
+    assert "VOC2012 in it has; give that folder" in refusal(tmp_path / "VOCdevkit")
+
+
 def test_what_is_not_binary_is_refused() -> None:
     with pytest.raises(MaskError, match="has 3 values or colours"):
         read_mask(png(np.array([[0, 200, 255]], np.uint8)), ROOFS, "binary")
