@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from pipeline.storage.opening import open_store
     from pipeline.storage.store import Store
     from pipeline.training.job import TrainReport, train
-    from pipeline.training.observer import TrainObserver
+    from pipeline.training.observer import BegunTraining, TrainObserver
 
 __all__ = [
+    "BegunTraining",
     "DataReport",
     "DatasetOptions",
     "DistilJob",
@@ -129,7 +130,7 @@ _MODULE_OF = {
     "pipeline.storage.opening": ("open_store",),
     "pipeline.storage.store": ("Store",),
     "pipeline.training.job": ("TrainReport", "train"),
-    "pipeline.training.observer": ("TrainObserver",),
+    "pipeline.training.observer": ("BegunTraining", "TrainObserver"),
     "pipeline.jobs.train": ("TrainJob",),
 }
 

@@ -33,6 +33,7 @@ from fcn_core.models.description import (
 )
 from fcn_core.models.state_check import check_finite
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
+from pipeline.models.mlflow_mirror import mirror_champion
 from pipeline.models.references import NAME, PREFIX, VERSION, Reference, ResolvedReference, check_name, check_version
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
@@ -209,8 +210,16 @@ class Registry:
         is raised when another was promoted since, unless it is this version. An older version can be promoted again,
         which is how one goes back.
 
-        After StorageUnavailable the promotion may or may not have happened: ask `champion`.
+        After StorageUnavailable the promotion may or may not have happened: ask `champion`. Where MLFLOW_TRACKING_URI
+        is set, MLflow's registry follows.
         """
+        number = self._promote(name, version, reason, scores, after)
+        mirror_champion(name, version, self._store.at(_folder(name, version)).uri, " ".join(reason.split()), number)
+        return number
+
+    def _promote(
+        self, name: str, version: str, reason: str, scores: Scores | Mapping[str, Any] | None, after: int | None
+    ) -> int:
         reason = " ".join(reason.split())
         if not reason:
             raise InputError(f"a promotion of {name} needs a reason; say in a few words why this version")

@@ -26,7 +26,8 @@ from pipeline.training.curves import Curves
 from pipeline.training.following import GroupFollower
 from pipeline.training.group import Group
 from pipeline.training.group_spec import GroupSpec
-from pipeline.training.observer import TrainObserver
+from pipeline.training.mlflow_run import followed
+from pipeline.training.observer import BegunTraining, TrainObserver
 from pipeline.training.page import TrainingPage, training_page
 from pipeline.training.placement import check_fits, resolve_group
 from pipeline.training.plan import (
@@ -83,7 +84,7 @@ def train(
     Stops early, resumably, when `should_stop` turns true. Raises InputError for what cannot be done as asked, and
     PipelineError when the run fails on its way; the same call again then goes on from the newest checkpoint.
     """
-    observer = observer or TrainObserver()
+    observer = followed(observer or TrainObserver())
     observer.phase("checking inputs")
     job = pin_dataset(job)
     inputs = check_inputs(job)
@@ -128,9 +129,11 @@ class _Driver:
             run = self._begin()
         except _StoppedEarly:
             return self._report(self._save_record(state="interrupted", started=now(), reason="stopped on request"))
+        self._observer.begun(BegunTraining(self._job, run, self._store.store.uri, lambda: self._curves(run)))
         before = self._store.load_record()
         if before is not None and before.state == "finished":
             self._restore_model(run)
+            self._observer.ended(before, self._store.load_model)
             return self._report(before, nothing_to_do=True)
         started = before.started if before else now()
         self._save_record(state="running", started=started)
@@ -143,7 +146,8 @@ class _Driver:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 reason = str(error) or type(error).__name__
                 try:
-                    self._save_record(state=state, started=started, reason=reason, step=self._step_kept(run))
+                    record = self._save_record(state=state, started=started, reason=reason, step=self._step_kept(run))
+                    self._observer.ended(record, self._store.load_model)
                 except StorageError as unwritten:
                     self._observer.note(
                         f"the record of training {self._job.name} could not be written ({unwritten}), so it says "
@@ -156,6 +160,7 @@ class _Driver:
             record = self._save_record(
                 state="interrupted", started=started, reason="stopped on request", step=last.step, seconds=last.seconds
             )
+            self._observer.ended(record, self._store.load_model)
             return self._report(record)
         self._observer.phase("keeping the best model")
         bundle = self._finish(run)
@@ -167,6 +172,7 @@ class _Driver:
             step=last.step,
             seconds=last.seconds,
         )
+        self._observer.ended(record, lambda: bundle)
         return self._report(record)
 
     def _begin(self) -> TrainRun:
@@ -359,16 +365,20 @@ class _Driver:
             self._store.save_page(training_page(self._page_of_stages(run)))
         return bundle
 
+    def _curves(self, run: TrainRun) -> Mapping[str, Curves]:
+        """Of the stages that have begun, as of their newest checkpoints."""
+        stores = {stage.arch: self._stage_store(run, number) for number, stage in enumerate(run.plan.stages)}
+        return {arch: Curves(store.load_history(), store.load_measured()) for arch, store in stores.items()}
+
     def _page_of_stages(self, run: TrainRun) -> TrainingPage:
         """All stages on one page; each has one of its own, too."""
-        stores = {stage.arch: self._stage_store(run, number) for number, stage in enumerate(run.plan.stages)}
         last = run.plan.stages[-1]
         return TrainingPage(
             name=self._job.name,
-            stages={arch: Curves(store.load_history(), store.load_measured()) for arch, store in stores.items()},
+            stages=self._curves(run),
             labels=run.plan.labels,
             settings=last.config.model_dump(mode="json"),
-            sheet=stores[last.arch].newest_sheet(),
+            sheet=self._stage_store(run, len(run.plan.stages) - 1).newest_sheet(),
         )
 
     def _save_record(self, *, started: datetime, **values: Any) -> TrainRecord:

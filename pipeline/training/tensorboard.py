@@ -26,15 +26,16 @@ def event_file(
 
     with tempfile.TemporaryDirectory(prefix="fcn-events-") as folder:
         with SummaryWriter(folder) as writer:
-            for step, tag, value in sorted(_scalars(history, classes, measured)):
+            for step, tag, value in sorted(scalars(history, classes, measured)):
                 writer.add_scalar(tag, value, step, times.get(str(step)))
         (file,) = Path(folder).iterdir()
         return file.read_bytes()
 
 
-def _scalars(
+def scalars(
     history: History, classes: Sequence[str], measured: Mapping[str, Measured]
 ) -> Iterator[tuple[int, str, float]]:
+    """All points of the curves: step, name of the curve, value."""
     for point in history.losses:
         yield point.step, "train/loss", point.loss
         yield point.step, "train/learning_rate", point.learning_rate
