@@ -28,6 +28,9 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "600",
+    # Standard output has a command's own outcome, and standard error our lines.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
     # It would report its use to its makers.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }

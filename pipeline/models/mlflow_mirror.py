@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.logfmt import key_values
 from pipeline.mlflow_link import MODEL_FOLDER, MODEL_TAG, connect, experiment_id, is_named, trouble
-from pipeline.models.references import CHAMPION, Reference
+from pipeline.models.references import CHAMPION
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +42,18 @@ def _register(client: Any, name: str) -> None:
 
 def _version(client: Any, name: str, version: str) -> str | None:
     """MLflow's number of one of our versions. Names have no character that a filter would need quoted."""
-    for each in client.search_model_versions(f"name='{name}'"):
-        if each.tags.get(MODEL_TAG) == version:
-            return str(each.version)
-    return None
+    found = client.search_model_versions(f"name='{name}' and tags.`{MODEL_TAG}`='{version}'", max_results=1)
+    return str(found[0].version) if found else None
 
 
 def _new_version(client: Any, name: str, version: str, uri: str) -> str:
     """The bundle that a training has logged, if one has; else the registry's own, or, where that is a folder of one
-    machine, its name.
+    machine, which MLflow refuses, what it is called.
     """
     found = client.search_runs([experiment_id(client)], f"tags.`{MODEL_TAG}` = '{version}'", max_results=1)
     if found:
         run_id, source = found[0].info.run_id, f"runs:/{found[0].info.run_id}/{MODEL_FOLDER}"
     else:
-        run_id, source = None, uri if uri.startswith(_REMOTE) else str(Reference(name, version))
+        run_id, source = None, uri if uri.startswith(_REMOTE) else f"registry://{name}/{version}"
     tags = {MODEL_TAG: version, "fcn.uri": uri}
-    return str(client.create_model_version(name, source, run_id, tags=tags).version)
+    return str(client.create_model_version(name, source, run_id, tags=tags, await_creation_for=0).version)

@@ -77,7 +77,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_training_is_one_run_with_curves_parameters_and_bundle_and_promotions_follow(
-    server: Any, place: Path, tmp_path: Path
+    server: Any, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stops = [True, False]
 
@@ -89,6 +89,7 @@ def test_a_training_is_one_run_with_curves_parameters_and_bundle_and_promotions_
     report = train(asked) if first.state == "interrupted" else first
     again = train(asked)
     assert again.nothing_to_do
+    assert capfd.readouterr().out == "", "standard output is the command's"
 
     (run,) = server.search_runs([server.get_experiment_by_name("fcn-pipeline").experiment_id])
     assert (run.info.run_name, run.info.status) == ("tracked", "FINISHED")
@@ -113,7 +114,7 @@ def test_a_training_is_one_run_with_curves_parameters_and_bundle_and_promotions_
     assert [each.version for each in shown] == ["1", "2", "1"], "a version that comes back is no new one"
     assert [each.tags["fcn.model_id"] for each in shown] == [trained, other, trained]
     assert (shown[0].run_id, shown[0].source) == (run.info.run_id, f"runs:/{run.info.run_id}/model")
-    assert shown[1].source == f"registry:street@{other}"
+    assert shown[1].source == f"registry://street/{other}"
     assert (shown[2].tags["fcn.promotion"], shown[2].tags["fcn.reason"]) == ("3", "better by far")
 
 
