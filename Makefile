@@ -44,12 +44,12 @@ setup: .venv/.ready
 runtime:
 	$(PYTHON) -m venv $(VENV)
 	$(if $(HASHES),$(VENV)/bin/python -m $(INSTALL) --require-hashes -r $(HASHES))
-	$(VENV)/bin/python -m $(INSTALL) $(if $(HASHES),--no-deps --no-build-isolation) '.[onnx,query,openvino,kubernetes]'
+	$(VENV)/bin/python -m $(INSTALL) $(if $(HASHES),--no-deps --no-build-isolation) '.[onnx,query,openvino,kubernetes,mlflow]'
 
 # What `runtime` would install on a machine like this one, each file with its hash, for HASHES=requirements-hashed.txt.
 hashes: setup
 	$(BIN)/python -m $(INSTALL) --dry-run --ignore-installed --report pip-report.json \
-	  '.[onnx,query,openvino,kubernetes]' 'setuptools>=77'
+	  '.[onnx,query,openvino,kubernetes,mlflow]' 'setuptools>=77'
 	$(BIN)/python deploy/docker/hash_requirements.py < pip-report.json > requirements-hashed.txt
 	rm pip-report.json
 
