@@ -10,9 +10,15 @@ PROCESSES ?= 2
 SECONDS ?= 7200
 # Hundreds of short processes import the same modules: compiled anew in each, they take a tenth of the suite's time.
 unexport PYTHONDONTWRITEBYTECODE
+comma := ,
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup runtime hashes demo site test test-all test-slow test-long test-faults soak fuzz bench lint format docs dist clean
+# PyTorch's own index has builds without CUDA, 2.14.1+cpu for 2.14.1, which pip prefers. PyPI's builds for x86 have CUDA.
+TORCH_INDEX ?= $(if $(filter cpu,$(VARIANT)),https://download.pytorch.org/whl/cpu)
+ENGINE ?= $(or $(shell command -v docker || command -v podman),$(error \
+  neither docker nor podman was found; install one of them, or name the program with ENGINE=...))
+
+.PHONY: help setup runtime image hashes demo site test test-all test-slow test-long test-faults soak fuzz bench lint format docs dist clean
 
 help:
 	@echo "make demo    label a bucket of generated street scenes, end to end (about five minutes)"
@@ -30,6 +36,7 @@ help:
 	@echo "make dist    write the wheel and the source archive of this version to dist/"
 	@echo "make setup   make .venv with everything that the others need"
 	@echo "make runtime VENV=DIR  install into DIR what runs in production; container images are made with it"
+	@echo "make image VARIANT=cpu|cuda  build the container image fcn-pipeline:VARIANT with docker or podman"
 	@echo "make hashes  write requirements-hashed.txt: the files that runtime would install here, and their hashes"
 	@echo "make clean   remove .venv, caches and the output of demo and site"
 
@@ -40,11 +47,23 @@ setup: .venv/.ready
 	$(BIN)/python -m $(INSTALL) -e '.[test,lint]'
 	@touch $@
 
-# What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this.
+# What runs in production, without the tests' packages: deploy/docker/Dockerfile makes its images with this. VARIANT=cpu
+# takes PyTorch without CUDA.
+runtime: INSTALL += $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 runtime:
 	$(PYTHON) -m venv $(VENV)
 	$(if $(HASHES),$(VENV)/bin/python -m $(INSTALL) --require-hashes -r $(HASHES))
 	$(VENV)/bin/python -m $(INSTALL) $(if $(HASHES),--no-deps --no-build-isolation) '.[onnx,query,openvino,kubernetes,mlflow]'
+
+# BASE=, TORCH_INDEX=, PIP_CONF=FILE and CERTIFICATES=FILE are for sites with a mirror: docs/deploy.md. OPTIONS go to the
+# engine. Podman's own image format has no health checks.
+image: VARIANT := $(or $(VARIANT),cpu)
+image:
+	DOCKER_BUILDKIT=1 $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) \
+	  --file deploy/docker/Dockerfile --tag fcn-pipeline:$(VARIANT) --build-arg VARIANT=$(VARIANT) \
+	  $(if $(BASE),--build-arg PYTHON_IMAGE=$(BASE)) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+	  $(if $(PIP_CONF),--secret id=pip.conf$(comma)src=$(PIP_CONF)) \
+	  $(if $(CERTIFICATES),--secret id=certificates$(comma)src=$(CERTIFICATES)) $(OPTIONS) .
 
 # What `runtime` would install on a machine like this one, each file with its hash, for HASHES=requirements-hashed.txt.
 hashes: setup

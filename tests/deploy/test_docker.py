@@ -47,17 +47,55 @@ def test_hadolint_finds_what_is_wrong(tmp_path: Path, old: str, new: str) -> Non
 
 def test_what_is_installed_is_what_the_makefile_says(found: list[tuple[str, str]]) -> None:
     runs = [words for name, words in found if name == "RUN"]
-    installing = [words for words in runs if "make " in words and "apt-get" not in words]
-    assert len(installing) == 2, "before the code is copied, and after"
-    for words in installing:
-        assert re.search(r"\bmake runtime PYTHON=python3\.11 VENV=/opt/fcn$", words)
-    assert not any(re.search(r"\b(pip3?|uv|conda) (pip )?install", words) for words in runs), "one list, the Makefile's"
-    done = subprocess.run(
-        ["make", "--dry-run", "runtime", "VENV=/opt/fcn"], cwd=ROOT, capture_output=True, text=True, check=True
+    (installing,) = (words for words in runs if "make runtime" in words)
+    assert installing.endswith("&& make runtime VENV=/opt/fcn")
+    for words in runs:
+        if "pip install" in words:
+            assert "--no-deps --no-index" in words, "one list, the Makefile's"
+    for variant, index in (("cpu", True), ("cuda", False)):
+        done = make("runtime", "VENV=/opt/fcn", f"VARIANT={variant}")
+        assert "/opt/fcn/bin/python -m pip install" in done
+        assert "-c constraints.txt" in done
+        assert "test" not in done
+        assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in done) is index
+
+
+def test_a_change_of_code_leaves_the_layer_with_pytorch_as_it_is(found: list[tuple[str, str]]) -> None:
+    """What is copied before the packages are installed has no code in it, and code enters the image after them."""
+    at = next(index for index, (name, words) in enumerate(found) if name == "RUN" and "make runtime" in words)
+    before = {source for name, words in found[:at] if name == "COPY" for source in words.split()[:-1]}
+    assert before == {"Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    last = found[max(index for index, (name, _) in enumerate(found) if name == "FROM") :]
+    entering = [words for name, words in last if "/opt/fcn" in words and name in ("COPY", "RUN")]
+    assert entering[0].startswith("--from=packages /opt/fcn")
+    assert "from=code" in entering[1]
+
+
+def test_an_image_is_built_with_the_engine_base_settings_and_certificates_that_are_named() -> None:
+    plain = make("image", "ENGINE=docker")
+    assert "--tag fcn-pipeline:cpu --build-arg VARIANT=cpu" in plain
+    assert "PYTHON_IMAGE" not in plain
+    assert "--secret" not in plain
+    assert "--format" not in plain
+    words = (
+        "ENGINE=/usr/bin/podman",
+        "VARIANT=cuda",
+        "BASE=registry.example.org/python:3.12",
+        "PIP_CONF=a",
+        "CERTIFICATES=b",
     )
-    assert "/opt/fcn/bin/python -m pip install" in done.stdout
-    assert "-c constraints.txt" in done.stdout
-    assert "test" not in done.stdout
+    own = make("image", *words, "OPTIONS=--network=host")
+    assert "/usr/bin/podman build --format docker" in own, "its own format has no health checks"
+    assert "--tag fcn-pipeline:cuda --build-arg VARIANT=cuda" in own
+    assert "--build-arg PYTHON_IMAGE=registry.example.org/python:3.12 --build-arg TORCH_INDEX= " in own
+    assert "--secret id=pip.conf,src=a" in own
+    assert "--secret id=certificates,src=b --network=host ." in own
+
+
+def make(*words: str) -> str:
+    """What make would run."""
+    done = subprocess.run(["make", "--dry-run", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.replace("\\\n", "")
 
 
 def test_all_packages_are_copied_and_reach_the_builder(found: list[tuple[str, str]]) -> None:
@@ -161,10 +199,7 @@ def test_hashes_of_what_would_be_installed_are_what_pip_asks_for(tmp_path: Path)
 
 
 def test_runtime_installs_by_hashes_when_it_is_given_some() -> None:
-    done = subprocess.run(
-        ["make", "--dry-run", "runtime", "VENV=/opt/fcn", "HASHES=hashed.txt"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    first, second = (line for line in done.stdout.splitlines() if "pip install" in line)
+    done = make("runtime", "VENV=/opt/fcn", "HASHES=hashed.txt")
+    first, second = (line for line in done.splitlines() if "pip install" in line)
     assert first.endswith("--require-hashes -r hashed.txt")
     assert "--no-deps --no-build-isolation" in second
