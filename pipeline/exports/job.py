@@ -52,6 +52,8 @@ MOST_OF_A_PART = 4096
 
 CODECS, CODEC_MEMORY_BYTES, IMAGE_SECONDS = 2, 2 << 30, 60.0
 
+MOST_TOLERANCE = 1000
+
 NAMED = 20
 """Images that are named of those that are missing."""
 
@@ -123,8 +125,10 @@ def export_masks(
 
 
 def _check_options(name: str, kind: type[ExportFormat], options: ExportOptions) -> None:
-    if not 0 <= options.tolerance < 1000 or options.min_area < 0:
-        raise InputError(f"--tolerance must be 0 to 1,000 pixels, --min-area 0 or more, not {options}")
+    if not 0 <= options.tolerance <= MOST_TOLERANCE:
+        raise InputError(f"--tolerance must be 0 to {MOST_TOLERANCE:,} pixels, not {options.tolerance:g}")
+    if options.min_area < 0:
+        raise InputError(f"--min-area must be 0 pixels or more, not {options.min_area}")
     for option, value in asdict(options).items():
         if value and option not in kind.takes:
             takers = ", ".join(each for each in EXPORT_FORMATS if option in export_format(each).takes)

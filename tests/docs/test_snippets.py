@@ -47,6 +47,7 @@ NOT_RUN = {
     "docs/cookbook.md": "test_cookbook.py runs it, on an output of its own",
     "docs/deploy.md": "wants containers and clusters; tests/deploy checks what it hands to them",
     "docs/extending.md": "test_extending.py applies its examples to a copy of the code, and runs them",
+    "docs/exports.md": "tests/pipeline/exports/test_page.py runs it, on an output of its own",
     "docs/insight.md": "tests/pipeline/insight/test_rank.py, test_compare.py and test_query.py run these commands",
     "docs/launch.md": "wants a cluster; tests/pipeline/launch starts one and runs such jobs on it",
     "docs/loop.md": "wants people; test_tutorial.py goes round once, tests/flows/test_improve.py as flows",
