@@ -1,6 +1,6 @@
 """Codec workers that outlive their pool: each takes a fifth of a second of a CPU to start, and a small job uses three.
 
-For jobs in this process, see tests/in_process.py. What pools themselves do is tested with pools as they are.
+For tests/pipeline and for jobs in this process (tests/in_process.py). What pools do is tested with pools as they are.
 """
 
 import atexit
