@@ -57,7 +57,8 @@ class KeptSlot(Slot):
 
     def close(self) -> None:
         resting = _resting.setdefault(self._kind, [])
-        if self.ready_pid is not None and self._process and self._process.poll() is None and len(resting) < MOST:
+        sound = self.ready_pid is not None and self._process is not None and self._process.poll() is None
+        if sound and not self._heif and len(resting) < MOST:  # no slot begins with what only HEIC may do
             resting.append(self.__dict__)
         else:
             super().close()
