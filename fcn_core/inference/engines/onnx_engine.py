@@ -47,7 +47,8 @@ class OnnxEngine:
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         values = self._normalization.apply(pixels).contiguous().numpy()
         parts = [values] if self._architecture.batches else np.split(values, len(values))
-        return torch.cat([self._scores(self._run(part)) for part in parts])
+        scores = [self._scores(self._run(part)) for part in parts]
+        return scores[0] if len(scores) == 1 else torch.cat(scores)
 
     def _scores(self, values: npt.NDArray[Any]) -> Tensor:
         """Scores [N, C, h, w], float32, of what the graph gives."""
@@ -59,7 +60,7 @@ class OnnxEngine:
                 f"the graph gives an image values of shape {list(values.shape)}, not {classes} scores"
             )
         scores = torch.from_numpy(np.ascontiguousarray(values))
-        return scores.clamp(min=_LEAST_PROBABILITY).log() if kind == "probabilities" else scores
+        return scores.clamp_(min=_LEAST_PROBABILITY).log_() if kind == "probabilities" else scores
 
 
 def _one_hot(indices: npt.NDArray[Any], classes: int) -> Tensor:

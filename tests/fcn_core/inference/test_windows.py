@@ -1,5 +1,8 @@
 """Windows: what is the same everywhere is the same through windows, and memory does not grow with the image."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +13,8 @@ from torch import Tensor
 
 from fcn_core.errors import PredictionError
 from fcn_core.inference.engines.engine import Image
-from fcn_core.inference.windows import label_windows, starts
+from fcn_core.inference.fit import pad
+from fcn_core.inference.windows import _weights, label_windows, starts
 from tests.fcn_core.nets import photo
 
 
@@ -66,6 +70,65 @@ def test_of_a_network_that_looks_at_one_cell_windows_give_the_mask_of_the_whole(
     torch.testing.assert_close(found.probabilities[whole], scores.softmax(1)[0][whole], atol=1e-4, rtol=1e-4)
     assert float(found.confidence) == pytest.approx(float(scores.softmax(1).amax(1).mean()), abs=0.02)
     assert bool(found.finite)
+
+
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [((480, 415), (256, 96)), ((415, 480), (96, 256)), ((224, 1000), (256, 128)), ((90, 70), (96, 96))],
+)
+def test_scores_of_windows_that_disagree_are_blended_by_their_weights(
+    size: tuple[int, int], window: tuple[int, int]
+) -> None:
+    """Of windows of 256, up to three meet over 480 pixels."""
+    image, stride = photo(*size), 4
+
+    def scores_of(part: Image) -> Tensor:
+        scores = _local(stride, [])(part)  # type: ignore[operator]
+        return scores + scores.mean((2, 3), keepdim=True).flip(1)
+
+    begins = [starts(side, length) for side, length in zip(size, window, strict=True)]
+    weights = [_weights(each, length, stride) for each, length in zip(begins, window, strict=True)]
+    blended = torch.zeros(4, *((each[-1] + length) // stride for each, length in zip(begins, window, strict=True)))
+    for top, row_weights in zip(begins[0], weights[0], strict=True):
+        for left, column_weights in zip(begins[1], weights[1], strict=True):
+            part = pad(np.ascontiguousarray(image[top : top + window[0], left : left + window[1]]), window)
+            seen = scores_of(part)[0] * row_weights[:, None] * column_weights
+            blended[:, top // stride :, left // stride :][:, : seen.shape[1], : seen.shape[2]] += seen
+    found = label_windows(image, window, size, scores_of, with_probabilities=True)
+    own = tuple(-(-side // stride) for side in size)
+    assert found.probabilities is not None
+    torch.testing.assert_close(found.probabilities, blended[:, : own[0], : own[1]].softmax(0), atol=1e-5, rtol=1e-4)
+    logits = F.interpolate(blended[None], scale_factor=stride, mode="bilinear", align_corners=False)
+    assert (found.mask == logits.argmax(1)[0, : size[0], : size[1]]).double().mean() >= 0.9999
+
+
+_PEAKS = """
+import re
+from pathlib import Path
+import numpy as np
+import torch
+from fcn_core.inference.windows import label_windows
+
+scores = lambda part: torch.arange(21.0)[None, :, None, None].expand(1, 21, *part.shape[:2]).clone()
+held = lambda what: int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+for size in ((200, 200), (2400, 2400), (1600, 3600), (3600, 1600)):
+    image = np.zeros((*size, 3), np.uint8) + np.uint8(1)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from now on
+    before = held("VmRSS")
+    with torch.inference_mode():
+        label_windows(image, (512, 512), size, scores)
+    print(size[0], size[1], held("VmHWM") - before)
+"""
+
+
+def test_memory_is_that_of_windows_and_a_strip_as_high_as_they_overlap() -> None:
+    """A sixteenth of 100 megapixels with windows of 2048, 21 classes and a score for each pixel. All
+    scores of a row of windows alone were 103 MB, and of the wide image 155."""
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    printed = subprocess.run([sys.executable, "-c", _PEAKS], check=True, capture_output=True, env=environment).stdout
+    peaks = [int(line.split()[2]) for line in printed.splitlines()[1:]]
+    assert len(peaks) == 3
+    assert max(peaks) < 110_000_000
 
 
 def test_cells_that_fall_on_no_grid_are_a_sentence() -> None:
