@@ -79,7 +79,7 @@ SKIPPED = {
 }
 """Programs whose lines are parsed and not run."""
 
-OF_OTHER_PROGRAMS = {"--build-arg", "--logdir", "--node-ip-address", "--param", "--shm-size"}
+OF_OTHER_PROGRAMS = {"--build", "--build-arg", "--logdir", "--node-ip-address", "--param", "--shm-size"}
 """Options of docker, ray, tensorboard and prefect that the text mentions."""
 
 SKIPPED_COMMANDS = {
