@@ -132,6 +132,7 @@ def test_different_scenes_do_not_look_alike() -> None:
     assert looks[0].near(looks[1]) == []
 
 
+@pytest.mark.slow  # 700 photographs; on generated scenes the two tests above have the like
 @pytest.mark.skipif("FCN_CAMVID" not in os.environ, reason="FCN_CAMVID names no CamVid folder")
 def test_camvids_splits_do_not_look_alike_and_most_copies_do() -> None:
     place = Path(os.environ["FCN_CAMVID"])

@@ -288,6 +288,7 @@ class AlwaysTheSame:
         raise OverflowError("cannot convert float infinity to integer")
 
 
+@pytest.mark.slow  # without Ray, test_leader.py has what is not tried again
 def test_an_error_of_the_programs_own_kind_is_not_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spec(*, train_set: Dataset, **rest: Any) -> TrainWorkerSpec:
         return TrainWorkerSpec(train_set=AlwaysTheSame(), **rest)
