@@ -109,10 +109,19 @@ def _counted(numbers: frozenset[int]) -> Iterator[None]:
         if not over.wait(QUIT_SECONDS):
             leave()
 
+    told = sys.unraisablehook
+
+    def tell(unraisable: "sys.UnraisableHookArgs") -> None:
+        # What a handler raises in the midst of a fork Python drops, with a traceback. Time ends the process then.
+        if unraisable.exc_type is not KeyboardInterrupt:
+            told(unraisable)
+
     threading.Thread(target=count, name="signals", daemon=True).start()
+    sys.unraisablehook = tell
     try:
         yield
     finally:
+        sys.unraisablehook = told
         over.set()
         signal.set_wakeup_fd(before)
         os.close(writer)  # ends the thread, which leaves the other end to the process: it may be in a read

@@ -16,7 +16,7 @@ from tests.samples import fill
 PATIENCE = 120.0
 
 AT_WORK = """
-import ctypes, signal, sys, time
+import ctypes, os, signal, sys, time
 from pipeline.cli import interrupts
 interrupts.QUIT_SECONDS = 1.0
 with interrupts.quiet_interrupts(), interrupts.stop_signals() as stop:
@@ -29,6 +29,11 @@ WAITS = "stop.wait(100)"
 CLEANS_UP = "stop.wait(100); time.sleep(2)"
 HANGS = "mutex = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; lock(mutex); lock(mutex)"
 """Stands in C for ever, as a library that waits for storage does."""
+FORKS = (
+    "os.register_at_fork(after_in_parent=lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]);"
+    " os.fork() or os._exit(0); time.sleep(100)"
+)
+"""The second Ctrl-C comes in the midst of starting a process, where Python takes no exception."""
 
 
 def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> "subprocess.Popen[str]":
@@ -74,6 +79,13 @@ def test_ctrl_c_and_sighup_end_what_stops_and_what_hangs(body: str, signals: lis
     assert (code, "Traceback" in text) == (130, False), text
     assert said in text or body == HANGS, "a handler in Python has no turn while the main thread hangs"
     assert ("stopped" in text) == (body != HANGS)
+
+
+def test_ctrl_c_in_the_midst_of_a_fork_is_no_traceback() -> None:
+    program = start(AT_WORK.format(body=FORKS))
+    code, text = pressed(program, [])
+    assert (code, "Traceback" in text) == (130, False), text
+    assert "quit at once" in text
 
 
 def test_nohup_is_respected() -> None:
