@@ -51,8 +51,8 @@ from pipeline.training.worker import TrainWorkerSpec
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a call of `train` did. `model_uri` is where the best model is, once finished; `report_uri`: a page of the
-    training, once there is one; `classes` are those of the scores."""
+    """What a call of `train` did. `steps` and `seconds` are of all stages. `model_uri` is where the best model is,
+    once finished; `report_uri`: a page of the training, once there is one; `classes` are those of the scores."""
 
     state: Literal["finished", "interrupted"]
     name: str
@@ -247,28 +247,28 @@ class _Driver:
         spec, notes = resolve_group(self._job, private)
         for note in notes:
             self._observer.note(note)
-        outcome = WorkerOutcome(finished=True, step=0, seconds=0.0)
+        trained = WorkerOutcome(finished=True, step=0, seconds=0.0)
         for number, stage in enumerate(run.plan.stages):
             store = self._stage_store(run, number)
-            done = store.load_done()
-            if done is not None:
-                outcome = done
-                continue
-            if number:
-                self._begin_stage(run, number)
-            if self._asked_to_stop():  # no workers are started only to be stopped
-                return _cut_short(store)
-            outcome = self._train_stage(run, number, stage.arch, store, spec, follower)
+            outcome = store.load_done()
+            if outcome is None:
+                if number:
+                    self._begin_stage(run, number)
+                if self._asked_to_stop():  # no workers are started only to be stopped
+                    return trained.then(_cut_short(store))
+                outcome = self._train_stage(run, number, stage.arch, store, spec, follower)
+                if outcome.finished:
+                    store.save_done(outcome)
+                    store.drop_checkpoints(self._job.keep_checkpoints)
+            trained = trained.then(outcome)
             if not outcome.finished:
-                return outcome
-            store.save_done(outcome)
-            store.drop_checkpoints(self._job.keep_checkpoints)
-        return outcome
+                break
+        return trained
 
     def _step_kept(self, run: TrainRun) -> int:
-        """The step of the newest checkpoint of the stage that the run is in."""
-        stages = (self._stage_store(run, number) for number in reversed(range(len(run.plan.stages))))
-        return next((step for store in stages if (step := store.newest_step()) is not None), 0)
+        """The steps of all stages that are kept: of those that have ended, and to the newest checkpoint of the last."""
+        stores = [self._stage_store(run, number) for number in range(len(run.plan.stages))]
+        return sum(done.step if (done := store.load_done()) else store.newest_step() or 0 for store in stores)
 
     def _restore_model(self, run: TrainRun) -> None:
         """Put the model of a finished run back where it belongs, if somebody has deleted it."""

@@ -28,13 +28,19 @@ class TrainProgress(BaseModel):
 
 
 class WorkerOutcome(BaseModel):
-    """How the training of a stage ended: by itself, or on request. `seconds` are those of its steps."""
+    """How the training of a stage, or of several, ended: by itself, or on request. `seconds` are those of its steps."""
 
     model_config = ConfigDict(frozen=True)
 
     finished: bool
     step: int
     seconds: float
+
+    def then(self, next_stage: "WorkerOutcome") -> "WorkerOutcome":
+        """Of this and the stage after it together."""
+        return WorkerOutcome(
+            finished=next_stage.finished, step=self.step + next_stage.step, seconds=self.seconds + next_stage.seconds
+        )
 
 
 def now() -> datetime:

@@ -89,7 +89,8 @@ class TrainRun(BaseModel):
 
 
 class TrainRecord(BaseModel):
-    """run.json: how a run stands. `seconds` are those of training steps alone."""
+    """run.json: how a run stands. `step` counts those of all stages; `seconds` are those of training
+    steps alone."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -225,7 +225,8 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(in_proce
                 stop.set()
 
     watcher = StopsBetweenStages()
-    assert train(run, watcher, stop.is_set).state == "interrupted"
+    stopped = train(run, watcher, stop.is_set)
+    assert (stopped.state, stopped.steps) == ("interrupted", 4), "the first stage counts"
     assert not any("training fcn16s" in phase for phase in watcher.phases), "nothing is started only to be stopped"
     first, second = (kept(run).stage(arch) for arch in ("fcn32s", "fcn16s"))
     coarse = first.load_best(4)
@@ -236,7 +237,7 @@ def test_stages_start_from_one_another_and_are_taken_up_where_they_were(in_proce
 
     watcher = Watcher()
     report = train(run, watcher)
-    assert report.state == "finished"
+    assert (report.state, report.steps) == ("finished", 8)
     assert not any("training fcn32s" in phase for phase in watcher.phases), "what is done is not done again"
     assert first.load_best(4).model_id == coarse.model_id
     bundle = load_bundle(f"{run.output}/{run.name}/model")
