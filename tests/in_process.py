@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 
+from pipeline.actors import shard_runner
 from pipeline.actors.pool import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
@@ -50,12 +51,14 @@ def segment_in_process(patch: pytest.MonkeyPatch) -> None:
 def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
     """Let evaluations do without Ray until `patch` is undone."""
     _without_ray(patch, evaluation)
-    patch.setattr(evaluation, "ray", SimpleNamespace(put=lambda dataset: dataset))
 
 
 def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
     keep_codec_workers(patch)
-    patch.setattr(job, "ShardPool", InProcess)
-    patch.setattr(job, "put_model", lambda bundle, settings: bundle.to_files())
+    patch.setattr(shard_runner, "may_do", lambda *_: False)
+    patch.setattr(shard_runner, "ShardPool", InProcess)
+    patch.setattr(shard_runner, "put_model", lambda bundle, settings: bundle.to_files())
+    patch.setattr(shard_runner, "ray", SimpleNamespace(put=lambda argument: argument))
     connect = SimpleNamespace(is_remote=lambda address: False, connect=lambda *_: contextlib.nullcontext())
+    patch.setattr(shard_runner, "cluster", connect)
     patch.setattr(job, "cluster", connect)

@@ -37,8 +37,10 @@ RESOURCE_UNITS = 10_000
 MAX_CPUS_PER_ACTOR = 8
 """Beyond this many threads one image's convolutions gain little; more actors gain more."""
 
-
 CONNECT_SECONDS = 10.0
+
+PRIVATE = "local"
+"""The `ray_address` that asks for a Ray of the process's own."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class NodeResources:
 
 @contextlib.contextmanager
 def connect(address: str | None = None, on_note: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Be connected to Ray: the one in use already, the one at `address` (or RAY_ADDRESS), or a new private one.
+    """Be connected to Ray: the one in use already, the one at `address` (or RAY_ADDRESS), or a new private one, which
+    `address` PRIVATE asks for.
 
     `on_note` is told which cluster was joined where RAY_ADDRESS chose it, which is easily forgotten; and, from another
     thread, that Ray's control service is lost.
@@ -65,8 +68,8 @@ def connect(address: str | None = None, on_note: Callable[[str], None] = lambda 
             return
         by_variable = None if address else os.environ.get("RAY_ADDRESS")
         address = address or by_variable
-        with _joined(address) if address else _started():
-            if by_variable:
+        with _joined(address) if address and address != PRIVATE else _started():
+            if by_variable and by_variable != PRIVATE:
                 on_note(f"joined the Ray cluster at {_shown_address(by_variable)}, because RAY_ADDRESS says so")
             with watched(on_note):
                 yield
@@ -168,7 +171,7 @@ def _shown_address(address: str) -> str:
 
 def is_remote(address: str | None) -> bool:
     """Whether a job with this `ray_address` runs on a Ray that is there already, on machines maybe unlike this one."""
-    return bool(address or os.environ.get("RAY_ADDRESS") or ray.is_initialized())
+    return (address or os.environ.get("RAY_ADDRESS") or PRIVATE) != PRIVATE or ray.is_initialized()
 
 
 def nodes() -> list[NodeResources]:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import ray
 
 from fcn_core import LabelSet, ModelBundle
 from fcn_core.data.datasets import Pairs
@@ -22,10 +21,10 @@ from fcn_core.inference.evaluation import check_classes
 from fcn_core.inference.settings import require_scores
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
-from pipeline.actors.model_files import put_model
 from pipeline.actors.observer import Meter, Observer
 from pipeline.actors.placement import Placement, place
-from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool import PoolProgress
+from pipeline.actors.shard_runner import ShardRunner, ShardWork
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing
 from pipeline.data.references import resolve
@@ -116,8 +115,9 @@ def evaluate(
     observer = observer or Observer()
     observer.phase("checking inputs")
     job = job.model_copy(update={"dataset": resolve(job.dataset)})
-    inputs = _check_inputs(job, observer)
     with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(ShardRunner(job, Evaluator, observer, "evaluate"))
+        inputs = _check_inputs(job, observer)
         if cluster.is_remote(job.ray_address):
             # What the actors' machines can do is asked there, so Ray comes first.
             observer.phase("connecting to Ray")
@@ -125,9 +125,7 @@ def evaluate(
         placement = place(job, on_note=observer.note, kind=inputs.model.bundle.kind)
         for note in placement.notes(inputs.model.bundle.model_id):
             observer.note(note)
-        observer.phase("starting Ray")
-        stack.enter_context(cluster.connect(job.ray_address, observer.note))
-        collected = _run(job, inputs, placement, observer, should_stop)
+        collected = _run(job, inputs, placement, observer, should_stop, runner)
     observer.phase("adding up")
     return _conclude(job, inputs, placement, collected)
 
@@ -215,6 +213,7 @@ def _run(
     placement: Placement,
     observer: Observer,
     should_stop: Callable[[], bool],
+    runner: ShardRunner,
 ) -> "_Collected":
     examples = len(inputs.dataset)
     size = _shard_size(job, examples, placement)
@@ -240,16 +239,17 @@ def _run(
     def progressed(state: PoolProgress) -> None:
         meter.update(state)
 
-    pool = ShardPool(
-        placement.pool.limited_to(shards),
-        Evaluator,
+    work = ShardWork(
+        inputs.model.bundle,
+        placement.settings,
         spec,
-        put_model(inputs.model.bundle, placement.settings),
-        ray.put(inputs.dataset),
-        kind="evaluate",
+        placement.pool,
+        images=examples,
+        count=shards,
+        shards=lambda: (shard for shard in _shards(inputs.dataset, size) if not collected.has(shard.number)),
+        more=(inputs.dataset,),
     )
-    observer.phase("evaluating")
-    if not pool.run(_shards(inputs.dataset, size), shard_done, progressed, should_stop, observer.note):
+    if not runner.run("evaluating", work, shard_done, progressed, should_stop):
         raise EvaluationStopped("stopped before every example was scored; nothing was written")
     return collected
 
@@ -280,6 +280,9 @@ class _Collected:
     def add(self, part: ShardScores) -> None:
         self._parts[part.outcome.shard] = replace(part, worst=())
         self.worst = gallery.worst([*self.worst, *part.worst], self._size)
+
+    def has(self, shard: int) -> bool:
+        return shard in self._parts
 
     def table(self) -> pa.Table:
         """One row per example, in the data set's order."""

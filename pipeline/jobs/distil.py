@@ -101,7 +101,9 @@ class DistilJob(Options):
     )
     quantize: bool = Field(False, description="Also make an int8 student, score it and publish it.")
     ray_address: Annotated[str | None, DRIVER] = Field(
-        None, description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process."
+        None,
+        description="A Ray cluster to use; local: a new one of this process. Default: RAY_ADDRESS, else local, if the "
+        "job needs a Ray.",
     )
 
     @field_serializer("student")

@@ -108,7 +108,8 @@ class ActorOptions(Options):
     )
     ray_address: Annotated[str | None, DRIVER] = Field(
         default=None,
-        description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process.",
+        description="A Ray cluster to use; local: a new one of this process. Default: RAY_ADDRESS, else local, if the "
+        "job needs a Ray.",
     )
 
 

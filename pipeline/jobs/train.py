@@ -182,7 +182,9 @@ class TrainJob(DatasetOptions, LoopPlan):
     takeover: Annotated[bool, DRIVER_ONCE] = Field(False, description="Supersede another driver of this run.")
     registry: Uri | None = Field(None, description="Where registry: references are looked up. Default: FCN_REGISTRY.")
     ray_address: Annotated[str | None, DRIVER] = Field(
-        None, description="A Ray cluster to use. Default: RAY_ADDRESS, else a Ray inside this process."
+        None,
+        description="A Ray cluster to use; local: a new one of this process. Default: RAY_ADDRESS, else local, if the "
+        "job needs a Ray.",
     )
 
     _groups = model_validator(mode="before")(with_parts)

@@ -15,10 +15,9 @@ from importlib.metadata import version
 import pyarrow as pa
 
 from pipeline.actors import cluster
-from pipeline.actors.model_files import put_model
 from pipeline.actors.observer import Meter, Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.actors.pool import ShardPool
+from pipeline.actors.shard_runner import ShardRunner, ShardWork
 from pipeline.errors import InputError, StorageError, TakenOver
 from pipeline.jobs.places import absolute_places
 from pipeline.jobs.segment import SegmentJob
@@ -104,14 +103,15 @@ def segment(
     asked, and PipelineError when a run fails on its way; the same call again then goes on where it ended.
     """
     observer = observer or Observer()
-    observer.phase("checking inputs")
-    inputs = check_inputs(job)
-    try:
-        held = Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note, should_stop=should_stop)
-    except WatchStopped:
-        return RunReport("interrupted", (), SelectionCounts(), Counts(), job.max_error_rate)
-    with held as lease:
-        return _Driver(job, inputs, observer, should_stop, lease).work()
+    with ShardRunner(job, Segmenter, observer) as runner:
+        observer.phase("checking inputs")
+        inputs = check_inputs(job)
+        try:
+            held = Lease.acquire(inputs.output, takeover=job.takeover, on_note=observer.note, should_stop=should_stop)
+        except WatchStopped:
+            return RunReport("interrupted", (), SelectionCounts(), Counts(), job.max_error_rate)
+        with held as lease:
+            return _Driver(job, inputs, observer, should_stop, lease, runner).work()
 
 
 class _Stopped(Exception):
@@ -122,10 +122,17 @@ class _Driver:
     """One call of `segment`, with what its steps share."""
 
     def __init__(
-        self, job: SegmentJob, inputs: Inputs, observer: Observer, should_stop: Callable[[], bool], lease: Lease
+        self,
+        job: SegmentJob,
+        inputs: Inputs,
+        observer: Observer,
+        should_stop: Callable[[], bool],
+        lease: Lease,
+        runner: ShardRunner,
     ) -> None:
         self._job = job
         self._lease = lease
+        self._runner = runner
         self._inputs = inputs
         self._output = inputs.output
         self._observer = observer
@@ -374,45 +381,48 @@ class _Driver:
             self._seen.add(shard.number, tally(table))
 
     def _run_shards(self, record: RunRecord, manifest: PlanManifest, resolved: ResolvedJob, meter: Meter) -> bool:
-        committed = set(self._seen.shards)
-        shards = read_shards(self._output, record.run_id, manifest, but=committed)
-        first = next(shards, None)
-        if first is None:
+        committed = self._seen.shards
+        left = manifest.shards - len(committed)
+        if not left:
             return True
-        self._observer.phase("starting Ray")
-        with cluster.connect(self._job.ray_address, self._observer.note):
-            spec = SegmenterSpec(
-                source=self._inputs.source.uri,
-                output=self._output.uri,
-                run_id=record.run_id,
-                recipe=Recipe(record.model_id, record.params_id),
-                settings=resolved.settings,
-                max_pixels=self._job.max_pixels,
-                codec_workers=resolved.codec_workers,
-                image_timeout=self._job.image_timeout,
-                image_memory=self._job.image_memory,
-                masks=self._job.masks,
-                max_side=self._job.max_side,
-                generation=record.generation,
-                lease=self._lease.number,
-                follow_links=self._job.follow_links,
-                log_images=self._job.log_images,
-                features=self._job.features,
+        spec = SegmenterSpec(
+            source=self._inputs.source.uri,
+            output=self._output.uri,
+            run_id=record.run_id,
+            recipe=Recipe(record.model_id, record.params_id),
+            settings=resolved.settings,
+            max_pixels=self._job.max_pixels,
+            codec_workers=resolved.codec_workers,
+            image_timeout=self._job.image_timeout,
+            image_memory=self._job.image_memory,
+            masks=self._job.masks,
+            max_side=self._job.max_side,
+            generation=record.generation,
+            lease=self._lease.number,
+            follow_links=self._job.follow_links,
+            log_images=self._job.log_images,
+            features=self._job.features,
+        )
+        work = ShardWork(
+            self._inputs.bundle,
+            resolved.settings,
+            spec,
+            resolved.pool,
+            images=manifest.images - counts_of(self._seen).images,
+            count=left,
+            shards=lambda: read_shards(self._output, record.run_id, manifest, but=set(committed)),
+        )
+        writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
+        try:
+            return self._runner.run(
+                "segmenting",
+                work,
+                on_done=lambda outcome: self._shard_done(meter, outcome),
+                on_progress=lambda state: writer.update(meter.update(state)),
+                should_stop=lambda: self._aborted is not None or self._should_stop(),
             )
-            files = put_model(self._inputs.bundle, resolved.settings)
-            pool = ShardPool(resolved.pool.limited_to(manifest.shards - len(committed)), Segmenter, spec, files)
-            writer = ProgressWriter(self._output, runs.progress_key(record.run_id))
-            self._observer.phase("segmenting")
-            try:
-                return pool.run(
-                    itertools.chain([first], shards),
-                    on_done=lambda outcome: self._shard_done(meter, outcome),
-                    on_progress=lambda state: writer.update(meter.update(state)),
-                    should_stop=lambda: self._aborted is not None or self._should_stop(),
-                    on_note=self._observer.note,
-                )
-            finally:
-                writer.close()
+        finally:
+            writer.close()
 
     def _shard_done(self, meter: Meter, outcome: ShardOutcome) -> None:
         meter.shard_done(outcome)

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 import torch
 
-from pipeline.evaluation import job as evaluation
+from pipeline.actors import shard_runner
 from pipeline.evaluation.job import EvaluateReport, evaluate
 from pipeline.jobs.evaluate import EvaluateJob
 from tests.in_process import InProcess
@@ -28,7 +28,7 @@ def scored(ray_cluster: None, model_dir: Path, tmp_path_factory: pytest.TempPath
         device="cpu", precision="float32", actors=1, cpus_per_actor=1,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "ShardPool", InProcess)
+        patch.setattr(shard_runner, "ShardPool", InProcess)
         return folder, evaluate(job)
 
 
@@ -63,7 +63,7 @@ def test_the_python_runs_as_it_stands(
     (tmp_path / "camvid").symlink_to(scored[0] / "data")
     (tmp_path / "model").symlink_to(model_dir)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "ShardPool", InProcess)
+    monkeypatch.setattr(shard_runner, "ShardPool", InProcess)
     threads = torch.get_num_threads()
     try:
         exec(compile(PYTHON[index], f"evaluation.md, python block {index}", "exec"), {})

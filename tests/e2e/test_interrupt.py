@@ -20,15 +20,16 @@ IMAGES = 20
 SHARD_SIZE = 2
 MARK = "FCN_TEST_OUTPUT"
 PATIENCE = 120.0
+WORKERS = (b"pipeline.codec.worker_main", b"pipeline.actors.lone_main")
 
 
-def command(source: str, output: Path, bundle: Path) -> list[str]:
-    options = ["--model", str(bundle), "--shard-size", str(SHARD_SIZE), "--actors", "1", "--cpus-per-actor", "1"]
+def command(source: str, output: Path, bundle: Path, *more: str) -> list[str]:
+    options = [*more, "--model", str(bundle), "--shard-size", str(SHARD_SIZE), "--actors", "1", "--cpus-per-actor", "1"]
     return ["segment", source, str(output), *options, "--device", "cpu", "--engine", "torch", "--no-report"]
 
 
 def start(output: Path, words: list[str]) -> subprocess.Popen[str]:
-    """The command in a process of its own, with a Ray of its own."""
+    """The command in a process of its own."""
     environment = environment_without_ray()
     environment |= {MARK: str(output), "RAY_worker_niceness": "0"}
     program = [sys.executable, "-c", "from pipeline.cli.app import main; main()", *words]
@@ -49,7 +50,9 @@ def wait_for_a_shard(driver: subprocess.Popen[str]) -> str:
 
 
 def run_processes(output: Path) -> set[int]:
-    """The Ray actors and codec workers that work on `output`, orphans too: by the environment they inherited."""
+    """Ray actors, lone workers and codec workers that work on `output`, orphans too: by the environment they
+    inherited.
+    """
     found = set()
     mark = f"{MARK}={output}".encode()
     for entry in Path("/proc").iterdir():
@@ -59,21 +62,26 @@ def run_processes(output: Path) -> set[int]:
                 environment = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            works = command.startswith(b"ray::_ShardWorker") or b"pipeline.codec.worker_main" in command
+            works = command.startswith(b"ray::_ShardWorker") or any(module in command for module in WORKERS)
             if works and mark in environment.split(b"\0"):
                 found.add(int(entry.name))
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("ray", [pytest.param(("--ray-address", "local"), marks=pytest.mark.slow), ()])
 def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
-    ray_cluster: None, s3_endpoint: str, tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None,
+    s3_endpoint: str,
+    tmp_path: Path,
+    model_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    ray: tuple[str, ...],
 ) -> None:
     output = tmp_path / "labels"
     store = open_store(str(output))
     with gated_images(s3_endpoint, IMAGES) as gate:
-        words = command(gate.source, output, model_dir)
+        words = command(gate.source, output, model_dir, *ray)
         committed = 0
         for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
             driver = start(output, words)

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from fcn_core.labels import decode_mask
+from pipeline.actors import shard_runner
 from pipeline.actors.observer import Observer
 from pipeline.errors import PipelineError
 from pipeline.exports.job import export_masks
@@ -92,7 +93,7 @@ def stop_soon(job: SegmentJob) -> str:
 def without_a_model(job: SegmentJob, patch: pytest.MonkeyPatch) -> RunReport:
     """Run a job that starts no actors."""
     with patch.context() as inner:
-        inner.setattr(jobs, "ShardPool", None)
+        inner.setattr(shard_runner, "ShardPool", None)
         return segment(job)
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from fcn_core import Architecture, ModelBundle
 from fcn_core.labels import decode_mask, encode_mask
 from flows.improve import ChooseSummary, LearnSummary, choose, learn
+from pipeline.actors import shard_runner
 from pipeline.data.versioned.adding import import_dataset
 from pipeline.data.versioned.versions import open_version
 from pipeline.errors import InputError
-from pipeline.evaluation import job as evaluation
 from pipeline.jobs.choose import ChooseJob
 from pipeline.jobs.importing import AddOptions, ImportOptions
 from pipeline.jobs.retrain import RetrainJob
@@ -72,8 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     for split in ("train", "val"):
         _as_pairs(folder, split)
     with pytest.MonkeyPatch.context() as patch:
-        for job in (evaluation, segmentation):
-            patch.setattr(job, "ShardPool", InProcess)
+        patch.setattr(shard_runner, "ShardPool", InProcess)
         imported = import_dataset(
             str(folder / "pairs"), str(folder / "set"), ImportOptions(labels=str(folder / "labels.json"))
         )

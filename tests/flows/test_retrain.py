@@ -28,17 +28,16 @@ import flows.artifacts
 import flows.retrain
 from fcn_core import Architecture, ModelBundle
 from flows.retrain import RetrainSummary, retrain
+from pipeline.actors import shard_runner
 from pipeline.data.datasets import open_dataset
 from pipeline.data.report import DataReport
 from pipeline.errors import PipelineError
-from pipeline.evaluation import job as evaluation
 from pipeline.evaluation.files import read_evaluation
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.jobs.retrain import RetrainJob
 from pipeline.models.registry import Registry, open_registry
 from pipeline.outputs.runs import records
 from pipeline.retraining.job import BadData
-from pipeline.segmentation import job as segmentation
 from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.flows.reading import first_line, last_run, log_of, tasks_of
@@ -93,8 +92,7 @@ def place(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     champion = registry.publish("squares", ModelBundle.new(UNLEARNED, labels))
     registry.promote("squares", champion, "the first")
     with FaultyS3(s3_endpoint) as storage, pytest.MonkeyPatch.context() as patch:
-        for job in (evaluation, segmentation):
-            patch.setattr(job, "ShardPool", InProcess)
+        patch.setattr(shard_runner, "ShardPool", InProcess)
         data = f"s3://{bucket}/data?endpoint_url={storage.endpoint}"
         yield Place(folder, storage, data, registry, champion)
 

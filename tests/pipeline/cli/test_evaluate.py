@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.actors import shard_runner
 from pipeline.cli.app import run as fcn
-from pipeline.evaluation import job as evaluation
 from pipeline.models.registry import open_registry
 from tests.commands import refused
 from tests.in_process import InProcess
@@ -20,7 +20,7 @@ OPTIONS = ("--labels", "camvid", "--device", "cpu", "--cpus-per-actor", "1", "--
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "ShardPool", InProcess)
+    monkeypatch.setattr(shard_runner, "ShardPool", InProcess)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,6 @@ def test_what_is_stopped_exits_as_interrupted(
             os.kill(os.getpid(), signal.SIGTERM)
             return super().run(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluation, "ShardPool", Interrupted)
+    monkeypatch.setattr(shard_runner, "ShardPool", Interrupted)
     assert fcn(["evaluate", str(model_dir), str(data), *OPTIONS]) == 130
     assert "nothing was written" in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_ctrl_c_while_ray_starts_leaves_nothing_behind(presses: int, tmp_path: P
     program = start(
         "from pipeline.cli.entry import main; main()",
         *("segment", str(source), str(output), "--model", str(model_dir), "--device", "cpu", "--engine", "torch"),
-        *("--actors", "1", "--cpus-per-actor", "1", "--no-report"),
+        *("--actors", "1", "--cpus-per-actor", "1", "--no-report", "--ray-address", "local"),
         FCN_TEST_MARK=str(tmp_path),
     )
     assert program.stderr

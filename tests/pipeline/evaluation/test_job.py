@@ -20,6 +20,7 @@ from fcn_core.inference.evaluation import evaluate as evaluate_here
 from fcn_core.labels import encode_mask
 from fcn_core.metrics import Scores
 from fcn_core.render import colorize
+from pipeline.actors import shard_runner
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.data.datasets import open_dataset
@@ -61,7 +62,7 @@ def dataset_of(job: EvaluateJob) -> Pairs:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "ShardPool", InProcess)
+    monkeypatch.setattr(shard_runner, "ShardPool", InProcess)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def scored(
     """An evaluation of the data, and the folder that it was written to."""
     folder = tmp_path_factory.mktemp("scores")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "ShardPool", InProcess)
+        patch.setattr(shard_runner, "ShardPool", InProcess)
         return evaluate(job_for(model_dir, data, output=str(folder), batch_size=3)), folder
 
 
