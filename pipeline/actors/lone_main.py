@@ -1,6 +1,6 @@
 """The process of a lone worker, started by `pipeline.actors.lone_worker`; not for use by hand.
 
-Run as `python -m pipeline.actors.lone_main PARENT_PID CHANNEL_FD FACTORY_FD MODULE ...`. It imports the modules, which
+Run as `python -m pipeline.actors.lone_main PARENT_PID CHANNEL_FD FACTORY_FD MODULE`. It imports the module, which
 takes longest, waits for shards and answers through the channel. What it is sent comes from the driver, never from an
 image: those are decoded in processes of their own, as in an actor.
 """
@@ -17,10 +17,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from pipeline.actors.lone_answers import Answer, Done, Failed, Progress, Ready
 from pipeline.errors import PipelineError, first_line
-from pipeline.outputs.plan import Shard
+
+if TYPE_CHECKING:
+    from pipeline.outputs.plan import Shard
 
 THREADS = 2
 """Shards at work at once, as in an actor (`read_ahead.SHARDS_IN_FLIGHT`)."""
@@ -36,8 +39,7 @@ def main() -> None:
     _follow_parent(parent)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    for module in sys.argv[4:]:
-        importlib.import_module(module)
+    importlib.import_module(sys.argv[4])
     with contextlib.suppress(EOFError, OSError):  # the driver has what it wanted, or is gone
         _serve(Connection(channel), factory)
     # Threads may wait for a storage that never answers.
@@ -70,7 +72,7 @@ def _serve(channel: Connection, factory_fd: int) -> None:
     del arguments  # the model's files
     answer(Ready())
 
-    def process(shard: Shard) -> None:
+    def process(shard: "Shard") -> None:
         try:
             value = processor.process(shard)
         except Exception as error:

@@ -3,6 +3,8 @@
 It does with a shard what an actor does, with the same Processor. For whatever goes wrong it has one answer: it is left,
 and the job goes on with Ray's actors, which know how to find the image to blame, to wait for storage, to replace what
 stands still. So it knows nothing of any of this.
+
+This module imports nothing that takes long: the command line starts the process before it imports PyTorch and Ray.
 """
 
 import os
@@ -18,17 +20,18 @@ from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fcn_core.text.printable import printable
-from pipeline.actors import cluster
 from pipeline.actors.lone_answers import Answer, Done, Failed, Progress, Ready
 from pipeline.actors.lone_main import THREADS
-from pipeline.actors.pool import PoolProgress
-from pipeline.actors.pool_spec import PoolSpec
-from pipeline.actors.worker import Processor
 from pipeline.errors import TakenOver, first_line
-from pipeline.outputs.plan import Shard
+
+if TYPE_CHECKING:
+    from pipeline.actors.pool import PoolProgress
+    from pipeline.actors.pool_spec import PoolSpec
+    from pipeline.actors.worker import Processor
+    from pipeline.outputs.plan import Shard
 
 SMALL_IMAGES = 100
 """Jobs of up to so many images, which one actor would do anyway, are done without Ray."""
@@ -50,20 +53,34 @@ class WorkerLeft(Exception):
 
 def may_do(ray_address: str | None, actors: int | None, gpus: float | None) -> bool:
     """Whether a job with these options may be done by a lone worker, if it is small: where nobody asked for a Ray."""
-    asked = ray_address or os.environ.get("RAY_ADDRESS") or cluster.is_remote(None)
-    return not asked and actors in (None, 1) and not gpus
+    asked = ray_address or os.environ.get("RAY_ADDRESS")
+    in_use = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    return not asked and not in_use and actors in (None, 1) and not gpus
 
 
-def is_small(pool: PoolSpec, shards: int, images: int) -> bool:
+def is_small(pool: "PoolSpec", shards: int, images: int) -> bool:
     """Whether so much is left to do that one worker has done it before Ray is there."""
     return images <= SMALL_IMAGES and not pool.gpus and pool.limited_to(shards).actors == 1
+
+
+_early: "dict[str, LoneWorker]" = {}
+
+
+def start_early(module: str) -> None:
+    """Have the process for factories of `module` started by the time that `lone_worker` wants it."""
+    _early[module] = LoneWorker(module)
+
+
+def lone_worker(module: str) -> "LoneWorker":
+    """The process that was started early for factories of `module`, or a new one."""
+    return _early.pop(module, None) or LoneWorker(module)
 
 
 class LoneWorker:
     """The process. It imports what it needs at once, so that it is ready by the time that there is a plan. One use."""
 
-    def __init__(self, *modules: str) -> None:
-        """`modules` are imported there: the factory's, above all."""
+    def __init__(self, module: str) -> None:
+        """`module` is the factory's, and is imported there."""
         self._stderr = os.memfd_create("fcn-worker-stderr")
         self._factory = os.memfd_create("fcn-worker-factory")
         self._channel, theirs = Pipe()
@@ -71,7 +88,7 @@ class LoneWorker:
         # The same packages as here; with -P the current folder is not among them.
         path = os.pathsep.join([_SOURCE, *(entry for entry in sys.path if entry)])
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE, str(os.getpid()), *map(str, handed), *modules],
+            [sys.executable, "-P", "-m", MODULE, str(os.getpid()), *map(str, handed), module],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -85,11 +102,11 @@ class LoneWorker:
 
     def run(
         self,
-        factory: Callable[..., Processor],
+        factory: "Callable[..., Processor]",
         arguments: tuple[Any, ...],
-        shards: Iterator[Shard],
+        shards: "Iterator[Shard]",
         on_done: Callable[[Any], None],
-        on_progress: Callable[[PoolProgress], None],
+        on_progress: "Callable[[PoolProgress], None]",
         should_stop: Callable[[], bool],
         patience: float = STILL_SECONDS,
     ) -> bool:
@@ -98,6 +115,8 @@ class LoneWorker:
 
         Raises WorkerLeft where anything goes wrong, and TakenOver where another driver has the output by now.
         """
+        from pipeline.actors.pool import PoolProgress
+
         with os.fdopen(self._factory, "wb", closefd=False) as file:
             pickle.dump((factory, arguments), file, protocol=pickle.HIGHEST_PROTOCOL)
         os.lseek(self._factory, 0, os.SEEK_SET)  # the position is shared with the process
@@ -152,7 +171,7 @@ class LoneWorker:
     ) -> None:
         self.close()
 
-    def _send(self, message: Shard | None) -> None:
+    def _send(self, message: "Shard | None") -> None:
         try:
             self._channel.send(message)
         except OSError:

@@ -12,7 +12,7 @@ import ray
 
 from fcn_core import ModelBundle, PredictorSettings
 from pipeline.actors import cluster
-from pipeline.actors.lone_worker import LoneWorker, WorkerLeft, is_small, may_do
+from pipeline.actors.lone_worker import WorkerLeft, is_small, lone_worker, may_do
 from pipeline.actors.metrics import JobKind
 from pipeline.actors.model_files import put_model, try_here
 from pipeline.actors.observer import Observer
@@ -51,7 +51,7 @@ class ShardRunner:
         self._observer = observer
         self._kind: JobKind = kind
         self._alone = may_do(options.ray_address, options.actors, options.gpus_per_actor)
-        self._lone = LoneWorker(factory.__module__) if self._alone else None
+        self._lone = lone_worker(factory.__module__) if self._alone else None
 
     def run(
         self,
@@ -103,7 +103,7 @@ class ShardRunner:
         should_stop: Callable[[], bool],
     ) -> bool:
         # What an earlier run left over has had the first.
-        lone, self._lone = self._lone or LoneWorker(self._factory.__module__), None
+        lone, self._lone = self._lone or lone_worker(self._factory.__module__), None
         with lone:
             arguments = (work.spec, work.bundle.to_files(), *work.more)
             patience = 3 * self._options.image_timeout

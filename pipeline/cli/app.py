@@ -132,13 +132,16 @@ def segment(
     log_format
         How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
+    from pipeline.actors.lone_worker import may_do, start_early
     from pipeline.cli import console
     from pipeline.errors import InputError
 
     use_log_format(log_format)
+    job = SegmentJob(source=source, output=output, **options.model_dump())
+    if not dry_run and may_do(job.ray_address, job.actors, job.gpus_per_actor):
+        start_early("pipeline.segmentation.segmenter")
     from pipeline.segmentation.job import segment as run_job
 
-    job = SegmentJob(source=source, output=output, **options.model_dump())
     if prices is not None and not dry_run:
         raise InputError("--prices says what a job would cost; give --dry-run as well, or leave it out")
     screen = console.stderr_console()

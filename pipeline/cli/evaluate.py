@@ -41,16 +41,20 @@ def evaluate(
     log_format
         How log lines look: text (key=value) or json. Default: FCN_LOG_FORMAT, else text.
     """
+    from pipeline.actors.lone_worker import may_do, start_early
     from pipeline.cli import console
     from pipeline.cli.console_scores import print_scores, report_json
     from pipeline.cli.open_page import open_page, page_folder
     from pipeline.cli.terminal import Screen
-    from pipeline.evaluation.job import EvaluationStopped
-    from pipeline.evaluation.job import evaluate as run_job
 
     use_log_format(log_format)
     given = options.model_dump() if options is not None else {}
     job = EvaluateJob(model=model, dataset=dataset, **given)
+    if may_do(job.ray_address, job.actors, job.gpus_per_actor):
+        start_early("pipeline.evaluation.evaluator")
+    from pipeline.evaluation.job import EvaluationStopped
+    from pipeline.evaluation.job import evaluate as run_job
+
     screen = console.stderr_console()
     folder = page_folder(job.output, "--output FOLDER") if open else None
     try:

@@ -98,7 +98,7 @@ def test_actors_go_on_where_the_process_was_killed(
 
                 return super().run(factory, arguments, shards, done, *others)
 
-        alone.setattr(shard_runner, "LoneWorker", Killed)
+        alone.setattr(shard_runner, "lone_worker", Killed)
         told, record = labelled(gate.source, tmp_path / "labels", model_dir)
     assert pids
     assert "the worker process was ended by SIGKILL; Ray's actors go on" in told.notes
