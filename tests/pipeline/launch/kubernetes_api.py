@@ -3,6 +3,7 @@
 Bodies of refusals are those that a server sends, word for word but for the names in them.
 """
 
+import contextlib
 import json
 import re
 import socket
@@ -164,6 +165,7 @@ def _handler(api: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
             else:
-                self.wfile.write(data)
+                with contextlib.suppress(ConnectionError):  # who waited in vain is gone
+                    self.wfile.write(data)
 
     return Handler
