@@ -17,6 +17,7 @@ from uuid import UUID
 from xml.etree import ElementTree
 
 import boto3
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact, FlowRun
@@ -42,6 +43,7 @@ from pipeline.storage.opening import open_store
 from tests.faulty_s3 import FaultyS3
 from tests.flows.reading import first_line, last_run, log_of, tasks_of
 from tests.in_process import InProcess
+from tests.prefect_site import PrefectServer
 from tests.samples import fill
 from tests.trainings import kept, kill_a_worker, options, write_scenes
 
@@ -239,6 +241,25 @@ def test_a_better_model_is_promoted_and_everything_is_shown(place: Place, lost: 
     lines = [*ElementTree.fromstring(base64.b64decode(picture)).iter("{http://www.w3.org/2000/svg}polyline")]
     assert len(lines) == 2, "loss and validation"
     assert "| fcn8s | 40 |" in curves
+
+
+def test_the_promotion_is_an_event_that_automations_hear(
+    place: Place, won: Judged, prefect_server: PrefectServer
+) -> None:
+    wanted = {"filter": {"event": {"name": ["fcn.champion.promoted"]}}, "limit": 50}
+    deadline = time.monotonic() + 60
+    while not (
+        found := [
+            event["payload"]
+            for event in httpx.post(f"{prefect_server.api}/events/filter", json=wanted).json()["events"]
+            if event["payload"]["flow_run_id"] == str(won.run.id)
+        ]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (payload,) = found
+    assert (payload["name"], payload["version"], payload["promotion"]) == ("squares", won.summary.version, 2)
+    assert (payload["previous"], payload["reason"]) == (place.champion, won.summary.reason)
 
 
 def test_a_new_champion_relabels(place: Place, won: Judged) -> None:
