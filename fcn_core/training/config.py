@@ -127,8 +127,17 @@ class TrainConfig(Options):
         "often, by 1 / sqrt(share of the images that hold the class), 10 times at most.",
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where to train: cpu, cuda, cuda:1, ...")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Other than float32: autocast, the weights stay float32. float16 is for CUDA."
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of an exponential moving average of the weights, such as 0.99; the average is what "
+        "is scored and kept. Empty: the weights of the last step are.",
+    )
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        "float32",
+        description="Other than float32: autocast, the weights stay float32. float16 is for CUDA. auto: bfloat16 where "
+        "the hardware of all workers computes in it, else float32.",
     )
     workers: int = Field(
         0,

@@ -190,7 +190,7 @@ class TrainingLoop:
         trainer = self.trainer
         settings = resolve_settings(
             device=trainer.config.device,
-            precision="auto" if trainer.config.precision == "bfloat16" else "float32",
+            precision="auto" if trainer.precision == "bfloat16" else "float32",
             threads=torch.get_num_threads(),
             engine="torch",  # each score is of new weights, which another engine would have to compile first
         )

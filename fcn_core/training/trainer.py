@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -28,10 +28,12 @@ from fcn_core.data.datasets import Dataset
 from fcn_core.data.sampling import image_weights
 from fcn_core.data.stream import Batch, ExampleStream, Shares, load_batches, mixed_seed
 from fcn_core.errors import BundleError, DataError, DivergedError
+from fcn_core.inference.settings import has_bfloat16
 from fcn_core.metrics import Scores
 from fcn_core.models.network import Network
 from fcn_core.models.state_check import check_finite
 from fcn_core.normalization import IMAGENET, Normalization
+from fcn_core.training.averaging import WeightAverage
 from fcn_core.training.batch_norm import adopt_first_workers_buffers, frozen_norms, synchronize
 from fcn_core.training.config import TrainConfig
 from fcn_core.training.losses import pixel_cross_entropy
@@ -100,7 +102,9 @@ class Trainer:
         self.steps = config.total_steps(len(dataset))
         self.step = 0
         self.seconds = 0.0
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self._average = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
+        self.precision = self._agreed_precision()
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self._class_weights = None if config.class_weights is None else torch.tensor(config.class_weights)
         transform = TrainTransform(config.augmentation, dataset.labels.ignore_index)
         weights = None
@@ -117,6 +121,11 @@ class Trainer:
         if self.config.max_seconds is not None:
             share = max(share, self.seconds / self.config.max_seconds)
         return min(share, 1.0)
+
+    @property
+    def judged(self) -> Network:
+        """The network that is scored and kept: the averaged weights where the config wants an average."""
+        return self.model if self._average is None else self._average.network
 
     @property
     def epoch(self) -> float:
@@ -179,10 +188,11 @@ class Trainer:
             "trained_on": {"labels": self.dataset.labels.name, "examples": len(self.dataset)},
             "train_config": self.config.model_dump(mode="json"),
             "steps": self.step,
+            "precision": self.precision,
             "torch": torch.__version__,
         }
         return ModelBundle.from_model(
-            self.model,
+            self.judged,
             self.dataset.labels,
             self.normalization,
             provenance=provenance,
@@ -197,7 +207,11 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
+        if self._scaler.is_enabled():
+            state["scaler"] = self._scaler.state_dict()
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; network and optimiser must be of the same make."""
@@ -205,6 +219,8 @@ class Trainer:
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self.step = int(state["step"])
         self.seconds = float(state["seconds"])
 
@@ -225,6 +241,8 @@ class Trainer:
     def share_buffers(self) -> None:
         """Give all workers the first one's running statistics, which are those that are saved. Collective."""
         adopt_first_workers_buffers(self.model)
+        if self._average is not None:
+            adopt_first_workers_buffers(self._average.network)
 
     def _train_step(self, network: nn.Module, parts: list[Batch]) -> tuple[float, float]:
         """One optimiser step over all parts of all workers; its loss, 0 without a labelled pixel, and the norm of its
@@ -248,6 +266,8 @@ class Trainer:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update(self.model)
         return value, norm
 
     def _clip(self) -> float:
@@ -262,7 +282,7 @@ class Trainer:
         inputs = self.normalization.apply(part.images.to(self.device, non_blocking=True))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         target = part.masks.to(self.device, non_blocking=True)
-        dtype = _AUTOCAST[self.config.precision]
+        dtype = _AUTOCAST[self.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             logits = network(inputs)
         weights = None if self._class_weights is None else self._class_weights.to(self.device)
@@ -308,6 +328,14 @@ class Trainer:
         clock = torch.tensor(seconds, dtype=torch.float64, device=self.device)
         dist.broadcast(clock, src=0)
         return float(clock)
+
+    def _agreed_precision(self) -> Literal["float32", "bfloat16", "float16"]:
+        """The config's precision; auto is one that the hardware of every worker has. Collective."""
+        wanted = self.config.precision
+        if wanted != "auto":
+            return wanted
+        lacking = 0.0 if has_bfloat16(self.config.device) else 1.0
+        return "float32" if self._sum_of_all([lacking]) else "bfloat16"
 
     def _remaining(self, seconds_per_step: float) -> float:
         by_steps = (self.steps - self.step) * seconds_per_step

@@ -6,6 +6,7 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError
 
+from fcn_core.inference.settings import has_bfloat16
 from pipeline.actors import cluster
 from pipeline.actors.cluster import NodeResources
 from pipeline.errors import InputError, PipelineError
@@ -52,6 +53,11 @@ def resolve_group(job: TrainJob, private: bool) -> tuple[GroupSpec, list[str]]:
     if job.train.precision == "float16" and not has_cuda:
         raise InputError(
             "train.precision float16 needs a CUDA device for each worker, and there are none; give bfloat16 or float32"
+        )
+    if job.train.precision == "bfloat16" and private and not has_cuda and not has_bfloat16("cpu"):
+        notes.append(
+            "this CPU does not compute in bfloat16, and emulating it takes several times as long as float32: "
+            "train.precision auto chooses what the hardware has"
         )
     backend: Literal["gloo", "nccl"] = "nccl" if has_cuda and job.backend != "gloo" else "gloo"
     environment = (loopback_environment() if private else {}) | job.nccl

@@ -20,6 +20,7 @@ from fcn_core.inference.evaluation import evaluate
 from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import FCN
 from fcn_core.training import checkpoint
+from fcn_core.training import trainer as trainer_module
 from fcn_core.training.loop import LoopPlan, TrainingLoop
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.tiny_training import LABELS, SETTINGS, TINY, config, fresh_model, halves
@@ -50,9 +51,10 @@ class Keeping(Silent):
 
 def resume(file: Path, architecture: Architecture) -> None:
     """Whether a training taken up at its third step ends as the undisturbed one, in every bit."""
-    whole = Trainer(fresh_model(architecture), halves(7), config(steps=6, batch_size=4))
+    setting = config(steps=6, batch_size=4, ema_decay=0.9)
+    whole = Trainer(fresh_model(architecture), halves(7), setting)
     states = [checkpoint.to_files(whole.state_dict()) for report in whole.run() if report.step in (3, 6)]
-    resumed = Trainer(fresh_model(architecture), halves(7), config(steps=6, batch_size=4))
+    resumed = Trainer(fresh_model(architecture), halves(7), setting)
     resumed.load_state_dict(checkpoint.from_files(states[0]))
     resumed.fit()
     seconds = {"seconds": 0.0}
@@ -82,13 +84,16 @@ def train(folder: Path, task: str) -> None:
         state = {name: value.double().sum().item() for name, value in trainer.model.state_dict().items()}
         (folder / f"norms-{rank}.json").write_text(json.dumps([outcome, state]))
     elif task == "own norms":
-        setting = config(steps=6, batch_size=4, sync_batch_norm=False)
+        setting = config(steps=6, batch_size=4, sync_batch_norm=False, ema_decay=0.9)
         trainer = Trainer(fresh_model(NORMED), halves(7), setting)
         keeper = Keeping()
         history = TrainingLoop(trainer, halves(5), LoopPlan(validate_every=1), keeper).run()
         (folder / f"own-norms-{rank}.json").write_text(history.model_dump_json())
         if rank == 0:
             keeper.model.save(folder / "own-norms")
+    elif task == "precision":
+        trainer_module.has_bfloat16 = lambda device: rank == 0
+        (folder / f"precision-{rank}").write_text(Trainer(fresh_model(), halves(2), config(precision="auto")).precision)
     elif task == "resume norms":
         resume(folder / f"same-norms-{rank}", NORMED)
     elif task == "resume":
@@ -135,7 +140,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     tasks = (
         *("losses", "validation", "resume", "budget", "uneven", "divergence", "too many"),
-        *("norms", "own norms", "resume norms"),
+        *("norms", "own norms", "resume norms", "precision"),
     )
     mp.start_processes(_process, (folder, tasks), nprocs=2, start_method="spawn")
     return folder
@@ -173,6 +178,10 @@ def test_two_workers_share_validation(together, tmp_path):
 
 def test_two_workers_resume_bit_for_bit(together):
     assert [(together / f"same-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
+
+
+def test_precision_auto_is_what_the_hardware_of_both_has(together):
+    assert [(together / f"precision-{rank}").read_text() for rank in (0, 1)] == ["float32", "float32"]
 
 
 def test_a_time_budget_ends_both_workers_with_the_same_step(together):

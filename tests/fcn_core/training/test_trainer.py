@@ -11,6 +11,7 @@ from fcn_core.inference.evaluation import evaluate
 from fcn_core.inference.predictor import Predictor
 from fcn_core.models.building import build
 from fcn_core.training import checkpoint
+from fcn_core.training import trainer as trainer_module
 from fcn_core.training.config import TrainConfig, recipe
 from fcn_core.training.optimizer import learning_rate
 from fcn_core.training.trainer import StepReport, Trainer
@@ -45,6 +46,15 @@ def test_bfloat16_trains_and_keeps_weights_in_float32():
     losses = losses_of(trainer)
     assert losses[-1] < losses[0]
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("computes_in_it", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, computes_in_it, precision):
+    monkeypatch.setattr(trainer_module, "has_bfloat16", lambda device: computes_in_it)
+    automatic, given = (Trainer(fresh_model(), halves(), config(steps=2, precision=p)) for p in ("auto", precision))
+    assert losses_of(automatic) == losses_of(given)
+    assert automatic.bundle().provenance["precision"] == precision
+    assert automatic.bundle().provenance["train_config"]["precision"] == "auto"
 
 
 def test_equal_seeds_train_equally_and_others_otherwise():

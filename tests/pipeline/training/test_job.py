@@ -28,6 +28,7 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.models.load import load_bundle
 from pipeline.outputs.lease import Lease
 from pipeline.training import job as training
+from pipeline.training import placement
 from pipeline.training.job import TrainReport, train
 from pipeline.training.placement import resolve_group
 from pipeline.training.store import TrainStore
@@ -305,6 +306,18 @@ def test_without_gpus_of_pytorch_none_are_taken(place: Path) -> None:
     group, notes = resolve_group(job(place, use_gpu=None), private=False)
     assert not group.use_gpu
     assert notes == ["1 worker(s) of 1 CPU on cpu, gradients over gloo"]
+
+
+def test_bfloat16_that_this_cpu_emulates_is_pointed_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def notes(precision: str, computes_in_it: bool, private: bool = True) -> list[str]:
+        monkeypatch.setattr(placement, "has_bfloat16", lambda device: computes_in_it)
+        return resolve_group(job(place, use_gpu=False, train={"precision": precision}), private)[1]
+
+    (warning, group) = notes("bfloat16", computes_in_it=False)
+    assert "does not compute in bfloat16" in warning
+    assert "train.precision auto" in warning
+    quiet = [("bfloat16", True, True), ("auto", False, True), ("float32", False, True), ("bfloat16", False, False)]
+    assert [notes(*case) for case in quiet] == [[group]] * len(quiet)
 
 
 def test_nccl_without_gpus_is_refused(place: Path) -> None:
