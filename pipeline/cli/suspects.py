@@ -57,25 +57,30 @@ def run(
         write_table(export, found.table().to_reader())
         screen.print(f"the list is in {export}", markup=False)
     if sheet is not None:
-        _draw(found, model, registry, sheet)
-        screen.print(f"the contact sheet is in {sheet}", markup=False)
+        drawn = _draw(found, model, registry, sheet)
+        screen.print(
+            f"the contact sheet is in {sheet}" if drawn else "no contact sheet: there is no suspect to draw",
+            markup=False,
+        )
     if target is not None:
         _copy(found, target, form, url_prefix)
     return DONE
 
 
-def _draw(found: "Suspects", model: str, registry: str | None, path: Path) -> None:
+def _draw(found: "Suspects", model: str, registry: str | None, path: Path) -> bool:
+    """Write the contact sheet; False where no suspect can be drawn."""
     from fcn_core.render import contact_sheet
     from pipeline.insight.suspects import sheet_tiles
 
     tiles = sheet_tiles(found, model, SHOWN_ON_SHEET, registry)
     if not tiles:
-        raise InputError("there is no suspect to draw; the list is empty")
+        return False
     sheet = contact_sheet(tiles, found.labels, columns=2, tile_width=320, title="Image, annotation, prediction")
     try:
         sheet.save(path, "PNG")
     except OSError as error:
         raise InputError(f"cannot write the contact sheet to {path} ({error}); choose another place") from error
+    return True
 
 
 def _copy(found: "Suspects", target: "Store", form: "LabellingFormat", url_prefix: str | None) -> None:

@@ -22,7 +22,7 @@ from pipeline.evaluation.files import CONFUSION_FILE, IMAGES_FILE, BrokenExample
 from pipeline.evaluation.gallery import ScoredExample
 from pipeline.numbers import count, counted, percent, score
 from pipeline.report.charts import Bar, Column, Tick, bars, columns, swatch
-from pipeline.report.gallery import GalleryGroup, gallery
+from pipeline.report.gallery import NO_PICTURE, GalleryGroup, gallery
 from pipeline.report.markup import Html, el, join
 from pipeline.report.page import document, top_bar
 from pipeline.report.panels import facts, panel, table, tile, tiles
@@ -44,7 +44,7 @@ def evaluation_page(record: EvaluationRecord, rows: pa.Table, worst: Sequence[Sc
     colors = dict(zip(record.classes, labels.palette, strict=True))
     scored = rows.filter(pc.is_valid(rows["mean_iou"])).sort_by([("mean_iou", "ascending"), ("name", "ascending")])
     errors = _errors(record.errors, record.examples)
-    first = len(record.errors) >= MOST_LEFT_OUT * (len(record.errors) + record.examples)
+    first = bool(record.errors) and len(record.errors) >= MOST_LEFT_OUT * (len(record.errors) + record.examples)
     main = el(
         "main",
         *_notices(record),
@@ -52,7 +52,7 @@ def evaluation_page(record: EvaluationRecord, rows: pa.Table, worst: Sequence[Sc
         errors if first else None,
         _classes(record, colors),
         confusion_section(record),
-        gallery(_groups(worst, rows, labels), colors, ""),
+        gallery(_groups(worst, rows, labels), colors, "", NO_PICTURE if worst else "No image has a score to sort by."),
         _images(scored),
         None if first else errors,
         _about(record),
@@ -93,14 +93,15 @@ def _notices(record: EvaluationRecord) -> list[Html]:
     if record.errors:
         notices.append(
             f"{counted(len(record.errors), 'example')} of the split could not be scored and "
-            f"{'is' if len(record.errors) == 1 else 'are'} left out: these are the scores of the others."
+            f"{'is' if len(record.errors) == 1 else 'are'} left out: "
+            + ("these are the scores of the others." if record.examples else "no example is left to score.")
         )
     if record.trained_on:
         notices.append(
             f"{count(record.trained_on)} of these images {'is' if record.trained_on == 1 else 'are'} among those that "
             "the model was trained on: its scores on others are lower."
         )
-    if record.scores.mean_iou is None:
+    if record.examples and record.scores.mean_iou is None:
         notices.append("No pixel of these images is annotated, so there are no scores.")
     return [el("p", notice, class_="notice") for notice in notices]
 
@@ -116,7 +117,7 @@ def _headline(record: EvaluationRecord) -> Html:
         (
             el("a", count(failed), href="#errors") if failed else "0",
             "left out",
-            "could not be scored" if failed else "every example was scored",
+            "could not be scored" if failed else _all_scored(record.examples),
             failed > 0,
         ),
     )
@@ -282,10 +283,14 @@ def _worst_class(row: Mapping[str, Any]) -> str:
 
 def _errors(errors: Sequence[BrokenExample], scored: int) -> Html:
     if not errors:
-        body = el("p", "None: every example of the split was scored.", class_="quiet")
+        body = el("p", f"None: {_all_scored(scored)}.", class_="quiet")
     else:
         body = join(*(_reason(reason, errors, scored) for reason, _ in Counter(e.error for e in errors).most_common()))
     return el("section", el("h2", "Errors", id="errors-title"), body, id="errors", aria_labelledby="errors-title")
+
+
+def _all_scored(scored: int) -> str:
+    return "every example of the split was scored" if scored else "there was no example to score"
 
 
 def _reason(reason: str, errors: Sequence[BrokenExample], scored: int) -> Html:

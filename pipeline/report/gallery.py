@@ -15,6 +15,7 @@ from pipeline.numbers import percent, score
 from pipeline.report.charts import hex_color, swatch
 from pipeline.report.markup import Html, el
 from pipeline.report.pictures import ShownImage
+from pipeline.report.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ LAYERS = {
 }
 """Ways to see an image. "before" stands beside the others; the masks by themselves are for the enlarged view."""
 
+NO_PICTURE = "No picture could be made of these images."
 KEY_LENGTH = 72
 CLASSES_NAMED = 3
 
@@ -56,15 +58,20 @@ class GalleryGroup:
         return replace(self, images=tuple(images))
 
 
-def gallery(groups: Sequence[GalleryGroup], colors: Mapping[str, RGB], trouble: str) -> Html:
-    """The section with all groups, their legend and the switch for all pictures."""
+def nothing_shown(summary: Summary) -> str:
+    """Why a page of these results has no picture, should it have none."""
+    return NO_PICTURE if summary.ok else "No image was segmented, so there is none to show."
+
+
+def gallery(groups: Sequence[GalleryGroup], colors: Mapping[str, RGB], trouble: str, nothing: str = NO_PICTURE) -> Html:
+    """The section with all groups, their legend and the switch for all pictures; or `nothing`, where there is none."""
     there = {layer.name for group in groups for image in group.images for layer in image.layers}
     layers = [name for name, kind in LAYERS.items() if kind.switch and name in there]
     return el(
         "section",
         el("h2", "Pictures", id="pictures-title"),
         el("p", trouble, class_="notice") if trouble else None,
-        el("p", "No picture could be made of these images.", class_="quiet") if not groups else None,
+        el("p", nothing, class_="quiet") if not groups else None,
         el("div", _switch(layers) if len(layers) > 1 else None, _legend(groups, colors), class_="toolbar")
         if groups
         else None,

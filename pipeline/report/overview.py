@@ -9,7 +9,7 @@ from pipeline.outputs.runs import RunRecord, records, run_ids
 from pipeline.outputs.standing import standing
 from pipeline.report import sections
 from pipeline.report.charts import Column, Tick, columns
-from pipeline.report.gallery import gallery
+from pipeline.report.gallery import gallery, nothing_shown
 from pipeline.report.make import EACH, RANDOM, open_photos, picture_groups, report_key
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import class_colors, read_card
@@ -47,13 +47,16 @@ def make_overview(output: Store, *, links: bool) -> str:
     with ImageRenderer(source, output) as renderer:
         rendered = renderer.render([(requests, shown) for _, requests, shown in wanted])
     groups = [group.with_images(images) for (group, _, _), images in zip(wanted, rendered, strict=True) if images]
+    planned = summary.images or newest.images
+    errors = sections.errors(summary, planned)
     main = el(
         "main",
-        _headline(summary, everything),
+        _headline(summary, planned, everything),
+        errors if summary.mostly_failed else None,
         _runs(found, everything, linked),
-        gallery(groups, colors, trouble if summary.ok else ""),
+        gallery(groups, colors, trouble if summary.ok else "", nothing_shown(summary)),
         sections.classes(summary, colors, card),
-        sections.errors(summary.errors, summary.images),
+        None if summary.mostly_failed else errors,
         id="main",
     )
     footer = el("footer", el("p", "Made by fcn-pipeline. This page is one file and loads nothing."))
@@ -88,7 +91,7 @@ def _header(output: Store, newest: RunRecord, summary: Summary) -> Html:
     )
 
 
-def _headline(summary: Summary, runs: int) -> Html:
+def _headline(summary: Summary, planned: int, runs: int) -> Html:
     failed = summary.images - summary.ok
     return tiles(
         [
@@ -96,7 +99,9 @@ def _headline(summary: Summary, runs: int) -> Html:
             tile(
                 el("a", count(failed), href="#errors") if failed else "0",
                 "failed",
-                f"{percent(failed / summary.images)} of the images" if failed else "every image has a mask",
+                f"{percent(failed / summary.images)} of the images"
+                if failed
+                else sections.without_failures(summary, planned),
                 alarming=failed > 0,
             ),
             tile(score(summary.mean_confidence, 2) if summary.ok else "-", "mean confidence", ""),

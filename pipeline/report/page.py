@@ -15,7 +15,7 @@ from pipeline.numbers import count, counted, duration
 from pipeline.outputs.runs import RunRecord
 from pipeline.report import sections
 from pipeline.report.changes import Changes
-from pipeline.report.gallery import GalleryGroup, gallery
+from pipeline.report.gallery import GalleryGroup, gallery, nothing_shown
 from pipeline.report.markup import Html, el
 from pipeline.report.model_card import ModelCard
 from pipeline.report.rerun import without_secrets
@@ -25,9 +25,6 @@ ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cpath d='M0 0h16v6L0 10z' fill='%234682b4'/%3E%3Cpath d='M0 10l16-4v10H0z' fill='%23804080'/%3E%3C/svg%3E"
 )
-
-MANY_FAILED = 0.5
-"""From this share of failed images on, the header says so and errors come first."""
 
 STATES = {
     "finished": "finished",
@@ -104,7 +101,7 @@ def _header(contents: Contents) -> Html:
             ("configuration", "Configuration"),
             ("rerun", "Run it again"),
         )
-        if anchor not in ("classes",) or contents.summary.ok
+        if {"classes": contents.summary.ok, "work": contents.summary.images}.get(anchor, True)
     ]
     return el(
         "header",
@@ -118,7 +115,8 @@ def _header(contents: Contents) -> Html:
 def _lead(contents: Contents) -> list[str]:
     record, summary = contents.record, contents.summary
     words, is_bad = _state(record, summary)
-    state = el("span", words, class_=f"state {'alarming' if is_bad else record.state}")
+    look = "alarming" if is_bad else record.state if record.images or record.state != "finished" else "empty"
+    state = el("span", words, class_=f"state {look}")
     when = f"{record.started:%d %B %Y, %H:%M} UTC"
     took = f", {duration(record.seconds)}" if record.seconds else ""
     source = without_secrets(str(record.job.get("source", "")))
@@ -131,27 +129,25 @@ def _lead(contents: Contents) -> list[str]:
 def _state(record: RunRecord, summary: Summary) -> tuple[str, bool]:
     """How the run stands in words, and whether that is bad though it is finished."""
     words = STATES[record.state]
-    if not _many_failed(summary):
+    if not record.images:
+        return f"{words}: there was no image to segment", False
+    if not summary.mostly_failed:
         return words, False
     failed = summary.images - summary.ok
     what = f"{count(failed)} of {counted(summary.images, 'image')} failed" if summary.ok else "every image failed"
     return f"{words}, but {what}", True
 
 
-def _many_failed(summary: Summary) -> bool:
-    return summary.images > 0 and summary.images - summary.ok >= MANY_FAILED * summary.images
-
-
 def _main(contents: Contents) -> Html:
     record, summary, colors = contents.record, contents.summary, contents.colors
-    errors, first = sections.errors(summary.errors, summary.images), _many_failed(summary)
+    errors, first = sections.errors(summary, record.images), summary.mostly_failed
     reason = f"The run ended with: {record.reason}" if record.reason else None
     return el(
         "main",
         el("p", reason, class_="notice") if reason else None,
         sections.headline(record, summary),
         errors if first else None,
-        gallery(contents.groups, colors, contents.photo_trouble),
+        gallery(contents.groups, colors, contents.photo_trouble if summary.ok else "", nothing_shown(summary)),
         sections.classes(summary, colors, contents.card),
         sections.work(record, summary),
         None if first else errors,

@@ -29,7 +29,7 @@ def headline(record: RunRecord, summary: Summary) -> Html:
     """The numbers that most people came for."""
     failed = summary.images - summary.ok
     share = percent(failed / summary.images) if summary.images else ""
-    speed = rate(record.images_per_second) if record.seconds else "-"
+    speed = rate(record.images_per_second) if record.seconds and summary.images else "-"
     attempts = f" in {counted(len(record.attempts), 'attempt')}" if len(record.attempts) > 1 else " in all"
     shown = [
         tile(
@@ -40,7 +40,7 @@ def headline(record: RunRecord, summary: Summary) -> Html:
         tile(
             el("a", count(failed), href="#errors") if failed else "0",
             "failed",
-            f"{share} of the run" if failed else "every image has a mask",
+            f"{share} of the run" if failed else without_failures(summary, record.images),
             alarming=failed > 0,
         ),
         tile(
@@ -251,12 +251,21 @@ def _confidence_chart(summary: Summary) -> Html:
     return el("figure", caption, chart, el("details", el("summary", "As a table"), as_table), class_="panel")
 
 
-def errors(groups: Sequence[ErrorGroup], images: int) -> Html:
+def without_failures(summary: Summary, planned: int) -> str:
+    """What it means that no image of `planned` ones failed: all is well only where there was something to do."""
+    if not planned:
+        return "there was no image to segment"
+    if not summary.images:
+        return "no image is done yet"
+    return "every image has a mask" if summary.images >= planned else "so far"
+
+
+def errors(summary: Summary, planned: int) -> Html:
     """What failed, by reason, with examples."""
-    if groups:
-        body = join(*(_reason(group, images) for group in groups))
+    if summary.errors:
+        body = join(*(_reason(group, summary.images) for group in summary.errors))
     else:
-        body = el("p", "None: every image of the run has a mask.", class_="quiet")
+        body = el("p", f"None: {without_failures(summary, planned)}.", class_="quiet")
     return el("section", el("h2", "Errors", id="errors-title"), body, id="errors", aria_labelledby="errors-title")
 
 

@@ -23,6 +23,9 @@ from pipeline.storage.store import Store
 CONFIDENCE_BINS = 25
 EXAMPLES_A_REASON = 5
 MAX_CLASSES = 256
+MANY_FAILED = 0.5
+"""From this share of failed images on, pages say so at their top and errors come first."""
+
 SPARES = 3
 """Times more images are kept than are shown: a photo may have changed or gone meanwhile."""
 
@@ -72,6 +75,10 @@ class Summary:
     sample: pa.Table | None
     least_confident: tuple[Candidate, ...]
     rare: dict[int, tuple[Candidate, ...]]
+
+    @property
+    def mostly_failed(self) -> bool:
+        return self.images > 0 and self.images - self.ok >= MANY_FAILED * self.images
 
 
 def summarize(output: Store, run_id: str, *, shown: int, sampled: int, names: tuple[str, ...] = ()) -> Summary:

@@ -143,7 +143,17 @@ def test_errors_come_first_where_most_images_have_one(failed: int, first: bool) 
 def test_without_annotated_pixels_there_are_no_scores_and_it_says_so() -> None:
     text = Elements(evaluated(2, annotated=False)).text
     assert "there are no scores" in text
-    assert "No picture could be made of these images." in text
+    assert "No image has a score to sort by." in text
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"), [(0, "there was no example to score"), (15, "no example is left to score")]
+)
+def test_a_page_without_a_scored_image_claims_nothing_of_scored_ones(failed: int, words: str) -> None:
+    text = Elements(evaluated(0, errors=broken(failed))).text
+    assert words in text
+    for claim in ("every example", "scores of the others", "No pixel of these images"):
+        assert claim not in text
 
 
 def test_hostile_names_and_messages_stay_text() -> None:

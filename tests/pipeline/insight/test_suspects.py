@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcn_core import Architecture, ModelBundle, build
 from fcn_core.data.datasets import Pair
 from fcn_core.labels import encode_mask, preset
 from fcn_core.models.upsampling import Upsampling
@@ -106,6 +107,19 @@ def test_the_command_lists_draws_and_copies_them(tmp_path: Path, capsys: pytest.
     assert [task["data"]["key"] for task in tasks] == [row["name"] for row in rows]
     assert "is not empty" in refused(capsys, *arguments, "--copy-to", tmp_path / "project")
     assert "has no split 'train'" in refused(capsys, *arguments, "--split", "train")
+
+
+def test_where_nothing_is_suspect_there_is_no_contact_sheet_and_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labelled(tmp_path / "set", 2)
+    unsure = build(Architecture(num_classes=LABELS.num_classes, width=0.125, head_width=32))  # it scores all alike
+    ModelBundle.from_model(unsure, LABELS).save(tmp_path / "model")
+    sheet = tmp_path / "sheet.png"
+    found = ["data", "suspects", str(tmp_path / "set"), str(tmp_path / "model"), "--labels", "camvid"]
+    assert fcn([*found, "--contact-sheet", str(sheet)]) == 0
+    assert "no contact sheet: there is no suspect to draw" in capsys.readouterr().err
+    assert not sheet.exists()
 
 
 def test_what_a_person_corrects_of_the_suspects_is_the_next_version(

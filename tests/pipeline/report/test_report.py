@@ -15,6 +15,7 @@ from pipeline.cli.app import run as fcn
 from pipeline.outputs.runs import Attempt, RunRecord, RunState, write_record
 from pipeline.report.changes import compare, earlier_runs
 from pipeline.report.make import make_report, report_key, write_report
+from pipeline.report.overview import make_overview
 from pipeline.report.samples import RandomRows
 from pipeline.report.summary import Commit, Summary, summarize
 from pipeline.report.throughput import Throughput, throughput
@@ -358,7 +359,45 @@ def test_the_page_stays_under_10_megabytes(places: tuple[Store, Store]) -> None:
 def test_an_output_with_nothing_committed_has_a_report_too(places: tuple[Store, Store]) -> None:
     source, output = places
     record = labelled_run(output, source, {}, LABELS)
-    assert "No picture could be made" in make_report(output, record.run_id)
+    page = make_report(output, record.run_id)
+    assert 'class="state empty">finished: there was no image to segment</span>' in page, "neither good nor bad"
+    elements = Elements(page)
+    assert "No image was segmented, so there is none to show." in elements.text
+    assert "None: there was no image to segment." in elements.text
+    assert "every image has a mask" not in elements.text
+    overview = Elements(make_overview(output, links=False))
+    assert "there was no image to segment" in overview.text
+    assert "every image has a mask" not in overview.text
+
+
+@pytest.mark.parametrize(("planned", "words"), [(1, "every image has a mask"), (3, "so far")])
+def test_no_failure_so_far_is_not_a_mask_for_every_image(places: tuple[Store, Store], planned: int, words: str) -> None:
+    source, output = places
+    record = labelled_run(output, source, {"a.jpg": stripes(60, 40, (0, 1))}, LABELS)
+    write_record(output, record.model_copy(update={"state": "interrupted", "images": planned}))
+    assert f"None: {words}." in Elements(make_report(output, record.run_id)).text
+
+
+def test_before_the_first_commit_no_image_is_said_to_have_a_mask(places: tuple[Store, Store]) -> None:
+    source, output = places
+    record = labelled_run(output, source, {}, LABELS)
+    write_record(output, record.model_copy(update={"state": "interrupted", "images": 9}))
+    for page in (make_report(output, record.run_id), make_overview(output, links=False)):
+        assert "None: no image is done yet." in Elements(page).text
+
+
+@pytest.mark.parametrize(("failed", "first"), [(2, False), (4, True)])
+def test_the_page_of_an_output_whose_images_mostly_failed_begins_with_the_errors(
+    places: tuple[Store, Store], failed: int, first: bool
+) -> None:
+    source, output = places
+    outcomes: dict[str, Outcome] = {
+        f"{index}.jpg": ("truncated", "It is cut off.") if index < failed else stripes(60, 40, (0, 1))
+        for index in range(5)
+    }
+    labelled_run(output, source, outcomes, LABELS)
+    page = make_overview(output, links=False)
+    assert (page.index('id="errors"') < page.index('id="pictures"')) == first
 
 
 def commit(seconds: float, images: int = 10) -> Commit:
