@@ -21,7 +21,8 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.meter import Meter
+from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn_core import Architecture, ModelBundle
-from fcn_core.data.augmentation import Augmentation, TrainTransform
+from fcn_core.data.augmentation import Augmentation
 from fcn_core.data.datasets import Dataset, Pairs, folder, voc_pairs
 from fcn_core.data.stream import ExampleStream, Shares, load_batches
+from fcn_core.data.transform import TrainTransform
 from fcn_core.labels import encode_mask
 from fcn_core.training.config import TrainConfig
 from fcn_core.training.trainer import Trainer

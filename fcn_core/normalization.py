@@ -1,11 +1,16 @@
-"""From pixels to what a network was trained to take: one formula, and the numbers that most weights want."""
+"""From pixels to what a network was trained to take: one formula, and the numbers that most weights want.
+
+PyTorch is imported where numbers become tensors: whoever reads descriptions of models needs none.
+"""
 
 from functools import lru_cache
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Normalization(BaseModel):
@@ -29,8 +34,10 @@ class Normalization(BaseModel):
             raise ValueError(f"std must be positive and finite, not {self.std}")
         return self
 
-    def apply(self, pixels: Tensor) -> Tensor:
+    def apply(self, pixels: "Tensor") -> "Tensor":
         """Network input, float32 [..., 3, H, W], from RGB pixels in 0..255 (uint8 or float), same shape."""
+        import torch
+
         # Sending numbers to a CUDA device waits for it, so there they are kept.
         column = _kept_column if pixels.device.type == "cuda" else _column
         mean, std = column(self.mean, pixels.device), column(self.std, pixels.device)
@@ -39,13 +46,17 @@ class Normalization(BaseModel):
         return pixels.to(torch.float32, copy=True).mul_(self.scale).sub_(mean).div_(std)
 
 
-def _column(values: tuple[float, float, float], device: torch.device) -> Tensor:
+def _column(values: tuple[float, float, float], device: "torch.device") -> "Tensor":
     """A number for each channel, float32 [3, 1, 1]."""
+    import torch
+
     return torch.tensor(values, device=device)[:, None, None]
 
 
 @lru_cache(maxsize=64)
-def _kept_column(values: tuple[float, float, float], device: torch.device) -> Tensor:
+def _kept_column(values: tuple[float, float, float], device: "torch.device") -> "Tensor":
+    import torch
+
     with torch.inference_mode(False):  # whoever comes first, training may come next
         return _column(values, device)
 

@@ -25,8 +25,8 @@ from pipeline.logfmt import key_values
 from pipeline.numbers import differing, differing_percent, fixed, percent, three_digits
 from pipeline.outputs.results import read_class_totals
 from pipeline.outputs.runs import Counts, records
-from pipeline.segmentation.job import RunReport
 from pipeline.segmentation.prepare import check_places
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 
 STOPPED = "the run was stopped; running the flow again resumes it"

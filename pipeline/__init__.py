@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pipeline.outputs.current import current_rows, read_current
     from pipeline.outputs.masks import find_mask, read_mask
     from pipeline.retraining.job import RetrainReport, retrain
-    from pipeline.segmentation.job import RunReport, segment
+    from pipeline.segmentation.job import segment
+    from pipeline.segmentation.run_report import RunReport
     from pipeline.storage.opening import open_store
     from pipeline.storage.store import Store
     from pipeline.training.job import TrainReport, train

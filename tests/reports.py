@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcn_core import LabelSet, PredictorSettings
 from fcn_core.labels import VOID, encode_mask
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_formats.objects import mask_key

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fcn_core.data.augmentation import TrainTransform, as_tensors
 from fcn_core.data.datasets import Dataset
 from fcn_core.data.sampling import epoch_order
+from fcn_core.data.transform import TrainTransform, as_tensors
 
 
 @dataclass(frozen=True)

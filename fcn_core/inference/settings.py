@@ -1,14 +1,14 @@
 """How to predict: settings with nothing left open, and how what is left to "auto" is decided on a machine.
 
 The one thing to know: settings are resolved once (`resolve_settings`, on the machine that decides) and then obeyed. Who
-cannot have what they say raises DeviceError, rather than give other masks.
+cannot have what they say raises DeviceError, rather than give other masks. PyTorch is imported where a CUDA device is
+asked about: records of runs hold settings, and reading them takes no PyTorch.
 """
 
 import os
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core.errors import DeviceError
@@ -91,6 +91,8 @@ def resolve_settings(
     for such a model; ValueError for tiles that are too small.
     """
     if device == "auto":
+        import torch
+
         on_cuda = torch.cuda.is_available() and (kind != "onnx" or (engine != "openvino" and onnx_runtime.has_cuda()))
         device = "cuda" if on_cuda and kind != "int8" else "cpu"
     _require_device(device)
@@ -199,6 +201,8 @@ def _default_batch_size(device: str, precision: str) -> int:
 def _require_device(device: str) -> None:
     if device == "cpu":
         return
+    import torch
+
     kind, _, number = device.partition(":")
     if kind != "cuda":
         raise DeviceError(f"there is no device {device!r}; use 'cpu', 'cuda' or 'cuda:N'")
@@ -213,6 +217,8 @@ def _require_device(device: str) -> None:
 def has_bfloat16(device: str) -> bool:
     """Whether the hardware has bfloat16 arithmetic of its own; PyTorch would otherwise emulate it."""
     if device != "cpu":
+        import torch
+
         with torch.cuda.device(torch.device(device)):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal, Self
 
-import torch
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,7 +18,6 @@ from fcn_core.errors import BundleError, FcnError
 from fcn_core.labels import LabelSet
 from fcn_core.metrics import with_current_names
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.building import build
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.normalization import Normalization
 from fcn_core.text.json_text import LARGEST_BYTES, parse_json
@@ -134,6 +132,10 @@ class ModelDescription(BaseModel):
         """More than any of `other_files` can need for its network."""
         if isinstance(self.architecture, OnnxArchitecture):
             return LARGEST_ONNX
+        import torch
+
+        from fcn_core.models.building import build
+
         with torch.device("meta"):
             state = build(self.architecture).state_dict()
         return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)

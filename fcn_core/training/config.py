@@ -166,6 +166,18 @@ class TrainConfig(Options):
         return max(1, round((self.epochs or DEFAULT_EPOCHS) * examples / self.batch_size))
 
 
+class LoopPlan(Options):
+    """How often the loop validates, saves and notes the loss. None of it changes the weights of a step."""
+
+    validate_every: float = Field(
+        1.0, gt=0, le=1e6, description="Epochs between validations; the last step always validates."
+    )
+    save_every: int = Field(
+        200, ge=1, le=LONGEST, description="Steps between checkpoints; a crash costs at most so many."
+    )
+    log_every: int = Field(20, ge=1, le=LONGEST, description="Steps that one point of the loss curve is the mean of.")
+
+
 def recipe(name: RecipeName, arch: ArchName = "fcn8s") -> TrainConfig:
     """A config to start from.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.data.datasets import Dataset
@@ -21,9 +21,8 @@ from fcn_core.inference.evaluation import check_classes, confusion
 from fcn_core.inference.predictor import Predictor
 from fcn_core.inference.settings import resolve_settings
 from fcn_core.metrics import Scores
-from fcn_core.options import Options
 from fcn_core.render import SheetTile, shrink
-from fcn_core.training.config import LONGEST
+from fcn_core.training.config import LoopPlan
 from fcn_core.training.trainer import StepReport, Trainer
 
 SHOWN = 6
@@ -72,18 +71,6 @@ class History(BaseModel):
         """The validation with the highest mean IoU, the earliest of equals."""
         scored = [point for point in self.validations if point.scores.mean_iou is not None]
         return max(scored, key=lambda point: (point.scores.mean_iou, -point.step), default=None)
-
-
-class LoopPlan(Options):
-    """How often the loop validates, saves and notes the loss. None of it changes the weights of a step."""
-
-    validate_every: float = Field(
-        1.0, gt=0, le=1e6, description="Epochs between validations; the last step always validates."
-    )
-    save_every: int = Field(
-        200, ge=1, le=LONGEST, description="Steps between checkpoints; a crash costs at most so many."
-    )
-    log_every: int = Field(20, ge=1, le=LONGEST, description="Steps that one point of the loss curve is the mean of.")
 
 
 class Keeper(Protocol):

@@ -1,22 +1,12 @@
-"""Pixelwise cross-entropy, as a sum rather than a mean, and the class weights that balance it.
+"""Pixelwise cross-entropy, as a sum rather than a mean.
 
 The caller divides. That keeps a batch without one labelled pixel at zero instead of 0/0, and lets several
 devices or several small batches be joined into exactly the loss of one large batch.
 """
 
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-ClassBalance = Literal["none", "median", "log", "median_share"]
-
-LARGEST_WEIGHT = 50.0
-"""Of a class in balanced weights: one pixel of a class that hardly occurs must not be a whole step. ENet's formula ends
-at about the same."""
 
 
 def pixel_cross_entropy(
@@ -40,31 +30,3 @@ def pixel_cross_entropy(
     weights = None if weights is None else weights.to(logits.dtype)
     total = F.cross_entropy(logits, target.long(), weights, ignore_index=ignore_index, reduction="sum")
     return total, (target != ignore_index).sum()
-
-
-def balanced_weights(
-    pixels: npt.NDArray[Any], balance: ClassBalance, pixels_of_images: npt.NDArray[Any] | None = None
-) -> tuple[float, ...] | None:
-    """Weights that help rare classes, from the labelled pixels of each class, integers [C]; None for "none".
-
-    median: the median frequency over a class's frequency, which is its share of the pixels of those images that hold
-    it (`pixels_of_images`, integers [C]; default: every image holds every class); Eigen and Fergus 2015. log: 1 /
-    ln(1.02 + share of all labelled pixels), milder (ENet, Paszke et al. 2016), scaled so that the mean labelled pixel
-    weighs 1. median_share: as version 0.1 understood median, with shares of all labelled pixels and no bound. A class
-    that never occurs weighs 1: there is nothing to balance. No weight but the last kind's is above LARGEST_WEIGHT.
-    """
-    if balance == "none":
-        return None
-    shares = pixels / max(1, pixels.sum())
-    present = shares > 0
-    weights = np.ones(len(shares))
-    if balance == "median_share":
-        weights[present] = np.median(shares[present]) / shares[present]
-        return tuple(weights.tolist())
-    if balance == "median":
-        frequencies = shares if pixels_of_images is None else pixels / np.maximum(1, pixels_of_images)
-        weights[present] = np.median(frequencies[present]) / frequencies[present]
-    else:
-        weights[present] = 1 / np.log(1.02 + shares[present])
-        weights[present] /= (weights * shares).sum()
-    return tuple(np.minimum(weights, LARGEST_WEIGHT).tolist())

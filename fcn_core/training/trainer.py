@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcn_core.bundle import ModelBundle
-from fcn_core.data.augmentation import TrainTransform
 from fcn_core.data.class_pixels import ClassPresence, check_presence, class_pixels
 from fcn_core.data.datasets import Dataset
 from fcn_core.data.sampling import image_weights
 from fcn_core.data.stream import Batch, ExampleStream, Shares, load_batches, mixed_seed
+from fcn_core.data.transform import TrainTransform
 from fcn_core.errors import BundleError, DataError, DivergedError
 from fcn_core.inference.settings import has_bfloat16
 from fcn_core.metrics import Scores

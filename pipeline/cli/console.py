@@ -28,7 +28,7 @@ from pipeline.numbers import count, counted, duration, fixed, percent
 from pipeline.outputs.pulse import Pulse
 from pipeline.outputs.results import ClassTotal
 from pipeline.outputs.runs import Counts, Progress, RunRecord
-from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.run_report import RunReport
 from pipeline.segmentation.selection import suffixes_text, ways_to_take
 
 Seen = TypeVar("Seen")

@@ -62,7 +62,8 @@ def _do(work: Work, should_stop: Callable[[], bool]) -> Outcome:
     screen = console.stderr_console()
     report: Any
     if isinstance(job, SegmentJob):
-        from pipeline.segmentation.job import RunReport, segment
+        from pipeline.segmentation.job import segment
+        from pipeline.segmentation.run_report import RunReport
 
         with console.observe(screen) as observer:
             report = segment(job, observer, should_stop)

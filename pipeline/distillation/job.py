@@ -36,8 +36,9 @@ from pipeline.retraining.job import JOBS_HERE, Jobs, Run, run_here
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.segmentation.calibration import sample_images
 from pipeline.segmentation.choice import key_filter
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
 from pipeline.segmentation.prepare import check_places
+from pipeline.segmentation.run_report import RunReport
 from pipeline.sources.opening import open_source
 from pipeline.storage.batches import to_batches, to_infos
 from pipeline.storage.opening import open_store

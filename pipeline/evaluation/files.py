@@ -23,7 +23,7 @@ from fcn_core.labels import void_name
 from fcn_core.metrics import Scores
 from pipeline.csv_text import csv_line
 from pipeline.errors import StorageError
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.outputs.identity import digest
 from pipeline.outputs.seal import to_parquet
 from pipeline.storage.store import Store

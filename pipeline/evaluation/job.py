@@ -21,7 +21,8 @@ from fcn_core.inference.evaluation import check_classes
 from fcn_core.inference.settings import require_scores
 from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.actors import cluster
-from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.meter import Meter
+from pipeline.actors.observer import Observer
 from pipeline.actors.placement import Placement, place
 from pipeline.actors.pool import PoolProgress
 from pipeline.actors.shard_runner import ShardRunner, ShardWork

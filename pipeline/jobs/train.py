@@ -21,9 +21,8 @@ from fcn_core.models.architecture import Doubling
 from fcn_core.models.backbones import BackboneName
 from fcn_core.models.networks import ARCHS, ArchName, network_spec
 from fcn_core.options import Options
-from fcn_core.training.config import RecipeName, TrainConfig, recipe
-from fcn_core.training.loop import LoopPlan
-from fcn_core.training.losses import ClassBalance
+from fcn_core.training.class_balance import ClassBalance
+from fcn_core.training.config import LoopPlan, RecipeName, TrainConfig, recipe
 from pipeline.jobs.affects import DRIVER, DRIVER_ONCE
 from pipeline.jobs.dataset import DatasetOptions
 from pipeline.jobs.held_out import with_parts

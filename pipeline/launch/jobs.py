@@ -20,7 +20,8 @@ from pipeline.launch.launcher import Launcher
 from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Outcome, Work
 from pipeline.outputs import runs
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainReport, train
 from pipeline.training.observer import TrainObserver

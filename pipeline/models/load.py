@@ -6,37 +6,14 @@ goes into the job's record.
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from fcn_core import BundleError, ModelBundle
 from fcn_core.models.description import LARGEST_DESCRIPTION, MODEL_FILE, WEIGHTS_FILE, parse_description
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
+from pipeline.models.origin import ModelOrigin
 from pipeline.models.references import is_reference
 from pipeline.models.registry import open_registry
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
-
-
-class ModelOrigin(BaseModel):
-    """Where a job's model came from. `name` to `champion` are None for a model that no registry was asked for."""
-
-    model_config = ConfigDict(frozen=True)
-
-    asked: str
-    """The model as the job names it."""
-    uri: str
-    """Where its files are; a registry's are never replaced."""
-    model_id: str
-    name: str | None = None
-    version: str | None = None
-    champion: int | None = None
-    """The promotion that `@champion` was at that moment."""
-
-    def __str__(self) -> str:
-        if self.name is None:
-            return f"{self.asked} is model {self.model_id}"
-        promoted = f", promotion {self.champion}" if self.champion else ""
-        return f"{self.asked} is version {self.version} of {self.name}{promoted}"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from fcn_core import BundleError, ModelBundle, PredictionError
+from fcn_core.errors import BundleError, PredictionError
 from fcn_core.metrics import Scores, with_current_names
 from fcn_core.models.description import (
     LARGEST_DESCRIPTION,
@@ -31,12 +31,14 @@ from fcn_core.models.description import (
     ModelId,
     parse_description,
 )
-from fcn_core.models.state_check import check_finite
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.models.mlflow_mirror import mirror_champion
 from pipeline.models.references import NAME, PREFIX, VERSION, Reference, ResolvedReference, check_name, check_version
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
+
+if TYPE_CHECKING:
+    from fcn_core.bundle import ModelBundle  # of PyTorch's tensors: who only looks models up needs none
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ class Registry:
         for folder in (f"models/{name}", f"models/{name}/champions"):
             self._check_writable(folder)
 
-    def publish(self, name: str, bundle: ModelBundle, notes: Mapping[str, Any] | None = None) -> str:
+    def publish(self, name: str, bundle: "ModelBundle", notes: Mapping[str, Any] | None = None) -> str:
         """Make `bundle` a version of `name` and return which: its model_id.
 
         A model that is there already stays as it was first published, notes included. `notes` are JSON-able and kept,
@@ -308,6 +310,8 @@ class Registry:
 
     def _check_whole(self, version: Version) -> None:
         """Raise InputError if any of a version's files is not what was published: its users would fail one by one."""
+        from fcn_core.bundle import ModelBundle
+
         store, description = self._store.at(_folder(version.name, version.version)), version.description
         try:
             files = {MODEL_FILE: store.get(MODEL_FILE, most_bytes=LARGEST_DESCRIPTION)}
@@ -355,10 +359,11 @@ class Registry:
             raise InputError(f"the registry cannot be written: {error}") from error
 
 
-def check_scores(bundle: ModelBundle) -> None:
+def check_scores(bundle: "ModelBundle") -> None:
     """Raise InputError if a model has weights, or scores of an image, that are not finite numbers."""
-    from fcn_core.inference.predictor import Predictor  # PyTorch's operators: who only looks models up needs none
+    from fcn_core.inference.predictor import Predictor
     from fcn_core.inference.settings import resolve_settings
+    from fcn_core.models.state_check import check_finite
 
     try:
         check_finite(bundle.state, "its state")

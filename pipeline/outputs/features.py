@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fcn_core.inference.features import NUMBERS
 from pipeline.errors import ObjectExists, StorageError
 from pipeline.outputs.results import READS_AT_ONCE, read_table, shard_key, shard_number
 from pipeline.outputs.seal import to_parquet
@@ -21,6 +20,9 @@ from pipeline.parallel import in_parallel
 from pipeline.storage.store import ObjectInfo, Store
 
 FOLDER = "features"
+
+NUMBERS = 128
+"""Of an image, as many as `fcn_core.inference.features` gives; here, too, for who reads them needs no PyTorch."""
 
 FEATURES_SCHEMA = pa.schema(
     [

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fcn_core import PredictorSettings
 from pipeline.errors import InputError, ObjectMissing, PipelineError, StorageError
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.outputs.claim import claim_for_run
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json
 from pipeline.sources.opening import open_source

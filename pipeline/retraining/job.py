@@ -35,8 +35,9 @@ from pipeline.models.references import PREFIX, is_reference
 from pipeline.models.registry import Champion, ChampionChanged, check_scores, open_registry
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
 from pipeline.segmentation.prepare import check_places
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from pipeline.training.job import TrainReport, train
 from pipeline.training.observer import TrainObserver

@@ -8,14 +8,15 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import pyarrow as pa
 
 from pipeline.actors import cluster
-from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.meter import Meter
+from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.shard_runner import ShardRunner, ShardWork
 from pipeline.errors import InputError, StorageError, TakenOver
@@ -33,12 +34,13 @@ from pipeline.outputs.order import new_run_id, overtaken_by
 from pipeline.outputs.plan import PlanManifest, choose_shard_size, read_manifest, read_shards, require_plan, write_plan
 from pipeline.outputs.reconfirm import commit_reconfirmed
 from pipeline.outputs.redo import write_where
-from pipeline.outputs.results import MACHINE_ERRORS, RunTally, committed_shards, finish_tables, tally
+from pipeline.outputs.results import RunTally, committed_shards, finish_tables, tally
 from pipeline.outputs.runs import Counts, ProgressWriter, RunRecord
 from pipeline.outputs.standing import begin_attempt, count_committed, counts_of, end_attempt
 from pipeline.report.make import write_report
 from pipeline.segmentation.choice import container_filter
 from pipeline.segmentation.prepare import Inputs, ResolvedJob, check_inputs, resolve
+from pipeline.segmentation.run_report import RunReport
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, nothing_chosen, select
 from pipeline.segmentation.sources import objects_of
@@ -51,47 +53,6 @@ MAX_AHEAD = 1_000_000
 
 ABORT_AFTER_IMAGES = 100
 """`abort_error_rate` is not applied before so many images are done: a few bad ones at the start say nothing."""
-
-MACHINE_ERROR_RATE = 0.1
-"""A run in which a larger share of the images could not be read from their storage has failed, whatever it allows: such
-images are not damaged, and would be labelled once credentials, network or storage are mended."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a call of `segment` did. `runs` is empty when there was nothing to do; a resumed run comes first."""
-
-    state: runs.RunState
-    runs: tuple[RunRecord, ...]
-    selection: SelectionCounts
-    counts: Counts
-    max_error_rate: float
-    reports: tuple[str, ...] = ()
-    """The runs' HTML reports, as keys under OUTPUT."""
-    aborted: str | None = None
-    """Why the job ended early, when `abort_error_rate` made it; the same call resumes it."""
-
-    def __repr__(self) -> str:
-        counts = self.counts
-        return f"<RunReport {self.state}: {counts.images:,} images, {counts.ok:,} ok, {counts.failed:,} failed>"
-
-    @property
-    def failed_gate(self) -> str | None:
-        """The gate: why the run counts as failed though it went to its end, or None."""
-        counts = self.counts
-        if self.aborted is not None:
-            return self.aborted
-        if counts.error_rate > self.max_error_rate:
-            failed, allowed = differing_percent(counts.error_rate, self.max_error_rate)
-            return f"{failed} of {counts.images} images failed, more than max_error_rate {allowed} allows"
-        unread = {reason: count for reason, count in counts.errors.items() if reason in MACHINE_ERRORS}
-        if sum(unread.values()) > MACHINE_ERROR_RATE * counts.images:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(unread.items()))
-            return (
-                f"of {counts.images} images {sum(unread.values())} could not be read from their storage ({reasons}); "
-                "mend that, and the same command tries them again"
-            )
-        return None
 
 
 def segment(

@@ -16,7 +16,8 @@ from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import InputError, ObjectMissing, StorageError, StorageUnavailable
 from pipeline.jobs.affects import marked
 from pipeline.jobs.segment import SegmentJob, SourceAndOutput
-from pipeline.models.load import ModelOrigin, open_model
+from pipeline.models.load import open_model
+from pipeline.models.origin import ModelOrigin
 from pipeline.outputs import runs
 from pipeline.outputs.identity import Recipe, digest
 from pipeline.outputs.mask_formats import mask_formats

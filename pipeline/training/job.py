@@ -15,7 +15,7 @@ from fcn_core.data.class_pixels import ClassPresence, class_pixels
 from fcn_core.metrics import Scores
 from fcn_core.models.networks import ArchName
 from fcn_core.trained_on import TrainedOn
-from fcn_core.training.loop import LoopPlan
+from fcn_core.training.config import LoopPlan
 from pipeline.actors import cluster
 from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError

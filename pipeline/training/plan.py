@@ -19,7 +19,7 @@ from fcn_core.data.class_pixels import ClassPixels, ClassPresence, class_pixels
 from fcn_core.data.datasets import Pairs
 from fcn_core.models.networks import ArchName, network_spec
 from fcn_core.normalization import CAFFE, IMAGENET
-from fcn_core.training.losses import balanced_weights
+from fcn_core.training.class_balance import balanced_weights
 from fcn_core.training.shape_trial import check_shapes
 from pipeline.data.check import check_dataset
 from pipeline.data.datasets import Catalog, open_catalog, whole_split

@@ -18,8 +18,8 @@ from fcn_core import ModelBundle
 from fcn_core.data.class_pixels import ClassPresence
 from fcn_core.data.datasets import Dataset
 from fcn_core.render import SheetTile
-from fcn_core.training.config import TrainConfig
-from fcn_core.training.loop import History, LoopPlan, TrainingLoop, ValidationPoint
+from fcn_core.training.config import LoopPlan, TrainConfig
+from fcn_core.training.loop import History, TrainingLoop, ValidationPoint
 from fcn_core.training.trainer import StepReport, Trainer
 from pipeline.outputs.runs import ProgressWriter
 from pipeline.storage.opening import open_store

@@ -27,7 +27,8 @@ from pipeline.outputs.runs import records, write_record
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.estimate import estimate
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from tests.clocks import set_clock
 from tests.in_process import segment_in_process

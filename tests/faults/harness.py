@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.actors.observer import Observer
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.runs import Progress
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from tests.processes import ours
 

@@ -18,7 +18,7 @@ import pytest
 import torch.distributed as dist
 
 from fcn_core.training import checkpoint
-from fcn_core.training.loop import LoopPlan
+from fcn_core.training.config import LoopPlan
 from pipeline.training import worker
 from pipeline.training.plan import check_inputs, new_run
 from pipeline.training.progress import TrainProgress

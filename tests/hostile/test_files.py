@@ -12,7 +12,8 @@ import pytest
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.current import read_current
 from pipeline.outputs.verify import Verified, verify
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from tests.hostile.files import EXTENSIONS, IMAGE_MEMORY, MAX_PIXELS, HostileFile, hostile_files
 from tests.in_process import segment_in_process

@@ -32,7 +32,8 @@ from pipeline.jobs.segment import SegmentJob
 from pipeline.numbers import count, counted, duration, percent, rate
 from pipeline.outputs.runs import Attempt, Counts, Progress, RunRecord, progress_key, write_record
 from pipeline.report.make import make_report
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 from tests.in_process import segment_in_process

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pipeline import parallel
-from pipeline.actors import observer
+from pipeline.actors import meter
 from pipeline.outputs import (
     checked,
     compact,
@@ -38,7 +38,7 @@ from tests.protocol.memory import asking
 
 TODAY = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
-_CLOCKED = (order, lease, standing, gc, generation, job, observer)
+_CLOCKED = (order, lease, standing, gc, generation, job, meter)
 _READING = (results, checked, compact, index, masks, plan, reconfirm, verify)
 _POOLED = (parallel, plan, gc, verify, selection)
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn_core.data.augmentation import Augmentation, TrainTransform, as_tensors, random_crop, resize
+from fcn_core.data.augmentation import Augmentation
+from fcn_core.data.transform import TrainTransform, as_tensors, random_crop, resize
 
 PLAIN = {"brightness": 0, "contrast": 0, "saturation": 0, "flip": 0}
 

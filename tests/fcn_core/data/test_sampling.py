@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fcn_core.data.augmentation import Augmentation, TrainTransform
+from fcn_core.data.augmentation import Augmentation
 from fcn_core.data.class_pixels import ClassPresence, class_pixels
 from fcn_core.data.datasets import Example, InMemory
 from fcn_core.data.sampling import LARGEST_IMAGE_WEIGHT, epoch_order, image_weights
 from fcn_core.data.stream import ExampleStream, Shares, load_batches
+from fcn_core.data.transform import TrainTransform
 from fcn_core.errors import DataError
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.tiny_training import AUGMENTATION, LABELS, config, fresh_model, halves

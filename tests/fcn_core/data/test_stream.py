@@ -3,9 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn_core.data.augmentation import Augmentation, TrainTransform
+from fcn_core.data.augmentation import Augmentation
 from fcn_core.data.datasets import Example, InMemory
 from fcn_core.data.stream import ExampleStream, Shares, load_batches
+from fcn_core.data.transform import TrainTransform
 from tests.fcn_core.tiny_training import LABELS, halves
 
 

@@ -6,7 +6,8 @@ import torch
 from fcn_core.bundle import ModelBundle
 from fcn_core.training import checkpoint
 from fcn_core.training.averaging import WeightAverage
-from fcn_core.training.loop import LoopPlan, TrainingLoop
+from fcn_core.training.config import LoopPlan
+from fcn_core.training.loop import TrainingLoop
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.tiny_training import TINY, config, fresh_model, halves
 

@@ -21,7 +21,8 @@ from fcn_core.models.architecture import Architecture
 from fcn_core.models.fcn import FCN
 from fcn_core.training import checkpoint
 from fcn_core.training import trainer as trainer_module
-from fcn_core.training.loop import LoopPlan, TrainingLoop
+from fcn_core.training.config import LoopPlan
+from fcn_core.training.loop import TrainingLoop
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.tiny_training import LABELS, SETTINGS, TINY, config, fresh_model, halves
 

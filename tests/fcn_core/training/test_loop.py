@@ -10,7 +10,8 @@ from fcn_core.inference.evaluation import evaluate
 from fcn_core.inference.predictor import Predictor
 from fcn_core.metrics import Scores
 from fcn_core.training import checkpoint
-from fcn_core.training.loop import SHOWN, SHOWN_SIDE, History, LoopPlan, TrainingLoop, ValidationPoint
+from fcn_core.training.config import LoopPlan
+from fcn_core.training.loop import SHOWN, SHOWN_SIDE, History, TrainingLoop, ValidationPoint
 from fcn_core.training.trainer import Trainer
 from tests.fcn_core.nets import LABELS as FIVE
 from tests.fcn_core.tiny_training import SETTINGS, config, fresh_model, halves

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fcn_core.training.losses import LARGEST_WEIGHT, balanced_weights, pixel_cross_entropy
+from fcn_core.training.class_balance import LARGEST_WEIGHT, balanced_weights
+from fcn_core.training.losses import pixel_cross_entropy
 
 
 def test_equals_the_sum_over_labelled_pixels_written_out():

@@ -11,7 +11,7 @@ from fcn_core import resolve_settings
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.cli.app import run as fcn
 from pipeline.evaluation.files import EvaluationRecord, images_table, write_evaluation
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.storage.opening import open_store
 from tests.commands import refused
 from tests.samples import jpeg, model

@@ -16,7 +16,7 @@ from pipeline.evaluation.files import (
 )
 from pipeline.evaluation.gallery import Gallery
 from pipeline.evaluation.page import ROWS, evaluation_page
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from tests.pipeline.report.test_report import HOSTILE, Elements
 from tests.reports import SETTINGS
 from tests.samples import photo

@@ -14,7 +14,7 @@ from fcn_core.metrics import ConfusionMatrix, Scores
 from pipeline.errors import InputError
 from pipeline.evaluation.files import EvaluationRecord, images_table, write_evaluation
 from pipeline.evaluation.promotion import Verdict, compare, compare_evaluations
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.models.registry import open_registry
 from pipeline.storage.opening import open_store
 from tests.samples import model

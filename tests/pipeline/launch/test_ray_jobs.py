@@ -22,7 +22,7 @@ from pipeline.launch.ray_jobs import RayJobsLauncher
 from pipeline.launch.work import Work
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import Progress, records
-from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
 from tests.pipeline.launch.conftest import Cluster
 from tests.samples import jpeg, model

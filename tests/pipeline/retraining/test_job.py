@@ -21,7 +21,7 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.evaluation.files import EvaluationRecord
 from pipeline.evaluation.job import EvaluationStopped
 from pipeline.jobs.retrain import RetrainJob
-from pipeline.models.load import ModelOrigin
+from pipeline.models.origin import ModelOrigin
 from pipeline.models.registry import Registry, open_registry
 from pipeline.retraining.job import JOBS_HERE, BadData, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.outputs.runs import Counts
-from pipeline.segmentation.job import RunReport
+from pipeline.segmentation.run_report import RunReport
 from pipeline.segmentation.selection import SelectionCounts
 
 

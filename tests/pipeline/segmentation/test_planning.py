@@ -17,7 +17,8 @@ from pipeline.outputs.index import newest_index, read_history
 from pipeline.outputs.plan import read_shards, write_plan
 from pipeline.outputs.results import ResultRow, encode_results, shard_key
 from pipeline.segmentation import selection
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
+from pipeline.segmentation.run_report import RunReport
 from pipeline.segmentation.selection import DoneIndex, SelectionCounts, select
 from pipeline.storage.batches import to_batches
 from pipeline.storage.local import LocalStore

@@ -1,6 +1,7 @@
 """Progress of a run counts the images of shards, whatever their sizes and whoever committed them."""
 
-from pipeline.actors.observer import Meter, Observer
+from pipeline.actors.meter import Meter
+from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress
 from pipeline.outputs.runs import Counts

@@ -26,8 +26,9 @@ from pipeline.outputs.redo import redid_some, write_where
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation import where as where_module
 from pipeline.segmentation.estimate import estimate
-from pipeline.segmentation.job import RunReport, segment
+from pipeline.segmentation.job import segment
 from pipeline.segmentation.prepare import check_places
+from pipeline.segmentation.run_report import RunReport
 from pipeline.segmentation.where import check_where, kept_images
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
