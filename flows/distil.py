@@ -12,11 +12,11 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict
 
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction, refuse_relative_places, show_launch
+from flows.form import DistilForm
 from flows.markdown import code, plain
 from flows.retrain import jobs_on
 from pipeline.distillation.job import DistilReport, DistilStopped
 from pipeline.distillation.job import distil as distil_job
-from pipeline.jobs.distil import DistilJob
 from pipeline.jobs.launch import HERE, Launch
 from pipeline.launch.jobs import LaunchStopped, segment_on
 from pipeline.logfmt import key_values
@@ -38,7 +38,7 @@ class DistilSummary(BaseModel):
 
 
 @flow(name="distil", validate_parameters=True)
-def distil(job: DistilJob, launch: Launch = HERE) -> DistilSummary:
+def distil(job: DistilForm, launch: Launch = HERE) -> DistilSummary:
     """Train a small network on a large one's predictions for a sample, score it and publish it. Segmenting, training
     and scoring run here, or where `launch` says.
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn_core.metrics import Scores
 from flows.artifacts import CancelWatch, JobObserver, as_task, fraction, refuse_relative_places, show_launch
+from flows.form import EvaluateForm
 from flows.markdown import code, plain
 from pipeline.evaluation.files import BrokenExample, EvaluationRecord
 from pipeline.evaluation.job import BrokenExamples, EvaluationStopped
@@ -32,7 +33,7 @@ class EvaluateSummary(BaseModel):
 
 
 @flow(name="evaluate", validate_parameters=True)
-def evaluate(job: EvaluateJob, launch: Launch = HERE) -> EvaluateSummary:
+def evaluate(job: EvaluateForm, launch: Launch = HERE) -> EvaluateSummary:
     """Score `job.model` on a split of `job.dataset`, here or where `launch` says. Fails, and names them, when examples
     are broken.
 

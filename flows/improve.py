@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from flows.artifacts import as_task, refuse_relative_places
+from flows.form import RetrainForm
 from flows.markdown import block, code, plain
 from flows.retrain import RetrainSummary, retrain
 from pipeline.data.versioned.adding import add_to_dataset
@@ -24,7 +25,6 @@ from pipeline.insight.rank import Ranking
 from pipeline.jobs.choose import ChooseJob
 from pipeline.jobs.importing import AddOptions, Annotations
 from pipeline.jobs.launch import HERE, Launch
-from pipeline.jobs.retrain import RetrainJob
 from pipeline.logfmt import key_values
 from pipeline.numbers import fixed
 from pipeline.storage.uri import Uri
@@ -69,7 +69,7 @@ def choose(job: ChooseJob) -> ChooseSummary:
 
 
 @flow(name="learn", validate_parameters=True)
-def learn(annotations: Uri, job: RetrainJob, adding: AddOptions | None = None, launch: Launch = HERE) -> LearnSummary:
+def learn(annotations: Uri, job: RetrainForm, adding: AddOptions | None = None, launch: Launch = HERE) -> LearnSummary:
     """Make what people have annotated the next version of `job.dataset`, then train a challenger on it, promote it
     if it beats the champion, and have it segment what `job.relabel` says.
 

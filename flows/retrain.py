@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from fcn_core.training.loop import History
 from flows.artifacts import CancelWatch, ProgressArtifact, as_task, fraction, refuse_relative_places, show_launch
 from flows.events import champion_promoted
+from flows.form import RetrainForm
 from flows.markdown import block, code, plain
 from flows.segment import SegmentSummary, segment
 from pipeline.data.report import DataReport, describe
 from pipeline.jobs.launch import HERE, Here, Launch
-from pipeline.jobs.retrain import RetrainJob
 from pipeline.launch.jobs import LaunchStopped, evaluate_on, train_on
 from pipeline.logfmt import key_values
 from pipeline.retraining.contest import Contest
@@ -50,7 +50,7 @@ class RetrainSummary(BaseModel):
 
 
 @flow(name="retrain", validate_parameters=True)
-def retrain(job: RetrainJob, launch: Launch = HERE) -> RetrainSummary:
+def retrain(job: RetrainForm, launch: Launch = HERE) -> RetrainSummary:
     """Train a challenger, promote it if it beats the champion, and have it label what `job.relabel` says. Training,
     scoring and labelling run here, or where `launch` says.
 

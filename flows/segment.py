@@ -15,6 +15,7 @@ from prefect.states import Cancelled
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.artifacts import WHILE_AWAY, CancelWatch, JobObserver, link_to, refuse_relative_places, show_launch
+from flows.form import SegmentForm
 from flows.markdown import code, plain
 from pipeline.errors import PipelineError
 from pipeline.insight.compare import compare
@@ -64,7 +65,7 @@ def _run_name() -> str:
 
 @flow(name="segment", flow_run_name=_run_name, validate_parameters=True)
 def segment(
-    job: SegmentJob,
+    job: SegmentForm,
     compare_limit: Annotated[float | None, Field(ge=0, le=1)] = None,
     launch: Launch = HERE,
 ) -> SegmentSummary:

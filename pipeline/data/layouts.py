@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fcn_core.data.datasets import Pair, parse_names
 from pipeline.data.manifest import Row
-from pipeline.data.near_names import NearNames, columns, folded, near_miss, plain_name
+from pipeline.data.near_names import NearNames, columns, folded, near_miss, plain_name, with_slashes
 from pipeline.data.places import KeyResolver
 from pipeline.errors import InputError, ObjectMissing
 from pipeline.storage.store import ObjectInfo, Store
@@ -313,9 +313,11 @@ class ManifestLayout:
         masks = {row.image: row.mask for row in rows if row.mask in self.known}
         found = _paired([row.image for row in rows], images, masks, ("*", "*"), {}, exact=True)
         keys = {row.image: row.mask for row in rows}
+        gone_keys = [keys[gone.name] if gone.kind == "mask" else gone.name for gone in found.missing]
+        there = look_up(self.places, filter(None, map(with_slashes, gone_keys)))
         missing = tuple(
-            Missing(gone.name, gone.kind, keys[gone.name] if gone.kind == "mask" else gone.name)
-            for gone in found.missing
+            Missing(gone.name, gone.kind, key, near if (near := with_slashes(key)) in there else None)
+            for gone, key in zip(found.missing, gone_keys, strict=True)
         )
         pairs = (replace(pair, name=self.names.get(pair.name, pair.name)) for pair in found.pairs)
         return Split(tuple(pairs), missing, found.duplicates)

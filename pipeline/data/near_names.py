@@ -68,3 +68,10 @@ def near_miss(entry: str, folder: str, keys: Iterable[str]) -> str | None:
         if folded(stem) == wanted or (extension and folded(stem).startswith((f"{wanted}_", f"{wanted}-"))):
             return key
     return None
+
+
+def with_slashes(key: str) -> str | None:
+    """A key as it would be with / where Windows writes a backslash: "images/a.jpg"; None where that is no other key."""
+    found = key.replace("\\", "/").removeprefix("./")
+    inside = all(part not in ("", ".", "..") for part in found.split("/"))
+    return found if found != key and inside else None

@@ -28,8 +28,10 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 from prefect.workers.process import ProcessJobConfiguration
+from pydantic import TypeAdapter
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from flows.form import SegmentForm
 from flows.segment import segment
 from pipeline.errors import InputError
 from pipeline.jobs.segment import SegmentJob
@@ -208,10 +210,23 @@ def test_the_form_describes_every_option_of_every_job(site: Site) -> None:
         assert schema is not None
         assert all(parameter.get("description") for parameter in schema["properties"].values()), name
         for kind, definition in schema["definitions"].items():
-            undescribed = [
-                option for option, form in definition.get("properties", {}).items() if not form.get("description")
-            ]
+            options = definition.get("properties", {})
+            for group in list(options.values()):
+                options = options | group.get("anyOf", [{}])[0].get("properties", {})
+            undescribed = [option for option, form in options.items() if not form.get("description")]
             assert undescribed == [], f"{name}: {kind}"
+            assert "ray_address" not in options, f"{name}: {kind}"
+
+
+def test_the_night_s_form_begins_with_source_and_output_and_folds_the_rest_in_groups(site: Site) -> None:
+    schema = site.deployments["segment/nightly"].parameter_openapi_schema
+    assert schema is not None
+    options = schema["definitions"]["SegmentJob"]["properties"]
+    in_order = sorted(options, key=lambda name: options[name]["position"])
+    assert in_order[:4] == ["source", "output", "model", "registry"]
+    assert [options[name]["title"] for name in in_order[4:]] == [
+        "Images", "Prediction", "Results", "Limits", "Speed and placement", "Run control",
+    ]  # fmt: skip
 
 
 def test_no_deployment_holds_a_secret(site: Site) -> None:
@@ -250,6 +265,7 @@ def test_a_pool_keeps_the_name_of_a_secret_which_the_worker_looks_up(site: Site)
         ("segment/adhoc", {"job": {"source": "s3://a", "output": "", "model": "m"}}),
         ("segment/adhoc", {"job": {"source": "s3://a", "output": "s3://b", "model": "m", "max_error_rate": 7}}),
         ("segment/adhoc", {"job": {"source": "s3://a", "output": "s3://b", "model": "m", "actor": 2}}),
+        ("segment/adhoc", {"job": {"source": "s3://a", "output": "s3://b", "model": "m", "limits": {"max_pixels": 0}}}),
         ("segment/adhoc", {"job": {"source": "s3://a?secret_access_key=x", "output": "s3://b", "model": "m"}}),
         ("segment/nightly", {"launch": {"where": "ray-jobs", "address": "ray-head:6379"}}),
         ("segment/nightly", {"launch": {"where": "the moon"}}),
@@ -277,7 +293,8 @@ def job(site: Site) -> SegmentJob:
     photos = open_store(site.uri("photos"))
     for index in range(PHOTOS):
         photos.put(f"{'first' if index < 2 else 'held'}/{index}.jpg", jpeg(32, 24, seed=index))
-    return SegmentJob.model_validate(site.deployments["segment/nightly"].parameters["job"] | SMALL | {"shard_size": 2})
+    parameters = site.deployments["segment/nightly"].parameters["job"] | SMALL | {"shard_size": 2}
+    return TypeAdapter(SegmentForm).validate_python(parameters)
 
 
 @pytest.fixture(scope="module")

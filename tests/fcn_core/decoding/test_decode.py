@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from fcn_core.decoding import decode, heif, jpeg
+from fcn_core.decoding import decode, heif, jpeg, png
 from fcn_core.errors import DecodeError
 from tests.hostile.formats import KINDS, encoded, photo, sample
 
@@ -201,10 +201,21 @@ def test_the_pixel_limit_is_exact(kind: str) -> None:
 
 def test_a_huge_declared_size_is_refused_before_anything_is_decoded() -> None:
     header = struct.pack(">IIBBBBB", 128, 659_463, 8, 2, 0, 0, 0)
-    png = bytearray(sample("PNG"))
-    png[16:29] = header
-    png[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    assert reason(bytes(png), 10_000_000) == "too_many_pixels"
+    huge = bytearray(sample("PNG"))
+    huge[16:29] = header
+    huge[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    assert reason(bytes(huge), 10_000_000) == "too_many_pixels"
+
+
+def test_a_row_longer_than_the_png_decoder_takes_is_not_called_damaged() -> None:
+    longest = png.LONGEST_SIDE
+    assert decode(encoded(Image.new("L", (longest, 1)), "PNG")).pixels.shape == (1, longest, 3)
+    for size in ((longest + 1, 1), (1, longest + 1)):
+        with pytest.raises(
+            DecodeError, match=f"PNG of {size[0]}x{size[1]} pixels; its decoder reads 1,000,000"
+        ) as caught:
+            decode(encoded(Image.new("L", size), "PNG"))
+        assert caught.value.reason == "unsupported_format"
 
 
 @pytest.mark.parametrize("kind", KINDS)

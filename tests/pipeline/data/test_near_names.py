@@ -51,6 +51,17 @@ def test_a_near_miss_is_named(tmp_path: Path, mask: str) -> None:
     assert f"(SegmentationClass/a.png, where there is SegmentationClass/{mask})" in message
 
 
+def test_a_manifest_with_backslashes_is_met_with_the_files_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(jpeg(8, 6))
+    (tmp_path / "a.png").write_bytes(grey(1))
+    rows = "image,mask,split\nimages\\a.jpg,a.png,train\nimages\\gone.jpg,..\\a.png,train\n"
+    (tmp_path / "windows.csv").write_text(rows)
+    message = refusal(tmp_path / "windows.csv", labels="camvid")
+    assert "images\\a.jpg, where there is images/a.jpg" in message
+    assert "images\\gone.jpg, ..\\a.png" in message, "what is not there, or leads out of the folder, is not proposed"
+
+
 def test_of_two_files_that_a_name_can_mean_neither_is_taken(tmp_path: Path) -> None:
     data_set(tmp_path, "A.jpg", "a.png", "aa")
     data_set(tmp_path, "a.jpg", "A.png", "aA")
