@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcn_core.data.mask_coding import MaskCoding, read_mask
+from fcn_core.data.coding_names import MaskCoding
+from fcn_core.data.mask_coding import read_mask
 from fcn_core.decoding import Decoded, decode
 from fcn_core.errors import DataError, DecodeError, LabelError
 from fcn_core.labels import LabelSet

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fcn_core.data.mask_coding import MaskCoding
+from fcn_core.data.coding_names import MaskCoding
 from fcn_core.options import Options
 from pipeline.storage.uri import Uri
 

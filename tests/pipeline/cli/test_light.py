@@ -29,7 +29,9 @@ from pipeline.cli.app import run
 for line in sys.stdin.read().splitlines():
     print(f"$ fcn {line}", flush=True)
     try:
-        print(f"exit {run(line.split())}", flush=True)
+        code = run(line.split())
+        print("loaded:", *sorted({"numpy", "PIL", "pyarrow"} & set(sys.modules)))
+        print(f"exit {code}", flush=True)
     except AssertionError:
         traceback.print_exc(file=sys.stdout)
 """
@@ -83,3 +85,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_a_command_that_needs_no_model_needs_neither_pytorch_nor_ray(outcomes: dict[str, str], line: str) -> None:
     assert "was imported" not in outcomes[line]
     assert outcomes[line].endswith("exit 0\n")
+
+
+def test_help_loads_neither_arrays_nor_images(outcomes: dict[str, str]) -> None:
+    assert "\nloaded:\n" in outcomes["--help"]
+    assert "\nloaded:\n" in outcomes["segment --help"]
