@@ -149,15 +149,20 @@ def _arguments(arguments: ast.arguments) -> Iterator[str]:
     positional = arguments.posonlyargs + arguments.args
     none: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     for argument, default in zip(positional, none + list(arguments.defaults), strict=True):
-        yield ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+        yield _argument(argument) + (f" = {ast.unparse(default)}" if default else "")
     if arguments.vararg:
         yield f"*{ast.unparse(arguments.vararg)}"
     elif arguments.kwonlyargs:
         yield "*"
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        yield ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+        yield _argument(argument) + (f" = {ast.unparse(default)}" if default else "")
     if arguments.kwarg:
         yield f"**{ast.unparse(arguments.kwarg)}"
+
+
+def _argument(argument: ast.arg) -> str:
+    """With its annotation, without the quotes of one that is only evaluated by type checkers."""
+    return f"{argument.arg}: {ast.unparse(argument.annotation).strip(QUOTE)}" if argument.annotation else argument.arg
 
 
 def _fields_table(model: type[BaseModel]) -> str:
