@@ -15,7 +15,16 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fcn_core.errors import LabelError
-from fcn_core.labels import PRESETS, LabelSet, decode_mask, encode_mask, find_labels, indices_from_rgb, preset
+from fcn_core.labels import (
+    PRESETS,
+    LabelSet,
+    decode_mask,
+    encode_mask,
+    find_labels,
+    indices_from_rgb,
+    parse_labels,
+    preset,
+)
 
 THREE = LabelSet(name="three", names=("a", "b", "c"), palette=((0, 0, 0), (10, 20, 30), (255, 0, 0)))
 
@@ -95,6 +104,29 @@ def test_any_mask_comes_back_from_its_png(mask: np.ndarray) -> None:
 def test_any_mask_comes_back_from_its_colours(mask: np.ndarray) -> None:
     rgb = np.frombuffer(THREE.flat_palette(), np.uint8).reshape(256, 3)[mask]
     assert np.array_equal(indices_from_rgb(rgb, THREE), mask)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("name", "names", "palette", "ignore_index", "train_ids", "description"), ANYTHING)
+    ).map(lambda fields: json.dumps(fields).encode())
+)
+def test_any_label_file_is_read_or_refused_in_one_sentence(content: bytes) -> None:
+    refusal = ""
+    try:
+        parse_labels(content, "labels.json")
+    except LabelError as error:
+        refusal = str(error)
+    assert not refusal or "labels.json" in refusal
+    assert len(refusal) < 2_000
 
 
 def test_mask_png_is_a_palette_image_of_the_label_colours() -> None:

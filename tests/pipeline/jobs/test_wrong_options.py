@@ -102,6 +102,7 @@ def test_a_wrong_option_through_prefect_is_refused_as_such(wrong: tuple[str, tup
     from prefect.exceptions import ParameterTypeError
 
     from flows.evaluate import evaluate
+    from flows.form import GROUPS
     from flows.retrain import retrain
     from flows.segment import segment
 
@@ -110,6 +111,11 @@ def test_a_wrong_option_through_prefect_is_refused_as_such(wrong: tuple[str, tup
     job = with_option(JOBS["retrain" if command == "train" else command][1], option, value)
     with contextlib.suppress(ParameterTypeError):
         flow.validate_parameters({"job": job})
+    for group in GROUPS:
+        if option[0] in group.options:  # as the form sends it; and a group that is wrong as a whole
+            for inside in ({option[0]: job[option[0]]}, value):
+                with contextlib.suppress(ParameterTypeError):
+                    flow.validate_parameters({"job": JOBS[flow.name][1] | {group.name: inside}})
 
 
 @pytest.mark.parametrize("job", [SegmentJob, EvaluateJob, RetrainJob, TrainConfig, Here, OnRayJobs, OnKubeRay])
