@@ -18,6 +18,7 @@ import ray
 from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray._private.state import GlobalState
 from ray.job_config import JobConfig
 
 from pipeline.actors.private_folder import absolute_files
@@ -26,7 +27,7 @@ from pipeline.actors.ray_words import plain
 START_SECONDS = 150.0
 """How long a node may take to be there. Ray's own 30 seconds are too few beside other work: a dozen processes start."""
 
-ATTEMPTS = 4
+ATTEMPTS = 6
 """How often a node is started whose raylet ended, or which was not there in time."""
 
 ATTEMPTS_OTHERWISE = 2
@@ -97,15 +98,18 @@ def adapted_start(working_folder: Path | None = None, loopback: bool = False) ->
     def ask(gcs_address: str, node_id: str) -> Any:
         """By this Ray asks whether the node is there."""
         deadline = time.monotonic() + START_SECONDS
+        state = GlobalState()
+        state._initialize_global_state(services._get_gcs_client_options(gcs_address))
         while True:
-            try:
-                return get_node(gcs_address, node_id)
-            except RuntimeError as error:
-                if any(_has_ended(node) for node in nodes):
-                    raise NodeNotStarted("Ray's node ended while it started") from error
-                if time.monotonic() > deadline:
-                    raise NodeNotStarted(f"Ray's node was not there after {START_SECONDS:.0f} s") from error
-                time.sleep(0.1)
+            # Asked for a node that is not there, `get_node` waits for half a minute; its raylet may have ended by then.
+            if any(found["NodeID"] == node_id for found in state.node_table()):
+                with contextlib.suppress(RuntimeError):  # it has ended since
+                    return get_node(gcs_address, node_id)
+            if any(_has_ended(node) for node in nodes):
+                raise NodeNotStarted("Ray's node ended while it started")
+            if time.monotonic() > deadline:
+                raise NodeNotStarted(f"Ray's node was not there after {START_SECONDS:.0f} s")
+            time.sleep(0.1)
 
     def start_there(*arguments: Any, **named: Any) -> Any:
         if working_folder is not None:
