@@ -121,6 +121,18 @@ def bucket(s3_endpoint: str) -> str:
     return name
 
 
+@pytest.fixture
+def hasty_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores that this process opens give a service up that is not there after half a second, not after ten or more.
+
+    For a service that answers, be it late, this is too little on a busy machine.
+    """
+    from pipeline.storage import opening
+    from pipeline.storage.store import StorageOptions
+
+    monkeypatch.setattr(opening, "USUAL", StorageOptions(connect_seconds=0.5, retry_seconds=0.5, check_seconds=0.5))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(request: pytest.FixtureRequest, s3_endpoint: str) -> Iterator[None]:
     """A Ray for the session, with more logical CPUs than this machine may have and two GPUs that exist in name only.

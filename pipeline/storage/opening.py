@@ -20,6 +20,9 @@ STORES = {
 }
 """The class of each scheme. Imported when first used: a laptop that reads a folder need not load boto3."""
 
+USUAL = StorageOptions()
+"""How patient a store is for whoever asks for nothing else."""
+
 
 def open_store(uri: str, options: StorageOptions | None = None) -> Store:
     """Open the storage that `uri` names: `s3://`, `gs://`, `az://`, `file://`, or a path to a local folder.
@@ -35,7 +38,7 @@ def open_store(uri: str, options: StorageOptions | None = None) -> Store:
     if scheme not in STORES:
         raise InputError(f"{scheme}:// is no kind of storage known here; use a path, file://, s3://, gs:// or az://.")
     module, _, name = STORES[scheme].partition(":")
-    return cast(Store, getattr(import_module(module), name).from_uri(uri, options or StorageOptions()))
+    return cast(Store, getattr(import_module(module), name).from_uri(uri, options or USUAL))
 
 
 def read_object(uri: str) -> bytes:

@@ -53,7 +53,8 @@ def test_check_lists_problems_and_exits_with_2(tmp_path: Path, capsys: pytest.Ca
     assert report["splits"][0]["classes"][8]["class_name"] == "car"
 
 
-@pytest.mark.usefixtures("s3_endpoint")  # an endpoint that does not answer is tried with credentials only
+# An endpoint that does not answer is tried with credentials only.
+@pytest.mark.usefixtures("s3_endpoint", "hasty_storage")
 def test_check_refuses_what_it_cannot_open_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_labelled(tmp_path, 1)
     for arguments, message in [

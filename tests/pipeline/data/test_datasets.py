@@ -119,13 +119,17 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, which: str | No
     assert what in message
 
 
-def test_storage_that_cannot_be_reached_is_refused(tmp_path: Path, s3_endpoint: str) -> None:
+def test_storage_that_cannot_be_reached_is_refused(tmp_path: Path, s3_endpoint: str, hasty_storage: None) -> None:
     assert "does not exist" in refusal(tmp_path / "none", labels="voc")
     assert "does not exist" in refusal(tmp_path / "none.csv", labels="voc")
     assert "no kind of storage" in refusal("ftp://host/data", labels="voc")
     for name in ("data", "data/m.csv"):
         uri = f"s3://nowhere/{name}?endpoint_url=http://127.0.0.1:9"
         assert "cannot be reached" in refusal(uri, labels="voc")
+
+
+@pytest.mark.usefixtures("s3_endpoint")
+def test_a_bucket_that_is_not_there_is_refused() -> None:
     assert "no such bucket" in refusal("s3://nowhere-at-all/data", labels="voc")
 
 

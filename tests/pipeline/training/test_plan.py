@@ -165,6 +165,7 @@ def test_what_cannot_be_trained_is_one_sentence_and_nothing_is_done(
     saved: Path,
     tmp_path: Path,
     s3_endpoint: str,
+    hasty_storage: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
