@@ -19,8 +19,11 @@ QUICK = {
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+    "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
 }
-"""What Prefect looks for every ten seconds or every half minute, it looks for every second here."""
+"""What Prefect looks for every few seconds or every half minute, it looks for every second here."""
 
 POOL = "fcn"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.app import run as fcn
+from pipeline.cli.interrupts import STOPPING
 from pipeline.outputs.current import read_current
 from pipeline.outputs.runs import records
 from pipeline.storage.opening import open_store
@@ -69,7 +70,15 @@ def run_processes(output: Path) -> set[int]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("ray", [pytest.param(("--ray-address", "local"), marks=pytest.mark.slow), ()])
+@pytest.mark.parametrize(
+    ("ray", "ways"),
+    [
+        pytest.param(("--ray-address", "local"), (*STOPPING, signal.SIGKILL), marks=pytest.mark.slow),
+        # Without SIGTERM, which takes the way of SIGINT: tests/pipeline/cli has a job that it stops.
+        ((), (signal.SIGINT, signal.SIGHUP, signal.SIGKILL)),
+    ],
+    ids=["ray", "alone"],
+)
 def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
     ray_cluster: None,
     s3_endpoint: str,
@@ -77,13 +86,14 @@ def test_the_same_command_finishes_what_stopped_and_killed_drivers_left(
     model_dir: Path,
     capsys: pytest.CaptureFixture[str],
     ray: tuple[str, ...],
+    ways: tuple[signal.Signals, ...],
 ) -> None:
     output = tmp_path / "labels"
     store = open_store(str(output))
     with gated_images(s3_endpoint, IMAGES) as gate:
         words = command(gate.source, output, model_dir, *ray)
         committed = 0
-        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+        for how in ways:
             driver = start(output, words)
             try:
                 gate.allow(committed + 2 * SHARD_SIZE)

@@ -48,22 +48,24 @@ def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **environmen
 def pressed(program: "subprocess.Popen[str]", signals: list[int]) -> tuple[int, str]:
     """Send signals within half a second; returns the exit code and all that was said."""
     try:
-        for number in signals:
+        for count, number in enumerate(signals):
+            if count:
+                time.sleep(0.5 / len(signals))
             program.send_signal(number)
-            time.sleep(0.5 / len(signals))
         out, err = program.communicate(timeout=PATIENCE)
     finally:
         program.kill()
     return program.returncode, out + err
 
 
-INT, HUP = signal.SIGINT, signal.SIGHUP
+INT, HUP, TERM = signal.SIGINT, signal.SIGHUP, signal.SIGTERM
 
 
 @pytest.mark.parametrize(
     ("body", "signals", "said"),
     [
         (WAITS, [INT], "press Ctrl-C again"),
+        (WAITS, [TERM], "SIGTERM: stopping"),
         (WAITS, [HUP], "SIGHUP: stopping"),
         (CLEANS_UP, [HUP, HUP, HUP], "SIGHUP: stopping"),  # of the kernel and of the shell
         (HANGS, [INT, INT], "quit at once"),

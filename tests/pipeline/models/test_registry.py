@@ -318,7 +318,7 @@ def test_readers_never_meet_half_a_model_while_models_are_published_and_promoted
 
     def read() -> tuple[set[str], int]:
         registry, seen, rounds = open_registry(uri), {A}, 0
-        while not done.is_set() or rounds == 0:
+        while not done.wait(0.01) or rounds == 0:  # the server of the test is in this process: let it have its turn
             rounds += 1
             for version in registry.versions("road"):
                 seen.add(version.version)
@@ -329,8 +329,8 @@ def test_readers_never_meet_half_a_model_while_models_are_published_and_promoted
             assert load_bundle("registry:road@champion", uri).model_id in (A, B, C)
         return seen, rounds
 
-    with ThreadPoolExecutor(3) as threads:
-        readers = [threads.submit(read) for _ in range(3)]
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
         try:
             for bundle in BUNDLES[1:]:
                 version = writer.publish("road", bundle)
