@@ -26,7 +26,8 @@ from rich.table import Table
 from fcn_core import Architecture, ModelBundle, preset, resolve_settings
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.plan import LARGEST_SHARD_CPU, Shard
+from pipeline.outputs.plan import LARGEST_SHARD_CPU
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation.choice import container_filter, entry_filter
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.segmentation.sources import objects_of

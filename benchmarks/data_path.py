@@ -38,8 +38,8 @@ from pipeline.codec.images import decode
 from pipeline.codec.processes import CodecPool
 from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow, commit_shard
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store

@@ -26,7 +26,7 @@ from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 
 ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))

@@ -13,7 +13,7 @@ from pipeline.actors.pool import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
 from pipeline.evaluation import job as evaluation
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation import job as segmentation
 from tests.kept_codecs import keep_codec_workers
 

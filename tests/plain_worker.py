@@ -11,9 +11,9 @@ from pipeline.errors import StorageError, TakenOver
 from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.mask_formats import mask_format
 from pipeline.outputs.mask_formats.base import MaskTarget, PredictedMask
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import ResultRow, commit_shard
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.segmentation.segmenter import SegmenterSpec, refuse_if_of_the_moment, summarize
 from pipeline.storage.store import ObjectInfo, Store

@@ -23,7 +23,7 @@ from pipeline.actors.lone_answers import Answer, Done, Failed, Progress, Ready
 from pipeline.errors import PipelineError, first_line
 
 if TYPE_CHECKING:
-    from pipeline.outputs.plan import Shard
+    from pipeline.outputs.shard import Shard
 
 THREADS = 2
 """Shards at work at once, as in an actor (`read_ahead.SHARDS_IN_FLIGHT`)."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.actors.pool import PoolProgress
     from pipeline.actors.pool_spec import PoolSpec
     from pipeline.actors.worker import Processor
-    from pipeline.outputs.plan import Shard
+    from pipeline.outputs.shard import Shard
 
 SMALL_IMAGES = 100
 """Jobs of up to so many images, which one actor would do anyway, are done without Ray."""

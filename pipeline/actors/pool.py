@@ -36,7 +36,7 @@ from pipeline.errors import (
     WorkerBroken,
 )
 from pipeline.logfmt import key_values
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import StorageOptions
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,12 @@ PROGRESS_SECONDS = 0.2
 
 MAX_SETUP_FAILURES = 5
 """How many times as many actors as are wanted may fail, in a row, before one is ready."""
+
+RETRY_SECONDS = 2.0
+"""The pause before a shard is tried again after a failure that is not its own; twice as long after each further one."""
+
+RESTART_SECONDS = 1.0
+"""The pause before another actor is started after one that did not get ready; twice as long after each further one."""
 
 MAX_STORAGE_RETRIES = 5
 """How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
@@ -338,7 +344,7 @@ class ShardPool:
                 f"storage stayed down through {MAX_STORAGE_RETRIES} retries of shard {attempt.shard.number}: {cause}; "
                 "the same command resumes the run"
             ) from cause
-        delay = 2.0**attempt.storage_failures
+        delay = RETRY_SECONDS * 2.0 ** (attempt.storage_failures - 1)
         self._warn(attempt, retry_in_s=delay, reason="storage", error=cause)
         attempt.not_before = time.monotonic() + delay
         self._backlog.add(attempt)
@@ -365,7 +371,7 @@ class ShardPool:
                 raise PipelineError(
                     f"actors fail before they are ready, {self._setup_failures} in a row: {why}"
                 ) from error
-            self._next_start = time.monotonic() + min(30.0, 2.0 ** (self._setup_failures - 1))
+            self._next_start = time.monotonic() + min(30.0, RESTART_SECONDS * 2.0 ** (self._setup_failures - 1))
         preempted = isinstance(error, RayActorError) and error.preempted
         for attempt in actor.shards.values():
             attempt.last_death = why
@@ -396,7 +402,7 @@ class ShardPool:
                 f"storage stayed down for {now - self._storage_away_since:.0f} s while actors started: {_text(error)}; "
                 "the same command resumes the run"
             ) from error
-        self._next_start = now + min(15.0, 2.0 ** (self._storage_failures - 1))
+        self._next_start = now + min(15.0, RESTART_SECONDS * 2.0 ** (self._storage_failures - 1))
 
     def _why_died(self, actor: PoolActor, error: Exception) -> str:
         """Why an actor died, in words. Memory or disk that ran out is noted once for people, too."""
@@ -418,7 +424,7 @@ class ShardPool:
                 "memory, then run the same command to resume"
             ) from error
         attempt.alone = True  # with half as many images in memory
-        attempt.not_before = time.monotonic() + 2.0**attempt.memory_kills
+        attempt.not_before = time.monotonic() + RETRY_SECONDS * 2.0 ** (attempt.memory_kills - 1)
         self._backlog.add(attempt)
         self._count_retry("out_of_memory")
 

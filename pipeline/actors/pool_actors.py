@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
 from pipeline.logfmt import key_values
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 
 log = logging.getLogger(__name__)
 

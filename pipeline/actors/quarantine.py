@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskE
 from pipeline.actors import cluster
 from pipeline.actors.worker import WorkerSpec, start_worker
 from pipeline.errors import StorageUnavailable
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 
 DEATHS_TO_BLAME = 3

@@ -20,7 +20,7 @@ from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
 from pipeline.jobs.segment import ActorOptions
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 
 
 @dataclass(frozen=True)

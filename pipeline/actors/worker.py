@@ -18,7 +18,7 @@ from pipeline import container
 from pipeline.actors.metrics import DEVICE_BUSY, JobKind, Recorder
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
 from pipeline.logfmt import key_values
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)

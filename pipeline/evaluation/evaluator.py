@@ -40,7 +40,7 @@ from pipeline.evaluation.files import ClassScore, ExampleRow, images_table
 from pipeline.evaluation.gallery import Gallery, ScoredExample
 from pipeline.logfmt import key_values
 from pipeline.numbers import score
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 
 log = logging.getLogger(__name__)

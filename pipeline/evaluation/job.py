@@ -49,7 +49,8 @@ from pipeline.evaluation.page import evaluation_page
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.models.load import OpenedModel, open_model
 from pipeline.numbers import score
-from pipeline.outputs.plan import LARGEST_SHARD_CPU, Shard, choose_shard_size
+from pipeline.outputs.plan import LARGEST_SHARD_CPU, choose_shard_size
+from pipeline.outputs.shard import Shard
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
 

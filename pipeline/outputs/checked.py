@@ -14,9 +14,10 @@ from fcn_core.errors import FcnError
 from pipeline.errors import AccessDenied, PipelineError, StorageUnavailable
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_formats import format_of
-from pipeline.outputs.plan import PlanManifest, Shard, read_manifest, read_shards
+from pipeline.outputs.plan import PlanManifest, read_manifest, read_shards
 from pipeline.outputs.results import READS_AT_ONCE, committed_shards, read_table, shard_key
 from pipeline.outputs.runs import RunRecord
+from pipeline.outputs.shard import Shard
 from pipeline.parallel import in_parallel
 from pipeline.storage.store import Store
 

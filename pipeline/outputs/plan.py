@@ -7,7 +7,6 @@ resumed run reads the same plan, so its shards hold the same images in the same 
 import re
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import ObjectMissing, PipelineError, StorageError
 from pipeline.outputs.results import read_table
 from pipeline.outputs.seal import BrokenSeal, check_json, to_json, to_parquet
+from pipeline.outputs.shard import Earlier, Shard
 from pipeline.storage.batches import LISTING_SCHEMA, to_infos
-from pipeline.storage.store import ObjectInfo, Store, create_own
+from pipeline.storage.store import Store, create_own
 
 IMAGES_PER_PART = 1 << 16
 """A part has as many whole shards as fit in so many images, and one at least. Parts are written and read back one at a
@@ -34,40 +34,6 @@ PLAN_SCHEMA = pa.schema(
     [pa.field("shard", pa.int32(), nullable=False), *LISTING_SCHEMA, *EARLIER], metadata={"fcn_schema": "plan/1"}
 )
 """Parts without reconfirmed images lack the columns of EARLIER, as those of 0.1 do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """The image at `index` of a shard is reconfirmed: its row is the one in this shard of that run."""
-
-    index: int
-    run_id: str
-    shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A piece of a run that is committed as a whole: its number, and its images in plan order.
-
-    `culprits` are keys of images that were found to kill the process that works on them; they are not touched again.
-    `attempt` counts from 1 how often the shard was handed to an actor. `insist`: others could do nothing with it
-    either, so it is committed even if every row is an error that may pass. `earlier` has the reconfirmed images.
-    """
-
-    number: int
-    entries: tuple[ObjectInfo, ...]
-    culprits: frozenset[str] = frozenset()
-    attempt: int = 1
-    insist: bool = False
-    earlier: tuple[Earlier, ...] = ()
-
-    def first_worked_on(self) -> ObjectInfo | None:
-        """The first image that an actor does any work on: neither a culprit nor reconfirmed."""
-        again = {each.index for each in self.earlier}
-        worked_on = (
-            entry for index, entry in enumerate(self.entries) if index not in again and entry.key not in self.culprits
-        )
-        return next(worked_on, None)
 
 
 class PlanManifest(BaseModel):

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import StorageError, StorageUnavailable
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ClassArea, ResultRow, commit_shard, read_table, shard_key
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo, Store
 
 

@@ -39,9 +39,9 @@ from pipeline.outputs.identity import Recipe
 from pipeline.outputs.lease import is_superseded
 from pipeline.outputs.mask_formats import MaskFormatName, mask_format
 from pipeline.outputs.mask_formats.base import MaskTarget, MaskWriter, PredictedMask
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.reconfirm import earlier_rows
 from pipeline.outputs.results import MACHINE_ERRORS, ResultRow, commit_shard, tally
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation.features import PredictorWithFeatures
 from pipeline.segmentation.rows import identity_columns, segmented
 from pipeline.sources.opening import open_source

@@ -23,7 +23,7 @@ from ray.core.generated import autoscaler_pb2
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.jobs.segment import SegmentJob
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 from tests.faults.harness import Moment, Striker, run_under_fire
 

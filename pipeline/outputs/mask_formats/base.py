@@ -10,8 +10,8 @@ from typing import Protocol
 
 from fcn_core import LabelSet
 from pipeline.outputs.identity import Identity, Recipe
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import Store
 
 

@@ -19,8 +19,8 @@ from pipeline.outputs.areas import class_areas, count_areas
 from pipeline.outputs.identity import Identity, Recipe, digest
 from pipeline.outputs.mask_formats.base import MaskFile, MaskTarget, PredictedMask
 from pipeline.outputs.names import MAX_NAME_BYTES, abridged, of_generation, safe_path
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import Store, create_or_read
 
 MAX_SEGMENT_BYTES = 200

@@ -18,8 +18,8 @@ from pipeline.errors import ObjectChanged, ObjectMissing
 from pipeline.outputs.identity import Identity, Recipe, digest
 from pipeline.outputs.mask_formats.base import MaskFile, MaskTarget, PredictedMask
 from pipeline.outputs.names import of_generation, safe_path
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import ResultRow
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import Store, create_own
 
 ARCHIVE_BYTES = 1 << 27

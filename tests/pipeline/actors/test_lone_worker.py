@@ -14,7 +14,7 @@ from pipeline.actors.lone_worker import SMALL_IMAGES, LoneWorker, WorkerLeft, is
 from pipeline.actors.pool import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import TakenOver
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 from tests.pipeline.actors.lone_processors import Counting
 

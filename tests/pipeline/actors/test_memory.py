@@ -16,8 +16,8 @@ import ray
 from ray.exceptions import OutOfMemoryError
 from pipeline.actors.cluster import private_ray
 from pipeline.actors.worker import WorkerSpec, start_worker
-from pipeline.outputs.plan import Shard
-from tests.pipeline.actors.test_pool import Steady
+from pipeline.outputs.shard import Shard
+from tests.pipeline.actors.processors import Steady
 
 with private_ray(1, 0):
     handle, ready = start_worker(WorkerSpec(1, 0, Steady, (600.0,)))

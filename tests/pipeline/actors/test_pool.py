@@ -1,6 +1,5 @@
 """The pool hands out every shard, whatever becomes of the actors, and says why when it cannot."""
 
-import os
 import signal
 import time
 from collections import Counter
@@ -21,13 +20,37 @@ from pipeline.actors.pool_actors import ShardAttempt
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import WorkerSpec
-from pipeline.errors import PipelineError, ShardRefused, StorageUnavailable, WorkerBroken
-from pipeline.outputs.plan import Earlier, Shard
+from pipeline.errors import PipelineError, StorageUnavailable
+from pipeline.outputs.shard import Earlier, Shard
 from pipeline.storage.store import ObjectInfo
+from tests.pipeline.actors.processors import (
+    PATIENCE,
+    AwayAtTheStart,
+    AwayForTheFirst,
+    Buggy,
+    CannotStart,
+    DiesAlways,
+    DiesOfCompany,
+    DiesOnce,
+    DiesThrice,
+    Forbidden,
+    Freezes,
+    Hangs,
+    KilledFromOutside,
+    Locked,
+    NeverReady,
+    Poisoned,
+    Steady,
+    StorageAway,
+    StuckAtStart,
+    StuckInQuarantine,
+    Troubled,
+    WaitsForCompany,
+    WaitsForLeave,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-PATIENCE = 120.0
 ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))
 
 
@@ -35,175 +58,11 @@ def shards(count: int) -> Iterator[Shard]:
     return (Shard(number, (ENTRY,)) for number in range(count))
 
 
-class Steady:
-    """Returns (shard number, process id) after a moment."""
-
-    def __init__(self, seconds: float = 0.02) -> None:
-        self.seconds = seconds
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        time.sleep(self.seconds)
-        return shard.number, os.getpid()
-
-    def probe(self, entry: ObjectInfo) -> None: ...
-
-    def progress(self) -> dict[int, int]:
-        return {}
-
-    def busy_seconds(self) -> float:
-        return 0.0
-
-
-class WaitsForCompany(Steady):
-    """Holds its shards until another process has one, too."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        (self.marks / str(os.getpid())).touch()
-        deadline = time.monotonic() + PATIENCE
-        while len(list(self.marks.iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return super().process(shard)
-
-
-class WaitsForLeave(Steady):
-    """Notes each shard and its process, then holds it until it may go on."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        (self.marks / f"{os.getpid()}.{shard.number}").touch()
-        deadline = time.monotonic() + PATIENCE
-        while not (self.marks / "go").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return super().process(shard)
-
-
-class DiesOnce(Steady):
-    """Takes its whole process down at shard 3, the first time anybody gets it."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        mark = self.marks / str(shard.number)
-        if shard.number == 3 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(shard)
-
-
-class DiesThrice(Steady):
-    """Shard 1 comes to three untimely ends. Notes whether its images are examined for it."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        deaths = len(list(self.marks.glob("death*")))
-        if shard.number == 1 and deaths < 3:
-            (self.marks / f"death{deaths}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(shard)
-
-    def probe(self, entry: ObjectInfo) -> None:
-        (self.marks / "probed").touch()
-
-
-class KilledFromOutside(Steady):
-    """Somebody kills two processes over shard 1, and then each of the next eight that look at an image, whichever."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def die(self, what: str, times: int) -> None:
-        deaths = len(list(self.marks.glob(f"{what}*")))
-        if deaths < times:
-            (self.marks / f"{what}{deaths}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def process(self, shard: Shard) -> tuple[int, frozenset[str]]:  # type: ignore[override]
-        if shard.number == 1:
-            self.die("shard", 2)
-        return shard.number, shard.culprits
-
-    def probe(self, entry: ObjectInfo) -> None:
-        self.die("probe", 8)
-
-
-class DiesOfCompany(Steady):
-    """Shard 1 kills its process as a whole; each of its images alone is harmless."""
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if shard.number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(shard)
-
-
-class Poisoned(Steady):
-    """Image "poison" kills whatever process works on it, unless the shard names it a culprit."""
-
-    def process(self, shard: Shard) -> tuple[int, frozenset[str]]:  # type: ignore[override]
-        if any(entry.key == "poison" for entry in shard.entries) and "poison" not in shard.culprits:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.seconds)
-        return shard.number, shard.culprits
-
-    def probe(self, entry: ObjectInfo) -> None:
-        if entry.key == "poison":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class StorageAway(Steady):
-    """The storage never has shard 1."""
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if shard.number == 1:
-            raise StorageUnavailable("s3://bucket: no answer")
-        return super().process(shard)
-
-
-class Buggy(Steady):
-    def process(self, shard: Shard) -> tuple[int, int]:
-        raise ZeroDivisionError("a mistake in the program")
-
-
-class Troubled(Steady):
-    """Three things go wrong once: the storage does not answer the first process as it starts, nor for shard 1, and the
-    first process to get shard 3 finds itself broken.
-    """
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-        if self.first("start"):
-            raise StorageUnavailable("s3://bucket: no answer")
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if shard.number == 1 and self.first("storage"):
-            raise StorageUnavailable("s3://bucket: no answer")
-        if shard.number == 3 and self.first("broken"):
-            raise WorkerBroken("the device is gone")
-        return super().process(shard)
-
-    def first(self, what: str) -> bool:
-        if (self.marks / what).exists():
-            return False
-        (self.marks / what).touch()
-        return True
-
-
-class CannotStart(Steady):
-    def __init__(self) -> None:
-        raise PipelineError("precision bfloat16 is not to be had here")
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long the pool pauses after a failure is no claim of these tests; that it goes on after the pause is."""
+    monkeypatch.setattr(pools, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(pools, "RESTART_SECONDS", 0.05)
 
 
 def work(pool: ShardPool, count: int, should_stop: Any = lambda: False) -> tuple[bool, list[Any], list[PoolProgress]]:
@@ -355,24 +214,6 @@ def test_what_no_node_can_ever_hold_is_refused_long_before_the_time_is_up(monkey
         work(ShardPool(spec, Steady), 1)
 
 
-class AwayAtTheStart(Steady):
-    """Its storage does not answer while it gets ready."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        raise StorageUnavailable("s3://bucket: no answer")
-
-
-class AwayForTheFirst(Steady):
-    """The storage does not answer the first three processes as they get ready."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        if len(list(marks.iterdir())) < 3:
-            (marks / str(os.getpid())).touch()
-            raise StorageUnavailable("s3://bucket: no answer")
-
-
 def test_storage_that_is_away_while_actors_start_is_waited_for_as_for_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,14 +235,6 @@ def test_storage_that_stays_away_while_actors_start_ends_the_run_and_says_how_to
         PipelineError, match=r"storage stayed down for .* while actors started: .* the same command resumes"
     ):
         work(ShardPool(PoolSpec(actors=1, cpus=1), AwayAtTheStart), 1)
-
-
-class DiesAlways(Steady):
-    """Whatever shard it gets takes its process down."""
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(shard)
 
 
 @ray.remote(num_cpus=0, num_gpus=1)
@@ -465,30 +298,6 @@ def test_a_pool_that_grows_grows_to_the_nodes_but_not_beyond_its_shards() -> Non
 # Actors that live and do not move
 
 
-class Freezes(Steady):
-    """The first process to get shard 3 stops, as the whole of a paused machine does."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if shard.number == 3 and not list(self.marks.iterdir()):
-            (self.marks / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return super().process(shard)
-
-
-class Hangs(Freezes):
-    """The first process to get shard 3 never returns from it, and answers all else."""
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if shard.number == 3 and not list(self.marks.iterdir()):
-            (self.marks / str(os.getpid())).touch()
-            time.sleep(10 * PATIENCE)
-        return Steady.process(self, shard)
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stalls, "UNKNOWN_SECONDS", 1.0)
@@ -526,18 +335,6 @@ def test_an_actor_that_does_not_move_is_noted_and_its_shard_done_by_another(
         time.sleep(0.1)
 
 
-class StuckAtStart(Steady):
-    """The first process never gets ready: it stops, or waits for a device that never answers."""
-
-    def __init__(self, marks: Path, signal_number: int | None) -> None:
-        super().__init__()
-        if not list(marks.iterdir()):
-            (marks / str(os.getpid())).touch()
-            if signal_number:
-                os.kill(os.getpid(), signal_number)
-            time.sleep(10 * PATIENCE)
-
-
 @pytest.mark.parametrize("signal_number", [None, signal.SIGSTOP], ids=["hung", "stopped"])
 def test_an_actor_that_hangs_while_it_sets_itself_up_is_noted_and_replaced(
     signal_number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -558,25 +355,6 @@ def test_an_actor_that_hangs_while_it_sets_itself_up_is_noted_and_replaced(
     assert stuck not in {pid for _, pid in done}
 
 
-class StuckInQuarantine(Steady):
-    """A process hangs the first time, where it is told to; "poison" kills its process."""
-
-    def __init__(self, marks: Path, where: str) -> None:
-        super().__init__()
-        self.marks, self.where = marks, where
-        self.hang("setup")
-
-    def hang(self, here: str) -> None:
-        if here == self.where and not (self.marks / here).exists():
-            (self.marks / here).touch()
-            time.sleep(10 * PATIENCE)
-
-    def probe(self, entry: ObjectInfo) -> None:
-        self.hang("probe")
-        if entry.key == "poison":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def examined(factory: type[Steady], *args: Any, seconds: float = PATIENCE) -> frozenset[str] | None:
     """The culprits of a shard of a, poison and b."""
     shard = Shard(1, tuple(replace(ENTRY, key=key) for key in ("a", "poison", "b")))
@@ -593,11 +371,6 @@ def test_an_actor_that_hangs_in_quarantine_is_ended_and_its_image_not_blamed(
     monkeypatch.setattr(quarantine, "PAUSE_SECONDS", 0.0)
     assert examined(StuckInQuarantine, tmp_path, where, seconds=3.0) == {"poison"}
     assert (tmp_path / where).exists()
-
-
-class NeverReady(Steady):
-    def __init__(self) -> None:
-        raise StorageUnavailable("s3://bucket: no answer")
 
 
 def test_an_examination_in_which_no_actor_gets_ready_ends_without_a_culprit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -643,32 +416,6 @@ def test_an_image_that_no_actor_has_worked_on_is_no_control() -> None:
 
 
 # Actors that can do nothing with what they get
-
-
-class Locked(Steady):
-    """The first process has bad credentials, and waits for company, so that another process gets shards, too."""
-
-    def __init__(self, marks: Path) -> None:
-        super().__init__()
-        try:
-            (marks / "bad").mkdir()
-            self.good = False
-        except FileExistsError:
-            self.good = True
-
-    def process(self, shard: Shard) -> tuple[int, int]:
-        if not self.good and not shard.insist:
-            raise ShardRefused("none of 16 images could be read; a.jpg: not allowed")
-        return super().process(shard)
-
-
-class Forbidden(Steady):
-    """Nobody may read shard 1."""
-
-    def process(self, shard: Shard) -> tuple[int, bool]:
-        if shard.number == 1 and not shard.insist:
-            raise ShardRefused("none of 16 images could be read; a.jpg: not allowed")
-        return shard.number, shard.insist
 
 
 def test_a_machine_whose_credentials_have_gone_bad_does_not_eat_the_queue(tmp_path: Path) -> None:

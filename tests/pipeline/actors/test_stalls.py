@@ -8,7 +8,7 @@ from pipeline.actors import stalls
 from pipeline.actors.backlog import Backlog
 from pipeline.actors.pool_actors import PoolActor, ShardAttempt
 from pipeline.actors.stalls import StallWatch
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 
 ENTRY = ObjectInfo("a.jpg", "e", 1, datetime(2026, 1, 1, tzinfo=UTC))

@@ -13,7 +13,7 @@ from fcn_core.inference.evaluation import confusion
 from pipeline.data.datasets import DatasetOptions, open_dataset
 from pipeline.errors import ImageError, StorageError, StorageUnavailable
 from pipeline.evaluation.evaluator import Evaluator, EvaluatorSpec
-from pipeline.outputs.plan import Shard
+from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo
 from tests.labelled import write_labelled
 from tests.samples import jpeg, model

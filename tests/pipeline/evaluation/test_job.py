@@ -30,8 +30,8 @@ from pipeline.evaluation.evaluator import Evaluator, ShardScores
 from pipeline.evaluation.files import ExampleRow, examples_digest, images_table, read_evaluation
 from pipeline.evaluation.job import BrokenExamples, EvaluateReport, EvaluationStopped, evaluate
 from pipeline.jobs.evaluate import EvaluateJob
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.runs import Progress
+from pipeline.outputs.shard import Shard
 from pipeline.storage.opening import open_store
 from tests.in_process import InProcess
 from tests.labelled import LABELS, truth, write_labelled

@@ -12,8 +12,8 @@ from fcn_core.labels import decode_mask
 from pipeline.actors.placement import Placement
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.identity import Recipe
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec
 from pipeline.storage.opening import open_store
 from tests.samples import encode, model, photo

@@ -23,9 +23,9 @@ from pipeline.outputs.compact import compact
 from pipeline.outputs.current import read_current
 from pipeline.outputs.gc import collect
 from pipeline.outputs.masks import find_mask
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.query import open_tables, run_query
 from pipeline.outputs.runs import records, write_record
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation import job as jobs
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.prepare import Inputs, check_inputs

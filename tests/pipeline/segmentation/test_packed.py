@@ -22,9 +22,9 @@ from pipeline.outputs.labels import read_labels
 from pipeline.outputs.mask_formats import packed as packing
 from pipeline.outputs.mask_formats.tar import TarMasks
 from pipeline.outputs.masks import find_mask, mask_file, read_mask
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import read_results
 from pipeline.outputs.runs import records
+from pipeline.outputs.shard import Shard
 from pipeline.outputs.verify import Verified, verify
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec

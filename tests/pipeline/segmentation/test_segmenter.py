@@ -26,8 +26,8 @@ from pipeline.errors import AccessDenied, ImageError, ShardRefused, TakenOver, W
 from pipeline.outputs.areas import class_areas
 from pipeline.outputs.identity import Recipe
 from pipeline.outputs.mask_formats.objects import mask_key
-from pipeline.outputs.plan import Shard
 from pipeline.outputs.results import finish_tables, read_results
+from pipeline.outputs.shard import Shard
 from pipeline.segmentation import segmenter as segmenters
 from pipeline.segmentation.segmenter import Segmenter, SegmenterSpec, group_by_shape
 from pipeline.storage.opening import open_store
