@@ -51,6 +51,11 @@ def main() -> None:
     )
     predictor = Predictor(speaking_bundle(architecture), settings)
     print(f"{settings.precision}, {settings.threads} threads; peak memory with the model ready: {peak_gb():.2f} GB")
+    predict_one(predictor, height, width)
+
+
+def predict_one(predictor: Predictor, height: int, width: int) -> None:
+    """Segment one image and print the process's peak memory and the time that it took."""
     image = landscape(height, width)
     began = time.perf_counter()
     (result,) = predictor.predict([image])

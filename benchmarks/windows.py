@@ -9,12 +9,11 @@ but scores takes memory. A network of many layers needs what it needs for one wi
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-from tiling import landscape, peak_gb
+from tiling import peak_gb, predict_one
 
 from fcn_core import LabelSet, ModelBundle, Predictor, resolve_settings
 from fcn_core.normalization import IMAGENET
@@ -40,13 +39,7 @@ def main() -> None:
         f" {options.engine} in {settings.precision}, {settings.threads} threads"
     )
     print(f"peak memory with the model ready: {peak_gb():.2f} GB")
-    image = landscape(height, width)
-    began = time.perf_counter()
-    (result,) = predictor.predict([image])
-    seconds = time.perf_counter() - began
-    kept = (image.nbytes + result.mask.nbytes) / 1e9
-    print(f"peak memory: {peak_gb():.2f} GB, of which {kept:.2f} GB are image and mask")
-    print(f"time: {seconds:.1f} s; classes in the mask: {np.count_nonzero(result.areas)}")
+    predict_one(predictor, height, width)
 
 
 def one_layer(classes: int, stride: int) -> ModelBundle:

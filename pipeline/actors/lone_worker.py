@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from fcn_core.text.printable import printable
 from pipeline.actors.lone_answers import Answer, Done, Failed, Progress, Ready
 from pipeline.actors.lone_main import THREADS
+from pipeline.closing import Closing
 from pipeline.errors import TakenOver, first_line
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def lone_worker(module: str) -> "LoneWorker":
     return _early.pop(module, None) or LoneWorker(module)
 
 
-class LoneWorker:
+class LoneWorker(Closing):
     """The process. It imports what it needs at once, so that it is ready by the time that there is a plan. One use."""
 
     def __init__(self, module: str) -> None:
@@ -162,14 +162,6 @@ class LoneWorker:
         self._channel.close()
         os.close(self._stderr)
         os.close(self._factory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _send(self, message: "Shard | None") -> None:
         try:

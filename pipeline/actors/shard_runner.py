@@ -5,8 +5,7 @@ Both do the same with a shard, byte for byte. What goes wrong in the process is 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 
@@ -19,6 +18,7 @@ from pipeline.actors.observer import Observer
 from pipeline.actors.pool import PoolProgress, ShardPool
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
+from pipeline.closing import Closing
 from pipeline.jobs.segment import ActorOptions
 from pipeline.outputs.shard import Shard
 
@@ -38,7 +38,7 @@ class ShardWork:
     more: tuple[Any, ...] = ()
 
 
-class ShardRunner:
+class ShardRunner(Closing):
     """Runs the shards of one job. The process, which may turn out not to be needed, starts beside the driver's own
     preparations.
     """
@@ -86,14 +86,6 @@ class ShardRunner:
         if self._lone is not None:
             self._lone.close()
             self._lone = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run_alone(
         self,

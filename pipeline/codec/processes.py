@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from fcn_core.decoding.heif import is_heif, is_installed
 from fcn_core.errors import DecodeError
 from fcn_core.labels import LabelSet
+from pipeline.closing import Closing
 from pipeline.codec.images import Decoded, Pixels
 from pipeline.codec.sandbox.confinement import Confinement
 from pipeline.codec.slot import FaultError, Limits, Slot
@@ -48,7 +48,7 @@ class DatedImage(Decoded):
     taken_at: TakenAt | None = None
 
 
-class CodecPool:
+class CodecPool(Closing):
     """`workers` processes, each decoding or encoding one image at a time.
 
     memory_limit_bytes: what a worker may map beyond its own code and libraries; about 12 bytes per pixel are
@@ -167,14 +167,6 @@ class CodecPool:
             threads.shutdown(wait=True, cancel_futures=True)
         for slot in self._slots:
             slot.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, job: Callable[[Slot], Result], *, heif: bool = False) -> Result:
         """What `job` makes with a free worker, in this thread; with `heif`, one that reads HEIC."""
