@@ -62,6 +62,11 @@ _REFUSALS = {
         StorageError,
         "{where} wants the bucket as host name ({told}); set addressing_style = virtual in the profile's s3 section",
     ),
+    "InvalidRegionName": (
+        StorageError,
+        "{where} knows no such region ({told}); give the one it names in its documentation as ?region= or "
+        "AWS_DEFAULT_REGION",
+    ),
     "InvalidRequestPayer": (StorageError, "the bucket wants its requesters to pay; say ?request_payer=requester"),
     **dict.fromkeys(
         ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"),

@@ -83,6 +83,7 @@ def test_an_archived_object_has_a_reason_of_its_own_that_is_final(bucket: str, s
         ("400 KMS.DisabledException", "the key that encrypts the object cannot be used"),
         ("400 KMS.NotFoundException", "the key that encrypts the object cannot be used"),
         ("403 SecondLevelDomainForbidden", "addressing_style = virtual"),
+        ("400 InvalidRegionName", "no such region .* .region= or AWS_DEFAULT_REGION"),
         ("400 AuthorizationHeaderMalformed", "another region than the one asked; give .region= or AWS_DEFAULT_REGION"),
     ],
 )
