@@ -70,5 +70,5 @@ def test_broken_examples_that_are_allowed_are_listed_too(job: EvaluateJob) -> No
 
 def test_the_parameter_form_describes_every_option() -> None:
     definition = evaluate.parameters.definitions["EvaluateJob"]["properties"]
-    assert list(definition)[:2] == ["dataset", "model"]
+    assert list(definition)[:3] == ["dataset", "output", "model"]
     assert all(option.get("description") for option in definition.values())
