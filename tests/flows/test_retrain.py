@@ -287,5 +287,5 @@ def test_broken_data_fails_the_flow_with_the_first_problems_and_promotes_nothing
 
 def test_the_parameter_form_describes_every_option() -> None:
     definition = retrain.parameters.definitions["RetrainJob"]["properties"]
-    assert list(definition)[:2] == ["registry_name", "eval_split"]
+    assert list(definition)[:4] == ["dataset", "output", "name", "registry_name"]
     assert all(option.get("description") for option in definition.values())
