@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipeline.actors import shard_runner
+from pipeline.actors import lone_worker, shard_runner
 from pipeline.actors.pool import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
@@ -55,7 +55,8 @@ def evaluate_in_process(patch: pytest.MonkeyPatch) -> None:
 
 def _without_ray(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
     keep_codec_workers(patch)
-    patch.setattr(shard_runner, "may_do", lambda *_: False)
+    for module in (lone_worker, shard_runner):  # the command line starts its process before there is a runner
+        patch.setattr(module, "may_do", lambda *_: False)
     patch.setattr(shard_runner, "ShardPool", InProcess)
     patch.setattr(shard_runner, "put_model", lambda bundle, settings: bundle.to_files())
     patch.setattr(shard_runner, "ray", SimpleNamespace(put=lambda argument: argument))
