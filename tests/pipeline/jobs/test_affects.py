@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fcn_core.inference import settings
+from pipeline.actors import cluster
 from pipeline.jobs.affects import is_place, marked
 from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.retrain import RelabelJob
@@ -86,7 +88,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[SegmentJob, Inputs
 
 
 @pytest.mark.parametrize("name", sorted(OTHER.keys() - {"ray_address", "engine", "window"}))
-def test_what_changes_masks_is_another_identity(inputs: tuple[SegmentJob, Inputs], name: str) -> None:
+def test_what_changes_masks_is_another_identity(
+    inputs: tuple[SegmentJob, Inputs], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Settings are resolved here, as on a machine that computes in bfloat16: not every one does.
+    monkeypatch.setattr(cluster, "is_remote", lambda address: False)
+    monkeypatch.setattr(settings, "has_bfloat16", lambda device: True)
     job, opened = inputs
     changed = resolve(job.model_copy(update={name: OTHER[name]}), opened).recipe != resolve(job, opened).recipe
     assert changed == (MARKS[name].what == "masks")
