@@ -320,7 +320,7 @@ def has_ended(pid: int) -> bool:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("trouble", "spec"),
-    [(Hangs, PoolSpec(actors=2, cpus=1)), (Freezes, PoolSpec(actors=1, cpus=8))],
+    [(Hangs, PoolSpec(actors=2, cpus=1)), (Freezes, PoolSpec(actors=1, cpus=8, placement_timeout=4 * PATIENCE))],
     ids=["a hung one of two", "a stopped one where there is room for one"],
 )
 def test_an_actor_that_does_not_move_is_noted_and_its_shard_done_by_another(
@@ -354,7 +354,7 @@ def test_an_actor_that_hangs_while_it_sets_itself_up_is_noted_and_replaced(
         monkeypatch.setattr(stalls, "UNKNOWN_SECONDS", 0.0 if hangs() and not notes else 10 * PATIENCE)
 
     monkeypatch.setattr(pools, "PROGRESS_SECONDS", 0.0)
-    pool = ShardPool(PoolSpec(actors=1, cpus=8), StuckAtStart, tmp_path, signal_number)
+    pool = ShardPool(PoolSpec(actors=1, cpus=8, placement_timeout=4 * PATIENCE), StuckAtStart, tmp_path, signal_number)
     assert pool.run(shards(4), done.append, on_progress, lambda: False, notes.append)
     assert Counter(number for number, _ in done) == Counter(range(4))
     assert [note for note in notes if "an actor has not got ready in" in note] == notes != []
