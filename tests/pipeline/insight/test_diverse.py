@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fcn_core.inference import features as network_features
 from pipeline.errors import InputError
 from pipeline.insight.diverse import CANDIDATES, LONGEST, k_center
 from pipeline.insight.rank import Ranking, rank
@@ -73,6 +74,10 @@ def test_only_the_first_by_score_are_candidates(kinds: Store) -> None:
     two = rank(kinds, top=2, diverse=True, per_folder=4)
     assert len(two.ranked) == 2
     assert "road" not in "".join(chosen(rank(kinds, "rare", top=1, diverse=True)))
+
+
+def test_as_many_numbers_are_stored_as_a_network_gives() -> None:
+    assert network_features.NUMBERS == NUMBERS
 
 
 def features(place: int) -> npt.NDArray[np.float16]:
