@@ -7,6 +7,7 @@ the reason; a page that neither runs nor stands there fails, so that a new page 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,8 @@ def test_commands_and_options_that_the_text_mentions_exist() -> None:
         try:
             if code.startswith("fcn ") and " " in code:
                 check_in_prose(code)
+            elif code.startswith("python benchmarks/"):
+                check_command(Command(tuple(shlex.split(code))))
             elif re.match(r"--[a-z]", code) and page != "CONTRIBUTING.md":
                 option = re.split(r"[ =]", code)[0]
                 assert option in options | OF_OTHER_PROGRAMS, f"no command has {option}"
