@@ -45,7 +45,10 @@ GROUPS = (
         ("train_split", "val_split", "eval_split", "preset", "labels", "mask_coding", "follow_links",
          "cache", "cache_bytes", "check_data", "record_examples"),
     ),
-    Group("Prediction", ("max_side", "precision", "engine", "snap", "window", "void_below", "deterministic")),
+    Group(
+        "Prediction",
+        ("max_side", "precision", "engine", "snap", "window", "void_below", "flip", "scales", "deterministic"),
+    ),
     Group("Results", ("masks", "features", "worst", "no_report", "log_images")),
     Group("Network", ("model_input", "new_head", "arch", "backbone", "width", "head_width", "dropout", "upsampling")),
     Group(

@@ -9,11 +9,11 @@ device, while it is still busy with the last ones.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from fcn_core.inference.engines.openvino_engine import OpenVINOEngine
 from fcn_core.inference.engines.torch_engine import TorchEngine
 from fcn_core.inference.features import pooled_features
 from fcn_core.inference.fit import Fit, NetworkFit, OnnxFit
+from fcn_core.inference.halving import run_halving
 from fcn_core.inference.openvino_runtime import INSTALL
 from fcn_core.inference.settings import PredictorSettings, require_scores, require_settings, resolve_settings
+from fcn_core.inference.views import Grid, Scored, averaged, scaled_size
 from fcn_core.inference.windows import label_windows
 from fcn_core.labels import LabelSet, Mask
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
@@ -199,6 +201,7 @@ class Predictor:
             self._torch = TorchEngine(bundle, self.settings)  # for tiles of large images, and tiny ones, in any case
             self._fit = NetworkFit(self._torch.network, self.settings.snap, self.settings.tile_pixels)
             self._engine = OpenVINOEngine(bundle, self.settings) if self.settings.engine == "openvino" else self._torch
+        self._one_view = self.settings.scales == (1.0,) and not self.settings.flip
         self._in_flight: deque[torch.cuda.Event] = deque()
         self._fitting_pixels = self.settings.tile_pixels  # less once a batch was too large for the device's memory
         with suppress(PredictionError):  # that says something about one image; each is told for itself
@@ -266,27 +269,33 @@ class Predictor:
                 "of an imported ONNX graph it is not known where its cells lie between pixels; use a network of this"
                 " library"
             )
-        return self._torch.network.upsampling((height, width))
+        largest = scaled_size((height, width), max(self.settings.scales))
+        return self._torch.network.upsampling(largest).stretched(height, width)
 
     def _batches(self, images: Sequence[Image]) -> Iterator[list[int]]:
         """Indices of images to predict together: of one size, and within the limits of the settings."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
-            by_size.setdefault(self._seen_size(image), []).append(index)
-        for (height, width), indices in by_size.items():
+            by_size.setdefault(self._batch_size(image), []).append(index)
+        for indices in by_size.values():
             remaining = indices
+            pixels = self._pixels(*self._largest_seen(images[indices[0]]))
             while remaining:
                 limit = 1 if self.settings.deterministic else self.settings.batch_size
-                limit = max(1, min(limit, self._fitting_pixels // self._pixels(height, width)))
+                limit = max(1, min(limit, self._fitting_pixels // pixels))
                 yield remaining[:limit]
                 remaining = remaining[limit:]
 
-    def _seen_size(self, image: Image) -> tuple[int, int]:
-        """(H, W) of an image as the engine sees it; its own where it is seen through windows."""
+    def _batch_size(self, image: Image) -> tuple[int, int]:
+        """(H, W) that images share in a batch: as the engine sees them; their own where there are several views."""
+        return self._largest_seen(image) if self._one_view else image.shape[:2]
+
+    def _largest_seen(self, image: Image) -> tuple[int, int]:
+        """(H, W) of an image's largest view as the engine sees it; its own where it is seen through windows."""
         height, width = image.shape[:2]
         if self._windows is not None and self._window(self._windows, image) is not None:
             return height, width
-        return self._fit.seen((height, width))
+        return self._fit.seen(scaled_size((height, width), max(self.settings.scales)))
 
     def _pixels(self, height: int, width: int) -> int:
         """How many pixels the network sees of an image: those of the border it wants too."""
@@ -294,7 +303,7 @@ class Predictor:
 
     def _note_too_large(self, batch: list[tuple[Image, tuple[int, int]]]) -> None:
         """Keep the batches to come at half of this one, which did not fit."""
-        self._fitting_pixels = len(batch) * self._pixels(*self._seen_size(batch[0][0])) // 2
+        self._fitting_pixels = len(batch) * self._pixels(*self._largest_seen(batch[0][0])) // 2
         torch.cuda.empty_cache()  # what the failed pass left behind, in pieces that fit nothing else
 
     def _launch_batch(self, batch: list[tuple[Image, tuple[int, int]]], outputs: Outputs) -> list[_Pending]:
@@ -304,21 +313,17 @@ class Predictor:
             if window is not None:
                 return [self._through_windows(self._windows, window, *item, outputs) for item in batch]
         images = [image for image, _ in batch]
-        seen = self._seen_size(images[0])
-        if self._torch is not None and self._pixels(*seen) > self.settings.tile_pixels:
-            scores = self._torch.tiled_scores(images[0], self.settings.tile_pixels)
+        if self._one_view:
+            scores = self._scores(images)
+            grids = [self._grid(image, scores) for image in images]
         else:
-            engine = self._torch if self._torch and min(seen) < self._engine.smallest_side else self._engine
-            scores = engine.scores([self._fit.image(image, seen) for image in images])
-        cells_seen = scores.shape[-2], scores.shape[-1]
+            scored = averaged(images, self.settings.scales, self.settings.flip, self._scored)
+            scores, grids = scored.scores, [scored.grid] * len(images)
         features = pooled_features(self._torch, images) if outputs.features and self._torch else None
         answers = []
-        for index, (image, size) in enumerate(batch):
-            height, width = image.shape[:2]
-            upsampling = self._fit.upsampling((height, width), seen, cells_seen)
-            masks, areas = label_pixels(scores[index, None], upsampling.stretched(*size), self.settings.void_below)
-            rows, columns = self._fit.own_cells((height, width), seen, cells_seen)
-            cells = scores[index, :, :rows, :columns]
+        for index, ((image, size), grid) in enumerate(zip(batch, grids, strict=True)):
+            masks, areas = label_pixels(scores[index, None], grid.upsampling.stretched(*size), self.settings.void_below)
+            cells = scores[index, :, : grid.rows, : grid.columns]
             probabilities = _to_here(cells.float().softmax(0).contiguous()) if outputs.probabilities else None
             mask, area, confidence = (_to_here(part[0]) for part in (masks, areas, mean_confidence(cells[None])))
             # Those of the padding, too: pixels at the border are interpolated from them.
@@ -326,6 +331,23 @@ class Predictor:
             seen_as = None if features is None else _to_here(features[index])
             answers.append(_Pending(image, mask, area, confidence, finite, probabilities, seen_as))
         return answers
+
+    def _scores(self, images: Sequence[Image]) -> Tensor:
+        """Scores of images that the engine sees in one size."""
+        seen = self._fit.seen(images[0].shape[:2])
+        if self._torch is not None and self._pixels(*seen) > self.settings.tile_pixels:
+            return torch.cat([self._torch.tiled_scores(image, self.settings.tile_pixels) for image in images])
+        engine = self._torch if self._torch and min(seen) < self._engine.smallest_side else self._engine
+        return engine.scores([self._fit.image(image, seen) for image in images])
+
+    def _grid(self, image: Image, scores: Tensor) -> Grid:
+        size, cells = image.shape[:2], (scores.shape[-2], scores.shape[-1])
+        seen = self._fit.seen(size)
+        return Grid(self._fit.upsampling(size, seen, cells), *self._fit.own_cells(size, seen, cells))
+
+    def _scored(self, images: Sequence[Image]) -> Scored:
+        scores = self._scores(images)
+        return Scored(scores, self._grid(images[0], scores))
 
     def _window(self, fit: OnnxFit, image: Image) -> tuple[int, int] | None:
         height, width = image.shape[:2]
@@ -352,31 +374,6 @@ class Predictor:
         return torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=self.settings.deterministic, allow_tf32=False
         )
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def run_halving(
-    run: Callable[[list[_Item]], list[_Result]], batch: list[_Item], too_large: Callable[[list[_Item]], None]
-) -> list[_Result]:
-    """run(batch), or if the device's memory does not hold it, its halves one after the other, and so on.
-
-    too_large hears of each batch that did not fit. Raises DeviceError if one item alone does not.
-    """
-    try:
-        return run(batch)
-    except torch.OutOfMemoryError as error:
-        if len(batch) == 1:
-            raise DeviceError(
-                "the device's memory does not hold one image in one pass; lower tile_pixels, which changes no mask,"
-                f" or use another device ({str(error).splitlines()[0]})"
-            ) from error
-    # Out of the except block, where the error would keep the failed pass and its tensors alive.
-    too_large(batch)
-    half = len(batch) // 2
-    return run_halving(run, batch[:half], too_large) + run_halving(run, batch[half:], too_large)
 
 
 def _to_here(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fcn_core.errors import DeviceError
 from fcn_core.inference import onnx_runtime, openvino_runtime
+from fcn_core.inference.scales import Scales
 from fcn_core.models.description import ModelKind
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 
@@ -52,7 +53,8 @@ class PredictorSettings(BaseModel):
     bottom, by repeating their edge, to multiples of so many pixels, so that fewer sizes occur; 1 pads nothing. window:
     an imported graph sees larger images through windows of so many pixels a side; 0 does so only over tile_pixels.
     void_below: a pixel whose largest softmax probability is lower is void, 255 in the mask; 0 gives every
-    pixel a class.
+    pixel a class. flip: each image is seen mirrored left to right, too, and scores are averaged. scales: factors on an
+    image's height and width: it is seen in each of these sizes, and scores are averaged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +69,8 @@ class PredictorSettings(BaseModel):
     snap: int = Field(default=1, ge=1, le=1024)
     window: int = Field(default=0, ge=0, le=8192)
     void_below: float = Field(default=0.0, ge=0, lt=1)
+    flip: bool = False
+    scales: Scales = (1.0,)
 
 
 def resolve_settings(
@@ -81,6 +85,8 @@ def resolve_settings(
     kind: ModelKind = "network",
     window: int = 0,
     void_below: float = 0.0,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> PredictorSettings:
     """Settings with each "auto" or None decided for this machine.
 
@@ -113,6 +119,8 @@ def resolve_settings(
         snap=snap,
         window=window,
         void_below=void_below,
+        flip=flip,
+        scales=scales,
     )
     require_settings(settings, kind)
     return settings
@@ -128,6 +136,10 @@ def require_settings(settings: PredictorSettings, kind: ModelKind = "network") -
         raise DeviceError(
             "windows are for imported ONNX graphs; networks of this library are tiled, with the same masks as of the"
             " whole image, so leave the window out"
+        )
+    if kind == "onnx" and (settings.flip or settings.scales != (1.0,)):
+        raise DeviceError(
+            "flip and scales are for networks of this library, not for imported ONNX graphs; leave them out"
         )
     _require_device(settings.device)
     if settings.precision == "bfloat16" and not has_bfloat16(settings.device):

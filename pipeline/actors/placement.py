@@ -21,6 +21,9 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.jobs.segment import ActorOptions
 from pipeline.outputs.identity import Recipe, params_id
 
+_ADDED = ("snap", "window", "void_below", "flip", "scales")
+"""Settings that 0.1 began without. Their defaults are left out of the identity: earlier masks keep their names."""
+
 
 @dataclass(frozen=True)
 class EarlierSettings:
@@ -48,10 +51,8 @@ class Placement:
 
     def recipe(self, model_id: str, max_side: int | None = None) -> Recipe:
         """The identity of what this model says with these settings, of images shrunk to `max_side`."""
-        # Left out where nothing is padded, seen through windows, or void, so that masks of before there was any of
-        # these keep their name.
-        unsaid = {"device"} | ({"snap"} if self.settings.snap == 1 else set())
-        unsaid |= {name for name in ("window", "void_below") if getattr(self.settings, name) == 0}
+        fields = type(self.settings).model_fields
+        unsaid = {"device"} | {name for name in _ADDED if getattr(self.settings, name) == fields[name].default}
         working = {} if max_side is None else {"max_side": max_side}
         return Recipe(model_id, params_id(self.settings.model_dump(mode="json", exclude=unsaid) | working))
 
@@ -129,6 +130,8 @@ def _resolve(
         "snap": options.snap,
         "window": options.window,
         "void_below": options.void_below,
+        "flip": options.flip,
+        "scales": options.scales,
         "kind": kind,
     }
     if before.tile_pixels is not None:

@@ -168,6 +168,8 @@ def preview(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     void_below: Annotated[float, Parameter(validator=Number(gte=0, lt=1))] = 0.0,
+    flip: Flag = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> int:
     """Segment one image and draw the result beside it.
 
@@ -185,6 +187,10 @@ def preview(
         The picture to write. Default: the image's name with .preview.png, in this folder.
     void_below
         Leave pixels void whose largest softmax probability is lower; the picture shows the image there.
+    flip
+        Test-time augmentation, as in `fcn segment`: the mirror image counts, too.
+    scales
+        Test-time augmentation, as in `fcn segment`: factors on the image's size.
     """
     from pipeline.cli import console
     from pipeline.numbers import score
@@ -200,6 +206,8 @@ def preview(
         device=device,
         precision=precision,
         void_below=void_below,
+        flip=flip,
+        scales=scales,
     )
     screen = console.stderr_console()
     screen.print(console.class_table(totals))

@@ -12,7 +12,10 @@ GROUPS = {
         "source", "output", "include", "exclude", "key_list", "image_column", "follow_links", "limit", "masks",
         "features",
     ),
-    "Model": ("model", "registry", "max_side", "precision", "engine", "snap", "window", "void_below", "deterministic"),
+    "Model": (
+        "model", "registry", "max_side", "precision", "engine", "snap", "window", "void_below", "flip", "scales",
+        "deterministic",
+    ),
     "Speed and placement": (
         "device", "actors", "cpus_per_actor", "gpus_per_actor", "codec_workers", "batch_size", "shard_size",
         "ray_address", "placement_timeout",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from fcn_core.inference.scales import Scales
 from fcn_core.options import Options
 from pipeline.jobs.affects import DRIVER, DRIVER_ONCE, MASKS, RUN, RUN_ONCE, SELECTION, SELECTION_ONCE
 from pipeline.outputs.mask_formats import MaskFormatName
@@ -53,6 +54,16 @@ class ActorOptions(Options):
         lt=1,
         description="Leave pixels void (255 in the mask) whose largest softmax probability is lower. Default: every "
         "pixel gets a class.",
+    )
+    flip: Annotated[bool, MASKS] = Field(
+        default=False,
+        description="Test-time augmentation: average the scores of each image and of its mirror image. Takes twice the "
+        "time.",
+    )
+    scales: Annotated[Scales, MASKS] = Field(
+        default=(1.0,),
+        description="Test-time augmentation: average the scores of each image in these sizes, as factors of its own. "
+        "Default: 1.",
     )
     batch_size: Annotated[int | None, MASKS] = Field(
         default=None,

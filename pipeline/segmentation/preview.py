@@ -23,11 +23,13 @@ def write_preview(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     void_below: float = 0.0,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
 ) -> tuple[list[ClassTotal], float]:
     """Segment `image` (a path or URI) and write image, overlay and legend to `target` as PNG.
 
-    `model` and `registry` are as `load_bundle` takes them; pixels are void as `--void-below` of `fcn segment` has it,
-    and `image_column` is as its `--image-column`.
+    `model` and `registry` are as `load_bundle` takes them; `image_column`, `void_below`, `flip` and `scales` are
+    as `fcn segment` has them.
 
     Returns what each class covers, and what is void, and the confidence (see `fcn_core.Segmentation`). Raises
     InputError when the image or the model cannot be read.
@@ -43,9 +45,10 @@ def write_preview(
         raise InputError(str(error)) from error
     except ImageError as error:
         raise InputError(f"{image}: {error.message}") from error
-    predictor = Predictor(
-        bundle, resolve_settings(device=device, precision=precision, kind=bundle.kind, void_below=void_below)
+    settings = resolve_settings(
+        device=device, precision=precision, kind=bundle.kind, void_below=void_below, flip=flip, scales=scales
     )
+    predictor = Predictor(bundle, settings)
     result = predictor.predict([decoded.pixels])[0]
     sheet = contact_sheet(
         [SheetTile(PurePosixPath(image).name, decoded.pixels, result.mask)],

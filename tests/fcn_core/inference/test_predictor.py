@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fcn_core.errors import DataError, DeviceError, PredictionError
 from fcn_core.inference import settings as settings_module
-from fcn_core.inference.predictor import Outputs, Predictor, run_halving
+from fcn_core.inference.halving import run_halving
+from fcn_core.inference.predictor import Outputs, Predictor
 from fcn_core.inference.settings import PredictorSettings, resolve_settings
 from fcn_core.labels import indices_from_rgb
 from fcn_core.render import overlay

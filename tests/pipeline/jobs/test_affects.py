@@ -23,7 +23,7 @@ MARKS = dict(marked(SegmentJob))
 
 OTHER: dict[str, Any] = {
     "device": "cpu", "precision": "bfloat16", "engine": "openvino", "snap": 32, "window": 512, "void_below": 0.5,
-    "batch_size": 3,
+    "flip": True, "scales": (0.75, 1.0), "batch_size": 3,
     "deterministic": True, "max_pixels": 1_000_000, "image_timeout": 5.0, "image_memory": 1 << 27,
     "actors": 2, "cpus_per_actor": 2,
     "gpus_per_actor": 0.0, "codec_workers": 3, "shard_size": 7, "placement_timeout": 9.0, "ray_address": "ray:6379",

@@ -31,7 +31,7 @@ def test_masks_of_before_there_were_engines_keep_their_identity() -> None:
     assert _placement().recipe("m").params_id == params_id({"engine": "torch"} | OLD)
 
 
-def test_engine_snapping_and_windows_are_part_of_the_identity() -> None:
+def test_engine_snapping_windows_and_views_are_part_of_the_identity() -> None:
     ids = {
         _placement().recipe("m").params_id,
         _placement(engine="openvino").recipe("m").params_id,
@@ -39,8 +39,10 @@ def test_engine_snapping_and_windows_are_part_of_the_identity() -> None:
         _placement(window=512).recipe("m").params_id,
         _placement(void_below=0.5).recipe("m").params_id,
         _placement(void_below=0.6).recipe("m").params_id,
+        _placement(flip=True).recipe("m").params_id,
+        _placement(scales=[1, 1.5]).recipe("m").params_id,
     }
-    assert len(ids) == 6
+    assert len(ids) == 8
 
 
 @pytest.fixture
