@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
     "plan": "plan.py",
     "listing": "listing.py --keys 150000 --delay 0.03",
     "train_step": "train_step.py",
-    "peer_ray_data": "peer_ray_data.py --images {images}",
+    "peers": "peers.py --images {images} --rounds 3",
     "report": "report.py",
     "gpu": "gpu.py",
 }

@@ -32,7 +32,7 @@ from fcn_core.inference.fit import Fit, NetworkFit, OnnxFit
 from fcn_core.inference.halving import run_halving
 from fcn_core.inference.openvino_runtime import INSTALL
 from fcn_core.inference.settings import PredictorSettings, require_scores, require_settings, resolve_settings
-from fcn_core.inference.views import Grid, Scored, averaged, scaled_size
+from fcn_core.inference.views import Grid, Scored, averaged, require_size, scaled_size
 from fcn_core.inference.windows import label_windows
 from fcn_core.labels import LabelSet, Mask
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
@@ -224,7 +224,7 @@ class Predictor:
 
         A batch too large for a CUDA device's memory is halved until it fits, and later ones are kept as small. Raises
         DataError, before any work, if one is something else; DeviceError if not even one image fits; PredictionError if
-        the scores of one are not finite (weights that overflow in this precision).
+        the scores of one are not finite (weights that overflow in this precision), or a scale makes it too large.
         """
         return self.launch(images, outputs, sizes).result()
 
@@ -241,6 +241,7 @@ class Predictor:
         """
         for index, image in enumerate(images):
             _check_image(index, image)
+            require_size(image.shape[:2], self.settings.scales)
         if sizes is not None and outputs.overlay:
             raise DataError("an overlay wants the photo in its mask's size; give images of full size, or no sizes")
         if outputs.features and self._torch is None:

@@ -13,8 +13,12 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from fcn_core.errors import PredictionError
 from fcn_core.inference.engines.engine import Image
 from fcn_core.models.upsampling import Axis, Upsampling
+
+LARGEST_VIEW = 1 << 28
+"""Pixels of an enlarged view, 16384 x 16384. A scale must not make an image that was decoded within limits unbounded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,16 @@ def resized(image: Image, scale: float) -> Image:
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.BILINEAR))
+
+
+def require_size(size: tuple[int, int], scales: Sequence[float]) -> None:
+    """Raises PredictionError if an image of this size has a view that is enlarged to more than LARGEST_VIEW pixels."""
+    height, width = scaled_size(size, max(scales))
+    if max(scales) > 1 and height * width > LARGEST_VIEW:
+        raise PredictionError(
+            f"at scale {max(scales):g} an image of {size[1]}x{size[0]} has {height * width:,} pixels, and a view has"
+            f" {LARGEST_VIEW:,} at most; leave that scale out, or let images be made smaller first (max_side)"
+        )
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from fcn_core import Outputs, Predictor, PredictorSettings, resolve_settings
-from fcn_core.errors import DeviceError
+from fcn_core.errors import DeviceError, PredictionError
 from fcn_core.inference.engines.engine import Image
 from fcn_core.inference.views import Grid, Scored, averaged, resized
 from fcn_core.models.upsampling import Axis, Upsampling
@@ -143,6 +143,13 @@ def test_the_smallest_image_has_views_too() -> None:
     image = photo(1, 1)
     answer = Predictor(small_bundle(), _settings(flip=True, scales=(0.25, 1, 4))).predict([image])[0]
     assert answer.mask.shape == (1, 1)
+
+
+def test_a_view_that_a_scale_makes_too_large_is_refused_before_it_is_made() -> None:
+    image = np.broadcast_to(np.zeros(3, np.uint8), (5000, 3400, 3))  # takes no memory
+    predictor = Predictor(small_bundle(), _settings(scales=(1, 4)))
+    with pytest.raises(PredictionError, match=r"at scale 4 an image of 3400x5000 has 272,000,000 pixels.*max_side"):
+        predictor.predict([image])
 
 
 def test_scales_are_the_same_in_any_order() -> None:
