@@ -18,7 +18,7 @@ from fcn_core.inference.engines.engine import Image
 from fcn_core.models.upsampling import Axis, Upsampling
 
 LARGEST_VIEW = 1 << 28
-"""Pixels of an enlarged view, 16384 x 16384. A scale must not make an image that was decoded within limits unbounded."""
+"""Pixels of an enlarged view, 16384 x 16384: a scale must not undo the limit within which an image was decoded."""
 
 
 @dataclass(frozen=True)

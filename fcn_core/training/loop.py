@@ -102,7 +102,8 @@ class TrainingLoop:
         self._unlogged: list[float] = []
         self._unlogged_norms: list[float] = []
         per_epoch = len(trainer.dataset) / trainer.config.batch_size
-        self._validate_steps = max(1, round(plan.validate_every * per_epoch))
+        self._validate_steps = max(1.0, plan.validate_every * per_epoch)
+        """Steps between validations, which may be no whole number: rounded, the last would come just before the end."""
         if validation is not None:
             check_classes(trainer.bundle(), validation)
 
@@ -111,7 +112,7 @@ class TrainingLoop:
         for report in self.trainer.run():
             last = report.progress >= 1
             self._log_loss(report, last)
-            validates = last or (self.validation is not None and report.step % self._validate_steps == 0)
+            validates = last or (self.validation is not None and self._is_due(report.step))
             if validates or report.step % self.plan.save_every == 0:
                 self.trainer.check_weights()
             improved = validates and self._judge(report)
@@ -124,6 +125,11 @@ class TrainingLoop:
                 if last or report.step % self.plan.save_every == 0:
                     self.keeper.checkpoint(report.step, self.state_dict())
         return self.history
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a validation's turn came with this step; the same after a resume."""
+        before, now = (int(each / self._validate_steps + 1e-9) for each in (step - 1, step))
+        return now > before
 
     def state_dict(self) -> dict[str, Any]:
         """The trainer's state and the history."""

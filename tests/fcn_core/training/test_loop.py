@@ -71,6 +71,12 @@ def test_each_validation_shows_the_same_images_beside_their_truth():
         assert all((tile.truth == halves(3)[index].mask).all() for index, tile in enumerate(tiles))
 
 
+def test_epochs_that_are_no_whole_number_of_steps_have_no_validation_just_before_the_last():
+    trainer = Trainer(fresh_model(), halves(9), config(batch_size=4, steps=9))  # four epochs of 2.25 steps
+    history = TrainingLoop(trainer, halves(3), LoopPlan(), Shelf()).run()
+    assert [point.step for point in history.validations] == [3, 5, 7, 9]
+
+
 def test_what_is_shown_is_what_the_scored_model_makes_of_an_image():
     shelf = Shelf()
     loop(shelf, validate_every=1000).run()
