@@ -57,7 +57,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-FIRST = ("flows", "pipeline/launch", "deploy", "e2e", "faults", "pipeline/training", "pipeline/actors")
+FIRST = (
+    "flows", "pipeline/launch", "deploy", "e2e", "faults", "pipeline/training", "pipeline/actors", "pipeline/storage",
+)  # fmt: skip
 """Folders whose files take longest, longest first. Were they last, one process would end minutes after the other."""
 
 
