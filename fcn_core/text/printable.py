@@ -6,6 +6,9 @@ through here.
 """
 
 import re
+from collections.abc import Sequence
+
+_LONGEST_NAME = 60
 
 LONGEST_WORD = 600
 """Characters of a path or a value that a message repeats in full. Paths have 4,096 at most, values any number."""
@@ -33,3 +36,9 @@ def shortened(text: str, most: int) -> str:
 def shortened_words(text: str) -> str:
     """`text` with every word (a path, a value) that is too long to be read shortened."""
     return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: shortened(word[0], LONGEST_WORD), text)
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """The first `most` of names that come from a file, quoted, none of more than 60 characters, and how many more."""
+    shown = ", ".join(repr(shortened(name, _LONGEST_NAME)) for name in names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

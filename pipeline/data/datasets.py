@@ -16,6 +16,7 @@ from typing import TypeVar
 from fcn_core.data.datasets import Pairs
 from fcn_core.errors import FcnError
 from fcn_core.labels import LabelSet, find_labels, parse_labels, preset
+from fcn_core.text.printable import listed
 from pipeline.data import manifest
 from pipeline.data.annotations.cvat_mask import read_labelmap
 from pipeline.data.groups import parse_part
@@ -94,7 +95,7 @@ class Catalog:
                     f"data set {self.uri} has no split {name!r}, for it has {only} alone; part it, such as with "
                     f"--train-split '{only}:image>=0.2' --val-split '{only}:image<0.2'"
                 )
-            there = f"it has {', '.join(splits)}" if splits else "it has none"
+            there = f"it has {listed(splits)}" if splits else "it has none"
             raise InputError(f"data set {self.uri} has no split {name!r} ({there}); choose another")
         return _asked(lambda: self.layout.split(name))
 

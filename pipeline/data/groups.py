@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from fcn_core.text.printable import listed
 from pipeline.data.layouts import Split
 from pipeline.errors import InputError
 from pipeline.jobs.held_out import COLUMN, MOST_FOLDS
@@ -137,6 +138,4 @@ def place_of(group: str) -> float:
 
 
 def _listed(groups: Iterable[str]) -> str:
-    names = sorted(groups)
-    more = f" and {len(names) - _LISTED_AT_MOST} more" if len(names) > _LISTED_AT_MOST else ""
-    return f"it has {', '.join(map(repr, names[:_LISTED_AT_MOST]))}{more}"
+    return f"it has {listed(sorted(groups), _LISTED_AT_MOST)}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from fcn_core.text.printable import listed
 from pipeline.csv_text import delimiter_of, original
 from pipeline.errors import InputError, StorageError
 from pipeline.outputs.results import read_table
@@ -134,7 +135,7 @@ def _places(header: Sequence[str], name: str, wanted: Sequence[str]) -> list[int
     given, header = header, [column.lower() for column in header]
     for column in wanted:
         if header.count(column) != 1:
-            found = f"it has {', '.join(map(repr, given[:12]))}" if header else "it is empty"
+            found = f"it has {listed(given)}" if header else "it is empty"
             fault = "has no column" if column not in header else "has more than one column"
             raise InputError(f"manifest {name} {fault} {column!r} ({found}); it needs {', '.join(wanted)}, once each")
     return [header.index(column) for column in wanted]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fcn_core import LabelError, LabelSet
 from fcn_core.labels import parse_labels
-from fcn_core.text.printable import printable, printable_lines
+from fcn_core.text.printable import listed, printable, printable_lines
 
 ANY = st.text(st.characters(exclude_categories=()) | st.sampled_from("\x1b\r\n\t\x07\x9b\u202e\u2028\ud800\\"))
 
@@ -49,3 +49,12 @@ def test_a_name_may_have_what_its_spelling_needs() -> None:
         "passage\u00a0!",
     )
     assert LabelSet(name="own", names=names, palette=((0, 0, 0),) * 6).names == names
+
+
+def test_names_from_a_file_fill_no_message() -> None:
+    assert listed(["a", "b"]) == "'a', 'b'"
+    assert listed(list("abcd"), most=2) == "'a', 'b' and 2 more"
+    long = listed(["x" * 1_000_000, "\x1b[2J" * 1000] * 500)
+    assert len(long) < 2000
+    assert long.isprintable()
+    assert long.endswith("and 988 more")

@@ -62,7 +62,7 @@ def test_check_refuses_what_it_cannot_open_in_one_sentence(tmp_path: Path, capsy
         ([tmp_path], "nothing says which classes"),
         ([tmp_path, "--preset", "voc2007"], "voc2007"),
         ([tmp_path, "--labels", "voc", "--mask-coding", "colour"], "colour"),
-        ([tmp_path, "--labels", "voc", "--split", "train"], "has no split 'train' (it has val)"),
+        ([tmp_path, "--labels", "voc", "--split", "train"], "has no split 'train' (it has 'val')"),
         (["s3://nowhere/set?endpoint_url=http://127.0.0.1:9", "--labels", "voc"], "cannot be reached"),
     ]:
         assert message in refused(capsys, "data", "check", *arguments)

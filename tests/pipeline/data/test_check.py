@@ -278,7 +278,7 @@ def test_images_of_one_colour_are_no_leak(folder: Path) -> None:
 def test_only_the_splits_that_are_asked_for_are_read(folder: Path) -> None:
     _mask(folder, "006").unlink()
     assert check(folder, "train").ok
-    with pytest.raises(InputError, match=r"no split 'test' \(it has train, val\)"):
+    with pytest.raises(InputError, match=r"no split 'test' \(it has 'train', 'val'\)"):
         check(folder, "test")
 
 

@@ -79,7 +79,7 @@ def test_images_have_the_extension_that_is_there(tmp_path: Path) -> None:
 def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     write_labelled(tmp_path, 1)
     write_labelled(tmp_path, 1, "train")
-    assert "has no split 'test' (it has train, val)" in refusal(tmp_path, "test", labels="camvid")
+    assert "has no split 'test' (it has 'train', 'val')" in refusal(tmp_path, "test", labels="camvid")
 
 
 def test_files_that_a_split_names_and_that_are_not_there_are_named(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_manifest_names_files_below_its_folder_or_anywhere(tmp_path: Path) -> 
     assert [pair.name for pair in dataset.pairs] == [rows[0][0], rows[2][0]]
     assert (dataset[0].mask == truth(64, 48, 0)).all()
     assert dataset.mask(1).shape == (6, 8)
-    assert "has no split 'test' (it has train, val)" in refusal(tmp_path / "m.csv", "test", labels="camvid")
+    assert "has no split 'test' (it has 'train', 'val')" in refusal(tmp_path / "m.csv", "test", labels="camvid")
     put(tmp_path, {"again.csv": text + ",".join(rows[0]) + "\n"})
     assert "lists 'data/JPEGImages/000.jpg' twice" in refusal(tmp_path / "again.csv", labels="camvid")
     (far / "x.png").unlink()

@@ -68,6 +68,10 @@ def test_a_byte_order_mark_and_blank_lines_are_nothing() -> None:
     [
         ("", "has no column 'image' .it is empty."),
         ("image,split\na,b\n", "has no column 'mask' .it has 'image', 'split'."),
+        (
+            "x" * 100_000 + ",image,split\na,b,c\n",
+            r"it has 'x{30}\[... 99,955 characters ...\]x{15}', 'image'",
+        ),
         ("image,mask,split,mask\n", "more than one column 'mask'"),
         ("image,mask,split\n", "has no rows"),
         ("image,mask,split\na.jpg,a.png,train\nb.jpg,,train\n", "row 2 has no mask"),

@@ -147,7 +147,7 @@ def test_a_weight_file_in_a_bucket_is_fetched(place: Path, tmp_path: Path, bucke
     ("options", "said"),
     [
         ({"dataset": "{place}/nothing"}, "nothing does not exist"),
-        ({"train_split": "trian"}, r"no split 'trian' \(it has train, val\)"),
+        ({"train_split": "trian"}, r"no split 'trian' \(it has 'train', 'val'\)"),
         ({"val_split": "test"}, r"no split 'test'"),
         ({"dataset": "s3://no-such-bucket-3f1/x?endpoint_url=http://127.0.0.1:9"}, "127.0.0.1:9"),
         ({"output": "{place}/data/classes.txt"}, "classes.txt"),
