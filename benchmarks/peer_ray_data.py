@@ -2,8 +2,8 @@
 write_parquet, and Ray Data's own checkpoints. `peers.py` runs it.
 
 It is given as many model threads as there are cores; by itself it would have one, for Ray sets OMP_NUM_THREADS to an
-actor's num_cpus. With num_cpus above 1 the actor would leave no core to reading and decoding, which is asked for by the
-CPU, too.
+actor's num_cpus. It asks for no CPU of Ray's: with one, it and the actor that filters what is in the checkpoint hold
+both CPUs of two, reading gets none, and a resumed run stands still for ever.
 
     python benchmarks/peer_ray_data.py FOLDER MODEL OUTPUT
 """
@@ -41,7 +41,7 @@ def main() -> None:
     images = ray.data.read_binary_files(folder, include_paths=True)
     labelled = images.map(decode).map_batches(
         Labeller, fn_constructor_args=(model, output, len(os.sched_getaffinity(0))), batch_size=4, concurrency=1,
-        num_cpus=1,
+        num_cpus=0,
     )  # fmt: skip
     labelled.write_parquet(f"{output}/tables")
 

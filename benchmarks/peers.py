@@ -42,7 +42,8 @@ TITLES = {
     "int8": "fcn, int8",
 }
 NEEDS = {"daft": "daft"}
-LONGEST = 3600.0
+LONGEST = 1800.0
+"""Seconds that a run may take."""
 
 
 @dataclass
@@ -78,6 +79,7 @@ def main() -> None:
         figures = {name: Figures() for name in models}
         for _ in range(options.rounds):
             for name, figure in figures.items():
+                print(f"{TITLES[name]} ...", file=sys.stderr, flush=True)
                 measure(name, models[name], few, many, Path(scratch, "output"), figure)
     Console(width=120).print(table(figures, options.few, options.many, options.rounds))
 
