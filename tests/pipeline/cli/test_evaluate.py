@@ -66,7 +66,7 @@ def test_options_can_stand_in_a_file(
 ) -> None:
     config = tmp_path / "evaluate.yaml"
     config.write_text(f"model: {model_dir}\ndataset: {data}\nlabels: camvid\nsplit: none\nactors: 1\ndevice: cpu\n")
-    assert "no split 'none' (it has val)" in refused(capsys, "evaluate", "--config", config)
+    assert "no split 'none' (it has 'val')" in refused(capsys, "evaluate", "--config", config)
     assert fcn(["evaluate", "--config", str(config), "--split", "val", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["split"] == "val"
 
@@ -89,7 +89,7 @@ def test_bad_input_is_one_sentence(
 
     assert "there is no model at" in refuse(tmp_path / "no-model", data, *OPTIONS)
     assert "no-data" in refuse(model_dir, tmp_path / "no-data", *OPTIONS)
-    assert "no split 'test' (it has val)" in refuse(model_dir, data, *OPTIONS, "--split", "test")
+    assert "no split 'test' (it has 'val')" in refuse(model_dir, data, *OPTIONS, "--split", "test")
     assert "has 21" in refuse(model_dir, data, "--preset", "voc2012")
     assert "nothing says which classes" in refuse(model_dir, data)
     assert "/proc/scores" in refuse(model_dir, data, *OPTIONS, "--output", "/proc/scores")
