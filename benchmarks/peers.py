@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,7 +136,12 @@ def timed(words: Sequence[str]) -> float:
     """Seconds from command to exit."""
     with tempfile.TemporaryDirectory() as place:
         log, began = Path(place, "log"), time.perf_counter()
-        code = start(words, log).wait(LONGEST)
+        process = start(words, log)
+        try:
+            code = process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            raise
         seconds = time.perf_counter() - began
         assert code == 0, f"{' '.join(words)} ended with {code}:\n{log.read_text(errors='replace')[-3000:]}"
     return seconds
@@ -148,11 +154,17 @@ def killed_at(count: int, words: Sequence[str], output: Path) -> dict[str, float
         deadline = time.monotonic() + LONGEST
         while len(masks(output)) < count and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        for pid in family(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
         time.sleep(1)  # until the kernel has ended them all
         return {path.name: path.stat().st_mtime for path in masks(output)}
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """A process and all that it has started."""
+    for pid in family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def family(parent: int) -> list[int]:
