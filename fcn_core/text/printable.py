@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 
 _LONGEST_NAME = 60
+_LONGEST_ESCAPED = 12  # characters of a name whose escapes, of up to ten characters each, would fill a page
+_LONGEST_QUOTED = 120
 
 LONGEST_WORD = 600
 """Characters of a path or a value that a message repeats in full. Paths have 4,096 at most, values any number."""
@@ -39,6 +41,12 @@ def shortened_words(text: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """The first `most` of names that come from a file, quoted, none of more than 60 characters, and how many more."""
-    shown = ", ".join(repr(shortened(name, _LONGEST_NAME)) for name in names[:most])
+    """The first `most` of names that come from a file, quoted, and how many more. A name takes 150 characters at most:
+    the middle of longer ones is left out."""
+    shown = ", ".join(_quoted(name) for name in names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def _quoted(name: str) -> str:
+    quoted = repr(shortened(name, _LONGEST_NAME))
+    return quoted if len(quoted) <= _LONGEST_QUOTED else repr(shortened(name, _LONGEST_ESCAPED))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fcn_core import LabelError, LabelSet
@@ -51,10 +51,19 @@ def test_a_name_may_have_what_its_spelling_needs() -> None:
     assert LabelSet(name="own", names=names, palette=((0, 0, 0),) * 6).names == names
 
 
-def test_names_from_a_file_fill_no_message() -> None:
+def test_names_from_a_file_are_quoted() -> None:
     assert listed(["a", "b"]) == "'a', 'b'"
     assert listed(list("abcd"), most=2) == "'a', 'b' and 2 more"
-    long = listed(["x" * 1_000_000, "\x1b[2J" * 1000] * 500)
-    assert len(long) < 2000
-    assert long.isprintable()
-    assert long.endswith("and 988 more")
+    assert listed(["Straße\n"]) == r"'Straße\n'"
+
+
+@given(st.lists(ANY, min_size=1, max_size=4), st.integers(min_value=1, max_value=1000))
+@example(["ma" + "\x0e" * 60 + "mage"], 1)
+@example(["\U000e0001" * 60], 1)
+@example(["x" * 1_000_000], 1)
+@example(["\x1b[2J"], 1000)
+def test_names_from_a_file_fill_no_message(names: list[str], times: int) -> None:
+    shown = listed([name * times for name in names] * 500)
+    assert len(shown) < 1900
+    assert shown.isprintable()
+    assert shown.endswith(f"and {500 * len(names) - 12:,} more")
