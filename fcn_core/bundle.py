@@ -25,7 +25,7 @@ from torch import Tensor
 from fcn_core.errors import BundleError
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.building import build
+from fcn_core.models.building import build, build_without_values
 from fcn_core.models.description import (
     FORMAT_VERSION,
     INT8_FILES,
@@ -173,8 +173,7 @@ class ModelBundle:
 
         Raises BundleError for an imported graph.
         """
-        with torch.device("meta"):  # skips a random initialisation that would only be overwritten
-            model = build(self.network_architecture)
+        model = build_without_values(self.network_architecture)
         state = {
             name: tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True)
             for name, tensor in self.state.items()

@@ -91,7 +91,7 @@ def _quantized(bundle: ModelBundle, images: Sequence[Image]) -> Any:
     data = nncf.Dataset(images, lambda image: np.ascontiguousarray(image)[None])
     # Scores and what is added up of them decide between classes, and cost next to nothing: they stay as they are.
     scores = nncf.IgnoredScope(patterns=[r".*score.*"], validate=False)
-    return nncf.quantize(to_graph(bundle), data, subset_size=len(images), ignored_scope=scores)
+    return nncf.quantize(to_graph(bundle, named=True), data, subset_size=len(images), ignored_scope=scores)
 
 
 def _serialize(graph: Any) -> Int8Graph:

@@ -132,12 +132,9 @@ class ModelDescription(BaseModel):
         """More than any of `other_files` can need for its network."""
         if isinstance(self.architecture, OnnxArchitecture):
             return LARGEST_ONNX
-        import torch
+        from fcn_core.models.building import build_without_values  # of PyTorch
 
-        from fcn_core.models.building import build
-
-        with torch.device("meta"):
-            state = build(self.architecture).state_dict()
+        state = build_without_values(self.architecture).state_dict()
         return int(8 * sum(tensor.numel() for tensor in state.values()) + LARGEST_GRAPH)
 
 

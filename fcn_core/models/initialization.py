@@ -6,13 +6,9 @@ from torch import nn
 
 
 def initialize(layers: Iterable[tuple[str, nn.Module]]) -> None:
-    """Fresh convolutions, by name: score layers become zero (as the authors' do), others Kaiming-normal.
-
-    Layers on the "meta" device, which have shapes and no values, are left alone: drawing none of them would cost a
-    process the second in which PyTorch imports its compiler.
-    """
+    """Fresh convolutions, by name: score layers become zero (as the authors' do), others Kaiming-normal."""
     for name, layer in layers:
-        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+        if isinstance(layer, nn.Conv2d):
             if name.startswith("score"):
                 nn.init.zeros_(layer.weight)
             else:

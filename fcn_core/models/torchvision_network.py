@@ -16,6 +16,7 @@ from fcn_core.models.backbones.base import receptive_reach
 from fcn_core.models.backbones.resnet import bottleneck_layers
 from fcn_core.models.network import Network
 from fcn_core.models.upsampling import Upsampling
+from fcn_core.torchvision_package import load_torchvision
 
 AS_IT_IS = "torchvision's network as it is"
 
@@ -28,6 +29,7 @@ class TorchvisionNetwork(Network):
 
     def __init__(self, architecture: Architecture, family: str) -> None:
         """family: what torchvision's builder is called, before "_BACKBONE"."""
+        load_torchvision()
         from torchvision.models import get_model  # here, as in fcn_core.models.backbones.resnet.ResNet
 
         super().__init__(architecture)

@@ -4,7 +4,7 @@ import torch
 
 from fcn_core.errors import DataError
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.building import build
+from fcn_core.models.building import build_without_values
 from fcn_core.training.config import TrainConfig
 
 
@@ -19,8 +19,8 @@ def check_shapes(architecture: Architecture, config: TrainConfig, workers: int) 
         return
     sharing = 1 if config.sync_batch_norm else workers
     examples = max(1, config.batch_size // (sharing * config.gradient_accumulation_steps))
+    model = build_without_values(architecture).train()
     with torch.device("meta"):
-        model = build(architecture).train()
         if config.backbone_lr_multiplier == 0:
             return  # what is frozen normalizes by what it has learnt
         try:

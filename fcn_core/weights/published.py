@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torchvision import models
 
 from fcn_core.bundle import ModelBundle
 from fcn_core.errors import WeightsError
@@ -30,6 +29,7 @@ from fcn_core.models.architecture import Doubling
 from fcn_core.models.backbones import BACKBONES, BackboneName, backbone_spec
 from fcn_core.models.networks import ARCHS, ArchName, network_spec
 from fcn_core.normalization import Normalization
+from fcn_core.torchvision_package import load_torchvision
 from fcn_core.weights.importing import Imported, import_weights
 
 _SECONDS_WITHOUT_DATA = 30
@@ -55,6 +55,9 @@ class PublishedWeights:
 
 def published() -> dict[str, PublishedWeights]:
     """What can be fetched, by name."""
+    load_torchvision()
+    from torchvision import models
+
     networks = [
         _from_torchvision(f"{spec.weights_name}_{backbone}", models.segmentation, name, arch, backbone)
         for arch, spec in ((arch, network_spec(arch)) for arch in ARCHS)

@@ -95,7 +95,7 @@ def _require_weights(store: Store, uri: str) -> None:
 
 def _meant(uri: str) -> str:
     """What to do where there is no model: the name of published weights is no place."""
-    from fcn_core.weights.published import published  # torchvision, which is slow to import
+    from fcn_core.weights.published import published  # PyTorch, which is slow to import
 
     if uri in published():
         return f"`fcn model get {uri} -o {uri}` fetches the published weights of that name into a folder"

@@ -74,17 +74,19 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_labelling_loads_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
-    small_bundle().save(tmp_path / "model")
+def test_labelling_does_not_load_the_compiler_nor_torchvision_where_the_network_is_ours(tmp_path: Path) -> None:
+    small_bundle().save(tmp_path / "vgg16")
+    small_bundle(backbone="mobilenet_v3_large").save(tmp_path / "mobilenet")  # torchvision's
     engines = ["torch", "openvino"] if openvino_runtime.is_installed() else ["torch"]
     program = (
         "import sys, numpy, pipeline.cli.run_launch, pipeline.segmentation.segmenter\n"
         "from fcn_core import ModelBundle, Predictor, resolve_settings\n"
-        f"for engine in {engines}:\n"
-        "    settings = resolve_settings('cpu', engine=engine)\n"
-        f"    predictor = Predictor(ModelBundle.load({str(tmp_path / 'model')!r}), settings)\n"
-        "    predictor.predict([numpy.zeros((64, 96, 3), numpy.uint8)])\n"
-        "    print([name for name in ('torchvision', 'torch._dynamo') if name in sys.modules])"
+        "for model in ('vgg16', 'mobilenet'):\n"
+        f"    for engine in {engines}:\n"
+        "        settings = resolve_settings('cpu', engine=engine)\n"
+        f"        predictor = Predictor(ModelBundle.load({str(tmp_path)!r} + '/' + model), settings)\n"
+        "        predictor.predict([numpy.zeros((64, 96, 3), numpy.uint8)])\n"
+        "        print([name for name in ('torchvision', 'torch._dynamo') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]"] * len(engines)
+    assert done.stdout.splitlines() == ["[]"] * len(engines) + ["['torchvision']"] * len(engines)

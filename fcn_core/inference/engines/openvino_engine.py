@@ -23,7 +23,7 @@ from fcn_core.inference.openvino_runtime import compile_for_cpu, core
 from fcn_core.inference.reporting_packages import import_openvino
 from fcn_core.inference.settings import PredictorSettings
 from fcn_core.models.architecture import Architecture
-from fcn_core.models.building import build
+from fcn_core.models.building import build_without_values
 from fcn_core.models.int8_graph.check import check_graph
 from fcn_core.models.network import GRID, Network
 from fcn_core.normalization import Normalization
@@ -68,19 +68,22 @@ class _Scorer(nn.Module):
         return self.network.scores(self._normalization.apply(pixels.permute(0, 3, 1, 2)))
 
 
-def to_graph(bundle: ModelBundle) -> Any:
+def to_graph(bundle: ModelBundle, *, named: bool = False) -> Any:
     """The network as an openvino.Model: pixels, uint8 [N, H, W, 3], to scores, float32 [N, C, h, w]; N, H, W free.
+
+    named: operations have the names of their layers, which takes twice as long: PyTorch then copies every module.
 
     Raises BundleError if values inside the network come near the largest float.
     """
     openvino = import_openvino()
 
-    module = _Scorer(bundle.build(), bundle.normalization).eval()
+    module = _Scorer(bundle.build(), bundle.normalization).eval().requires_grad_(False)
     _check_range(module, bundle.model_id)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # about tracing as such, and shapes it may not vary: tests vary them
         example = torch.zeros(_TRACED_SIZE, dtype=torch.uint8)
-        traced: Any = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+        function = module if named else lambda pixels: module(pixels)
+        traced: Any = torch.jit.trace(function, example, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, example_input=example)
     _simplify_pooling(graph)
     graph.reshape([-1, -1, -1, 3])
@@ -150,8 +153,8 @@ def try_int8(int8: Int8Graph, architecture: Architecture, settings: PredictorSet
 
 def _expected(architecture: Architecture) -> Expected:
     """What the float network makes of an image of `_SHAPED_SIZE`; nothing is computed."""
+    network = build_without_values(architecture).eval()
     with torch.device("meta"), torch.no_grad():
-        network = build(architecture).eval()
         sizes = []
         hooks = [
             layer.register_forward_hook(lambda layer, inputs, output: sizes.append(output.numel()))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features
+from fcn_core.torchvision_package import load_torchvision
 
 
 class MobileNetV3Large(Backbone):
@@ -21,6 +22,7 @@ class MobileNetV3Large(Backbone):
     stem_stride = 4
 
     def __init__(self, width: float = 1.0) -> None:
+        load_torchvision()
         from torchvision.models import mobilenet_v3_large  # here, as in ResNet
 
         super().__init__()

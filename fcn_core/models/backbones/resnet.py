@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fcn_core.models.backbones.base import Backbone, BackboneSpec, Features
+from fcn_core.torchvision_package import load_torchvision
 
 
 class ResNet(Backbone):
@@ -22,8 +23,8 @@ class ResNet(Backbone):
     stem_stride = 8
 
     def __init__(self, name: Literal["resnet50", "resnet101"] = "resnet50") -> None:
-        # A second of every process that starts: only who has such a network pays for it.
-        from torchvision.models import get_model
+        load_torchvision()
+        from torchvision.models import get_model  # here: only who has such a network pays for it
 
         super().__init__()
         classifier = get_model(name, weights=None)

@@ -15,6 +15,7 @@ import torch
 
 from fcn_core.errors import BundleError, DeviceError, PredictionError
 from fcn_core.inference import openvino_runtime
+from fcn_core.inference.engines.openvino_engine import compile_graph, run, to_graph
 from fcn_core.inference.predictor import Outputs, Predictor
 from fcn_core.inference.settings import PredictorSettings, has_bfloat16, resolve_settings
 from tests.fcn_core.nets import overflowing_bundle, photo, small_bundle
@@ -206,3 +207,14 @@ os.kill(os.getpid(), signal.SIGUSR1)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_layers_have_names_where_they_are_wanted_and_score_the_same() -> None:
+    bundle, settings = small_bundle(backbone="mobilenet_v3_large"), _settings("openvino")
+    pixels = photo(75, 97)[None]
+    plain, named = (to_graph(bundle, named=named) for named in (False, True))
+    assert not any("score" in node.get_friendly_name() for node in plain.get_ops())
+    assert any("score_pool3" in node.get_friendly_name() for node in named.get_ops())
+    scores = [run(compile_graph(graph, settings).create_infer_request(), pixels) for graph in (plain, named)]
+    assert np.array_equal(*scores)
+    assert scores[0].std() > 0

@@ -18,7 +18,7 @@ Change = Callable[[Element], None]
 def exported(arch: str = "fcn16s", backbone: str = "alexnet") -> tuple[Int8Graph, Architecture]:
     """The graph of a small network as OpenVINO writes it. Quantizing adds layers, and takes ten times as long."""
     bundle = small_bundle(arch, backbone=backbone)
-    return _serialize(to_graph(bundle)), bundle.architecture
+    return _serialize(to_graph(bundle, named=True)), bundle.architecture
 
 
 def changed(graph: Int8Graph, change: Change) -> Int8Graph:
