@@ -24,7 +24,8 @@ from rich.table import Table
 from pipeline.actors.meter import Meter
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool import ShardPool
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.outputs.shard import Shard
 from pipeline.storage.store import ObjectInfo

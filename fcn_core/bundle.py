@@ -10,7 +10,6 @@ loading does not need. An imported ONNX graph lies in `model.onnx`, instead of t
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fcn_core.bundle_folder import read_bundle, write_bundle
 from fcn_core.errors import BundleError
 from fcn_core.labels import LabelSet
 from fcn_core.models.architecture import Architecture
@@ -30,7 +30,6 @@ from fcn_core.models.description import (
     FORMAT_VERSION,
     INT8_FILES,
     INT8_FORMAT_VERSION,
-    LARGEST_DESCRIPTION,
     MODEL_FILE,
     ONNX_FORMAT_VERSION,
     REMEDY,
@@ -48,7 +47,6 @@ from fcn_core.models.network import Network
 from fcn_core.models.onnx_graph.architecture import OnnxArchitecture
 from fcn_core.models.state_check import check_finite, check_state
 from fcn_core.normalization import IMAGENET, Normalization
-from fcn_core.text.json_text import parse_json
 from fcn_core.text.printable import printable
 from fcn_core.trained_on import DIGEST_BYTES, MOST_DIGESTS, TrainedOn
 
@@ -276,44 +274,13 @@ class ModelBundle:
         model.json last, each by a rename, so that an interrupted overwrite is caught by the digest; other
         files are left alone. Raises BundleError if another model is there and overwrite is False.
         """
-        target = Path(directory)
-        files = self.to_files()
-        existing = [name for name in files if (target / name).exists()]
-        if existing and not overwrite and _stored_model_id(target) != self.model_id:
-            raise BundleError(f"{target} already holds another model; choose another folder or pass overwrite=True")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
-                staged = Path(aside) / target.name
-                staged.mkdir()
-                for name, content in files.items():
-                    _write_durably(staged / name, content)
-                if not target.exists():
-                    staged.rename(target)
-                else:
-                    for name in files:  # the weights come first
-                        (staged / name).replace(target / name)
-        except OSError as error:
-            raise BundleError(
-                f"cannot write the model bundle {target} ({error}); check the path and its rights"
-            ) from error
+        write_bundle(Path(directory), self.to_files(), self.model_id, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "ModelBundle":
         """The bundle in a directory, fully verified. Raises BundleError as `from_files` does."""
         source = Path(directory)
-        if not source.is_dir():
-            raise BundleError(f"{source} is not a folder; give the folder that holds {MODEL_FILE} and {WEIGHTS_FILE}")
-        files = {}
-        text = _read_file(source / MODEL_FILE, LARGEST_DESCRIPTION)
-        if text is not None:
-            files[MODEL_FILE] = text
-            description = parse_description(text, str(source))
-            for name in (*description.other_files, *description.notes_files):
-                content = _read_file(source / name, description.most_bytes_of(name))
-                if content is not None:
-                    files[name] = content
-        return cls.from_files(files, source=str(source))
+        return cls.from_files(read_bundle(source), source=str(source))
 
     def _weights_bytes(self) -> bytes:
         if self.onnx is not None:
@@ -327,21 +294,6 @@ def _read_state(weights: bytes, source: str) -> dict[str, Tensor]:
         return safetensors.torch.load(weights)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BundleError(f"{source}: {WEIGHTS_FILE} is not a safetensors file ({error}); {REMEDY}") from error
-
-
-def _read_file(path: Path, most_bytes: int) -> bytes | None:
-    """None where there is none: `ModelBundle.from_files` says what is missing."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            content = file.read() if size <= most_bytes else None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BundleError(f"cannot read {path} ({error}); check its rights") from error
-    if content is None:
-        raise BundleError(f"{path} has {size} bytes, over the {most_bytes} that it may have; {REMEDY}")
-    return content
 
 
 def _missing(source: str, name: str, others: tuple[str, ...]) -> BundleError:
@@ -394,18 +346,3 @@ def _model_id(
     )
     digests = [weights_sha256] + ([] if int8 is None else [int8.sha256[name] for name in INT8_FILES])
     return hashlib.sha256("\n".join([identity, *digests]).encode()).hexdigest()[:16]
-
-
-def _stored_model_id(directory: Path) -> str | None:
-    try:
-        values = parse_json(_read_file(directory / MODEL_FILE, LARGEST_DESCRIPTION) or b"")
-    except (BundleError, ValueError):
-        return None
-    return values.get("model_id") if isinstance(values, dict) else None
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

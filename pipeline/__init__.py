@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from pipeline.segmentation.run_report import RunReport
     from pipeline.storage.opening import open_store
     from pipeline.storage.store import Store
-    from pipeline.training.job import TrainReport, train
+    from pipeline.training.job import train
     from pipeline.training.observer import BegunTraining, TrainObserver
+    from pipeline.training.report import TrainReport
 
 __all__ = [
     "BegunTraining",
@@ -130,7 +131,8 @@ _MODULE_OF = {
     "pipeline.jobs.segment": ("SegmentJob",),
     "pipeline.storage.opening": ("open_store",),
     "pipeline.storage.store": ("Store",),
-    "pipeline.training.job": ("TrainReport", "train"),
+    "pipeline.training.job": ("train",),
+    "pipeline.training.report": ("TrainReport",),
     "pipeline.training.observer": ("BegunTraining", "TrainObserver"),
     "pipeline.jobs.train": ("TrainJob",),
 }

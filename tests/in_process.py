@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from pipeline.actors import lone_worker, shard_runner
-from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
 from pipeline.evaluation import job as evaluation

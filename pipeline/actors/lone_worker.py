@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from fcn_core.text.printable import printable
 from pipeline.actors.lone_answers import Answer, Done, Failed, Progress, Ready
 from pipeline.actors.lone_main import THREADS
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.closing import Closing
 from pipeline.errors import TakenOver, first_line
 
 if TYPE_CHECKING:
-    from pipeline.actors.pool import PoolProgress
     from pipeline.actors.pool_spec import PoolSpec
     from pipeline.actors.worker import Processor
     from pipeline.outputs.shard import Shard
@@ -106,7 +106,7 @@ class LoneWorker(Closing):
         arguments: tuple[Any, ...],
         shards: "Iterator[Shard]",
         on_done: Callable[[Any], None],
-        on_progress: "Callable[[PoolProgress], None]",
+        on_progress: Callable[[PoolProgress], None],
         should_stop: Callable[[], bool],
         patience: float = STILL_SECONDS,
     ) -> bool:
@@ -115,8 +115,6 @@ class LoneWorker(Closing):
 
         Raises WorkerLeft where anything goes wrong, and TakenOver where another driver has the output by now.
         """
-        from pipeline.actors.pool import PoolProgress
-
         with os.fdopen(self._factory, "wb", closefd=False) as file:
             pickle.dump((factory, arguments), file, protocol=pickle.HIGHEST_PROTOCOL)
         os.lseek(self._factory, 0, os.SEEK_SET)  # the position is shared with the process

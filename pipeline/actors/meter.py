@@ -8,7 +8,7 @@ from pipeline.actors import metrics
 from pipeline.actors.metrics import JobKind, Recorder
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.outputs.runs import Counts, Progress
 
 RATE_WINDOW_SECONDS = 60.0

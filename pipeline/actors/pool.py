@@ -8,21 +8,21 @@ out twice, to a lost actor and its successor, is harmless, because a shard commi
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from fcn_core.errors import FcnError
 from pipeline.actors import cluster
 from pipeline.actors.backlog import Backlog
 from pipeline.actors.deaths import Deaths
 from pipeline.actors.metrics import ACTOR_RESTARTS, SHARD_RETRIES, SHARD_SECONDS, JobKind, Recorder
 from pipeline.actors.pool_actors import PoolActor, PoolActors, ShardAttempt
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PlacementWatch, PoolSpec
-from pipeline.actors.ray_words import clean, plain
+from pipeline.actors.ray_words import in_one_line
 from pipeline.actors.read_ahead import SHARDS_IN_FLIGHT
+from pipeline.actors.setups import MAX_STORAGE_RETRIES, Setups
 from pipeline.actors.stalls import MAX_STALLS, StallWatch
 from pipeline.actors.suspects import SUSPICIOUS_DEATHS, Suspects
 from pipeline.actors.trust import Trust
@@ -37,45 +37,17 @@ from pipeline.errors import (
 )
 from pipeline.logfmt import key_values
 from pipeline.outputs.shard import Shard
-from pipeline.storage.store import StorageOptions
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.2
 """How often progress is reported, and actors are checked for stalls."""
 
-MAX_SETUP_FAILURES = 5
-"""How many times as many actors as are wanted may fail, in a row, before one is ready."""
-
 RETRY_SECONDS = 2.0
 """The pause before a shard is tried again after a failure that is not its own; twice as long after each further one."""
 
-RESTART_SECONDS = 1.0
-"""The pause before another actor is started after one that did not get ready; twice as long after each further one."""
-
-MAX_STORAGE_RETRIES = 5
-"""How often a shard is tried again when the storage fails it, 2, 4, 8, ... seconds apart."""
-
-SETUP_STORAGE_SECONDS = (MAX_STORAGE_RETRIES + 1) * StorageOptions().retry_seconds
-"""How long actors may find no storage as they get ready, while none is: as long as a shard is tried."""
-
-STORAGE_FAILURES_TO_NOTE = 3
-"""After so many of them people are told what is waited for."""
-
 MAX_MEMORY_KILLS = 5
 """How often Ray may end a shard's actors for want of memory, 2, 4, 8, ... seconds apart, before the run ends."""
-
-
-@dataclass(frozen=True)
-class PoolProgress:
-    """Where the pool stands: `images_in_flight` are finished in shards that are not committed yet."""
-
-    ready: int
-    wanted: int
-    shards_in_flight: int
-    images_in_flight: int
-    restarts: int
-    retries: int
 
 
 class ShardPool:
@@ -98,10 +70,7 @@ class ShardPool:
         self._trust = Trust()
         self._deaths = Deaths()
         self._told_causes: set[str] = set()
-        self._setup_failures = 0
-        self._storage_failures = 0  # of actors that got ready, since the last that did
-        self._storage_away_since: float | None = None
-        self._next_start = 0.0
+        self._setups = Setups(spec.actors)
         self._restarts = 0
         self._retry_count = 0
         self._told_at = float("-inf")
@@ -148,7 +117,7 @@ class ShardPool:
                     self._replace_still()
                 placement.look(
                     has_place=self._has_place(),
-                    failures=self._setup_failures + self._storage_failures,
+                    failures=self._setups.all_failures,
                     again=self._restarts > 0,
                 )
         finally:
@@ -193,7 +162,7 @@ class ShardPool:
         while staying > wanted and spare:
             pool.drop(spare.pop())
             staying -= 1
-        while staying < wanted and time.monotonic() >= self._next_start:
+        while staying < wanted and time.monotonic() >= self._setups.next_start:
             pool.start()
             staying += 1
 
@@ -203,7 +172,7 @@ class ShardPool:
 
     def _end_unready(self) -> None:
         """Replace actors that hang while they set themselves up."""
-        for actor, seconds in self._stalls.unready(self._pool.actors, self._setup_failures):
+        for actor, seconds in self._stalls.unready(self._pool.actors, self._setups.failures):
             self._on_note(f"an actor has not got ready in {seconds:.0f} s; another is started in its place")
             self._actor_died(actor, WorkerBroken(f"an actor was not ready after {seconds:.0f} s"))
 
@@ -217,8 +186,8 @@ class ShardPool:
             if attempt.twin is None:
                 self._warn(attempt, stands_still_s=round(seconds), node=actor.node_id)
                 self._on_note(
-                    f"shard {number} stands still for {seconds:.0f} s on an actor of node {_short(actor)}; another "
-                    "actor gets it, too"
+                    f"shard {number} stands still for {seconds:.0f} s on an actor of node {actor.short_node_id}; "
+                    "another actor gets it, too"
                 )
                 twin = ShardAttempt(
                     attempt.shard, stalls=attempt.stalls + 1, avoid=[*attempt.avoid, actor], twin=attempt
@@ -276,8 +245,7 @@ class ShardPool:
                     node_id, oom_kills = value
                     self._deaths.note(node_id, oom_kills)
                     self._stalls.set_up(self._pool.is_ready(actor, node_id))
-                    self._setup_failures = self._storage_failures = 0
-                    self._storage_away_since = None
+                    self._setups.succeeded()
 
     def _shard_done(self, actor: PoolActor, attempt: ShardAttempt) -> bool:
         """Take note of a shard that is committed. False where its twin was heard before."""
@@ -296,7 +264,7 @@ class ShardPool:
                     self._end(slow, "stands still")
         for other in self._trust.done(actor, attempt, self._pool.actors):
             self._on_note(
-                f"an actor of node {_short(other)} could read nothing of shard {attempt.shard.number}, "
+                f"an actor of node {other.short_node_id} could read nothing of shard {attempt.shard.number}, "
                 "another could; it is replaced"
             )
             self._end(other, "refuses what others can do")
@@ -310,7 +278,7 @@ class ShardPool:
             # One bad machine, or a moment without storage, is no reason to end what others are doing.
             waits = isinstance(cause, StorageUnavailable) and not isinstance(cause, UntrustedCertificate)
             if not waits and not any(other.ready for other in self._pool.actors):
-                raise PipelineError(f"an actor could not get ready: {_text(cause)}") from error
+                raise PipelineError(f"an actor could not get ready: {in_one_line(cause)}") from error
             self._actor_died(actor, cause)
         elif isinstance(cause, WorkerBroken):
             self._actor_died(actor, cause)
@@ -337,7 +305,7 @@ class ShardPool:
         if isinstance(cause, TakenOver):
             raise cause
         if not isinstance(cause, StorageUnavailable):
-            raise PipelineError(f"shard {attempt.shard.number} failed: {_text(cause)}") from cause
+            raise PipelineError(f"shard {attempt.shard.number} failed: {in_one_line(cause)}") from cause
         attempt.storage_failures += 1
         if attempt.storage_failures > MAX_STORAGE_RETRIES:
             raise PipelineError(
@@ -364,14 +332,10 @@ class ShardPool:
         self._restarts += 1
         self._recorder.add(ACTOR_RESTARTS, 1)
         if not actor.ready and isinstance(error, StorageUnavailable):
-            self._storage_away(error)
+            any_ready = any(each.ready for each in self._pool.actors)
+            self._setups.found_no_storage(error, self._on_note, any_ready=any_ready)
         elif not actor.ready:
-            self._setup_failures += 1
-            if self._setup_failures >= MAX_SETUP_FAILURES * self._spec.actors:
-                raise PipelineError(
-                    f"actors fail before they are ready, {self._setup_failures} in a row: {why}"
-                ) from error
-            self._next_start = time.monotonic() + min(30.0, RESTART_SECONDS * 2.0 ** (self._setup_failures - 1))
+            self._setups.failed(error, why)
         preempted = isinstance(error, RayActorError) and error.preempted
         for attempt in actor.shards.values():
             attempt.last_death = why
@@ -390,28 +354,14 @@ class ShardPool:
             (self._suspects if len(attempt.death_nodes) >= SUSPICIOUS_DEATHS else self._backlog).add(attempt)
         self._pool.drop(actor)
 
-    def _storage_away(self, error: StorageUnavailable) -> None:
-        """Let the next actor wait a little, or end the run where the storage was away for as long as it may be."""
-        now = time.monotonic()
-        self._storage_failures += 1
-        self._storage_away_since = self._storage_away_since or now
-        if self._storage_failures == STORAGE_FAILURES_TO_NOTE:
-            self._on_note(f"the storage is away, so actors cannot start; waiting for it: {_text(error)}")
-        if now - self._storage_away_since > SETUP_STORAGE_SECONDS and not any(each.ready for each in self._pool.actors):
-            raise PipelineError(
-                f"storage stayed down for {now - self._storage_away_since:.0f} s while actors started: {_text(error)}; "
-                "the same command resumes the run"
-            ) from error
-        self._next_start = now + min(15.0, RESTART_SECONDS * 2.0 ** (self._storage_failures - 1))
-
     def _why_died(self, actor: PoolActor, error: Exception) -> str:
         """Why an actor died, in words. Memory or disk that ran out is noted once for people, too."""
         cause = self._deaths.cause(actor.node_id, error) if isinstance(error, RayError) else None
         if cause is None:
-            return _text(error)
+            return in_one_line(error)
         if cause.lacks not in self._told_causes:
             self._told_causes.add(cause.lacks)
-            self._on_note(f"an actor of node {_short(actor)} was lost: {cause}")
+            self._on_note(f"an actor of node {actor.short_node_id} was lost: {cause}")
         return str(cause)
 
     def _out_of_memory(self, attempt: ShardAttempt, error: OutOfMemoryError) -> None:
@@ -420,8 +370,8 @@ class ShardPool:
         if attempt.memory_kills > MAX_MEMORY_KILLS:
             raise PipelineError(
                 f"Ray ended {attempt.memory_kills} actors over shard {attempt.shard.number} for want of memory "
-                f"({_text(error)}); give fewer --actors, a lower --image-memory or --batch-size, or machines with more "
-                "memory, then run the same command to resume"
+                f"({in_one_line(error)}); give fewer --actors, a lower --image-memory or --batch-size, or machines "
+                "with more memory, then run the same command to resume"
             ) from error
         attempt.alone = True  # with half as many images in memory
         attempt.not_before = time.monotonic() + RETRY_SECONDS * 2.0 ** (attempt.memory_kills - 1)
@@ -446,15 +396,3 @@ class ShardPool:
         if self._suspects.is_examining:  # whose actor may have the only place
             return not self._suspects.wait_for_place
         return not self._pool.actors
-
-
-def _short(actor: PoolActor) -> str:
-    return (actor.node_id or "?")[:12]
-
-
-def _text(error: BaseException) -> str:
-    """The first line of an error, with its type where it is not one of ours."""
-    if isinstance(error, RayError):
-        return plain(error)
-    line = (clean(str(error).strip().partition("\n")[0])) or "no message"
-    return line if isinstance(error, PipelineError | FcnError) else f"{type(error).__name__}: {line}"

@@ -85,6 +85,11 @@ class PoolActor:
     images: dict[int, int] = field(default_factory=dict)  # by shard number, as last reported
 
     @property
+    def short_node_id(self) -> str:
+        """As people are shown it."""
+        return (self.node_id or "?")[:12]
+
+    @property
     def gets_work(self) -> bool:
         """Whether it may be handed a shard: not while its node goes, nor while it stands still."""
         return self.ready and not self.leaving and not self.is_stalled

@@ -6,7 +6,10 @@ which the first rarely says why.
 
 import re
 
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from fcn_core.errors import FcnError
+from pipeline.errors import PipelineError
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _OBJECT = re.compile(r"<(?:[\w.<>]*\.)?(\w+)(?: object)? at 0x[0-9a-fA-F]+>")
@@ -29,6 +32,14 @@ def plain(error: BaseException | str) -> str:
     if isinstance(error, ActorDiedError):
         return _of_death(text)
     return clean(_first(text))
+
+
+def in_one_line(error: BaseException) -> str:
+    """The first line of any error, with its type where it is not one of ours."""
+    if isinstance(error, RayError):
+        return plain(error)
+    line = clean(str(error).strip().partition("\n")[0]) or "no message"
+    return line if isinstance(error, PipelineError | FcnError) else f"{type(error).__name__}: {line}"
 
 
 def clean(text: str, most: int = _MOST) -> str:

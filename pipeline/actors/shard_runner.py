@@ -15,7 +15,8 @@ from pipeline.actors.lone_worker import WorkerLeft, is_small, lone_worker, may_d
 from pipeline.actors.metrics import JobKind
 from pipeline.actors.model_files import put_model, try_here
 from pipeline.actors.observer import Observer
-from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool import ShardPool
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.worker import Processor
 from pipeline.closing import Closing

@@ -19,9 +19,9 @@ from pipeline.jobs.evaluate import EvaluateJob
 from pipeline.jobs.train import TrainJob
 from pipeline.numbers import duration, score
 from pipeline.report.rerun import option_words, quoted
-from pipeline.training.job import TrainReport
 from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
+from pipeline.training.report import TrainReport
 
 LINE_SECONDS = 15.0
 WIDE = 140

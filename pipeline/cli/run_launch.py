@@ -77,7 +77,8 @@ def _do(work: Work, should_stop: Callable[[], bool]) -> Outcome:
         except EvaluationStopped as error:
             return Outcome(state="interrupted", message=str(error))
         return _outcome("finished", report.record.model_dump(mode="json"))
-    from pipeline.training.job import TrainReport, train
+    from pipeline.training.job import train
+    from pipeline.training.report import TrainReport
 
     with console_train.observe(screen) as trained:
         report = train(job, trained, should_stop)

@@ -44,8 +44,8 @@ from pipeline.storage.batches import to_batches, to_infos
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import ObjectInfo, Store
 from pipeline.storage.uri import split_options
-from pipeline.training.job import TrainReport
 from pipeline.training.placement import check_fits
+from pipeline.training.report import TrainReport
 
 CALIBRATION_IMAGES = 48
 _STOPPED = "stopped before the student was published; the same job resumes"

@@ -24,7 +24,7 @@ from pipeline.actors import cluster
 from pipeline.actors.meter import Meter
 from pipeline.actors.observer import Observer
 from pipeline.actors.placement import Placement, place
-from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.shard_runner import ShardRunner, ShardWork
 from pipeline.data.datasets import open_catalog, open_dataset
 from pipeline.data.layouts import Missing

@@ -19,10 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from fcn_core.errors import BundleError, PredictionError
+from fcn_core.errors import BundleError
 from fcn_core.metrics import Scores, with_current_names
 from fcn_core.models.description import (
     LARGEST_DESCRIPTION,
@@ -34,6 +33,7 @@ from fcn_core.models.description import (
 from pipeline.errors import InputError, ObjectExists, ObjectMissing, PipelineError, StorageError, StorageUnavailable
 from pipeline.models.mlflow_mirror import mirror_champion
 from pipeline.models.references import NAME, PREFIX, VERSION, Reference, ResolvedReference, check_name, check_version
+from pipeline.models.scores_check import check_scores
 from pipeline.storage.opening import open_store
 from pipeline.storage.store import Store
 
@@ -45,10 +45,6 @@ log = logging.getLogger(__name__)
 ENVIRONMENT = "FCN_REGISTRY"
 
 _CHAMPION_KEY = re.compile(r"models/[^/]+/champions/([0-9]{8})\.json")
-
-
-_PROBE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-"""An image of noise that every model must have finite scores of."""
 
 
 class ChampionChanged(PipelineError):
@@ -357,21 +353,6 @@ class Registry:
             raise
         except StorageError as error:
             raise InputError(f"the registry cannot be written: {error}") from error
-
-
-def check_scores(bundle: "ModelBundle") -> None:
-    """Raise InputError if a model has weights, or scores of an image, that are not finite numbers."""
-    from fcn_core.inference.predictor import Predictor
-    from fcn_core.inference.settings import resolve_settings
-    from fcn_core.models.state_check import check_finite
-
-    try:
-        check_finite(bundle.state, "its state")
-        if bundle.kind == "network":  # a graph was tried when it was made, and needs an engine that may not be here
-            settings = resolve_settings(device="cpu", precision="float32", engine="torch")
-            Predictor(bundle, settings).predict([_PROBE])
-    except (BundleError, PredictionError) as error:
-        raise InputError(f"model {bundle.model_id} is of no use: {error}") from error
 
 
 def open_registry(uri: str | None = None) -> Registry:

@@ -32,7 +32,8 @@ from pipeline.jobs.segment import SegmentJob
 from pipeline.jobs.train import TrainJob
 from pipeline.models.load import load_bundle
 from pipeline.models.references import PREFIX, is_reference
-from pipeline.models.registry import Champion, ChampionChanged, check_scores, open_registry
+from pipeline.models.registry import Champion, ChampionChanged, open_registry
+from pipeline.models.scores_check import check_scores
 from pipeline.retraining.contest import Contest
 from pipeline.retraining.observer import ActorsPart, RetrainObserver, TrainingPart
 from pipeline.segmentation.job import segment

@@ -5,10 +5,10 @@ one has nothing to do.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from fcn_core import ModelBundle
 from fcn_core.data.class_pixels import ClassPresence, class_pixels
@@ -20,7 +20,6 @@ from pipeline.actors import cluster
 from pipeline.data.report import SplitContent, warning_lines
 from pipeline.errors import InputError, PipelineError, StorageError
 from pipeline.jobs.train import TrainJob
-from pipeline.numbers import score
 from pipeline.outputs.lease import Lease, WatchStopped
 from pipeline.training.curves import Curves
 from pipeline.training.following import GroupFollower
@@ -45,31 +44,9 @@ from pipeline.training.plan import (
 )
 from pipeline.training.progress import WorkerOutcome, now
 from pipeline.training.records import TrainRecord, TrainRun
+from pipeline.training.report import TrainReport
 from pipeline.training.store import PAGE, TrainStore
 from pipeline.training.worker import TrainWorkerSpec
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a call of `train` did. `steps` and `seconds` are of all stages. `model_uri` is where the best model is,
-    once finished; `report_uri`: a page of the training, once there is one; `classes` are those of the scores."""
-
-    state: Literal["finished", "interrupted"]
-    name: str
-    uri: str
-    nothing_to_do: bool
-    model_uri: str | None
-    model_id: str | None
-    scores: Scores | None
-    steps: int
-    seconds: float
-    failures: int
-    report_uri: str | None = None
-    classes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        iou = score(self.scores.mean_iou) if self.scores is not None else "-"
-        return f"<TrainReport {self.name} {self.state}: {self.steps:,} steps, mean IoU {iou}, model {self.model_uri}>"
 
 
 def train(

@@ -20,7 +20,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool import ShardPool
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.jobs.segment import SegmentJob
 from pipeline.outputs.shard import Shard

@@ -15,7 +15,7 @@ requires("atheris", install="atheris (there are builds for Linux on x86-64)")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_readers_hold_for_a_moment(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main([target, "--seconds", "2", "--keep", str(tmp_path)])
+    code = main([target, "--seconds", "2", "--seed", "1", "--keep", str(tmp_path)])
     told = capsys.readouterr().out
     assert code == 0, told
     assert " 0 inputs" not in told

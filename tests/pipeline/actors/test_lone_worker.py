@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.actors import lone_worker
 from pipeline.actors.lone_worker import SMALL_IMAGES, LoneWorker, WorkerLeft, is_small, may_do
-from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.errors import TakenOver
 from pipeline.outputs.shard import Shard

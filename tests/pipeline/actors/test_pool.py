@@ -15,10 +15,11 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from pipeline.actors import cluster, pool_spec, quarantine, stalls, suspects
+from pipeline.actors import cluster, pool_spec, quarantine, setups, stalls, suspects
 from pipeline.actors import pool as pools
-from pipeline.actors.pool import PoolProgress, ShardPool
+from pipeline.actors.pool import ShardPool
 from pipeline.actors.pool_actors import ShardAttempt
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.actors.pool_spec import PoolSpec
 from pipeline.actors.quarantine import Quarantine
 from pipeline.actors.worker import WorkerSpec
@@ -64,7 +65,7 @@ def shards(count: int) -> Iterator[Shard]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the pool pauses after a failure is no claim of these tests; that it goes on after the pause is."""
     monkeypatch.setattr(pools, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(pools, "RESTART_SECONDS", 0.05)
+    monkeypatch.setattr(setups, "RESTART_SECONDS", 0.05)
 
 
 def work(pool: ShardPool, count: int, should_stop: Any = lambda: False) -> tuple[bool, list[Any], list[PoolProgress]]:
@@ -220,7 +221,7 @@ def test_storage_that_is_away_while_actors_start_is_waited_for_as_for_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counted as actors that fail, five in a row of which end the run: within a minute and a half."""
-    monkeypatch.setattr(pools, "MAX_SETUP_FAILURES", 1)
+    monkeypatch.setattr(setups, "MAX_SETUP_FAILURES", 1)
     notes: list[str] = []
     done: list[Any] = []
     pool = ShardPool(PoolSpec(actors=1, cpus=1), AwayForTheFirst, tmp_path)
@@ -232,7 +233,7 @@ def test_storage_that_is_away_while_actors_start_is_waited_for_as_for_shards(
 def test_storage_that_stays_away_while_actors_start_ends_the_run_and_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pools, "SETUP_STORAGE_SECONDS", 0.0)
+    monkeypatch.setattr(setups, "SETUP_STORAGE_SECONDS", 0.0)
     with pytest.raises(
         PipelineError, match=r"storage stayed down for .* while actors started: .* the same command resumes"
     ):

@@ -3,7 +3,7 @@
 from pipeline.actors.meter import Meter
 from pipeline.actors.observer import Observer
 from pipeline.actors.outcome import ShardOutcome
-from pipeline.actors.pool import PoolProgress
+from pipeline.actors.pool_progress import PoolProgress
 from pipeline.outputs.runs import Counts
 
 
