@@ -31,6 +31,7 @@ PHOTO_SIZE = (500, 375)
 
 COMMANDS: dict[str, str] = {
     "predictor": "predictor.py",
+    "layers": "layers.py",
     "pipeline_overhead": "pipeline_overhead.py --images {images}",
     "data_path": "data_path.py",
     "scaling": "scaling.py --actors 1 16 64",

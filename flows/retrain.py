@@ -28,7 +28,7 @@ from pipeline.retraining.contest import Contest
 from pipeline.retraining.job import JOBS_HERE, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.training.curves import draw_curves
-from pipeline.training.job import TrainReport
+from pipeline.training.report import TrainReport
 
 VALIDATIONS_LISTED = 12
 

@@ -13,9 +13,10 @@ from fcn_core.inference.settings import resolve_settings
 from flows.demo.steps import Step
 from pipeline.actors import cluster
 from pipeline.jobs.train import TrainJob, merged
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import train
 from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
+from pipeline.training.report import TrainReport
 
 RUN_NAME = "street-scenes"
 

@@ -23,8 +23,9 @@ from pipeline.outputs import runs
 from pipeline.segmentation.job import segment
 from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import train
 from pipeline.training.observer import TrainObserver
+from pipeline.training.report import TrainReport
 from pipeline.training.store import TrainStore
 
 T = TypeVar("T")

@@ -40,10 +40,11 @@ from pipeline.segmentation.job import segment
 from pipeline.segmentation.prepare import check_places
 from pipeline.segmentation.run_report import RunReport
 from pipeline.storage.opening import open_store
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import train
 from pipeline.training.observer import TrainObserver
 from pipeline.training.placement import check_fits
 from pipeline.training.plan import check_inputs, pin_dataset
+from pipeline.training.report import TrainReport
 from pipeline.training.store import TrainStore
 
 _STOPPED = "stopped before the verdict; nothing was promoted, and the same job resumes"

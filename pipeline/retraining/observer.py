@@ -8,9 +8,9 @@ from pipeline.data.report import DataReport
 from pipeline.numbers import score
 from pipeline.outputs.runs import Progress
 from pipeline.retraining.contest import Contest
-from pipeline.training.job import TrainReport
 from pipeline.training.observer import TrainObserver
 from pipeline.training.progress import TrainProgress
+from pipeline.training.report import TrainReport
 
 
 class RetrainObserver:

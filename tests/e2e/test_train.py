@@ -15,7 +15,8 @@ import yaml
 
 from pipeline.cli.app import run as fcn
 from pipeline.training import job as training
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import train
+from pipeline.training.report import TrainReport
 from tests.commands import refused
 from tests.plugins.isolation import child_path
 from tests.processes import descendants, environment_without_ray

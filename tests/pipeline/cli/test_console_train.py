@@ -8,8 +8,8 @@ from rich.console import Console
 from fcn_core.metrics import ConfusionMatrix
 from pipeline.cli.console_train import observe, print_report, report_json
 from pipeline.jobs.train import TrainJob
-from pipeline.training.job import TrainReport
 from pipeline.training.progress import TrainProgress, now
+from pipeline.training.report import TrainReport
 from tests.log_lines import without_time
 
 PROGRESS = TrainProgress(

@@ -26,7 +26,7 @@ from pipeline.models.registry import Registry, open_registry
 from pipeline.retraining.job import JOBS_HERE, BadData, Jobs, RetrainReport, RetrainStopped, challenge
 from pipeline.retraining.observer import RetrainObserver
 from pipeline.storage.opening import open_store
-from pipeline.training.job import TrainReport
+from pipeline.training.report import TrainReport
 from tests.in_process import evaluate_in_process
 from tests.onnx_nets import small_onnx, written
 from tests.requires import requires

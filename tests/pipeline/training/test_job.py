@@ -29,8 +29,9 @@ from pipeline.models.load import load_bundle
 from pipeline.outputs.lease import Lease
 from pipeline.training import job as training
 from pipeline.training import placement
-from pipeline.training.job import TrainReport, train
+from pipeline.training.job import train
 from pipeline.training.placement import resolve_group
+from pipeline.training.report import TrainReport
 from pipeline.training.store import TrainStore
 from pipeline.training.worker import TrainWorkerSpec
 from tests.trainings import (
