@@ -5,10 +5,11 @@ shapes that suit it well. The network is compiled as the Predictor compiles it, 
 over the rounds, in milliseconds per image.
 
     python benchmarks/layers.py                                  # FCN-8s VGG16, 21 classes, 480x360
-    python benchmarks/layers.py --model BUNDLE --size 640x480 --precision float32
+    python benchmarks/layers.py --model BUNDLE --size 640x480 --precision int8
 """
 
 import argparse
+import logging
 import statistics
 import time
 from collections import defaultdict
@@ -21,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from tiling import landscape, speaking_bundle
 
-from fcn_core import Architecture, ModelBundle, Predictor, resolve_settings
+from fcn_core import Architecture, ModelBundle, Predictor, PredictorSettings, resolve_settings
 from fcn_core.inference.engines.openvino_engine import run, to_graph
 from fcn_core.inference.openvino_runtime import compile_for_cpu, core
-from fcn_core.inference.reporting_packages import import_openvino
+from fcn_core.inference.quantize import quantize
+from fcn_core.inference.reporting_packages import import_nncf, import_openvino
 
 LISTED_ABOVE = 0.02
 """Layers that take a larger share of the time are listed; the others are one line for each kind."""
@@ -46,18 +48,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a bundle; default: an FCN-8s VGG16 with made-up weights")
     parser.add_argument("--size", default="480x360", help="width and height of the image")
-    parser.add_argument("--precision", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "bfloat16", "float32", "int8"))
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     bundle = ModelBundle.load(options.model) if options.model else speaking_bundle(Architecture(num_classes=21))
-    settings = resolve_settings("cpu", precision=options.precision, threads=options.threads, engine="openvino")
-    image = np.ascontiguousarray(landscape(max(height, 1200), max(width, 1200))[:height, :width])
+    scene = landscape(max(height, 1200), max(width, 1200))
+    image = np.ascontiguousarray(scene[:height, :width])
+    if options.precision == "int8":
+        others = [np.ascontiguousarray(scene[start : start + height, start : start + width]) for start in range(1, 9)]
+        bundle, _ = quantize(bundle, others)
+    precision = "auto" if options.precision == "int8" else options.precision
+    settings = resolve_settings(
+        "cpu", precision=precision, threads=options.threads, engine="openvino", kind=bundle.kind
+    )
 
     core().set_property("CPU", {"PERF_COUNT": True})
-    graph = to_graph(bundle, named=True)
-    fixed = to_graph(bundle, named=True)
+    graph = graph_of(bundle)
+    fixed = graph_of(bundle)
     fixed.reshape([1, height, width, 3])
     operations = operations_of(fixed)
     request = compile_for_cpu(graph, settings.precision, settings.threads).create_infer_request()
@@ -65,14 +74,24 @@ def main() -> None:
     core().set_property("CPU", {"PERF_COUNT": False})
 
     peaks = {
-        "3x3 convolution of 512 channels, 60x45": convolution(settings.precision, settings.threads, options.rounds),
-        "product of two matrices, 2048 x 2048": matrices(settings.precision, settings.threads, options.rounds),
+        name: operations / seconds_of(made, bundle.kind == "int8", settings, options.rounds)
+        for name, (operations, made) in {
+            "3x3 convolution of 512 channels, 60x45": convolutions(),
+            "product of two matrices, 2048 x 2048": matrices(),
+        }.items()
     }
-    bare = compile_for_cpu(to_graph(bundle), settings.precision, settings.threads).create_infer_request()
+    bare = compile_for_cpu(graph_of(bundle), settings.precision, settings.threads).create_infer_request()
     predictor = Predictor(bundle, settings)
     scores = timed(lambda: run(bare, image[None]), options.rounds)
     masks = timed(lambda: predictor.predict([image]), options.rounds)
-    report(layers, operations, peaks, settings.precision, scores, masks)
+    report(layers, operations, peaks, bundle.kind if bundle.kind == "int8" else settings.precision, scores, masks)
+
+
+def graph_of(bundle: ModelBundle) -> Any:
+    """The network as an openvino.Model whose operations have the names of their layers."""
+    if bundle.int8 is None:
+        return to_graph(bundle, named=True)
+    return core().read_model(bundle.int8.graph, bundle.int8.values)
 
 
 def operations_of(graph: Any) -> Operations:
@@ -103,33 +122,32 @@ def profile(request: Any, image: Any, rounds: int) -> list[Layer]:
     return [Layer(name, kind, statistics.median(found)) for (name, kind), found in seconds.items()]
 
 
-def convolution(precision: str, threads: int, rounds: int) -> float:
-    """Operations per second."""
+def convolutions() -> tuple[float, Any]:
+    """Operations, and the graph: several in a row, for what is first and last has its values converted."""
     ops = import_openvino().opset13
     weights = np.random.default_rng(0).standard_normal((512, 512, 3, 3), np.float32)
-    x = ops.parameter([1, 512, 45, 60], np.float32)
-    y = ops.convolution(x, ops.constant(weights), [1, 1], [1, 1], [1, 1], [1, 1])
-    # Several in a row: what is first and last has its values converted.
-    for _ in range(7):
-        y = ops.convolution(ops.relu(y), ops.constant(weights), [1, 1], [1, 1], [1, 1], [1, 1])
-    return 8 * 2.0 * 512 * 512 * 9 * 45 * 60 / _seconds(y, x, (1, 512, 45, 60), precision, threads, rounds)
+    x = y = ops.parameter([1, 512, 45, 60], np.float32)
+    for _ in range(8):
+        y = ops.relu(ops.convolution(y, ops.constant(weights), [1, 1], [1, 1], [1, 1], [1, 1]))
+    return 8 * 2.0 * 512 * 512 * 9 * 45 * 60, import_openvino().Model([y], [x])
 
 
-def matrices(precision: str, threads: int, rounds: int) -> float:
-    """Operations per second."""
+def matrices() -> tuple[float, Any]:
     ops = import_openvino().opset13
     weights = np.random.default_rng(0).standard_normal((2048, 2048), np.float32)
-    x = ops.parameter([2048, 2048], np.float32)
-    y = ops.matmul(x, ops.constant(weights), False, True)
-    for _ in range(3):
-        y = ops.matmul(ops.relu(y), ops.constant(weights), False, True)
-    return 4 * 2.0 * 2048**3 / _seconds(y, x, (2048, 2048), precision, threads, rounds)
+    x = y = ops.parameter([2048, 2048], np.float32)
+    for _ in range(4):
+        y = ops.relu(ops.matmul(y, ops.constant(weights), False, True))
+    return 4 * 2.0 * 2048**3, import_openvino().Model([y], [x])
 
 
-def _seconds(result: Any, parameter: Any, shape: tuple[int, ...], precision: str, threads: int, rounds: int) -> float:
-    graph = import_openvino().Model([result], [parameter])
-    request = compile_for_cpu(graph, precision, threads).create_infer_request()
-    values = np.random.default_rng(1).standard_normal(shape, np.float32)
+def seconds_of(graph: Any, is_int8: bool, settings: PredictorSettings, rounds: int) -> float:
+    values = np.random.default_rng(1).standard_normal(tuple(graph.input(0).get_shape()), np.float32)
+    if is_int8:
+        nncf = import_nncf()
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        graph = nncf.quantize(graph, nncf.Dataset([values]), subset_size=1)
+    request = compile_for_cpu(graph, settings.precision, settings.threads).create_infer_request()
     return timed(lambda: request.infer([values], share_inputs=True), rounds)
 
 

@@ -237,11 +237,14 @@ class Hangs(Freezes):
 
 
 class StuckAtStart(Steady):
-    """The first process never gets ready: it stops, or waits for a device that never answers."""
+    """The first process never gets ready: once the file `placed` is there it stops, or waits for a device that never
+    answers."""
 
-    def __init__(self, marks: Path, signal_number: int | None) -> None:
+    def __init__(self, marks: Path, placed: Path, signal_number: int | None) -> None:
         super().__init__()
         if not list(marks.iterdir()):
+            while not placed.exists():
+                time.sleep(0.01)
             (marks / str(os.getpid())).touch()
             if signal_number:
                 os.kill(os.getpid(), signal_number)
