@@ -33,20 +33,23 @@ def stop_signals() -> Iterator[threading.Event]:
     a SIGHUP that is ignored stays so.
     """
     stop = threading.Event()
+    asked = False
 
+    # A handler takes no lock, for the main thread may have it: neither the event's nor that of the buffer of stderr.
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal asked
+        if asked:
             if number == signal.SIGHUP:
                 return
             raise KeyboardInterrupt
-        stop.set()
+        asked = True
         told = "\nfcn: stopping; press Ctrl-C again to quit at once"
-        print(told if number == signal.SIGINT else f"fcn: {signal.Signals(number).name}: stopping", file=sys.stderr)
+        _say(told if number == signal.SIGINT else f"fcn: {signal.Signals(number).name}: stopping")
 
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     numbers = [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
     previous: dict[int, _Handler] = {number: signal.signal(number, handle) for number in numbers}
-    with _counted(frozenset(numbers)):
+    with _counted(frozenset(numbers), stop):
         try:
             yield stop
         finally:
@@ -78,14 +81,20 @@ def quiet_interrupts() -> Iterator[None]:
 
 def leave() -> None:
     """End this process at once. What it has started ends with it: Ray's processes and codecs see that it is gone."""
-    with contextlib.suppress(OSError):
-        os.write(2, b"\nfcn: quit at once; the same command resumes\n")
+    _say("\nfcn: quit at once; the same command resumes")
     os._exit(INTERRUPTED)
 
 
+def _say(text: str) -> None:
+    """Write a line to standard error, past its buffer."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
 @contextmanager
-def _counted(numbers: frozenset[int]) -> Iterator[None]:
-    """End the process at the third of these signals, and QUIT_SECONDS after the second where the body is not over."""
+def _counted(numbers: frozenset[int], stop: threading.Event) -> Iterator[None]:
+    """Set `stop` at the first of these signals; end the process at the third, and QUIT_SECONDS after the second where
+    the body is not over."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -95,6 +104,8 @@ def _counted(numbers: frozenset[int]) -> Iterator[None]:
         seen = 0
         hung_up = False
         while data := os.read(reader, 64):
+            if any(byte in numbers for byte in data):
+                stop.set()
             now = sum(byte in numbers and byte != signal.SIGHUP for byte in data)
             if signal.SIGHUP in data and not hung_up:
                 hung_up = True

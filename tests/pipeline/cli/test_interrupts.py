@@ -29,6 +29,7 @@ WAITS = "stop.wait(100)"
 CLEANS_UP = "stop.wait(100); time.sleep(2)"
 HANGS = "mutex = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; lock(mutex); lock(mutex)"
 """Stands in C for ever, as a library that waits for storage does."""
+HOLDS = "stop._cond.acquire(); signal.raise_signal(signal.SIGTERM); stop._cond.release(); assert stop.wait(100)"
 FORKS = (
     "os.register_at_fork(after_in_parent=lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]);"
     " os.fork() or os._exit(0); time.sleep(100)"
@@ -81,6 +82,15 @@ def test_ctrl_c_and_sighup_end_what_stops_and_what_hangs(body: str, signals: lis
     assert (code, "Traceback" in text) == (130, False), text
     assert said in text or body == HANGS, "a handler in Python has no turn while the main thread hangs"
     assert ("stopped" in text) == (body != HANGS)
+
+
+def test_a_signal_while_the_main_thread_has_the_lock_of_the_event_is_heard() -> None:
+    """The handler took the lock that the thread it interrupts may have: for ever, once in some ten whole runs."""
+    program = start(AT_WORK.format(body=HOLDS))
+    code, text = pressed(program, [])
+    assert code == 130, text
+    assert "SIGTERM: stopping" in text
+    assert "stopped" in text
 
 
 def test_ctrl_c_in_the_midst_of_a_fork_is_no_traceback() -> None:
