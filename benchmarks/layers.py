@@ -74,8 +74,8 @@ def main() -> None:
     core().set_property("CPU", {"PERF_COUNT": False})
 
     peaks = {
-        name: operations / seconds_of(made, bundle.kind == "int8", settings, options.rounds)
-        for name, (operations, made) in {
+        name: work / seconds_of(made, bundle.kind == "int8", settings, options.rounds)
+        for name, (work, made) in {
             "3x3 convolution of 512 channels, 60x45": convolutions(),
             "product of two matrices, 2048 x 2048": matrices(),
         }.items()

@@ -11,12 +11,8 @@ from fcn_core.text.json_text import parse_json
 
 
 def write_bundle(target: Path, files: Mapping[str, bytes], model_id: str, *, overwrite: bool) -> None:
-    """Write `files`, by name, the last of them model.json; a reader never sees half a bundle as a whole one.
-
-    A new folder appears complete, by a rename. In an existing one the weights are replaced first and model.json last,
-    each by a rename, so that an interrupted overwrite is caught by the digest; other files are left alone. Raises
-    BundleError if another model than `model_id` is there and overwrite is False.
-    """
+    """Write `files`, by name, as `ModelBundle.save` promises; the last of them is model.json. Raises BundleError if
+    another model than `model_id` is there and overwrite is False."""
     existing = [name for name in files if (target / name).exists()]
     if existing and not overwrite and _stored_model_id(target) != model_id:
         raise BundleError(f"{target} already holds another model; choose another folder or pass overwrite=True")

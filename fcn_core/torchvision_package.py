@@ -1,7 +1,8 @@
 """torchvision, imported without PyTorch's compiler.
 
 One of its modules (`torchvision.ops.roi_align`) imports the compiler for a single function, which nothing here calls.
-That takes 1.2 seconds in every process: in the command, in each actor, in each process that reads training examples.
+That takes 1.2 seconds in every process that runs one of its networks: in the command, and in each actor. Its
+transforms, which training uses, import the compiler by themselves, so who wants these has no use for this.
 """
 
 import importlib

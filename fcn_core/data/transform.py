@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fcn_core.data.augmentation import Augmentation
-from fcn_core.torchvision_package import load_torchvision
 
 JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -33,7 +32,6 @@ class TrainTransform:
     """
 
     def __init__(self, augmentation: Augmentation, ignore_index: int = 255) -> None:
-        load_torchvision()
         from torchvision.transforms import v2
 
         self.augmentation = augmentation
@@ -46,7 +44,7 @@ class TrainTransform:
         )
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        from torchvision import tv_tensors  # loaded by now
+        from torchvision import tv_tensors
 
         setting = self.augmentation
         scale = float(torch.empty(()).uniform_(setting.scale_min, setting.scale_max))
@@ -98,7 +96,6 @@ def _random_span(side: int, wanted: int, scale: float) -> tuple[int, int, int]:
 
 
 def _resized(image: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    load_torchvision()
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as tvf
 

@@ -48,8 +48,8 @@ def stop_signals() -> Iterator[threading.Event]:
 
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     numbers = [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
-    previous: dict[int, _Handler] = {number: signal.signal(number, handle) for number in numbers}
-    with _counted(frozenset(numbers), stop):
+    with _counted(frozenset(numbers), stop):  # before the handlers, so that none says what is not done
+        previous: dict[int, _Handler] = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield stop
         finally:

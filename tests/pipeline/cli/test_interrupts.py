@@ -93,6 +93,27 @@ def test_a_signal_while_the_main_thread_has_the_lock_of_the_event_is_heard() -> 
     assert "stopped" in text
 
 
+def test_a_signal_that_comes_with_the_first_handler_stops_the_job() -> None:
+    comes = """
+set_handler = signal.signal
+
+def set_and_raise(number, handler):
+    previous = set_handler(number, handler)
+    if number == signal.SIGTERM:
+        signal.signal = set_handler
+        signal.raise_signal(number)
+    return previous
+
+signal.signal = set_and_raise
+with interrupts.stop_signals() as again:
+    print("heard", again.wait(100))
+"""
+    program = start("import signal\nfrom pipeline.cli import interrupts" + comes)
+    _, text = pressed(program, [])
+    assert "SIGTERM: stopping" in text
+    assert "heard True" in text
+
+
 def test_ctrl_c_in_the_midst_of_a_fork_is_no_traceback() -> None:
     program = start(AT_WORK.format(body=FORKS))
     code, text = pressed(program, [])
